@@ -1,0 +1,57 @@
+# The same verbs on a laptop and in CI. Each installs what it needs into .venv first.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# The CPU build; for CUDA: make TORCH_INDEX=https://pypi.org/simple demo
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+# One thread a process: two test processes on two cores, and no oversubscription under them.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test check lint types imports format test-real models serve clean
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --retries 1 --extra-index-url $(TORCH_INDEX) "$(TORCH)"
+	$(PIP) --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+demo: $(VENV)/.installed  ## train vectors, register them, steer with them; prints a before/after table
+	$(BIN)/vlibrary demo
+
+test: check  ## everything that must hold before a commit
+	$(BIN)/pytest -n 2
+
+check: lint types imports
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+imports: $(VENV)/.installed-dev
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test-real: $(VENV)/.installed-dev  ## the contract suites on a real S3 server (fetches one, about 60 MB)
+	$(BIN)/pytest -m real
+
+models: $(VENV)/.installed  ## train the bundled models again, from a seed (up to 2 hours on 2 cores)
+	$(BIN)/vlibrary models
+
+serve: $(VENV)/.installed
+	$(BIN)/vlibrary serve
+
+clean:
+	rm -rf $(VENV) *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

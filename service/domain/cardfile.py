@@ -1,0 +1,116 @@
+"""A card as JSON: what `vlibrary train` writes beside the artifact and what POST /vectors takes.
+
+{"name": "colour-codes", "description": "...", "embedder": "<fingerprint>",
+ "keys": [{"kind": "centroid", "image": [...], "text": [...]}],
+ "thresholds": {"image_text": 0.9, "text": 0.8}, "results": {"zero_shot": 0.03, "steered": 0.97}}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from service.domain.card import KeyKind, TaskKey, VectorCard
+from service.domain.errors import InvalidCard
+from service.domain.query import Modality, TaskEmbedding
+from service.domain.vector import Array
+
+_FIELDS = {"name", "description", "embedder", "keys", "thresholds", "results"}
+_KEY_FIELDS = {"kind", "image", "text"}
+_EXAMPLE = 'See the example at /docs: {"name": "colour-codes", "description": "..."}.'
+
+
+def dump_card(card: VectorCard) -> str:
+    """The card as JSON text."""
+    document = {
+        "name": card.name,
+        "description": card.description,
+        "embedder": card.embedder,
+        "keys": [_dump_key(key) for key in card.keys],
+        "thresholds": {str(modality): least for modality, least in card.thresholds.items()},
+        "results": dict(card.results),
+    }
+    return json.dumps(document, allow_nan=False)
+
+
+def parse_card(text: str | bytes) -> VectorCard:
+    """The card in JSON text. Raises InvalidCard for anything else than the module's text shows."""
+    try:
+        document = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise InvalidCard(f"The card is not valid JSON: {error}.", _EXAMPLE) from error
+    fields = _object(document, "The card", _FIELDS)
+    if "name" not in fields:
+        raise InvalidCard("The card has no name.", _EXAMPLE)
+    embedder = fields.get("embedder")
+    return VectorCard(
+        name=_text(fields["name"], "name"),
+        description=_text(fields.get("description", ""), "description"),
+        embedder=None if embedder is None else _text(embedder, "embedder"),
+        keys=tuple(_parse_key(key, number) for number, key in enumerate(_list(fields.get("keys", []), "keys"))),
+        thresholds=_parse_thresholds(fields.get("thresholds", {})),
+        results=_object(fields.get("results", {}), "results", None),
+    )
+
+
+def _dump_key(key: TaskKey) -> dict[str, Any]:
+    parts = {"image": key.embedding.image, "text": key.embedding.text}
+    return {"kind": str(key.kind)} | {name: part.tolist() for name, part in parts.items() if part is not None}
+
+
+def _parse_key(value: Any, number: int) -> TaskKey:
+    where = f"keys[{number}]"
+    fields = _object(value, where, _KEY_FIELDS)
+    kind = fields.get("kind")
+    if kind not in {str(known) for known in KeyKind}:
+        raise InvalidCard(f"{where}.kind is {kind!r}.", f"Use one of {[str(known) for known in KeyKind]}.")
+    image, text = (_parse_part(fields.get(name), f"{where}.{name}") for name in ("image", "text"))
+    return TaskKey(KeyKind(kind), TaskEmbedding(image=image, text=text))
+
+
+def _parse_part(value: Any, where: str) -> Array | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(_is_number(entry) for entry in value):
+        raise InvalidCard(f"{where} is not a list of numbers.", "Give it as the embedder returned it.")
+    return np.array(value, dtype=np.float32)
+
+
+def _parse_thresholds(value: Any) -> dict[Modality, float]:
+    fields = _object(value, "thresholds", {str(modality) for modality in Modality})
+    for name, least in fields.items():
+        if not _is_number(least):
+            raise InvalidCard(f"thresholds.{name} is {least!r}.", "Give a number between -1 and 1.")
+    return {Modality(name): float(least) for name, least in fields.items()}
+
+
+def _object(value: Any, where: str, allowed: set[str] | None) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise InvalidCard(f"{where} is not a JSON object.", _EXAMPLE)
+    unknown = set() if allowed is None else set(value) - allowed
+    if unknown:
+        raise InvalidCard(f"{where} has unknown fields {sorted(unknown)[:5]}.", f"Known are {sorted(allowed or ())}.")
+    return value
+
+
+def _list(value: Any, where: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise InvalidCard(f"{where} is not a list.", _EXAMPLE)
+    return value
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str):
+        raise InvalidCard(f"{where} is not a text.", _EXAMPLE)
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")

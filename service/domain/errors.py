@@ -1,0 +1,123 @@
+"""Everything that can go wrong, as one tree.
+
+VLibraryError
+├── InvalidInput               the caller can mend the request
+│   ├── InvalidArtifact        the file is not a steering vector that this format allows
+│   ├── WrongModel             the vector belongs to another base model
+│   ├── UnsupportedEdit        the edit is well formed, but this engine cannot apply it
+│   ├── InvalidCard            the card beside the file is wrong
+│   ├── InvalidImage           unreadable, animated or too many pixels
+│   ├── InvalidQuery           empty or contradictory query
+│   ├── PromptTooLong          the prompt does not fit the model's context
+│   └── KeyReused              an idempotency key came back with another body
+├── TooLarge                   more bytes than the service takes
+├── NotFound
+│   ├── VectorNotFound
+│   └── ModelNotFound
+├── InProgress                 the same idempotency key is still at work
+├── Unavailable                a store or worker cannot answer now; trying again may help
+│   ├── CatalogueUnavailable
+│   ├── ArtifactsUnavailable
+│   └── UploadExpired          the registration took longer than its deadline
+├── ArtifactLost               the catalogue has a vector whose bytes are missing or damaged
+└── UnsupportedModel           a base model that cannot be steered exactly
+
+Only the edge (service/api/errors.py) knows HTTP. Every error says what is wrong and how to mend it.
+"""
+
+from __future__ import annotations
+
+
+class VLibraryError(Exception):
+    """Base of all errors that this project raises on purpose.
+
+    detail: what is wrong, with the offending value; cure: what to do about it.
+    """
+
+    slug = "error"
+    title = "Something went wrong"
+
+    def __init__(self, detail: str, cure: str) -> None:
+        super().__init__(f"{detail} {cure}")
+        self.detail = detail
+        self.cure = cure
+
+
+class InvalidInput(VLibraryError):
+    slug, title = "invalid-input", "The request cannot be used as it is"
+
+
+class InvalidArtifact(InvalidInput):
+    slug, title = "invalid-artifact", "The file is not a valid steering vector"
+
+
+class WrongModel(InvalidInput):
+    slug, title = "wrong-model", "The vector belongs to another base model"
+
+
+class UnsupportedEdit(InvalidInput):
+    slug, title = "unsupported-edit", "This engine cannot apply the vector's edit"
+
+
+class InvalidCard(InvalidInput):
+    slug, title = "invalid-card", "The vector's card is wrong"
+
+
+class InvalidImage(InvalidInput):
+    slug, title = "invalid-image", "An image cannot be used"
+
+
+class InvalidQuery(InvalidInput):
+    slug, title = "invalid-query", "The query cannot be used"
+
+
+class PromptTooLong(InvalidInput):
+    slug, title = "prompt-too-long", "The prompt does not fit the model's context"
+
+
+class KeyReused(InvalidInput):
+    slug, title = "idempotency-key-reused", "The idempotency key was used for another request"
+
+
+class TooLarge(VLibraryError):
+    slug, title = "too-large", "The request is larger than the service takes"
+
+
+class NotFound(VLibraryError):
+    slug, title = "not-found", "There is no such thing"
+
+
+class VectorNotFound(NotFound):
+    slug, title = "vector-not-found", "There is no such vector"
+
+
+class ModelNotFound(NotFound):
+    slug, title = "model-not-found", "No worker serves this model"
+
+
+class InProgress(VLibraryError):
+    slug, title = "in-progress", "The same request is still at work"
+
+
+class Unavailable(VLibraryError):
+    slug, title = "unavailable", "A part of the service cannot answer now"
+
+
+class CatalogueUnavailable(Unavailable):
+    slug, title = "catalogue-unavailable", "The catalogue cannot answer now"
+
+
+class ArtifactsUnavailable(Unavailable):
+    slug, title = "artifacts-unavailable", "The artifact store cannot answer now"
+
+
+class UploadExpired(Unavailable):
+    slug, title = "upload-expired", "The registration took longer than its deadline"
+
+
+class ArtifactLost(VLibraryError):
+    slug, title = "artifact-lost", "A registered vector's bytes are missing or damaged"
+
+
+class UnsupportedModel(VLibraryError):
+    slug, title = "unsupported-model", "This model cannot be steered exactly"

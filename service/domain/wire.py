@@ -1,0 +1,77 @@
+"""The messages between the api and a worker: plain frozen values, so that both sides mean the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from service.domain.query import EmbedderSpec
+from service.domain.vector import ModelSpec
+
+
+@dataclass(frozen=True)
+class WorkerInfo:
+    """What a worker serves: one LVLM and the query embedder. context_length: in tokens, answer included."""
+
+    model: ModelSpec
+    embedder: EmbedderSpec
+    context_length: int
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How tokens are drawn. temperature 0 is greedy; seed matters only above 0."""
+
+    max_new_tokens: int = 16
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """One worked example put into the prompt before the question (in-context learning by prompt)."""
+
+    prompt: str
+    images: tuple[bytes, ...]
+    answer: str
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the user asks: text, the images that go before it, and demonstrations that go before both."""
+
+    text: str
+    images: tuple[bytes, ...] = ()
+    demonstrations: tuple[Demonstration, ...] = ()
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A vector to apply: where its bytes are, what they hash to, and how strongly to apply it."""
+
+    vector_id: str
+    object_key: str
+    sha256: str
+    strength: float = 1.0
+
+
+@dataclass(frozen=True)
+class GenerateCall:
+    """One request to a worker; several vectors are applied as their sum."""
+
+    prompt: Prompt
+    vectors: tuple[Applied, ...] = ()
+    decoding: Decoding = Decoding()
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What the model said. finish_reason: "stop" (end of turn) or "length". timings: seconds by stage."""
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reason: str
+    timings: Mapping[str, Any] = field(default_factory=dict)
