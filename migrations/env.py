@@ -1,0 +1,25 @@
+"""Run by Alembic for every command. The URL comes from the caller (service.adapters.schema) or the environment."""
+
+from __future__ import annotations
+
+import os
+
+from alembic import context
+
+from service.adapters.database import connect, for_writing
+from service.adapters.tables import Base
+
+
+def run() -> None:
+    """All steps in one transaction of one writer: two processes that start together do not get in each other's way."""
+    engine = connect(context.config.attributes.get("sqlalchemy.url") or os.environ["VLIBRARY_DATABASE_URL"])
+    try:
+        with for_writing(engine).begin() as connection:
+            # render_as_batch: SQLite alters a table by writing it anew.
+            context.configure(connection=connection, target_metadata=Base.metadata, render_as_batch=True)
+            context.run_migrations()
+    finally:
+        engine.dispose()
+
+
+run()

@@ -1,0 +1,105 @@
+"""Artifacts as files in a folder."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from service.adapters.objects import check_digest, check_key, digest, missing, unavailable
+from service.domain.errors import ArtifactLost
+
+
+class FolderArtifacts:
+    """ports.Artifacts below root, which is made if need be. Processes may share it.
+
+    A file appears under its name whole or not at all, and never replaces another: it is written beside it, synced,
+    and hard-linked to its name. Raises ArtifactsUnavailable when root cannot be made.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unavailable("be opened", _reason(error)) from error
+
+    def put(self, key: str, data: bytes, sha256: str) -> None:
+        check_digest(key, data, sha256)
+        path = self._path(key)
+        with self._reachable(f"keep object {key}"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft = path.parent / f".{uuid.uuid4().hex}"  # no key begins with a dot
+            try:
+                _write_synced(draft, data)
+                with suppress(FileExistsError):  # ours or another's: the read below tells
+                    os.link(draft, path)
+            finally:
+                draft.unlink(missing_ok=True)
+            self._sync_folders(path)
+        self.get(key, sha256)
+
+    def get(self, key: str, sha256: str) -> bytes:
+        path = self._path(key)
+        with self._reachable(f"read object {key}"):
+            try:
+                data = path.read_bytes()
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                raise missing(key) from None
+        check_digest(key, data, sha256)
+        return data
+
+    def delete(self, key: str) -> None:
+        path = self._path(key)
+        with self._reachable(f"delete object {key}"):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                path.unlink()
+            for folder in self._folders(path):
+                with suppress(OSError):  # it holds other objects
+                    folder.rmdir()
+
+    def check(self) -> None:
+        key = f"check-{uuid.uuid4().hex}"
+        try:
+            self.put(key, b"", digest(b""))
+        except ArtifactLost as error:
+            raise unavailable("keep what is written to it", "damaged at once") from error
+        self.delete(key)
+
+    def _path(self, key: str) -> Path:
+        check_key(key)
+        return self._root / key
+
+    def _folders(self, path: Path) -> list[Path]:
+        """The folders between root and the object, innermost first."""
+        return [folder for folder in path.parents if self._root in folder.parents]
+
+    def _sync_folders(self, path: Path) -> None:
+        for folder in [*self._folders(path), self._root]:
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+    @contextmanager
+    def _reachable(self, what: str) -> Iterator[None]:
+        """Maps the operating system's errors. Artifacts of a root that has gone (not mounted) are not lost."""
+        try:
+            self._root.stat()
+            yield
+        except OSError as error:
+            raise unavailable(what, _reason(error)) from error
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or type(error).__name__

@@ -1,0 +1,12 @@
+"""The machine's clock."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+class SystemClock:
+    """ports.Clock by the operating system."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)

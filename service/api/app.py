@@ -1,0 +1,57 @@
+"""The HTTP app over given ports; it builds nothing itself."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi_offline import FastAPIOffline
+from pydantic.json_schema import models_json_schema
+
+from service.api import errors
+from service.api.deps import Limits, Ports
+from service.api.limits import BodyLimit
+from service.api.routes import generate, health, problems, retrieve, vectors
+from service.api.schemas import GenerateIn, ProblemOut, RetrieveIn
+
+DESCRIPTION = """\
+Stores in-context vectors for vision-language models, finds the right one for an image + text query, and applies it
+while the model answers. This page is the admin dashboard: **Try it out** sends real requests.
+
+1. `POST /vectors` registers a vector that `vlibrary train` made.
+2. `GET /retrieve?query=` (or `POST /retrieve` with images) finds the vectors that fit.
+3. `POST /generate` answers with the best one applied, and names it.
+"""
+
+
+def create_app(ports: Ports, limits: Limits | None = None) -> FastAPI:
+    """The service, with docs pages that need no internet."""
+    limits = limits or Limits()
+    app: FastAPI = FastAPIOffline(
+        title="VLibrary", version=version("vlibrary"), description=DESCRIPTION, openapi_url="/openapi.json"
+    )
+    app.state.ports = ports
+    app.state.limits = limits
+    for routes in (vectors, retrieve, generate, health, problems):
+        app.include_router(routes.router)
+    errors.install(app)
+    app.add_middleware(BodyLimit, most=limits.request_bytes)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    return app
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's document, plus the schemas of bodies that are read by hand (JSON or form, see bodies.py)."""
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes, servers=[{"url": "/"}]
+        )
+        _, extra = models_json_schema(
+            [(model, "validation") for model in (RetrieveIn, GenerateIn, ProblemOut)],
+            ref_template="#/components/schemas/{model}",
+        )
+        document["components"]["schemas"].update(extra["$defs"])
+        app.openapi_schema = document
+    return app.openapi_schema

@@ -1,0 +1,74 @@
+"""Whether the service lives, is ready, and what it serves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastapi import APIRouter, Response
+
+from service.api.deps import Ports, UsePorts
+from service.api.responses import problems
+from service.api.schemas import CheckOut, LiveOut, ModelOut, ModelsOut, ReadyOut
+from service.domain.errors import VLibraryError
+from service.library.reindex import catch_up
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/livez", operation_id="live", summary="Does the process answer?")
+async def live() -> LiveOut:
+    """No store is asked."""
+    return LiveOut()
+
+
+@router.get(
+    "/readyz",
+    operation_id="ready",
+    summary="Can it take requests?",
+    responses={503: {"model": ReadyOut, "description": "Some part does not answer"}},
+)
+def ready(ports: UsePorts, response: Response) -> ReadyOut:
+    """Asks the catalogue, the artifact store, the index and the worker."""
+    checks = [_check(name, ask) for name, ask in _questions(ports).items()]
+    fine = all(check.ok for check in checks)
+    if not fine:
+        response.status_code = 503
+    return ReadyOut(ready=fine, checks=checks)
+
+
+@router.get("/models", operation_id="list_models", summary="Which models are served?", responses=problems(503))
+def models(ports: UsePorts) -> ModelsOut:
+    """Each base model with the embedder whose keys its vectors carry."""
+    info = ports.worker.info()
+    served = ModelOut(
+        id=info.model.model_id,
+        fingerprint=info.model.fingerprint,
+        architecture=info.model.architecture,
+        layers=info.model.layers,
+        hidden_size=info.model.hidden_size,
+        context_length=info.context_length,
+        embedder=info.embedder.embedder_id,
+        embedder_fingerprint=info.embedder.fingerprint,
+    )
+    return ModelsOut(items=[served])
+
+
+def _questions(ports: Ports) -> dict[str, Callable[[], str]]:
+    return {
+        "catalogue": lambda: f"at change {ports.catalogue.position().seq}",
+        "artifacts": lambda: _artifacts(ports),
+        "index": lambda: f"applied up to change {catch_up(ports.catalogue, ports.index)}",
+        "worker": lambda: f"serves {ports.worker.info().model.model_id}",
+    }
+
+
+def _artifacts(ports: Ports) -> str:
+    ports.artifacts.check()
+    return "can be read and written"
+
+
+def _check(name: str, ask: Callable[[], str]) -> CheckOut:
+    try:
+        return CheckOut(name=name, ok=True, detail=ask())
+    except VLibraryError as error:
+        return CheckOut(name=name, ok=False, detail=str(error))

@@ -1,0 +1,133 @@
+"""Register a vector: nothing is visible before all of it is safe, and nothing is left behind when it is refused.
+
+The order was checked against every interleaving of writers, deleters, collectors and crashes: reserve the upload with
+a deadline, store the bytes under a key that is never shared or reused, then publish before the deadline. A collector
+may remove only what is unreferenced and past its deadline.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from ulid import ULID
+
+from service.domain.card import KeyKind, TaskKey, VectorCard, VectorRecord
+from service.domain.cardfile import dump_card
+from service.domain.codec import decode, sha256_of
+from service.domain.errors import ArtifactsUnavailable, InvalidCard, UploadExpired, VLibraryError
+from service.domain.ports import Artifacts, Catalogue, Clock, Inference, TaskIndex, Upload
+from service.domain.query import Query
+from service.domain.vector import SteeringVector
+from service.library.reindex import catch_up
+
+DEADLINE = timedelta(minutes=15)
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What a client sends to register a vector. idempotency_key: None when the client sent none."""
+
+    artifact: bytes
+    card: VectorCard
+    idempotency_key: str | None = None
+
+
+def publish(
+    submission: Submission,
+    *,
+    catalogue: Catalogue,
+    artifacts: Artifacts,
+    index: TaskIndex,
+    worker: Inference,
+    clock: Clock,
+) -> VectorRecord:
+    """The registered vector; a repeat under the same idempotency key returns the first one's record.
+
+    Raises InvalidArtifact, WrongModel, UnsupportedEdit, InvalidCard, KeyReused, InProgress, UploadExpired, Unavailable.
+    """
+    vector = decode(submission.artifact)
+    worker.check(vector)
+    card = _findable(submission.card, worker)
+    upload = _upload(submission, clock)
+    earlier = catalogue.reserve(upload)
+    if earlier is not None:
+        return earlier
+    sha256 = sha256_of(submission.artifact)
+    _store(upload, submission.artifact, sha256, catalogue, artifacts)
+    draft = _draft(upload, vector, card, sha256, len(submission.artifact), clock)
+    try:
+        record = catalogue.publish(upload, draft)
+    except UploadExpired:
+        # Surely not published, and the key is ours alone: the bytes can go. Any other failure has an unknown outcome,
+        # so the bytes stay until a collector finds them unreferenced and past the deadline.
+        _discard(upload, catalogue, artifacts)
+        raise
+    catch_up(catalogue, index)
+    return record
+
+
+def _findable(card: VectorCard, worker: Inference) -> VectorCard:
+    """The card with its keys checked and its description as one more key, so that text alone can find it."""
+    spec = worker.info().embedder
+    card.check_keys(spec)
+    keys = tuple(key for key in card.keys if key.kind is not KeyKind.DESCRIPTION)
+    if card.description.strip():
+        keys += (TaskKey(KeyKind.DESCRIPTION, worker.embed(Query(text=card.description))),)
+    if not keys:
+        raise InvalidCard(
+            "The card has neither keys nor a description, so no query could ever find the vector.",
+            "Add a description, or keys computed from training queries.",
+        )
+    return replace(card, keys=keys, embedder=spec.fingerprint)
+
+
+def _upload(submission: Submission, clock: Clock) -> Upload:
+    vector_id = str(ULID())
+    digest = hashlib.sha256(submission.artifact)
+    digest.update(dump_card(submission.card).encode())
+    return Upload(
+        vector_id=vector_id,
+        object_key=f"{vector_id}/{sha256_of(submission.artifact)}.safetensors",
+        idempotency_key=submission.idempotency_key or vector_id,
+        request_sha256=digest.hexdigest(),
+        deadline=clock.now() + DEADLINE,
+    )
+
+
+def _store(upload: Upload, data: bytes, sha256: str, catalogue: Catalogue, artifacts: Artifacts) -> None:
+    try:
+        artifacts.put(upload.object_key, data, sha256)
+    except VLibraryError:
+        _discard(upload, catalogue, artifacts)
+        raise
+
+
+def _discard(upload: Upload, catalogue: Catalogue, artifacts: Artifacts) -> None:
+    """Best effort: what cannot be removed now is unreferenced and falls to the collector after the deadline."""
+    with suppress(ArtifactsUnavailable):
+        artifacts.delete(upload.object_key)
+    with suppress(VLibraryError):
+        catalogue.release(upload)
+
+
+def _draft(
+    upload: Upload, vector: SteeringVector, card: VectorCard, sha256: str, size: int, clock: Clock
+) -> VectorRecord:
+    """The record before the catalogue gives it its version and its place in the change log."""
+    return VectorRecord(
+        id=upload.vector_id,
+        version=0,
+        card=card,
+        model=vector.model,
+        method=vector.method,
+        positions=vector.positions,
+        training=vector.training,
+        sha256=sha256,
+        size=size,
+        object_key=upload.object_key,
+        created_at=clock.now(),
+        seq=0,
+    )

@@ -1,0 +1,16 @@
+"""Take a vector out of the library."""
+
+from __future__ import annotations
+
+from service.domain.ports import Catalogue, TaskIndex
+from service.library.reindex import catch_up
+
+
+def retire(vector_id: str, *, catalogue: Catalogue, index: TaskIndex) -> int:
+    """Hide the vector at once from every reader; returns the seq of the change. Raises VectorNotFound.
+
+    Its bytes stay in the store for now: a running answer may still need them, and a mistake can be undone.
+    """
+    seq = catalogue.delete(vector_id)
+    catch_up(catalogue, index)
+    return seq

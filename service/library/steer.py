@@ -1,0 +1,115 @@
+"""Answer a prompt with vectors applied: chosen by the query itself, named by the caller, or none."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from service.domain.card import VectorRecord
+from service.domain.errors import InvalidInput
+from service.domain.ports import Catalogue, Inference, TaskIndex
+from service.domain.query import Query
+from service.domain.wire import Applied, Decoding, GenerateCall, Generation, Prompt
+from service.library.retrieve import Match, require_model, retrieve
+
+
+@dataclass(frozen=True)
+class Auto:
+    """Apply the best match of the prompt's own text and images, if it passes its threshold."""
+
+    strength: float = 1.0
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Apply these vectors, as pairs of id and strength; several add up."""
+
+    vectors: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Off:
+    """Answer as the base model would."""
+
+
+Steering = Auto | Chosen | Off
+
+
+@dataclass(frozen=True)
+class AppliedVector:
+    """A vector that acted on the answer. score: None when the caller chose it."""
+
+    record: VectorRecord
+    score: float | None
+    strength: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The model's answer, what steered it, and why nothing did when nothing did."""
+
+    generation: Generation
+    applied: tuple[AppliedVector, ...]
+    reason: str | None
+    model_id: str
+
+
+def steer(
+    prompt: Prompt,
+    steering: Steering,
+    decoding: Decoding,
+    *,
+    model_id: str | None,
+    catalogue: Catalogue,
+    index: TaskIndex,
+    worker: Inference,
+) -> Answer:
+    """One answer. Never leaves out a vector silently: it is applied, or a reason is given, or an error raised.
+
+    Raises VectorNotFound, ModelNotFound, WrongModel, PromptTooLong, InvalidImage, InvalidQuery, InvalidInput,
+    ArtifactLost, Unavailable.
+    """
+    model = require_model(model_id, worker)
+    applied, reason = _choose(prompt, steering, catalogue, index, worker)
+    call = GenerateCall(prompt=prompt, vectors=tuple(map(_reference, applied)), decoding=decoding)
+    return Answer(generation=worker.generate(call), applied=applied, reason=reason, model_id=model)
+
+
+def _choose(
+    prompt: Prompt, steering: Steering, catalogue: Catalogue, index: TaskIndex, worker: Inference
+) -> tuple[tuple[AppliedVector, ...], str | None]:
+    if isinstance(steering, Off):
+        return (), "Steering was switched off."
+    if isinstance(steering, Chosen):
+        return tuple(_named(catalogue, vector_id, strength) for vector_id, strength in steering.vectors), None
+    _require_finite(steering.strength)
+    query = Query(text=prompt.text, images=prompt.images)
+    matches = retrieve(query, k=1, model_id=None, catalogue=catalogue, index=index, worker=worker)
+    if not matches:
+        return (), "The library has no vector for this model."
+    best = matches[0]
+    if not best.accepted:
+        return (), _too_far(best)
+    return (AppliedVector(best.record, best.score, steering.strength),), None
+
+
+def _named(catalogue: Catalogue, vector_id: str, strength: float) -> AppliedVector:
+    _require_finite(strength)
+    return AppliedVector(catalogue.get(vector_id), None, strength)
+
+
+def _require_finite(strength: float) -> None:
+    if not math.isfinite(strength):
+        raise InvalidInput(f"The strength is {strength}.", "Give a finite number; 1 is the vector as it was trained.")
+
+
+def _too_far(best: Match) -> str:
+    return (
+        f"No vector fits the query: the nearest, {best.record.name} version {best.record.version}, "
+        f"scores {best.score:.3f}, below its threshold of {best.threshold:.3f}."
+    )
+
+
+def _reference(vector: AppliedVector) -> Applied:
+    record = vector.record
+    return Applied(record.id, record.object_key, record.sha256, vector.strength)

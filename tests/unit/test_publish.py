@@ -1,0 +1,136 @@
+"""Registration: everything is checked first, and nothing is left behind when it is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from service.adapters.memory import MemoryArtifacts
+from service.adapters.memory_worker import EMBEDDER, MODEL
+from service.api.deps import Ports
+from service.domain.card import KeyKind
+from service.domain.cardfile import dump_card, parse_card
+from service.domain.codec import decode, encode
+from service.domain.errors import ArtifactsUnavailable, InvalidArtifact, InvalidCard, KeyReused, WrongModel
+from service.domain.vector import SteeringVector
+from service.library.publish import Submission, publish
+from tests.support.library import memory_ports, register
+from tests.support.samples import artifact, card, vector
+
+
+class BrokenArtifacts(MemoryArtifacts):
+    """A store whose disk is full."""
+
+    def put(self, key: str, data: bytes, sha256: str) -> None:
+        raise ArtifactsUnavailable("The disk is full.", "Free some space.")
+
+
+def send(ports: Ports, data: bytes, text: str) -> None:
+    publish(
+        Submission(data, parse_card(text)),
+        catalogue=ports.catalogue,
+        artifacts=ports.artifacts,
+        index=ports.index,
+        worker=ports.worker,
+        clock=ports.clock,
+    )
+
+
+def assert_nothing_registered(ports: Ports) -> None:
+    assert ports.catalogue.position().seq == 0
+    assert ports.catalogue.page(name=None, model_id=None, limit=10, cursor=None).records == ()
+
+
+def test_a_registered_vector_comes_back_byte_for_byte() -> None:
+    ports = memory_ports()
+    record = register(ports, "colour", "Which colour is it?", seed=7)
+    data = ports.artifacts.get(record.object_key, record.sha256)
+    assert data == artifact(MODEL, 7)
+    assert decode(data) == vector(MODEL, 7)
+    assert (record.version, record.seq, record.size) == (1, 1, len(data))
+    assert ports.catalogue.get(record.id) == record
+
+
+def test_versions_count_up_within_a_name() -> None:
+    ports = memory_ports()
+    names = ["colour", "shape", "colour"]
+    assert [register(ports, name, "any", seed=at).version for at, name in enumerate(names)] == [1, 1, 2]
+
+
+def test_the_description_becomes_a_key() -> None:
+    ports = memory_ports()
+    record = register(ports, "colour", "Which colour is it?")
+    assert [key.kind for key in record.card.keys] == [KeyKind.DESCRIPTION]
+    assert record.card.embedder == EMBEDDER.fingerprint
+
+
+def test_the_same_idempotency_key_registers_once() -> None:
+    ports = memory_ports()
+    first = register(ports, "colour", "any", key="k1")
+    assert register(ports, "colour", "any", key="k1").id == first.id
+    assert ports.catalogue.position().seq == 1
+    with pytest.raises(KeyReused):
+        register(ports, "colour", "another", key="k1")
+
+
+@pytest.mark.parametrize(
+    ("data", "text", "error"),
+    [
+        (b"\x80\x04pickle", card("colour", "any"), InvalidArtifact),
+        (artifact(replace(MODEL, fingerprint="f" * 64)), card("colour", "any"), WrongModel),
+        (artifact(replace(MODEL, hidden_size=5)), card("colour", "any"), WrongModel),
+        (artifact(MODEL), card("colour"), InvalidCard),
+        (artifact(MODEL), card("colour", "any", keys=[{"kind": "centroid", "text": [1.0]}], embedder="x"), InvalidCard),
+    ],
+    ids=["pickle", "other model", "other width", "no key at all", "keys of another embedder"],
+)
+def test_what_is_refused_leaves_nothing_behind(data: bytes, text: str, error: type[Exception]) -> None:
+    store = MemoryArtifacts()
+    ports = memory_ports(store)
+    with pytest.raises(error):
+        send(ports, data, text)
+    assert_nothing_registered(ports)
+
+
+def test_a_vector_that_edits_nothing_is_refused() -> None:
+    with pytest.raises(InvalidArtifact):
+        decode(encode(SteeringVector.zero(MODEL)))
+
+
+def test_a_store_that_fails_leaves_nothing_registered_and_the_key_free() -> None:
+    ports = memory_ports(BrokenArtifacts())
+    with pytest.raises(ArtifactsUnavailable):
+        register(ports, "colour", "any", key="k1")
+    assert_nothing_registered(ports)
+    mended = replace(ports, artifacts=MemoryArtifacts())
+    assert register(mended, "colour", "any", key="k1").version == 1
+
+
+def test_a_card_survives_its_file() -> None:
+    record = register(memory_ports(), "colour", "Which colour is it?")
+    again = parse_card(dump_card(record.card))
+    assert dump_card(again) == dump_card(record.card)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"name": "Bad Name"}',
+        '{"name": "a", "unknown": 1}',
+        '{"name": "a", "keys": [{"kind": "odd"}]}',
+        '{"name": "a", "keys": [{"kind": "centroid", "text": ["x"]}]}',
+        '{"name": "a", "keys": [{"kind": "centroid", "text": [NaN]}]}',
+        '{"name": "a", "thresholds": {"text": 2}}',
+        '{"name": "a", "thresholds": {"smell": 0.5}}',
+        '{"name": "a", "description": 5}',
+        "[" * 100_000,
+    ],
+)
+def test_a_wrong_card_is_an_error_with_a_cure(text: str) -> None:
+    with pytest.raises(InvalidCard) as caught:
+        parse_card(text)
+    assert caught.value.cure

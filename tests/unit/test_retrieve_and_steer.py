@@ -1,0 +1,131 @@
+"""Retrieval and steering over in-memory stores."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from service.api.deps import Ports
+from service.domain.errors import InvalidInput, InvalidQuery, ModelNotFound, VectorNotFound
+from service.domain.query import Query
+from service.domain.wire import Decoding, Prompt
+from service.library.retire import retire
+from service.library.retrieve import DEFAULT_THRESHOLD, Match, retrieve
+from service.library.steer import Answer, Auto, Chosen, Off, Steering, steer
+from tests.support.library import memory_ports, register
+
+COLOUR = "Which colour is the shape?"
+SHAPE = "Name the outline, please."
+
+
+def find(ports: Ports, text: str, k: int = 5, model_id: str | None = None) -> list[Match]:
+    return retrieve(
+        Query(text=text), k=k, model_id=model_id, catalogue=ports.catalogue, index=ports.index, worker=ports.worker
+    )
+
+
+def ask(ports: Ports, text: str, steering: Steering) -> Answer:
+    return steer(
+        Prompt(text),
+        steering,
+        Decoding(),
+        model_id=None,
+        catalogue=ports.catalogue,
+        index=ports.index,
+        worker=ports.worker,
+    )
+
+
+def test_the_nearest_vector_comes_first_and_only_near_ones_are_accepted() -> None:
+    ports = memory_ports()
+    colour = register(ports, "colour", COLOUR)
+    shape = register(ports, "shape", SHAPE, seed=1)
+    found = find(ports, COLOUR)
+    assert [match.record.id for match in found] == [colour.id, shape.id]
+    assert found[0].score == pytest.approx(1.0, abs=1e-6)
+    assert [match.accepted for match in found] == [True, False]
+    assert found[1].threshold == DEFAULT_THRESHOLD
+
+
+def test_a_retired_vector_is_gone_at_once() -> None:
+    ports = memory_ports()
+    colour = register(ports, "colour", COLOUR)
+    retire(colour.id, catalogue=ports.catalogue, index=ports.index)
+    assert find(ports, COLOUR) == []
+    with pytest.raises(VectorNotFound):
+        retire(colour.id, catalogue=ports.catalogue, index=ports.index)
+
+
+def test_the_index_hears_of_what_another_replica_wrote() -> None:
+    writer = memory_ports()
+    reader_index = memory_ports().index
+    colour = register(writer, "colour", COLOUR)
+    found = retrieve(
+        Query(text=COLOUR), k=1, model_id=None, catalogue=writer.catalogue, index=reader_index, worker=writer.worker
+    )
+    assert [match.record.id for match in found] == [colour.id]
+
+
+@pytest.mark.parametrize("k", [0, -1, 101])
+def test_k_out_of_range_is_refused(k: int) -> None:
+    with pytest.raises(InvalidInput, match="1 to 100"):
+        find(memory_ports(), COLOUR, k=k)
+
+
+def test_an_unknown_model_is_named() -> None:
+    with pytest.raises(ModelNotFound, match="memory/echo"):
+        find(memory_ports(), COLOUR, model_id="gpt-0")
+
+
+@pytest.mark.parametrize("text", ["", "  \n"])
+def test_an_empty_query_is_refused(text: str) -> None:
+    with pytest.raises(InvalidQuery):
+        Query(text=text)
+
+
+def test_auto_applies_the_match_and_names_it() -> None:
+    ports = memory_ports()
+    colour = register(ports, "colour", COLOUR)
+    answer = ask(ports, COLOUR, Auto(strength=0.5))
+    (applied,) = answer.applied
+    assert (applied.record.id, applied.strength) == (colour.id, 0.5)
+    assert applied.score is not None
+    assert answer.generation.text == f"{COLOUR} + 0.5·{colour.id}"
+    assert answer.reason is None
+
+
+def test_auto_says_why_nothing_was_applied() -> None:
+    ports = memory_ports()
+    assert "no vector" in str(ask(ports, COLOUR, Auto()).reason)
+    register(ports, "colour", COLOUR)
+    answer = ask(ports, "zzz qqq 123", Auto())
+    assert answer.applied == ()
+    assert "below its threshold" in str(answer.reason)
+    assert answer.generation.text == "zzz qqq 123"
+
+
+def test_off_applies_nothing() -> None:
+    ports = memory_ports()
+    register(ports, "colour", COLOUR)
+    answer = ask(ports, COLOUR, Off())
+    assert answer.applied == ()
+    assert answer.reason == "Steering was switched off."
+
+
+def test_chosen_vectors_are_applied_in_order() -> None:
+    ports = memory_ports()
+    first, second = register(ports, "a", COLOUR), register(ports, "b", SHAPE, seed=1)
+    answer = ask(ports, COLOUR, Chosen(((second.id, 1.0), (first.id, -2.0))))
+    assert answer.generation.text == f"{COLOUR} + 1·{second.id} + -2·{first.id}"
+    with pytest.raises(VectorNotFound):
+        ask(ports, COLOUR, Chosen((("01ARZ3NDEKTSV4RRFFQ69G5FAV", 1.0),)))
+
+
+@pytest.mark.parametrize("strength", [math.nan, math.inf, -math.inf])
+def test_a_strength_that_is_not_finite_is_refused(strength: float) -> None:
+    ports = memory_ports()
+    colour = register(ports, "colour", COLOUR)
+    for steering in (Auto(strength), Chosen(((colour.id, strength),))):
+        with pytest.raises(InvalidInput, match="finite"):
+            ask(ports, COLOUR, steering)
