@@ -9,8 +9,6 @@ back, whatever the server's answer to it was.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import time
 import uuid
 from collections.abc import Callable
@@ -40,7 +38,7 @@ T = TypeVar("T")
 FOREIGN = (BotoCoreError, ClientError, Boto3Error, UndefinedModelAttributeError, HTTPError, HTTPException, OSError)
 # Refusals that say nothing against the request itself. The codes: it came too slowly, or damaged.
 PASSING_STATUS = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
-PASSING_CODES = ("RequestTimeout", "BadDigest", "XAmzContentSHA256Mismatch")
+PASSING_CODES = ("RequestTimeout", "XAmzContentSHA256Mismatch")
 CHUNK = 65_536
 
 
@@ -127,10 +125,9 @@ class S3Artifacts:
                 Bucket=self._bucket,
                 Key=self._prefix + key,
                 Body=data,
-                ContentMD5=base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode(),
                 ContentType="application/octet-stream",
                 Metadata={"sha256": sha256},
-                
+                IfNoneMatch="*",
             )
         except ClientError as error:
             if _status(error) != HTTPStatus.PRECONDITION_FAILED:

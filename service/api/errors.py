@@ -60,7 +60,9 @@ def from_error(error: errors.VLibraryError) -> JSONResponse:
 async def _ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, errors.VLibraryError)
     if status_of(error) >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        log.error("api.failed", path=request.url.path, problem=error.slug, detail=error.detail)
+        log.error(
+            "api.failed", path=request.url.path, problem=error.slug, detail=error.detail, cause=repr(error.__cause__)
+        )
     return from_error(error)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from service.domain.card import KeyKind, TaskKey, VectorCard
 from service.domain.errors import InvalidCard
 from service.domain.query import Modality, TaskEmbedding
+from service.domain.text import is_storable
 from service.domain.vector import Array
 
 _FIELDS = {"name", "description", "embedder", "keys", "thresholds", "results"}
@@ -43,6 +44,8 @@ def parse_card(text: str | bytes) -> VectorCard:
     except (ValueError, RecursionError) as error:
         raise InvalidCard(f"The card is not valid JSON: {error}.", _EXAMPLE) from error
     fields = _object(document, "The card", _FIELDS)
+    if not is_storable(document):
+        raise InvalidCard("A text of the card holds a NUL or half a surrogate pair.", "Write plain Unicode text.")
     if "name" not in fields:
         raise InvalidCard("The card has no name.", _EXAMPLE)
     embedder = fields.get("embedder")

@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from service.domain.errors import InvalidArtifact
+from service.domain.text import is_storable
 from service.domain.vector import Array, Edit, ModelSpec, NormRule, Positions, Site, SteeringVector
 
 FORMAT = 1
@@ -139,6 +140,8 @@ def _record(header: Mapping[str, Any]) -> Mapping[str, Any]:
         ) from error
     if not isinstance(record, dict):
         raise InvalidArtifact("The header's record is not an object.", "Write it with codec.encode.")
+    if not is_storable(record):
+        raise InvalidArtifact("A text of the record holds a NUL or half a surrogate pair.", "Write plain Unicode text.")
     if record.get("format") != FORMAT:
         raise InvalidArtifact(
             f"The file has format {record.get('format')!r}.",

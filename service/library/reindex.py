@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from service.domain.ports import Catalogue, TaskIndex
+from contextlib import suppress
+
+from service.domain.ports import Catalogue, IndexGap, TaskIndex
 
 BATCH = 1_000
 
@@ -18,7 +20,9 @@ def catch_up(catalogue: Catalogue, index: TaskIndex) -> int:
         index.reset(target.epoch)
     seq = _seq(index)
     while seq < target.seq:
-        index.apply(catalogue.changes(after=seq, limit=BATCH))
+        # A gap means that another thread has just reset the index: go on from where it now stands.
+        with suppress(IndexGap):
+            index.apply(catalogue.changes(after=seq, limit=BATCH))
         seq = _seq(index)
     return seq
 

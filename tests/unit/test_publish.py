@@ -128,6 +128,8 @@ def test_a_card_survives_its_file() -> None:
         '{"name": "a", "thresholds": {"smell": 0.5}}',
         '{"name": "a", "description": 5}',
         "[" * 100_000,
+        r'{"name": "a", "description": "\u0000"}',
+        r'{"name": "a", "results": {"note": "\ud800"}}',
     ],
 )
 def test_a_wrong_card_is_an_error_with_a_cure(text: str) -> None:

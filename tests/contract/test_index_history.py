@@ -1,0 +1,110 @@
+"""The TaskIndex port's contract under random histories, on the in-memory twin and on FAISS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from service.adapters.index_faiss import FaissIndex
+from service.adapters.memory import MemoryIndex
+from service.domain.ports import Change, ChangeKind, IndexGap, TaskIndex
+from service.domain.query import EmbedderSpec
+from tests.support.exact_search import exact
+from tests.support.registrations import EMBEDDER, deleted, embedding, published
+
+
+class IndexMachine(RuleBasedStateMachine):
+    """Any history of publishing, deleting, resetting, replaying: the index answers like an exact search of the log."""
+
+    kind: Callable[[EmbedderSpec], TaskIndex]
+
+    @initialize(seed=st.integers(0, 2**32 - 1))
+    def start(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        # Few different keys: ties and repeated keys are the rule here, not the exception.
+        self.pool = [
+            embedding(self.rng, image=image, text=text)
+            for image, text in [(True, True), (True, False), (False, True)]
+            for _ in range(3)
+        ]
+        self.log: list[Change] = []
+        self.applied = 0
+        self.index = type(self).kind(EMBEDDER)
+        self.index.reset("0")
+
+    @rule(
+        keys=st.lists(st.integers(0, 8), max_size=6),
+        model_id=st.sampled_from(["m", "n"]),
+        copies=st.integers(1, 9),
+        ours=st.booleans(),
+    )
+    def publish(self, keys: list[int], model_id: str, copies: int, ours: bool) -> None:
+        embedder = EMBEDDER.fingerprint if ours else None if len(keys) % 2 else "f" * 64
+        for _ in range(copies):
+            number = len(self.log) + 1
+            vector_id = f"v{int(self.rng.integers(10**6)):06}-{number}"
+            parts = [self.pool[key] for key in keys]
+            self.log.append(published(number, vector_id, *parts, model_id=model_id, embedder=embedder))
+
+    @precondition(lambda self: self.alive())
+    @rule(data=st.data(), share=st.sampled_from([0.0, 0.6, 1.0]))
+    def delete(self, data: st.DataObject, share: float) -> None:
+        alive = self.alive()
+        chosen = data.draw(st.permutations(alive))[: max(1, int(share * len(alive)))]
+        for vector_id in chosen:
+            self.log.append(deleted(len(self.log) + 1, vector_id))
+
+    @rule(count=st.integers(0, 20), again=st.integers(0, 5))
+    def apply_some(self, count: int, again: int) -> None:
+        until = min(len(self.log), self.applied + count)
+        self.index.apply(self.log[max(0, self.applied - again) : until])
+        self.applied = max(self.applied, until)
+
+    @rule()
+    def apply_all(self) -> None:
+        self.index.apply(self.log)
+        self.applied = len(self.log)
+
+    @rule(epoch=st.text(max_size=3))
+    def reset(self, epoch: str) -> None:
+        self.index.reset(epoch)
+        self.applied = 0
+
+    @precondition(lambda self: len(self.log) > self.applied + 1)
+    @rule()
+    def skip_one(self) -> None:
+        with pytest.raises(IndexGap):
+            self.index.apply(self.log[self.applied + 1 :])
+
+    @invariant()
+    def answers_are_exact(self) -> None:
+        seen = self.log[: self.applied]
+        position = self.index.position
+        assert position is not None
+        assert position.seq == self.applied
+        for query in (self.pool[0], self.pool[4], self.pool[8], embedding(self.rng)):
+            for model_id in ("m", "n"):
+                for k in (1, 3, 500):
+                    hits = self.index.search(query, model_id=model_id, k=k)
+                    assert hits == exact(seen, query, model_id, k)
+                    assert len({hit.vector_id for hit in hits}) == len(hits)
+
+    def alive(self) -> list[str]:
+        gone = {change.vector_id for change in self.log if change.kind is ChangeKind.DELETED}
+        return [c.vector_id for c in self.log if c.kind is ChangeKind.PUBLISHED and c.vector_id not in gone]
+
+
+def _machine(kind: Callable[[EmbedderSpec], TaskIndex]) -> Any:
+    case: Any = type(f"{kind.__name__}Machine", (IndexMachine,), {"kind": staticmethod(kind)})
+    case.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+    return case.TestCase
+
+
+TestMemoryMachine = _machine(MemoryIndex)
+TestFaissMachine = _machine(FaissIndex)

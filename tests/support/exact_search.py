@@ -1,0 +1,24 @@
+"""What a task index must answer, computed the plain way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from service.domain.ports import Change, ChangeKind, Hit
+from service.domain.query import TaskEmbedding, score
+from tests.support.registrations import EMBEDDER
+
+
+def exact(log: Sequence[Change], query: TaskEmbedding, model_id: str, k: int) -> list[Hit]:
+    """What a search must answer, straight from the log."""
+    gone = {change.vector_id for change in log if change.kind is ChangeKind.DELETED}
+    scores = {
+        change.vector_id: max(score(query, key.embedding, EMBEDDER) for key in change.keys)
+        for change in log
+        if change.keys
+        and change.model_id == model_id
+        and change.vector_id not in gone
+        and change.embedder in (None, EMBEDDER.fingerprint)
+    }
+    ranked = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
+    return [Hit(vector_id, found) for vector_id, found in ranked[:k]]

@@ -1,0 +1,82 @@
+"""Uploads, records and changes that the contract tests share."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+from ulid import ULID
+
+from service.domain.card import KeyKind, TaskKey, VectorCard, VectorRecord
+from service.domain.ports import Catalogue, Change, ChangeKind, Upload
+from service.domain.query import EmbedderSpec, TaskEmbedding, unit
+from service.domain.vector import Array, ModelSpec, Positions
+
+MODEL = ModelSpec("tests/lvlm", "a" * 64, "Llava", layers=4, hidden_size=8)
+EMBEDDER = EmbedderSpec("tests/embedder", "b" * 64, image_size=6, text_size=5)
+
+
+def upload(key: str | None = None, *, request: str = "request", seconds: float = 900.0) -> Upload:
+    """A new upload. seconds: until its deadline, counted from now."""
+    vector_id = str(ULID())
+    return Upload(
+        vector_id=vector_id,
+        object_key=f"{vector_id}/{'0' * 64}.safetensors",
+        idempotency_key=key or vector_id,
+        request_sha256=hashlib.sha256(request.encode()).hexdigest(),
+        deadline=datetime.now(UTC) + timedelta(seconds=seconds),
+    )
+
+
+def draft(of: Upload, name: str = "colours", *, model: ModelSpec = MODEL, **card: Any) -> VectorRecord:
+    """The record of an upload before it is published; version, seq and created_at are not for the caller to say."""
+    return VectorRecord(
+        id=of.vector_id,
+        version=0,
+        card=VectorCard(name=name, **card),
+        model=model,
+        method="m2iv",
+        positions=Positions.ALL,
+        training={"shots": 16, "losses": [1.5, 0.25]},
+        sha256="0" * 64,
+        size=4_096,
+        object_key=of.object_key,
+        created_at=datetime(2000, 1, 1, tzinfo=UTC),
+        seq=0,
+    )
+
+
+def register(catalogue: Catalogue, name: str = "colours", **more: Any) -> VectorRecord:
+    """Reserve and publish one vector."""
+    new = upload()
+    assert catalogue.reserve(new) is None
+    return catalogue.publish(new, draft(new, name, **more))
+
+
+def direction(rng: np.random.Generator, size: int) -> Array:
+    """A random vector of length 1."""
+    return unit(rng.normal(size=size).astype(np.float32))
+
+
+def embedding(rng: np.random.Generator, *, image: bool = True, text: bool = True) -> TaskEmbedding:
+    """Random unit parts of EMBEDDER's sizes."""
+    return TaskEmbedding(
+        image=direction(rng, EMBEDDER.image_size) if image else None,
+        text=direction(rng, EMBEDDER.text_size) if text else None,
+    )
+
+
+def key(part: TaskEmbedding) -> TaskKey:
+    return TaskKey(KeyKind.CENTROID, part)
+
+
+def published(
+    seq: int, vector_id: str, *keys: TaskEmbedding, model_id: str = "m", embedder: str | None = EMBEDDER.fingerprint
+) -> Change:
+    return Change(seq, ChangeKind.PUBLISHED, vector_id, model_id, tuple(key(part) for part in keys), embedder)
+
+
+def deleted(seq: int, vector_id: str) -> Change:
+    return Change(seq, ChangeKind.DELETED, vector_id)
