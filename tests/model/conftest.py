@@ -1,0 +1,36 @@
+"""Every supported family as a tiny random model, and the bundled model where its weights are at hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from service.bundled import LVLM_FOLDER
+from service.steering.lvlm import Lvlm
+from tests.model import tiny
+
+BUNDLED = pytest.param(
+    "bundled",
+    marks=pytest.mark.skipif(not (LVLM_FOLDER / "config.json").exists(), reason="the bundled weights are not here yet"),
+)
+
+
+@pytest.fixture(scope="session", params=[*tiny.FAMILIES, BUNDLED])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved model of each family."""
+    if request.param == "bundled":
+        return LVLM_FOLDER
+    return tiny.save(*tiny.FAMILIES[request.param](), tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="session")
+def lvlm(folder: Path) -> Lvlm:
+    """The loaded model in float32; tests leave it as they found it."""
+    return Lvlm.load(folder)
+
+
+@pytest.fixture(scope="session")
+def llava(tmp_path_factory: pytest.TempPathFactory) -> Lvlm:
+    """One family, for what does not depend on the family."""
+    return Lvlm.load(tiny.save(*tiny.llava(), tmp_path_factory.mktemp("one")))
