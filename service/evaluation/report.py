@@ -1,0 +1,84 @@
+"""The bundled models' figures as values, as JSON, and as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.table import Table
+
+SHOTS = (1, 2, 4, 8, 16)
+
+
+@dataclass(frozen=True)
+class TaskCurve:
+    """One task's accuracy, 0 to 1, on unseen images: without demonstrations, and by their number."""
+
+    name: str
+    held_out: bool
+    attribute: str
+    zero_shot: float
+    shots: Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class BundledReport:
+    """zero_shot, shots: means over the held-out tasks; embedder_top1: share of unseen queries, over all tasks, whose
+    nearest task key is of their own task; *_mb: size of the folder in 10^6 bytes."""
+
+    tasks: tuple[TaskCurve, ...]
+    embedder_top1: float
+    lvlm_mb: float
+    embedder_mb: float
+
+    @property
+    def zero_shot(self) -> float:
+        held_out = self.held_out
+        return sum(task.zero_shot for task in held_out) / len(held_out)
+
+    @property
+    def shots(self) -> dict[int, float]:
+        held_out = self.held_out
+        return {shots: sum(task.shots[shots] for task in held_out) / len(held_out) for shots in held_out[0].shots}
+
+    @property
+    def held_out(self) -> tuple[TaskCurve, ...]:
+        """The tasks that no training episode of the model used."""
+        return tuple(task for task in self.tasks if task.held_out)
+
+    def as_json(self) -> dict[str, Any]:
+        """The whole report, JSON values only."""
+        return {
+            "zero_shot": self.zero_shot,
+            "shots": _named(self.shots),
+            "tasks": [asdict(task) | {"shots": _named(task.shots)} for task in self.tasks],
+            "embedder_top1": self.embedder_top1,
+            "lvlm_mb": self.lvlm_mb,
+            "embedder_mb": self.embedder_mb,
+        }
+
+    def as_table(self) -> Table:
+        """For people: a row per task, the mean over held-out tasks last."""
+        table = Table(
+            title="Accuracy on unseen images, by number of demonstrations",
+            caption=f"right task from its keys: {self.embedder_top1:.1%} · "
+            f"model {self.lvlm_mb:.1f} MB, embedder {self.embedder_mb:.1f} MB",
+        )
+        table.add_column("task")
+        table.add_column("held out")
+        for shots in (0, *SHOTS):
+            table.add_column(str(shots), justify="right")
+        for task in self.tasks:
+            table.add_row(task.name, "yes" if task.held_out else "", *_cells(task.zero_shot, task.shots))
+        table.add_section()
+        table.add_row("mean of held-out", "", *_cells(self.zero_shot, self.shots), style="bold")
+        return table
+
+
+def _named(shots: Mapping[int, float]) -> dict[str, float]:
+    return {str(number): accuracy for number, accuracy in shots.items()}
+
+
+def _cells(zero_shot: float, shots: Mapping[int, float]) -> list[str]:
+    return [f"{accuracy:.2f}" for accuracy in (zero_shot, *shots.values())]

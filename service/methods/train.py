@@ -1,0 +1,95 @@
+"""The use case: one task's examples become a vector that can be registered, found and held to its figures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from service.domain.card import VectorCard
+from service.domain.cardfile import dump_card
+from service.domain.codec import encode
+from service.domain.example import Example
+from service.domain.vector import SteeringVector
+from service.embedding import Embedder
+from service.methods.base import Method, TaskData, split_examples
+from service.methods.m2iv import M2iv
+from service.steering.engine import StaticEngine
+from service.steering.lvlm import Lvlm
+from service.training.accuracy import icl_accuracy, steered_accuracy
+from service.training.features import embed_examples
+from service.training.keys import centres, task_keys, thresholds
+from service.training.progress import Report, silent
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A vector and its card: keys, thresholds and measured results."""
+
+    vector: SteeringVector
+    card: VectorCard
+
+
+def train_vector(
+    examples: Sequence[Example],
+    *,
+    name: str,
+    lvlm: Lvlm,
+    embedder: Embedder,
+    description: str = "",
+    method: Method | None = None,
+    test: Sequence[Example] | None = None,
+    seed: int = 0,
+    folder: Path | None = None,
+    report: Report = silent,
+) -> Trained:
+    """Make the vector of one task and measure it on examples that it never saw.
+
+    method: M²IV with its defaults when None. test: the examples to measure on; None holds some of `examples` back.
+    folder: where an interrupted run leaves its state for a repeat of the call. Raises InvalidCard (the name),
+    InvalidExamples, InvalidSettings, PromptTooLong, TrainingDiverged.
+    """
+    method = method or M2iv()
+    card = VectorCard(name, description)  # first, so that a wrong name costs no training
+    data = split_examples(examples, seed, test)
+    started = time.perf_counter()
+    features = embed_examples(embedder, data.train, report)
+    vector = method.fit(data, features, lvlm, seed=seed, folder=folder, report=report)
+    seconds = time.perf_counter() - started
+    middles = centres(features, seed)
+    card = replace(
+        card,
+        embedder=embedder.spec.fingerprint,
+        keys=task_keys(middles),
+        thresholds=thresholds(middles, embed_examples(embedder, data.validation, report)),
+        results=_results(data, vector, lvlm, method.shots, seed, report) | {"seconds": round(seconds, 1)},
+    )
+    return Trained(vector, card)
+
+
+def save_trained(trained: Trained, folder: Path) -> tuple[Path, Path]:
+    """Write <name>.safetensors and <name>.card.json, which `POST /vectors` takes; returns both paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    artifact = folder / f"{trained.card.name}.safetensors"
+    card = folder / f"{trained.card.name}.card.json"
+    artifact.write_bytes(encode(trained.vector))
+    card.write_text(dump_card(trained.card), encoding="utf-8")
+    return artifact, card
+
+
+def _results(
+    data: TaskData, vector: SteeringVector, lvlm: Lvlm, shots: int, seed: int, report: Report
+) -> dict[str, Any]:
+    """Accuracies on data.test: unsteered, with `shots` demonstrations of data.train in the prompt, and steered."""
+    engine = StaticEngine(lvlm)
+    return {
+        "zero_shot": icl_accuracy(engine, data.test, (), 0, seed, report),
+        "n_shot": icl_accuracy(engine, data.test, data.train, shots, seed, report),
+        "steered": steered_accuracy(engine, data.test, vector, report),
+        "shots": shots,
+        "test_examples": len(data.test),
+        "seed": seed,
+        "losses": vector.training.get("losses", {}),
+    }

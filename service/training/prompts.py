@@ -1,0 +1,14 @@
+"""Examples as prompts: the one place where training, teaching and measuring agree on what the model is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from service.domain.example import Example
+from service.domain.wire import Demonstration, Prompt
+
+
+def as_prompt(query: Example, context: Sequence[Example] = ()) -> Prompt:
+    """The query after its demonstrations; the query's own answer is never shown."""
+    demonstrations = tuple(Demonstration(each.question, (each.image,), each.answer) for each in context)
+    return Prompt(query.question, (query.image,), demonstrations)
