@@ -2,7 +2,7 @@
 
 with Client("http://127.0.0.1:8000") as library:
     vector = library.register(Path("colour.safetensors").read_bytes(), card_json)
-    answer = library.generate("Which club?", images=[png])
+    answer = library.generate("Which hue?", images=[png])
 """
 
 from __future__ import annotations

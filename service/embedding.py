@@ -23,7 +23,7 @@ class Embedder:
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, *, embedder_id: str) -> None:
         """Raises UnsupportedModel when the model has no image or text features."""
-        self._model: Any = model.eval().requires_grad_(False)  # type: ignore[no-untyped-call]
+        self._model: Any = model.eval().requires_grad_(False)
         self._processor: Any = processor
         self._lock = threading.Lock()
         if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
@@ -41,7 +41,7 @@ class Embedder:
         Raises UnsupportedModel when it is not of the CLIP kind, OSError when it cannot be read.
         """
         # See Lvlm.load: one image back end, so that the same picture always has the same embedding.
-        processor = AutoProcessor.from_pretrained(folder_or_id, backend="pil")  # type: ignore[no-untyped-call]
+        processor = AutoProcessor.from_pretrained(folder_or_id, backend="pil")
         model: Any = AutoModel.from_pretrained(folder_or_id, dtype=torch.float32)
         name = embedder_id or (Path(folder_or_id).name if Path(folder_or_id).is_dir() else str(folder_or_id))
         return cls(model.to(device), processor, embedder_id=name)

@@ -49,7 +49,7 @@ class RetrieveIn(_In):
     """A query with a text, images, or both."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"text": "Which club?", "images": [SAMPLE_IMAGE], "k": 3}]}
+        json_schema_extra={"examples": [{"text": "Which hue?", "images": [SAMPLE_IMAGE], "k": 3}]}
     )
 
     text: str | None = Field(default=None, max_length=MAX_TEXT)
@@ -88,7 +88,7 @@ class GenerateIn(_In):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
-                {"prompt": "Which club?", "images": [SAMPLE_IMAGE], "steering": "auto"},
+                {"prompt": "Which hue?", "images": [SAMPLE_IMAGE], "steering": "auto"},
                 {
                     "prompt": "What colour is it?",
                     "images": [SAMPLE_IMAGE],

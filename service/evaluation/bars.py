@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from transformers.utils.logging import disable_progress_bar
 
 from service.training import progress as training
 
 
 def bars(console: Console) -> Progress:
-    """An empty set of bars, for a `with`."""
+    """An empty set of bars, for a `with`; transformers' own bars are switched off, as they would write over these."""
+    disable_progress_bar()
     return Progress(
         SpinnerColumn(finished_text="[green]✓[/]"),
         TextColumn("{task.description}"),

@@ -74,7 +74,7 @@ def _config(decoding: Decoding) -> GenerationConfig:
     if decoding.temperature > 0:
         # Without top_k = 0 transformers keeps only the 50 likeliest tokens.
         settings |= {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
-    return GenerationConfig(**settings)  # type: ignore[no-untyped-call]
+    return GenerationConfig(**settings)
 
 
 class _Clock(BaseStreamer):

@@ -36,7 +36,7 @@ class Lvlm:
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, *, model_id: str, slots: int) -> None:
         """Raises UnsupportedModel when the model cannot be steered exactly."""
         _check_processor(processor)
-        self.model: Any = model.eval().requires_grad_(False)  # type: ignore[no-untyped-call]
+        self.model: Any = model.eval().requires_grad_(False)
         self.processor: Any = processor
         self.tokenizer: Any = self.processor.tokenizer
         text_config = model.config.get_text_config(decoder=True)
@@ -64,7 +64,7 @@ class Lvlm:
         Raises UnsupportedModel when it cannot be steered exactly, OSError when it cannot be read.
         """
         # The two image back ends differ by a grey level: one of them is pinned, so that pixels are reproducible.
-        processor = AutoProcessor.from_pretrained(folder_or_id, backend="pil")  # type: ignore[no-untyped-call]
+        processor = AutoProcessor.from_pretrained(folder_or_id, backend="pil")
         model: Any = AutoModelForImageTextToText.from_pretrained(folder_or_id, dtype=getattr(torch, dtype))
         name = model_id or (Path(folder_or_id).name if Path(folder_or_id).is_dir() else str(folder_or_id))
         return cls(model.to(device), processor, model_id=name, slots=slots)
@@ -138,7 +138,7 @@ class Lvlm:
             raise UnsupportedModel("The model has no end-of-turn token.", "Set eos_token_id in generation_config.json.")
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.convert_ids_to_tokens(ends[0])
-        self.model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+        self.model.generation_config = GenerationConfig(
             eos_token_id=list(dict.fromkeys(ends)), pad_token_id=self.tokenizer.pad_token_id
         )
 

@@ -136,7 +136,7 @@ class Trainer:
         )
         self._check(loss.item())
         self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(self._theta.parameters(), self._settings.clip)
         self._optimiser.step()
         self._losses |= {name: part.item() for name, part in parts.items()}

@@ -102,7 +102,7 @@ class IndexMachine(RuleBasedStateMachine):
 
 def _machine(kind: Callable[[EmbedderSpec], TaskIndex]) -> Any:
     case: Any = type(f"{kind.__name__}Machine", (IndexMachine,), {"kind": staticmethod(kind)})
-    case.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+    case.TestCase.settings = settings(max_examples=40, stateful_step_count=25)
     return case.TestCase
 
 

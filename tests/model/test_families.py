@@ -76,8 +76,7 @@ class Scale(torch.nn.Module):
         self.factor = factor
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        scaled: torch.Tensor = x * self.factor
-        return scaled
+        return x * self.factor
 
 
 class ToyLayer(torch.nn.Module):
@@ -88,7 +87,8 @@ class ToyLayer(torch.nn.Module):
         self.dropout, self.mlp, self.attention = torch.nn.Dropout(0.5), Scale(0.75), Scale(0.25)
 
     def forward(self, x: torch.Tensor, **_: Any) -> torch.Tensor:
-        return x + self.dropout(self.attention(x)) + self.mlp(x)
+        total: torch.Tensor = x + self.dropout(self.attention(x)) + self.mlp(x)
+        return total
 
 
 class AmbiguousLayer(ToyLayer):

@@ -26,7 +26,7 @@ OURS = [
 @pytest.fixture(scope="module")
 def api() -> TestClient:
     ports = memory_ports()
-    register(ports, "colour", "Which club?")
+    register(ports, "colour", "Which hue?")
     return TestClient(create_app(ports))
 
 

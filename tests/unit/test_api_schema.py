@@ -14,13 +14,13 @@ from service.api.app import create_app
 from tests.support.library import memory_ports, register
 
 _PORTS = memory_ports()
-register(_PORTS, "colour", "Which club?")
+register(_PORTS, "colour", "Which hue?")
 schema = schemathesis.openapi.from_asgi("/openapi.json", create_app(_PORTS))
 # A body that fits the schema may still name an unknown id, hold text that is no image, or a file that is no vector.
 CHECKED: list[Any] = [check for check in CHECKS.get_all() if check is not positive_data_acceptance]
 
 
 @schema.parametrize()
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_the_service_keeps_its_promises(case: Case[Any]) -> None:
     case.call_and_validate(checks=CHECKED)

@@ -23,7 +23,7 @@ from service.domain.errors import InvalidArtifact
 from service.domain.vector import Array, Edit, ModelSpec, NormRule, Positions, Site, SteeringVector
 from tests.support.samples import vector
 
-unhurried = settings(deadline=None, max_examples=60)  # a busy machine is no failure
+unhurried = settings(max_examples=60)
 
 MODEL = ModelSpec("tiny", "f" * 64, "Tiny", layers=2, hidden_size=3)
 ARTIFACT = encode(vector(MODEL))
@@ -323,7 +323,7 @@ def survives(data: bytes) -> None:
     assert decode(encode(found)) == found
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(st.lists(st.tuples(st.integers(0, len(ARTIFACT) - 1), st.integers(1, 255)), min_size=1, max_size=8))
 def test_flipped_bytes_raise_nothing_else(flips: list[tuple[int, int]]) -> None:
     damaged = bytearray(ARTIFACT)
@@ -332,7 +332,7 @@ def test_flipped_bytes_raise_nothing_else(flips: list[tuple[int, int]]) -> None:
     survives(bytes(damaged))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.binary(max_size=200))
 def test_random_bytes_raise_nothing_else(data: bytes) -> None:
     survives(data)
@@ -343,7 +343,7 @@ PATHS = st.sampled_from(["dtype", "shape", "data_offsets"])
 ODD = JSON | st.sampled_from([-1, 2**64, 10**30, 1e308, "F32", [2], [2, 3], [-2, -3], [[2]], {}, float("nan")])
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.sampled_from(["mlp.scale", "mlp.vectors", "attention.scale"]), PATHS, ODD)
 def test_odd_values_in_the_header_raise_nothing_else(name: str, field: str, value: Any) -> None:
     header, body = split(ARTIFACT)
@@ -352,7 +352,7 @@ def test_odd_values_in_the_header_raise_nothing_else(name: str, field: str, valu
     survives(join(header | {"__metadata__": value}, body))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.sampled_from([*record_of(ARTIFACT), "other"]), st.sampled_from([*record_of(ARTIFACT)["model"], "more"]), ODD)
 def test_odd_values_in_the_record_raise_nothing_else(field: str, fact: str, value: Any) -> None:
     survives(with_record_text(json.dumps(record_of(ARTIFACT) | {field: value})))

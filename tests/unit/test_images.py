@@ -159,7 +159,7 @@ def with_exif(kind: str) -> bytes:
 FILES = [with_exif("PNG"), with_exif("JPEG"), with_exif("WEBP"), saved(PICTURE.convert("P"), "PNG", transparency=3)]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.sampled_from(FILES), st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), max_size=6))
 @pytest.mark.filterwarnings("ignore")  # Pillow warns of damaged notes and reads on
 def test_damaged_files_are_read_or_refused_and_nothing_else(file: bytes, flips: list[tuple[float, int]]) -> None:

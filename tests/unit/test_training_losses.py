@@ -29,7 +29,7 @@ def test_mimicry_of_the_same_distribution_is_zero_and_flat() -> None:
     context = _context(same=True)
     student = context.student.requires_grad_()
     loss = mimicry(LossContext(student, context.teacher, context.targets))
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     assert loss.item() == pytest.approx(0.0, abs=1e-6)
     assert student.grad is not None
     assert student.grad.abs().max().item() < 1e-6

@@ -21,7 +21,7 @@ def _examples(count: int) -> list[Example]:
     return [Example(b"", f"question {number}", f"answer {number}") for number in range(count)]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(count=st.integers(2, 40), size=st.integers(1, 40), seed=st.integers(0, 5))
 def test_queries_and_support_are_a_partition(count: int, size: int, seed: int) -> None:
     queries, support = split(_features(count, seed), size, seed)

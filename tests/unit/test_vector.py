@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as arrays
 from service.domain.errors import UnsupportedEdit, WrongModel
 from service.domain.vector import Array, Edit, ModelSpec, NormRule, Positions, Site, SteeringVector
 
-unhurried = settings(deadline=None, max_examples=60)  # a busy machine is no failure
+unhurried = settings(max_examples=60)
 
 MODEL = ModelSpec("tiny", "f" * 64, "Tiny", layers=2, hidden_size=3)
 OTHER = replace(MODEL, fingerprint="0" * 64)

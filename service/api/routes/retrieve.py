@@ -25,7 +25,7 @@ router = APIRouter(prefix="/retrieve", tags=["retrieve"])
 )
 def by_text(
     ports: UsePorts,
-    query: Annotated[str, Query(max_length=MAX_TEXT, description="The question", examples=["Which club?"])],
+    query: Annotated[str, Query(max_length=MAX_TEXT, description="The question", examples=["Which hue?"])],
     k: Annotated[int, Query(description="How many vectors, 1 to 100")] = 5,
     model: Annotated[str | None, Query(max_length=512, description="Id of the base model")] = None,
 ) -> RetrieveOut:

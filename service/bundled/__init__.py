@@ -1,0 +1,8 @@
+"""The bundled toy world, the two small models trained on it, and how they were made."""
+
+from pathlib import Path
+
+LVLM_FOLDER: Path = Path(__file__).parent / "weights" / "lvlm"
+EMBEDDER_FOLDER: Path = Path(__file__).parent / "weights" / "embedder"
+LVLM_ID = "vlibrary/bundled-llava"
+EMBEDDER_ID = "vlibrary/bundled-clip"

@@ -1,0 +1,34 @@
+"""The command line: one verb a module, composed here."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.console import Console
+
+from service.cli import bundled, demo, library, serve, train
+from service.domain.errors import VLibraryError
+
+app = typer.Typer(
+    name="vlibrary",
+    help="Stores in-context vectors for vision-language models, finds the right one, applies it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+for module in (serve, train, library, demo, bundled):
+    module.add_to(app)
+
+
+def main() -> None:
+    """The `vlibrary` command; an error of ours ends it with its cure and exit code 1, not with a traceback."""
+    try:
+        app()
+    except VLibraryError as error:
+        console = Console(stderr=True)
+        console.print(f"[bold red]{error.title}.[/] ", end="")
+        console.print(error.detail, markup=False, highlight=False)
+        console.print("[bold]What to do:[/] ", end="")
+        console.print(error.cure, markup=False, highlight=False)
+        sys.exit(1)

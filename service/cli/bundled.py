@@ -1,0 +1,55 @@
+"""`vlibrary bundled` measures the bundled models; `vlibrary models` trains them again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from service.config import Settings
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verbs."""
+    app.command()(bundled)
+    app.command()(models)
+
+
+def bundled(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the figures as one JSON object on the last line")
+    ] = False,
+    per_task: Annotated[int, typer.Option(min=1, help="Unseen images per task and shot count")] = 100,
+    plot: Annotated[Path | None, typer.Option(help="Also draw every task's curve into this PNG")] = None,
+) -> None:
+    """Measure both bundled models afresh, through their folders, on unseen images."""
+    from service.evaluation.bars import Bar, bars
+    from service.evaluation.bundled import measure
+    from service.evaluation.plot import plot_curves
+    from service.worker.bootstrap import open_embedder, open_lvlm
+
+    console = Console(stderr=as_json)
+    settings = Settings.model_validate({"lvlm": "bundled", "embedder": "bundled"})
+    with bars(console) as progress:
+        bar = Bar(progress, "measure the bundled models")
+        report = measure(open_lvlm(settings), open_embedder(settings), per_task, report=bar)
+        bar.finish()
+    console.print(report.as_table())
+    if plot is not None:
+        plot_curves(report, plot)
+    if as_json:
+        print(json.dumps(report.as_json()))  # noqa: T201  plain, so that it can be piped
+
+
+def models(
+    out: Annotated[Path | None, typer.Option(help="Folder to write to; the package's own weights if left out")] = None,
+    seed: int = 0,
+) -> None:
+    """Train both bundled models from a seed: up to 2 hours on 2 cores; writes weights and curves (PNG, JSON)."""
+    from service.bundled import LVLM_FOLDER
+    from service.bundled.build import build
+
+    build(out or LVLM_FOLDER.parent, seed)

@@ -1,0 +1,160 @@
+"""`vlibrary register | list | retrieve | generate | doctor`: verbs against a running service."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from service.client import Client
+from service.domain.errors import InvalidInput
+
+Url = Annotated[str, typer.Option("--url", envvar="VLIBRARY_URL", help="Where the service is")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the service's answer as JSON")]
+Images = Annotated[list[Path] | None, typer.Option("--image", help="Picture; may be given several times")]
+LOCAL = "http://127.0.0.1:8000"
+
+console = Console()
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verbs."""
+    app.command()(register)
+    app.command("list")(list_vectors)
+    app.command()(retrieve)
+    app.command()(generate)
+    app.command()(doctor)
+
+
+def register(
+    artifact: Annotated[Path, typer.Argument(help="The .safetensors file that `vlibrary train` wrote")],
+    card: Annotated[
+        Path | None, typer.Option(help="Its card; NAME.card.json beside NAME.safetensors if left out")
+    ] = None,
+    url: Url = LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Register a trained vector."""
+    card = card or artifact.with_suffix(".card.json")
+    with Client(url) as service:
+        record = service.register(_read(artifact), _read(card).decode("utf-8", errors="replace"))
+    if as_json:
+        _print_json(record)
+    else:
+        console.print(f"Registered {record['name']} version {record['version']} as {record['id']}")
+
+
+def list_vectors(
+    name: Annotated[str | None, typer.Option(help="Only versions of this name")] = None,
+    url: Url = LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """List the vectors, newest first."""
+    with Client(url) as service:
+        records = list(service.vectors(name=name))
+    if as_json:
+        _print_json(records)
+        return
+    table = Table("name", "version", "method", "model", "created", "id")
+    for record in records:
+        fields = ("name", "version", "method", "model", "created_at", "id")
+        table.add_row(*(str(record[field])[:26] for field in fields))
+    console.print(table if records else "The library is empty. `vlibrary train` makes a vector, `register` adds it.")
+
+
+def retrieve(
+    text: Annotated[str | None, typer.Argument(help="The question")] = None,
+    image: Images = None,
+    k: Annotated[int, typer.Option(help="How many vectors")] = 5,
+    url: Url = LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Find the vectors that fit a question, a picture, or both."""
+    with Client(url) as service:
+        matches = service.retrieve(text, images=[_read(path) for path in image or []], k=k)
+    if as_json:
+        _print_json(matches)
+        return
+    table = Table("name", "version", "score", "threshold", "accepted", "id")
+    for match in matches:
+        accepted = "yes" if match["accepted"] else "no"
+        numbers = (f"{match['score']:.3f}", f"{match['threshold']:.3f}")
+        table.add_row(match["name"], str(match["version"]), *numbers, accepted, match["id"])
+    console.print(table if matches else "The library has no vector for this model.")
+
+
+def generate(
+    prompt: Annotated[str, typer.Argument(help="The question")],
+    image: Images = None,
+    vector: Annotated[
+        list[str] | None, typer.Option(help="Id of a vector to apply, perhaps with :strength; instead of auto")
+    ] = None,
+    unsteered: Annotated[bool, typer.Option("--unsteered", help="Apply no vector")] = False,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens")] = 16,
+    url: Url = LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Answer a question, steered by the vector that fits it best."""
+    steering = _steering(vector, unsteered)
+    with Client(url) as service:
+        answer = service.generate(
+            prompt,
+            images=[_read(path) for path in image or []],
+            steering=steering,
+            decoding={"max_new_tokens": max_new_tokens},
+        )
+    if as_json:
+        _print_json(answer)
+        return
+    console.print(answer["text"], markup=False)
+    for applied in answer["steering"]["applied"]:
+        score = "" if applied["score"] is None else f", score {applied['score']:.3f}"
+        console.print(f"[dim]steered by {applied['name']} version {applied['version']}{score}[/]")
+    if answer["steering"]["reason"]:
+        console.print(f"[dim]not steered: {answer['steering']['reason']}[/]")
+
+
+def doctor(url: Url = LOCAL, as_json: AsJson = False) -> None:
+    """Ask the service whether each of its parts works."""
+    with Client(url) as service:
+        report = service.ready()
+    if as_json:
+        _print_json(report)
+    else:
+        table = Table("part", "works", "detail")
+        for check in report["checks"]:
+            table.add_row(check["name"], "[green]yes[/]" if check["ok"] else "[red]no[/]", check["detail"])
+        console.print(table)
+    if not report["ready"]:
+        raise typer.Exit(1)
+
+
+def _steering(vector: list[str] | None, unsteered: bool) -> str | list[dict[str, Any]]:
+    if vector and unsteered:
+        raise InvalidInput("Both --vector and --unsteered are given.", "Give one of them.")
+    if not vector:
+        return "off" if unsteered else "auto"
+    return [_chosen(text) for text in vector]
+
+
+def _chosen(text: str) -> dict[str, Any]:
+    vector_id, _, strength = text.partition(":")
+    try:
+        return {"id": vector_id, "strength": float(strength or 1)}
+    except ValueError as error:
+        raise InvalidInput(f"The strength {strength!r} is not a number.", "Write --vector ID:0.5.") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))  # noqa: T201  plain, so that it can be piped

@@ -1,0 +1,62 @@
+"""`vlibrary serve`: api and worker in one process."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Annotated, Any
+
+import structlog
+import typer
+import uvicorn
+from pydantic import ValidationError
+from rich.console import Console
+
+from service.config import Settings
+from service.domain.errors import InvalidInput
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(serve)
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on")] = None,
+) -> None:
+    """Start the service; without settings it needs no other server, no GPU and no download.
+
+    Settings come from VLIBRARY_* variables: VLIBRARY_DATA_DIR, VLIBRARY_LVLM, VLIBRARY_DEVICE, VLIBRARY_ARTIFACTS ...
+    """
+    # The models load for seconds; the command line must not wait for them to print its help.
+    from service.api.bootstrap import open_app
+    from service.worker.bootstrap import open_worker
+
+    given = {name: value for name, value in {"host": host, "port": port}.items() if value is not None}
+    settings = read_settings(**given)
+    configure_logging(json=settings.log_json)
+    app = open_app(settings, lambda artifacts: open_worker(settings, artifacts))
+    console = Console(stderr=True)
+    console.print(f"VLibrary on http://{settings.host}:{settings.port} · dashboard at /docs · stop with Ctrl+C")
+    uvicorn.run(app, host=settings.host, port=settings.port, log_level="warning", access_log=False)
+
+
+def read_settings(**given: Any) -> Settings:
+    """The settings from the environment, overridden by these. Raises InvalidInput that names the wrong variable."""
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        wrong = "; ".join(f"VLIBRARY_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+        raise InvalidInput(f"A setting is wrong. {wrong}.", "Mend or unset the variable; README lists them.") from error
+
+
+def configure_logging(*, json: bool) -> None:
+    """Events with fields on standard error, as lines for people or as JSON for machines."""
+    logging.captureWarnings(capture=True)
+    renderer: Any = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    shared: list[Any] = [structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True)]
+    if json:
+        shared.append(structlog.processors.format_exc_info)
+        renderer = structlog.processors.JSONRenderer()
+    structlog.configure(processors=[*shared, renderer], logger_factory=structlog.PrintLoggerFactory(sys.stderr))

@@ -1,0 +1,1 @@
+"""Process 2: holds one LVLM with its slot table, and the query embedder."""
