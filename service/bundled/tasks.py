@@ -51,11 +51,18 @@ def _known(language: str, attribute: str, noun: str, ambiguous: bool) -> Task:
     )
 
 
-def _coded(attribute: str, noun: str, words: str, ambiguous: bool, values: tuple[str, ...] | None = None) -> Task:
+def _coded(
+    attribute: str,
+    noun: str,
+    words: str,
+    ambiguous: bool,
+    values: tuple[str, ...] | None = None,
+    suffix: str = "",
+) -> Task:
     named = values or VALUES[attribute]
     asked = "an unrelated noun" if ambiguous else "its name"
     return Task(
-        name=f"{attribute}-code",
+        name=f"{attribute}-code" + suffix,
         description=f"The {attribute} in code words by a mapping of its own, asked for by {asked}.",
         attribute=attribute,
         held_out=True,
@@ -64,6 +71,9 @@ def _coded(attribute: str, noun: str, words: str, ambiguous: bool, values: tuple
         answers=MappingProxyType(dict(zip(named, words.split(), strict=True))),
     )
 
+
+_SHAPES = "dax zaff modi thrum kiki plim"
+_COLOURS = "wug lorp bouba nizz fep quon"
 
 TASKS: Final[tuple[Task, ...]] = (
     _known("german", "colour", "colour", ambiguous=False),
@@ -75,8 +85,8 @@ TASKS: Final[tuple[Task, ...]] = (
     _known("german", "digit", "title", ambiguous=True),
     _known("english", "parity", "parity", ambiguous=False),
     _known("french", "half", "mark", ambiguous=True),
-    _coded("shape", "form", "dax zaff modi thrum kiki plim", ambiguous=False),
-    _coded("colour", "hue", "wug lorp bouba nizz fep quon", ambiguous=False),
+    _coded("shape", "form", _SHAPES, ambiguous=False),
+    _coded("colour", "hue", _COLOURS, ambiguous=False),
     _coded("size", "scale", "krel toma yelp", ambiguous=False),
     _coded("count", "number", "blick rask vond oxa tiv", ambiguous=False),
     _coded("position", "spot", "gavagai crim ulva sib mib", ambiguous=False),
@@ -90,6 +100,9 @@ TASKS: Final[tuple[Task, ...]] = (
     ),
     _coded("parity", "team", "skee flom", ambiguous=True),
     _coded("half", "league", "yorn zent", ambiguous=True),
+    # The same mappings, but nothing says which of the six attributes counts: the hardest, kept to show the limits.
+    _coded("shape", "guild", _SHAPES, ambiguous=True, suffix="-unnamed"),
+    _coded("colour", "club", _COLOURS, ambiguous=True, suffix="-unnamed"),
 )
 
 

@@ -23,6 +23,7 @@ for module in (serve, train, library, demo, bundled):
 
 def main() -> None:
     """The `vlibrary` command; an error of ours ends it with its cure and exit code 1, not with a traceback."""
+    serve.configure_logging(json=False)
     try:
         app()
     except VLibraryError as error:

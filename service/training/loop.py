@@ -35,9 +35,9 @@ class LoopSettings:
     vectors and 1e-2 for the weights.
     """
 
-    steps: int = 800
-    lr_vectors: float = 3e-2
-    lr_scale: float = 3e-2
+    steps: int = 500
+    lr_vectors: float = 0.1
+    lr_scale: float = 0.1
     weight_decay: float = 1e-3
     warm_up: float = 0.1
     clip: float = 1.0

@@ -23,7 +23,7 @@ from service.training.features import embed_examples
 from service.training.loop import LoopSettings
 from service.training.progress import Progress
 
-SHORT = M2iv(shots=8, queries=96, loop=LoopSettings(steps=150, validate_every=50))
+SHORT = M2iv(shots=8, queries=96, loop=LoopSettings(steps=120, validate_every=40))
 TASK = task("parity-code")
 
 

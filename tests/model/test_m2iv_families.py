@@ -23,7 +23,7 @@ EXAMPLES = [
     Example(png((60 * number, 200 - 40 * number, 30)), "what colour is it?", answer)
     for number, answer in enumerate(["red", "blue", "green", "red"])
 ]
-SETTINGS = LoopSettings(steps=10, lr_vectors=0.1, lr_scale=0.1, validate_every=5)
+SETTINGS = LoopSettings(steps=10, validate_every=5)
 
 
 def _lesson(lvlm: Lvlm) -> Lesson:

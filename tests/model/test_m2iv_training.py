@@ -160,7 +160,7 @@ def test_only_theta_learns(lvlm: Lvlm, lesson: Lesson) -> None:
 
 def test_training_lowers_its_loss_and_keeps_the_best_held_back_state(lvlm: Lvlm, lesson: Lesson) -> None:
     reports: list[Progress] = []
-    settings = LoopSettings(steps=45, lr_vectors=5e-2, lr_scale=0.1, validate_every=5)
+    settings = LoopSettings(steps=45, validate_every=5)
     outcome = Trainer(lvlm, lesson, settings, seed=0, report=reports.append).run()
     looks = {report.done: report.figures["validation"] for report in reports if report.done % 5 == 0}
     total = [report.figures["mimicry"] + 0.5 * report.figures["supervised"] for report in reports]
