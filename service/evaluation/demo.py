@@ -29,13 +29,13 @@ from service.evaluation.demo_report import Arm, DemoReport, Sighting, TaskResult
 from service.evaluation.service_process import running_service
 from service.methods.m2iv import M2iv
 from service.methods.train import train_vector
-from service.steering.lvlm import Lvlm
+from service.steering.lvlm import Lvlm, flush_denormals
 from service.training.accuracy import is_right
 from service.training.examples import read_examples, write_examples
 from service.training.progress import Progress as Report
 
 # Held-out tasks: their answer conventions never occurred in the bundled model's pretraining.
-TASKS = ("colour-code", "shape-code", "background-code", "digit-code")
+TASKS = ("colour-code", "count-code", "digit-code", "shape-code-unnamed")
 SHOTS = 16
 TRAINING_EXAMPLES = 400
 
@@ -51,6 +51,7 @@ class Reply:
 
 def run_demo(console: Console, *, names: Sequence[str] = TASKS, queries: int = 60, seed: int = 0) -> DemoReport:
     """Train, register, ask. queries: unseen images per task."""
+    flush_denormals()
     started = time.perf_counter()
     tasks = [task(name) for name in names]
     with TemporaryDirectory(prefix="vlibrary-demo-") as folder, bars(console) as progress:

@@ -113,7 +113,7 @@ def _table(report: DemoReport) -> Table:
 
 
 def _cell(arm: Arm) -> str:
-    return f"{arm.accuracy:6.1%} · {arm.prompt_tokens:4.0f} · {arm.milliseconds:4.0f}"
+    return f"{arm.accuracy:.1%} · {arm.prompt_tokens:.0f} · {arm.milliseconds:.0f}"
 
 
 def _mean(arms: Sequence[Arm]) -> Arm:

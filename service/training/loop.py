@@ -35,7 +35,7 @@ class LoopSettings:
     vectors and 1e-2 for the weights.
     """
 
-    steps: int = 500
+    steps: int = 800
     lr_vectors: float = 0.1
     lr_scale: float = 0.1
     weight_decay: float = 1e-3

@@ -10,7 +10,7 @@ import torch
 from service.bundled import EMBEDDER_FOLDER, LVLM_FOLDER, LVLM_ID
 from service.config import BUNDLED, Settings
 from service.embedding import Embedder
-from service.steering.lvlm import Lvlm
+from service.steering.lvlm import Lvlm, flush_denormals
 from service.worker.local import LocalWorker
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def open_lvlm(settings: Settings) -> Lvlm:
     """The LVLM that the settings name, hooked and checked. Raises UnsupportedModel."""
     folder = LVLM_FOLDER if settings.lvlm == BUNDLED else settings.lvlm
     model_id = LVLM_ID if settings.lvlm == BUNDLED else settings.lvlm
+    flush_denormals()
     if settings.threads:
         torch.set_num_threads(settings.threads)
     lvlm = Lvlm.load(folder, device=settings.device, dtype=settings.dtype, model_id=model_id, slots=settings.slots)

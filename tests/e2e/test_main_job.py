@@ -110,7 +110,7 @@ def test_what_was_registered_survives_a_restart(trained: Path, tmp_path: Path) -
 
 def test_the_command_line_complains_with_a_cure(service: Client, tmp_path: Path) -> None:
     assert "What to do:" in vlibrary("register", str(tmp_path / "none.safetensors"), url=service.url, fails=True)
-    (tmp_path / "bad.safetensors").write_bytes(b"\x80\x04")
+    (tmp_path / "bad.safetensors").write_bytes(b"\x80\x04\x95" + bytes(20))
     (tmp_path / "bad.card.json").write_text('{"name": "bad", "description": "x"}')
     assert "pickle" in vlibrary("register", str(tmp_path / "bad.safetensors"), url=service.url, fails=True)
     assert "vlibrary serve" in vlibrary("list", url="http://127.0.0.1:9", fails=True)

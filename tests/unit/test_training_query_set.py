@@ -51,9 +51,7 @@ def test_equal_examples_give_one_query_each_kind() -> None:
     assert len(support) == 12
 
 
-@pytest.mark.parametrize(
-    ("count", "size"), [(2, 1), (20, 10), (200, 100), (300, 128), (1_280, 128), (5_000, 500), (90_000, 2_000)]
-)
+@pytest.mark.parametrize(("count", "size"), [(2, 1), (21, 10), (300, 150), (1_500, 512), (6_000, 600), (90_000, 2_000)])
 def test_the_default_size_has_a_floor_and_a_ceiling(count: int, size: int) -> None:
     assert default_size(count) == size
 
