@@ -29,7 +29,7 @@ def flush_denormals() -> None:
     """Let this process round numbers below 1e-38 to 0; call it before torch computes anything.
 
     A CPU handles such denormal numbers many times slower: one training took 330 s with them and 20 s without. It is a
-    setting of the whole process, which threads take over when they start, so only a composition root may make it.
+    setting of the process's calling thread that tests must not meet, so only a composition root may make it.
     """
     torch.set_flush_denormal(True)
 

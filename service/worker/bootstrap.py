@@ -24,8 +24,10 @@ def open_lvlm(settings: Settings) -> Lvlm:
     folder = LVLM_FOLDER if settings.lvlm == BUNDLED else settings.lvlm
     model_id = LVLM_ID if settings.lvlm == BUNDLED else settings.lvlm
     flush_denormals()
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    # The bundled model is too small for threads to help, and threads do not take the flag over everywhere.
+    threads = settings.threads or (1 if settings.lvlm == BUNDLED else 0)
+    if threads:
+        torch.set_num_threads(threads)
     lvlm = Lvlm.load(folder, device=settings.device, dtype=settings.dtype, model_id=model_id, slots=settings.slots)
     log.info("worker.lvlm_loaded", model=model_id, layers=lvlm.spec.layers, hidden_size=lvlm.spec.hidden_size)
     return lvlm
