@@ -7,17 +7,19 @@ other. Its answers only repeat the prompt and tell what was applied.
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import AsyncGenerator
 
 import numpy as np
 from PIL import Image
 
 from service.domain.applicable import check_applicable
 from service.domain.codec import decode
-from service.domain.errors import PromptTooLong
+from service.domain.errors import ModelNotFound, PromptTooLong
 from service.domain.ports import Artifacts
 from service.domain.query import EmbedderSpec, Query, TaskEmbedding, unit
 from service.domain.vector import Array, ModelSpec, SteeringVector
-from service.domain.wire import GenerateCall, Generation, WorkerInfo
+from service.domain.wire import GenerateCall, Generation, TextPiece, WorkerInfo
 from service.images import decode_image
 
 MODEL = ModelSpec("memory/echo", "0" * 64, "Echo", layers=2, hidden_size=4)
@@ -31,8 +33,8 @@ class MemoryWorker:
     def __init__(self, artifacts: Artifacts) -> None:
         self._artifacts = artifacts
 
-    def info(self) -> WorkerInfo:
-        return WorkerInfo(model=MODEL, embedder=EMBEDDER, context_length=CONTEXT_LENGTH)
+    def served(self) -> tuple[WorkerInfo, ...]:
+        return (WorkerInfo(model=MODEL, embedder=EMBEDDER, context_length=CONTEXT_LENGTH),)
 
     def check(self, vector: SteeringVector) -> None:
         check_applicable(vector, MODEL)
@@ -42,8 +44,16 @@ class MemoryWorker:
         text = None if query.text is None else _trigrams(query.text)
         return TaskEmbedding(image=image, text=text)
 
-    def generate(self, call: GenerateCall) -> Generation:
+    async def generate(self, call: GenerateCall) -> AsyncGenerator[TextPiece | Generation]:
+        whole = self._answer(call)
+        for number, word in enumerate(re.findall(r"\s*\S+", whole.text), start=1):
+            yield TextPiece(word, tokens=number)
+        yield whole
+
+    def _answer(self, call: GenerateCall) -> Generation:
         prompt = call.prompt
+        if call.model_id != MODEL.model_id:
+            raise ModelNotFound(f"No worker serves the model {call.model_id!r}.", f"Served now: {MODEL.model_id!r}.")
         for image in (*prompt.images, *(image for one in prompt.demonstrations for image in one.images)):
             decode_image(image)
         texts = [prompt.text, *(f"{one.prompt} {one.answer}" for one in prompt.demonstrations)]
@@ -53,10 +63,11 @@ class MemoryWorker:
         for one in call.vectors:
             self.check(decode(self._artifacts.get(one.object_key, one.sha256)))
         applied = [f"{one.strength:g}·{one.vector_id}" for one in call.vectors]
+        text = " + ".join([prompt.text, *applied]).rstrip()
         return Generation(
-            text=" + ".join([prompt.text, *applied]),
+            text=text,
             prompt_tokens=len(words),
-            completion_tokens=1,
+            completion_tokens=len(text.split()),
             finish_reason="stop",
             timings={"total_s": 0.0},
         )

@@ -27,6 +27,8 @@ STATUS: Mapping[type[errors.VLibraryError], HTTPStatus] = {
     errors.NotFound: HTTPStatus.NOT_FOUND,
     errors.InProgress: HTTPStatus.CONFLICT,
     errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.Overloaded: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.TimedOut: HTTPStatus.GATEWAY_TIMEOUT,
     errors.ArtifactLost: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.UnsupportedModel: HTTPStatus.INTERNAL_SERVER_ERROR,
 }

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from service.api.samples import SAMPLE_IMAGE
 from service.domain.card import VectorRecord
 from service.domain.query import Modality
+from service.domain.wire import WorkerInfo
 from service.library.retrieve import Match
 from service.library.steer import Answer, AppliedVector
 
@@ -322,6 +323,19 @@ class ModelOut(BaseModel):
     context_length: int
     embedder: str
     embedder_fingerprint: str
+
+    @classmethod
+    def of(cls, info: WorkerInfo) -> ModelOut:
+        return cls(
+            id=info.model.model_id,
+            fingerprint=info.model.fingerprint,
+            architecture=info.model.architecture,
+            layers=info.model.layers,
+            hidden_size=info.model.hidden_size,
+            context_length=info.context_length,
+            embedder=info.embedder.embedder_id,
+            embedder_fingerprint=info.embedder.fingerprint,
+        )
 
 
 class ModelsOut(BaseModel):

@@ -18,7 +18,12 @@ VLibraryError
 ├── Unavailable                a store or worker cannot answer now; trying again may help
 │   ├── CatalogueUnavailable
 │   ├── ArtifactsUnavailable
-│   └── UploadExpired          the registration took longer than its deadline
+│   ├── UploadExpired          the registration took longer than its deadline
+│   ├── WorkerUnavailable      no worker that serves this model answers
+│   ├── WorkerLost             the worker went away in the middle of an answer
+│   └── OutOfMemory            the model's device has no room for this request
+├── Overloaded                 more requests than the queue takes; trying again later helps
+├── TimedOut                   the answer was not ready by the request's deadline
 ├── ArtifactLost               the catalogue has a vector whose bytes are missing or damaged
 └── UnsupportedModel           a base model that cannot be steered exactly
 
@@ -113,6 +118,26 @@ class ArtifactsUnavailable(Unavailable):
 
 class UploadExpired(Unavailable):
     slug, title = "upload-expired", "The registration took longer than its deadline"
+
+
+class WorkerUnavailable(Unavailable):
+    slug, title = "worker-unavailable", "No worker can answer now"
+
+
+class WorkerLost(Unavailable):
+    slug, title = "worker-lost", "The worker went away in the middle of the answer"
+
+
+class OutOfMemory(Unavailable):
+    slug, title = "out-of-memory", "The model's device has no room for this request"
+
+
+class Overloaded(VLibraryError):
+    slug, title = "overloaded", "The service has more requests than it can take"
+
+
+class TimedOut(VLibraryError):
+    slug, title = "timed-out", "The answer was not ready in time"
 
 
 class ArtifactLost(VLibraryError):

@@ -5,7 +5,7 @@ The in-memory twins stand in service/adapters/memory.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -14,7 +14,7 @@ from typing import Protocol
 from service.domain.card import TaskKey, VectorRecord
 from service.domain.query import Query, TaskEmbedding
 from service.domain.vector import SteeringVector
-from service.domain.wire import GenerateCall, Generation, WorkerInfo
+from service.domain.wire import GenerateCall, Generation, TextPiece, WorkerInfo
 
 
 @dataclass(frozen=True)
@@ -191,10 +191,13 @@ class TaskIndex(Protocol):
 
 
 class Inference(Protocol):
-    """A worker: one LVLM with steering, and the query embedder. Raises Unavailable when it cannot answer."""
+    """A worker (one LVLM with steering, and the query embedder) or a fleet of them behind one face.
 
-    def info(self) -> WorkerInfo:
-        """What it serves; never changes while it runs."""
+    Raises WorkerUnavailable when nobody can answer, Overloaded when everybody who could has too much to do.
+    """
+
+    def served(self) -> tuple[WorkerInfo, ...]:
+        """The models that can be asked for now, at least one, each once; all share one embedder."""
         ...
 
     def check(self, vector: SteeringVector) -> None:
@@ -205,10 +208,14 @@ class Inference(Protocol):
         """The query's parts, each of length 1. Raises InvalidImage or InvalidQuery."""
         ...
 
-    def generate(self, call: GenerateCall) -> Generation:
-        """Answer with the vectors applied, or raise: it never leaves a vector out silently.
+    def generate(self, call: GenerateCall) -> AsyncGenerator[TextPiece | Generation]:
+        """Answer with the vectors applied: pieces of text as they come, and last, once, the whole Generation.
 
-        Raises PromptTooLong, InvalidImage, WrongModel, UnsupportedEdit, ArtifactLost.
+        It never leaves a vector out silently and never ends without a Generation: it raises instead, before the first
+        piece or after. Closing the generator cancels the request and frees what it held. The joined pieces are the
+        Generation's text.
+        Raises ModelNotFound, PromptTooLong, InvalidImage, InvalidQuery, WrongModel, UnsupportedEdit, ArtifactLost,
+        Overloaded, OutOfMemory, TimedOut, WorkerUnavailable (nobody there) and WorkerLost (gone in mid-answer).
         """
         ...
 

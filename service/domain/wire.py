@@ -1,4 +1,7 @@
-"""The messages between the api and a worker: plain frozen values, so that both sides mean the same."""
+"""The messages between the api and a worker: plain frozen values, so that both sides mean the same.
+
+They cross a process border as JSON made from these very classes (service/wirejson.py).
+"""
 
 from __future__ import annotations
 
@@ -21,12 +24,16 @@ class WorkerInfo:
 
 @dataclass(frozen=True)
 class Decoding:
-    """How tokens are drawn. temperature 0 is greedy; seed matters only above 0."""
+    """How tokens are drawn. temperature 0 is greedy; seed matters only above 0.
+
+    stop: the answer ends before the first of these texts to appear in it.
+    """
 
     max_new_tokens: int = 16
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,16 +66,32 @@ class Applied:
 
 @dataclass(frozen=True)
 class GenerateCall:
-    """One request to a worker; several vectors are applied as their sum."""
+    """One request to a worker; several vectors are applied as their sum.
+
+    model_id: the base model that shall answer. timeout_s: how long the caller waits for the whole answer.
+    """
 
     prompt: Prompt
+    model_id: str
     vectors: tuple[Applied, ...] = ()
     decoding: Decoding = Decoding()
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True)
+class TextPiece:
+    """The next piece of an answer, never empty; tokens: how many tokens of the answer are drawn so far."""
+
+    text: str
+    tokens: int
 
 
 @dataclass(frozen=True)
 class Generation:
-    """What the model said. finish_reason: "stop" (end of turn) or "length". timings: seconds by stage."""
+    """What the model said, whole; all pieces joined are its text.
+
+    finish_reason: "stop" (end of turn or a stop text) or "length". timings: seconds by stage.
+    """
 
     text: str
     prompt_tokens: int

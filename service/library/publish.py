@@ -71,7 +71,7 @@ def publish(
 
 def _findable(card: VectorCard, worker: Inference) -> VectorCard:
     """The card with its keys checked and its description as one more key, so that text alone can find it."""
-    spec = worker.info().embedder
+    spec = worker.served()[0].embedder
     card.check_keys(spec)
     keys = tuple(key for key in card.keys if key.kind is not KeyKind.DESCRIPTION)
     if card.description.strip():

@@ -62,10 +62,13 @@ def retrieve(
 
 
 def require_model(model_id: str | None, worker: Inference) -> str:
-    """The id of the model to use: the one asked for, or the one served. Raises ModelNotFound."""
-    served = worker.info().model.model_id
-    if model_id not in (None, served):
+    """The id of the model to use: the one asked for, or the first one served. Raises ModelNotFound, Unavailable."""
+    served = [info.model.model_id for info in worker.served()]
+    if model_id is None:
+        return served[0]
+    if model_id not in served:
+        known = ", ".join(map(repr, served))
         raise ModelNotFound(
-            f"No worker serves the model {model_id!r}.", f"Served now: {served!r}. Leave it out to use that."
+            f"No worker serves the model {model_id!r}.", f"Served now: {known}. Leave it out to use the first."
         )
-    return served
+    return model_id

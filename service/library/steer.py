@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from service.domain.card import VectorRecord
-from service.domain.errors import InvalidInput
+from service.domain.errors import InvalidInput, WorkerLost
 from service.domain.ports import Catalogue, Inference, TaskIndex
 from service.domain.query import Query
 from service.domain.wire import Applied, Decoding, GenerateCall, Generation, Prompt
@@ -54,29 +55,54 @@ class Answer:
     model_id: str
 
 
-def steer(
+@dataclass(frozen=True)
+class Plan:
+    """What will be asked of a worker, what will steer the answer, and why nothing will when nothing does."""
+
+    call: GenerateCall
+    applied: tuple[AppliedVector, ...]
+    reason: str | None
+
+    def answered(self, generation: Generation) -> Answer:
+        """This plan with what the model said."""
+        return Answer(generation, self.applied, self.reason, self.call.model_id)
+
+
+def plan(
     prompt: Prompt,
     steering: Steering,
     decoding: Decoding,
     *,
     model_id: str | None,
+    timeout_s: float | None = None,
     catalogue: Catalogue,
     index: TaskIndex,
     worker: Inference,
-) -> Answer:
-    """One answer. Never leaves out a vector silently: it is applied, or a reason is given, or an error raised.
+) -> Plan:
+    """Choose the vectors. Asks the stores and embeds the prompt, so it blocks; the worker's `generate` is the rest.
 
-    Raises VectorNotFound, ModelNotFound, WrongModel, PromptTooLong, InvalidImage, InvalidQuery, InvalidInput,
-    ArtifactLost, Unavailable.
+    Raises VectorNotFound, ModelNotFound, InvalidImage, InvalidQuery, InvalidInput, Unavailable.
     """
     model = require_model(model_id, worker)
-    applied, reason = _choose(prompt, steering, catalogue, index, worker)
-    call = GenerateCall(prompt=prompt, vectors=tuple(map(_reference, applied)), decoding=decoding)
-    return Answer(generation=worker.generate(call), applied=applied, reason=reason, model_id=model)
+    applied, reason = _choose(prompt, steering, model, catalogue, index, worker)
+    vectors = tuple(map(_reference, applied))
+    return Plan(GenerateCall(prompt, model, vectors, decoding, timeout_s), applied, reason)
+
+
+async def answer(plan: Plan, worker: Inference) -> Answer:
+    """The whole answer. Never leaves out a vector silently: it is applied, or a reason is given, or an error raised.
+
+    Raises what Inference.generate raises.
+    """
+    async with aclosing(worker.generate(plan.call)) as events:
+        async for event in events:
+            if isinstance(event, Generation):
+                return plan.answered(event)
+    raise WorkerLost("The worker's answer ended without its last event.", "Ask again.")
 
 
 def _choose(
-    prompt: Prompt, steering: Steering, catalogue: Catalogue, index: TaskIndex, worker: Inference
+    prompt: Prompt, steering: Steering, model_id: str, catalogue: Catalogue, index: TaskIndex, worker: Inference
 ) -> tuple[tuple[AppliedVector, ...], str | None]:
     if isinstance(steering, Off):
         return (), "Steering was switched off."
@@ -84,7 +110,7 @@ def _choose(
         return tuple(_named(catalogue, vector_id, strength) for vector_id, strength in steering.vectors), None
     _require_finite(steering.strength)
     query = Query(text=prompt.text, images=prompt.images)
-    matches = retrieve(query, k=1, model_id=None, catalogue=catalogue, index=index, worker=worker)
+    matches = retrieve(query, k=1, model_id=model_id, catalogue=catalogue, index=index, worker=worker)
     if not matches:
         return (), "The library has no vector for this model."
     best = matches[0]

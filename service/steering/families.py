@@ -9,14 +9,15 @@ direct children whose outputs add up to what the layer adds.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from service.domain.errors import UnsupportedModel
@@ -28,11 +29,48 @@ _CURE = (
 )
 
 
-class LayerSites(NamedTuple):
-    """The two modules of one decoder layer whose outputs are added to the stream, in the order in which they run."""
+Edit = Callable[[Tensor], Tensor | None]
 
-    attention: nn.Module
-    mlp: nn.Module
+
+class Point(Protocol):
+    """A place in one decoder layer where a branch joins the residual stream and can be edited.
+
+    takes_gain: whether the edit sees the branch's own output x, so that gain · x + shift is possible. Where it sees
+    the stream after the branch has joined, a shift is exact and a gain is not.
+    """
+
+    takes_gain: ClassVar[bool]
+
+    def install(self, edit: Edit) -> RemovableHandle:
+        """Run `edit` on the hidden states [B, T, d] at every forward pass; None leaves them alone."""
+        ...
+
+
+@dataclass(frozen=True)
+class Output:
+    """The branch's own output, before it is added."""
+
+    module: nn.Module
+    takes_gain: ClassVar[bool] = True
+
+    def install(self, edit: Edit) -> RemovableHandle:
+        def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
+            x = first_tensor(output)
+            if x is None:
+                raise RuntimeError(f"{type(self.module).__name__} returned no hidden states")
+            edited = edit(x)
+            if edited is None:
+                return None
+            return edited if isinstance(output, Tensor) else (edited, *output[1:])
+
+        return self.module.register_forward_hook(hook)
+
+
+class LayerSites(NamedTuple):
+    """The two points of one decoder layer, in the order in which their branches run."""
+
+    attention: Point
+    mlp: Point
 
 
 def first_tensor(output: Any) -> Tensor | None:
@@ -99,7 +137,7 @@ class _Trace:
         """
         runs = Counter(id(module) for module, _ in self.calls)
         return [
-            LayerSites(first, second)
+            LayerSites(Output(first), Output(second))
             for (first, a), (second, m) in combinations(self.candidates(), 2)
             if runs[id(first)] == runs[id(second)] == 1 and _adds_up(self.x, a, m, y)
         ]

@@ -6,14 +6,13 @@ does not grow with the number of distinct vectors, and a compiled model never se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from service.domain.applicable import SITES
-from service.steering.families import LayerSites, first_tensor
+from service.steering.families import Edit, LayerSites
 
 
 class Injector:
@@ -27,9 +26,9 @@ class Injector:
         self._layers = len(sites)
         self._rows: Tensor | None = None
         self._handles = [
-            module.register_forward_hook(self._hook(layer, kind))
+            point.install(self._edit(layer, kind))
             for layer, pair in enumerate(sites)
-            for kind, module in enumerate(pair)
+            for kind, point in enumerate(pair)
         ]
 
     @contextmanager
@@ -56,18 +55,15 @@ class Injector:
             handle.remove()
         self._handles.clear()
 
-    def _hook(self, layer: int, kind: int) -> Callable[[nn.Module, Any, Any], Any]:
-        def add(_module: nn.Module, _args: Any, output: Any) -> Any:
+    def _edit(self, layer: int, kind: int) -> Edit:
+        def add(x: Tensor) -> Tensor | None:
             if self._rows is None:
                 return None
-            added = first_tensor(output)
             row = self._rows[layer, kind]
-            if added is None or (len(added), added.shape[-1]) != (len(row), row.shape[-1]):
-                shape = None if added is None else list(added.shape)
+            if (len(x), x.shape[-1]) != (len(row), row.shape[-1]):
                 raise RuntimeError(
-                    f"rows for {len(row)} prompts of width {row.shape[-1]} are active on a batch {shape}"
+                    f"rows for {len(row)} prompts of width {row.shape[-1]} are active on a batch {list(x.shape)}"
                 )
-            steered = added + row.to(added)
-            return steered if isinstance(output, Tensor) else (steered, *output[1:])
+            return x + row.to(x)
 
         return add

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator
 from functools import lru_cache, reduce
 from operator import add
 
@@ -9,7 +11,7 @@ from service.domain.codec import decode
 from service.domain.ports import Artifacts
 from service.domain.query import Query, TaskEmbedding
 from service.domain.vector import SteeringVector
-from service.domain.wire import Applied, GenerateCall, Generation, WorkerInfo
+from service.domain.wire import Applied, GenerateCall, Generation, TextPiece, WorkerInfo
 from service.embedding import Embedder
 from service.steering.engine import StaticEngine
 from service.steering.lvlm import Lvlm
@@ -28,8 +30,8 @@ class LocalWorker:
         self._artifacts = artifacts
         self._vector = lru_cache(maxsize=CACHED_VECTORS)(self._load)
 
-    def info(self) -> WorkerInfo:
-        return WorkerInfo(model=self._lvlm.spec, embedder=self._embedder.spec, context_length=self._lvlm.context_length)
+    def served(self) -> tuple[WorkerInfo, ...]:
+        return (WorkerInfo(self._lvlm.spec, self._embedder.spec, self._lvlm.context_length),)
 
     def check(self, vector: SteeringVector) -> None:
         self._lvlm.table.check(vector)
@@ -37,7 +39,13 @@ class LocalWorker:
     def embed(self, query: Query) -> TaskEmbedding:
         return self._embedder.embed(query)
 
-    def generate(self, call: GenerateCall) -> Generation:
+    async def generate(self, call: GenerateCall) -> AsyncGenerator[TextPiece | Generation]:
+        generation = await asyncio.to_thread(self._answer, call)
+        if generation.text:
+            yield TextPiece(generation.text, generation.completion_tokens)
+        yield generation
+
+    def _answer(self, call: GenerateCall) -> Generation:
         vector = self._combined(call.vectors)
         return self._engine.generate([(call.prompt, vector)], call.decoding)[0]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from service.domain.errors import UnsupportedModel
-from service.steering.families import LayerSites, find_sites
+from service.steering.families import LayerSites, Output, find_sites
 from service.steering.lvlm import Lvlm
 from tests.model import tiny
 
@@ -112,7 +112,7 @@ def with_layer(layer: torch.nn.Module) -> Any:
 
 def test_dropout_at_rest_is_not_taken_for_the_block_before_it() -> None:
     layer = ToyLayer()
-    assert sites_of(with_layer(layer))[1] == (layer.attention, layer.mlp)
+    assert sites_of(with_layer(layer))[1] == LayerSites(Output(layer.attention), Output(layer.mlp))
 
 
 def test_a_layer_with_two_explanations_is_refused() -> None:

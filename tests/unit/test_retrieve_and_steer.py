@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 
 import pytest
@@ -12,7 +13,7 @@ from service.domain.query import Query
 from service.domain.wire import Decoding, Prompt
 from service.library.retire import retire
 from service.library.retrieve import DEFAULT_THRESHOLD, Match, retrieve
-from service.library.steer import Answer, Auto, Chosen, Off, Steering, steer
+from service.library.steer import Answer, Auto, Chosen, Off, Steering, answer, plan
 from tests.support.library import memory_ports, register
 
 COLOUR = "Which colour is the shape?"
@@ -26,7 +27,7 @@ def find(ports: Ports, text: str, k: int = 5, model_id: str | None = None) -> li
 
 
 def ask(ports: Ports, text: str, steering: Steering) -> Answer:
-    return steer(
+    planned = plan(
         Prompt(text),
         steering,
         Decoding(),
@@ -35,6 +36,7 @@ def ask(ports: Ports, text: str, steering: Steering) -> Answer:
         index=ports.index,
         worker=ports.worker,
     )
+    return asyncio.run(answer(planned, ports.worker))
 
 
 def test_the_nearest_vector_comes_first_and_only_near_ones_are_accepted() -> None:

@@ -10,7 +10,7 @@ from service.api.deps import UseLimits, UsePorts
 from service.api.responses import problems
 from service.api.schemas import GenerateIn, GenerateOut
 from service.domain.wire import Decoding, Demonstration, Prompt
-from service.library.steer import Auto, Chosen, Off, Steering, steer
+from service.library.steer import Auto, Chosen, Off, Steering, answer, plan
 
 router = APIRouter(prefix="/generate", tags=["generate"])
 
@@ -29,8 +29,8 @@ async def generate(request: Request, ports: UsePorts, limits: UseLimits) -> Gene
     `{"id", "strength"}`. `demonstrations` go into the prompt, for comparison with the vector that replaces them.
     """
     body = await read_body(request, GenerateIn, limits)
-    answer = await run_in_threadpool(
-        steer,
+    planned = await run_in_threadpool(
+        plan,
         _prompt(body),
         _steering(body),
         Decoding(**body.decoding.model_dump()),
@@ -39,7 +39,7 @@ async def generate(request: Request, ports: UsePorts, limits: UseLimits) -> Gene
         index=ports.index,
         worker=ports.worker,
     )
-    return GenerateOut.of(answer)
+    return GenerateOut.of(await answer(planned, ports.worker))
 
 
 def _prompt(body: GenerateIn) -> Prompt:

@@ -39,18 +39,7 @@ def ready(ports: UsePorts, response: Response) -> ReadyOut:
 @router.get("/models", operation_id="list_models", summary="Which models are served?", responses=problems(503))
 def models(ports: UsePorts) -> ModelsOut:
     """Each base model with the embedder whose keys its vectors carry."""
-    info = ports.worker.info()
-    served = ModelOut(
-        id=info.model.model_id,
-        fingerprint=info.model.fingerprint,
-        architecture=info.model.architecture,
-        layers=info.model.layers,
-        hidden_size=info.model.hidden_size,
-        context_length=info.context_length,
-        embedder=info.embedder.embedder_id,
-        embedder_fingerprint=info.embedder.fingerprint,
-    )
-    return ModelsOut(items=[served])
+    return ModelsOut(items=[ModelOut.of(info) for info in ports.worker.served()])
 
 
 def _questions(ports: Ports) -> dict[str, Callable[[], str]]:
@@ -58,7 +47,7 @@ def _questions(ports: Ports) -> dict[str, Callable[[], str]]:
         "catalogue": lambda: f"at change {ports.catalogue.position().seq}",
         "artifacts": lambda: _artifacts(ports),
         "index": lambda: f"applied up to change {catch_up(ports.catalogue, ports.index)}",
-        "worker": lambda: f"serves {ports.worker.info().model.model_id}",
+        "worker": lambda: f"serves {', '.join(info.model.model_id for info in ports.worker.served())}",
     }
 
 
