@@ -23,6 +23,16 @@ class WorkerInfo:
 
 
 @dataclass(frozen=True)
+class WorkerStatus:
+    """A worker's heartbeat. running, waiting: requests; room: how many more it takes before it is overloaded."""
+
+    info: WorkerInfo
+    running: int
+    waiting: int
+    room: int
+
+
+@dataclass(frozen=True)
 class Decoding:
     """How tokens are drawn. temperature 0 is greedy; seed matters only above 0.
 
