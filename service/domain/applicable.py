@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 from service.domain.errors import UnsupportedEdit, WrongModel
-from service.domain.vector import Array, ModelSpec, NormRule, Positions, Site, SteeringVector
+from service.domain.vector import Array, ModelSpec, NormRule, Site, SteeringVector
 
 SITES = (Site.ATTENTION, Site.MLP)
 
 
-def check_applicable(vector: SteeringVector, model: ModelSpec) -> None:
+def check_applicable(vector: SteeringVector, model: ModelSpec, *, takes_gain: bool = True) -> None:
     """Raises WrongModel for another base model, UnsupportedEdit for what would not be applied exactly.
 
-    Applied are shifts of the attention and MLP outputs at all positions, without a norm rule: M²IV's own form.
+    Applied are shifts and gains of the attention and MLP outputs and shifts of the layer output, at all positions or at
+    the last one of the prompt, without a norm rule. takes_gain: False for a model whose branches can only be added to.
     """
     _check_model(vector, model)
-    if not vector.edits:
-        return
+    gains = {site: _has_gain(edit.gain) for site, edit in vector.edits.items()}
     for unsupported, what, cure in (
-        (any(site not in SITES for site in vector.edits), "edits layer outputs", "attention and mlp sites"),
-        (any(_has_gain(edit.gain) for edit in vector.edits.values()), "has a gain", "gain 1 (leave it out)"),
-        (vector.positions != Positions.ALL, f"edits positions {vector.positions}", f"positions {Positions.ALL}"),
-        (vector.norm != NormRule.NONE, f"has norm rule {vector.norm}", f"norm rule {NormRule.NONE}"),
+        (gains.get(Site.LAYER, False), "multiplies layer outputs by a gain", "gains at the attention and mlp sites"),
+        (
+            any(gains.values()) and not takes_gain,
+            f"has a gain, and {model.architecture}'s gated layers take none",
+            "gain 1",
+        ),
+        (bool(vector.edits) and vector.norm != NormRule.NONE, f"has norm rule {vector.norm}", "norm rule none"),
     ):
         if unsupported:
-            raise UnsupportedEdit(
-                f"The vector {what}, which this engine does not apply yet.", f"Use a vector with {cure}."
-            )
+            raise UnsupportedEdit(f"The vector {what}.", f"This engine does not apply that; use a vector with {cure}.")
 
 
 def _check_model(vector: SteeringVector, model: ModelSpec) -> None:

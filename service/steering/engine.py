@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -38,9 +38,10 @@ class StaticEngine:
             return []
         prompts, vectors = zip(*calls, strict=True)
         with self._lock, self._lvlm.table.pinned(vectors) as slots:
-            clock = _Clock()
             batch = self._lvlm.encode(prompts, max_new_tokens=decoding.max_new_tokens)
-            with self._lvlm.injector.active(self._lvlm.table.gather(slots)):
+            table, injector = self._lvlm.table, self._lvlm.injector
+            clock = _Clock(after_prompt=lambda: injector.replace(table.answer_rows(slots)))
+            with injector.active(table.prompt_rows(slots, batch.inputs["input_ids"].shape[1])):
                 sequences = self._run(batch.inputs, decoding, clock)
             answers = sequences[:, batch.inputs["input_ids"].shape[1] :].tolist()
             timings = clock.timings()
@@ -78,15 +79,18 @@ def _config(decoding: Decoding) -> GenerationConfig:
 
 
 class _Clock(BaseStreamer):
-    """Takes the time of the first token; generate() hands it the prompt first, then one token per step."""
+    """Notices the first token; generate() hands it the prompt first, then one token per step."""
 
-    def __init__(self) -> None:
+    def __init__(self, after_prompt: Callable[[], None]) -> None:
         self._start = time.perf_counter()
         self._marks: list[float] = []
+        self._after_prompt = after_prompt
 
     def put(self, value: Tensor) -> None:  # noqa: ARG002  # the streamer's interface
         if len(self._marks) < 2:
             self._marks.append(time.perf_counter())
+            if len(self._marks) == 2:
+                self._after_prompt()
 
     def end(self) -> None:
         """Nothing to flush."""

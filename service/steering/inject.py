@@ -1,6 +1,6 @@
-"""Adds vectors to the residual stream while the model runs.
+"""Edits the residual stream while the model runs.
 
-Hooks are installed once and never change; what varies from batch to batch is one tensor that they read. So the cost
+Hooks are installed once and never change; what varies from batch to batch is one value that they read. So the cost
 does not grow with the number of distinct vectors, and a compiled model never sees a hook that came too late.
 """
 
@@ -13,18 +13,19 @@ from torch import Tensor
 
 from service.domain.applicable import SITES
 from service.steering.families import Edit, LayerSites
+from service.steering.rows import Rows
 
 
 class Injector:
-    """The hooks of one model, and the rows that they add.
+    """The hooks of one model, and the rows that they read.
 
-    At layer l of row b, h_l = h_{l-1} + (a_l + rows[l, 0, b]) + (m_l + rows[l, 1, b]) at every token position (M²IV).
-    One batch at a time: the owner of the model serialises its calls.
+    At layer l of row b, h_l = h_{l-1} + (a_l + shift[l, 0, b]) + (m_l + shift[l, 1, b]) at every token position (M²IV);
+    with a gain, a_l and m_l are multiplied by it first. One batch at a time: the model's owner serialises its calls.
     """
 
     def __init__(self, sites: Sequence[LayerSites]) -> None:
         self._layers = len(sites)
-        self._rows: Tensor | None = None
+        self._rows: Rows | None = None
         self._handles = [
             point.install(self._edit(layer, kind))
             for layer, pair in enumerate(sites)
@@ -32,22 +33,27 @@ class Injector:
         ]
 
     @contextmanager
-    def active(self, rows: Tensor) -> Iterator[None]:
-        """While inside, forward passes of B prompts add rows [L, 2, B, 1, d], cast to the model's dtype.
+    def active(self, rows: Rows | Tensor | None) -> Iterator[None]:
+        """While inside, forward passes of B prompts are edited by these rows; None leaves every activation alone.
 
-        Gradients flow to `rows`. Beams and repeated samples are prompts of their own: the caller repeats their rows.
-        A forward pass of any other batch size raises RuntimeError, since it would broadcast silently.
+        A tensor [L, 2, B, 1, d] is a shift. Gradients flow to the rows. Beams and repeated samples are prompts of their
+        own: the caller repeats their rows. A forward pass of any other batch size raises RuntimeError.
         Raises ValueError for another shape and RuntimeError when rows are active already; always cleared on leaving.
         """
-        if rows.dim() != 5 or rows.shape[:2] != (self._layers, len(SITES)) or rows.shape[3] != 1:
-            raise ValueError(f"rows have shape {list(rows.shape)}, not [{self._layers}, {len(SITES)}, B, 1, d]")
         if self._rows is not None:
             raise RuntimeError("rows are active already: one batch at a time")
-        self._rows = rows
         try:
+            self.replace(rows)
             yield
         finally:
             self._rows = None
+
+    def replace(self, rows: Rows | Tensor | None) -> None:
+        """Inside `active`: go on with these rows. Raises ValueError for another shape."""
+        rows = Rows(rows) if isinstance(rows, Tensor) else rows
+        if rows is not None:
+            self._check(rows.shift)
+        self._rows = rows
 
     def close(self) -> None:
         """Remove every hook; the model is then as it was before."""
@@ -55,15 +61,12 @@ class Injector:
             handle.remove()
         self._handles.clear()
 
-    def _edit(self, layer: int, kind: int) -> Edit:
-        def add(x: Tensor) -> Tensor | None:
-            if self._rows is None:
-                return None
-            row = self._rows[layer, kind]
-            if (len(x), x.shape[-1]) != (len(row), row.shape[-1]):
-                raise RuntimeError(
-                    f"rows for {len(row)} prompts of width {row.shape[-1]} are active on a batch {list(x.shape)}"
-                )
-            return x + row.to(x)
+    def _check(self, shift: Tensor) -> None:
+        if shift.dim() != 5 or shift.shape[:2] != (self._layers, len(SITES)) or shift.shape[3] != 1:
+            raise ValueError(f"rows have shape {list(shift.shape)}, not [{self._layers}, {len(SITES)}, B, 1, d]")
 
-        return add
+    def _edit(self, layer: int, kind: int) -> Edit:
+        def edit(x: Tensor) -> Tensor | None:
+            return None if self._rows is None else self._rows.at(layer, kind, x)
+
+        return edit

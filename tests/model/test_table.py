@@ -98,9 +98,7 @@ def with_gain(gain: float) -> Mapping[Site, Edit]:
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
-        ({"edits": with_gain(0.9)}, "gain"),
-        ({"edits": {Site.LAYER: vector(SPEC).edits[Site.MLP]}}, "layer outputs"),
-        ({"positions": Positions.LAST}, "positions last"),
+        ({"edits": {Site.LAYER: with_gain(0.9)[Site.MLP]}}, "layer outputs"),
         ({"norm": NormRule.PRESERVE}, "norm rule preserve"),
     ],
 )
@@ -112,8 +110,52 @@ def test_an_edit_that_would_not_be_applied_exactly_is_refused(changes: dict[str,
         assert refusal.value.cure
 
 
-def test_a_gain_of_one_is_no_gain() -> None:
-    table().put(replace(vector(SPEC), edits=with_gain(1.0)))
+def test_a_gain_is_gathered_only_where_a_row_has_one() -> None:
+    slots = table()
+    plain, neutral = slots.put(vector(SPEC)), slots.put(replace(vector(SPEC), edits=with_gain(1.0)))
+    rows = slots.answer_rows([plain, neutral])
+    assert rows is not None
+    assert rows.gain is None
+    rows = slots.answer_rows([plain, slots.put(replace(vector(SPEC), edits=with_gain(0.9)))])
+    assert rows is not None
+    assert rows.gain is not None
+    assert rows.gain[:, :, :, 0, 0].tolist() == [[[1.0, 1.0], [1.0, pytest.approx(0.9)]]] * 2
+
+
+def test_a_model_whose_branches_can_only_be_added_to_refuses_gains() -> None:
+    slots = SlotTable(SPEC, 3, torch.device("cpu"), torch.float32, takes_gain=False)
+    slots.put(vector(SPEC))
+    with pytest.raises(UnsupportedEdit, match="cannot take"):
+        slots.put(replace(vector(SPEC), edits=with_gain(0.9)))
+
+
+def test_a_shift_of_the_layers_output_is_a_shift_of_its_mlp() -> None:
+    mlp = vector(SPEC).edits[Site.MLP]
+    slots = table()
+    both = slots.put(replace(vector(SPEC), edits={Site.MLP: mlp, Site.LAYER: mlp}))
+    twice = slots.put(replace(vector(SPEC), edits={Site.MLP: mlp.scaled(2)}))
+    assert torch.equal(slots.gather([both]), slots.gather([twice]))
+
+
+def test_an_edit_of_the_last_position_is_masked_in_the_prompt_and_gone_afterwards() -> None:
+    slots = table()
+    everywhere, last = slots.put(vector(SPEC, 1)), slots.put(replace(vector(SPEC, 1), positions=Positions.LAST))
+    assert everywhere != last
+    rows = slots.prompt_rows([everywhere, last], length=3)
+    assert rows is not None
+    assert rows.where is not None
+    assert rows.where[:, :, 0].tolist() == [[1, 1, 1], [0, 0, 1]]
+    assert slots.answer_rows([last]) is None
+    later = slots.answer_rows([everywhere, last])
+    assert later is not None
+    assert later.shift[:, :, 0].any()
+    assert not later.shift[:, :, 1].any()
+
+
+def test_rows_without_any_vector_are_no_rows() -> None:
+    slots = table()
+    assert slots.prompt_rows([EMPTY, EMPTY], length=3) is None
+    assert slots.answer_rows([EMPTY]) is None
 
 
 @pytest.mark.parametrize("changes", [{"fingerprint": "0" * 64}, {"hidden_size": 9}, {"layers": 3}])
