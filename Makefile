@@ -3,6 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # The CPU build; for CUDA: make TORCH_INDEX=https://pypi.org/simple demo
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# The one that belongs to TORCH; only tests of model families use it (tests/support/torchvision_shim.py).
+TORCHVISION ?= torchvision==0.28.0
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,6 +22,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) --constraint constraints.txt --editable ".[dev]"
+	$(PIP) --retries 1 --extra-index-url $(TORCH_INDEX) --no-deps --upgrade \
+		--target $(VENV)/test-libraries "$(TORCHVISION)"
 	touch $@
 
 demo: $(VENV)/.installed  ## train vectors, register them, steer with them; prints a before/after table

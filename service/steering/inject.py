@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from torch import Tensor
 
 from service.domain.applicable import SITES
-from service.steering.families import Edit, LayerSites
+from service.steering.points import Edit, LayerSites
 from service.steering.rows import Rows
 
 

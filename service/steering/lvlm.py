@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig, PreTrainedModel, ProcessorMixin
+from transformers import AutoModelForImageTextToText, GenerationConfig, PreTrainedModel, ProcessorMixin
 
 from service.domain.applicable import SITES
-from service.domain.errors import UnsupportedModel
+from service.domain.errors import InvalidQuery, UnsupportedModel
 from service.domain.vector import ModelSpec
 from service.domain.wire import Prompt
 from service.fingerprint import fingerprint
-from service.steering.families import find_sites
+from service.steering.families import LayersSkipped, find_sites
 from service.steering.inject import Injector
+from service.steering.points import LayerSites
+from service.steering.processors import check_processor, load_processor
 from service.steering.prompts import Batch, PromptEncoder
 from service.steering.table import EMPTY, SlotTable
 
-_PROBE = Prompt("What is this?")
+_QUESTION = "What is this?"
+_CANARY_ROWS = 16
 # Per coordinate: large enough to survive bfloat16 rounding in a stream of thousands.
 _CANARY_SIZE = 100.0
 
@@ -39,12 +44,12 @@ class Lvlm:
 
     spec, context_length (tokens, answer included), device: facts about it.
     model, processor, tokenizer: the transformers objects; weights are frozen, the model is in eval mode.
-    injector, table: how vectors get into it.
+    sites, injector, table: how vectors get into it.
     """
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, *, model_id: str, slots: int) -> None:
         """Raises UnsupportedModel when the model cannot be steered exactly."""
-        _check_processor(processor)
+        check_processor(processor)
         self.model: Any = model.eval().requires_grad_(False)
         self.processor: Any = processor
         self.tokenizer: Any = self.processor.tokenizer
@@ -54,8 +59,9 @@ class Lvlm:
         self._use_own_decoding()
         ends = self.tokenizer.convert_ids_to_tokens(model.generation_config.eos_token_id)
         self._encoder = PromptEncoder(processor, ends, self.context_length)
-        self.injector = Injector(find_sites(model, self.encode([_PROBE, _PROBE]).inputs))
-        self.table = SlotTable(self.spec, slots, self.device, model.dtype)
+        self.sites = self._find_sites()
+        self.injector = Injector(self.sites)
+        self.table = SlotTable(self.spec, slots, self.device, model.dtype, takes_gain=self.takes_gain)
         self.canary()
 
     @classmethod
@@ -72,8 +78,7 @@ class Lvlm:
 
         Raises UnsupportedModel when it cannot be steered exactly, OSError when it cannot be read.
         """
-        # The two image back ends differ by a grey level: one of them is pinned, so that pixels are reproducible.
-        processor = AutoProcessor.from_pretrained(folder_or_id, backend="pil")
+        processor = load_processor(folder_or_id)
         model: Any = AutoModelForImageTextToText.from_pretrained(folder_or_id, dtype=getattr(torch, dtype))
         name = model_id or (Path(folder_or_id).name if Path(folder_or_id).is_dir() else str(folder_or_id))
         return cls(model.to(device), processor, model_id=name, slots=slots)
@@ -87,40 +92,75 @@ class Lvlm:
         """A batch on the model's device; see PromptEncoder.encode for what it raises."""
         batch = self._encoder.encode(prompts, answers, max_new_tokens)
         targets = None if batch.targets is None else batch.targets.to(self.device)
-        return Batch(self._moved(batch.inputs), batch.prompt_tokens, targets)
+        return Batch(self.moved(batch.inputs), batch.prompt_tokens, targets)
+
+    def encode_on_host(self, prompt: Prompt, max_new_tokens: int) -> Batch:
+        """One prompt, not yet on the device; unlike everything else here, any thread may call it at any time."""
+        return self._encoder.encode([prompt], max_new_tokens=max_new_tokens)
+
+    def _find_sites(self) -> tuple[LayerSites, ...]:
+        """By a text alone, or by a text with a picture where a text alone is not read through all layers."""
+        try:
+            return find_sites(self.model, self.encode([self._probe] * 2).inputs)
+        except (LayersSkipped, InvalidQuery):
+            self._encoder.needs_picture = True
+        try:
+            return find_sites(self.model, self.encode([self._probe] * 2).inputs)
+        except InvalidQuery as error:
+            raise UnsupportedModel(error.detail, "Use a model whose processor reads a text and a picture.") from error
+
+    @property
+    def takes_gain(self) -> bool:
+        """Whether every branch can be multiplied, not only added to."""
+        return all(point.takes_gain for pair in self.sites for point in pair)
+
+    @property
+    def needs_picture(self) -> bool:
+        """Whether it reads no prompt without a picture, or skips layers then, so that a vector would be left out."""
+        return self._encoder.needs_picture
+
+    @property
+    def _probe(self) -> Prompt:
+        return Prompt(_QUESTION, (_picture(),) if self.needs_picture else ())
 
     def canary(self) -> None:
         """Show that steering works here: slot 0 leaves every bit of the logits alone, each site alone changes them.
 
-        One batch of 2L + 1 equal prompts: the first unsteered, each other one steered at one site of one layer.
+        Batches of equal prompts: the first is unsteered, each other one steered at one site of one layer.
         Raises UnsupportedModel otherwise.
         """
-        count = self.spec.layers * len(SITES) + 1
-        batch = self.encode([_PROBE] * count)
+        sites = list(range(self.spec.layers * len(SITES)))
+        deaf = 0
+        for start in range(0, len(sites), _CANARY_ROWS):
+            deaf += self._deaf(sites[start : start + _CANARY_ROWS])
+        if deaf:
+            raise UnsupportedModel(
+                f"{self.spec.architecture} does not react to vectors at {deaf} of {len(sites)} sites.",
+                "Load it uncompiled; if it still fails, this model's blocks bypass their hooks and cannot be steered.",
+            )
+
+    def _deaf(self, sites: Sequence[int]) -> int:
+        """How many of these sites change nothing. Raises UnsupportedModel when the logits change without a vector."""
+        batch = self.encode([self._probe] * (len(sites) + 1))
         plain = self._logits(batch)
-        with self.injector.active(self.table.gather([EMPTY] * count)):
+        with self.injector.active(self.table.gather([EMPTY] * (len(sites) + 1))):
             zero = self._logits(batch)
-        with self.injector.active(self._one_site_each(count)):
+        with self.injector.active(self._one_site_each(sites)):
             steered = self._logits(batch)
         if not (torch.isfinite(plain).all() and torch.equal(plain, zero) and torch.equal(plain[0], steered[0])):
             raise UnsupportedModel(
                 f"{self.spec.architecture} answers differently (or with NaN) when nothing is applied.",
                 "Load it in float32 or bfloat16, and uncompiled.",
             )
-        deaf = [number for number in range(1, count) if torch.equal(plain[number], steered[number])]
-        if deaf:
-            raise UnsupportedModel(
-                f"{self.spec.architecture} does not react to vectors at {len(deaf)} of {count - 1} sites.",
-                "Load it uncompiled; if it still fails, this model's blocks bypass their hooks and cannot be steered.",
-            )
+        return sum(torch.equal(before, after) for before, after in zip(plain[1:], steered[1:], strict=True))
 
-    def _one_site_each(self, count: int) -> Tensor:
-        """Rows [L, 2, 2L + 1, 1, d]: row 1 + 2l + k is steered at site k of layer l only, always in one direction."""
+    def _one_site_each(self, sites: Sequence[int]) -> Tensor:
+        """Rows [L, 2, 1 + sites, 1, d]: row 1 + n is steered only at site k of layer l where sites[n] is 2l + k."""
         direction = torch.randn(self.spec.hidden_size, generator=torch.Generator().manual_seed(0))
-        rows = torch.zeros(self.spec.layers * len(SITES), count, 1, self.spec.hidden_size)
-        for site in range(count - 1):
-            rows[site, site + 1] = _CANARY_SIZE * direction
-        return rows.view(self.spec.layers, len(SITES), count, 1, -1).to(self.device)
+        rows = torch.zeros(self.spec.layers * len(SITES), 1 + len(sites), 1, self.spec.hidden_size)
+        for row, site in enumerate(sites, start=1):
+            rows[site, row] = _CANARY_SIZE * direction
+        return rows.view(self.spec.layers, len(SITES), 1 + len(sites), 1, -1).to(self.device)
 
     @torch.no_grad()
     def _logits(self, batch: Batch) -> Tensor:
@@ -128,7 +168,7 @@ class Lvlm:
         logits: Tensor = self.model(**batch.inputs, use_cache=False).logits[:, -1]
         return logits
 
-    def _moved(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def moved(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """On the model's device; pixels in its dtype."""
         return {
             name: value.to(self.device, self.model.dtype if value.is_floating_point() else None)
@@ -152,13 +192,11 @@ class Lvlm:
         )
 
 
-def _check_processor(processor: Any) -> None:
-    for part in ("tokenizer", "image_processor", "chat_template"):
-        if getattr(processor, part, None) is None:
-            raise UnsupportedModel(
-                f"The model's processor has no {part}.",
-                "Use an instruction-tuned image-text-to-text model, or add chat_template.jinja to its folder.",
-            )
+def _picture() -> bytes:
+    """A small PNG of one colour."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64), (200, 120, 40)).save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def _spec(model: PreTrainedModel, model_id: str) -> ModelSpec:

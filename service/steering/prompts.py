@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -11,9 +12,10 @@ import torch
 from torch import Tensor
 from transformers import ProcessorMixin
 
-from service.domain.errors import InvalidQuery, PromptTooLong, UnsupportedModel
+from service.domain.errors import InvalidQuery, PromptTooLong
 from service.domain.wire import Prompt
 from service.images import decode_image
+from service.steering.formats import Row, format_of
 
 IGNORE = -100  # what torch's cross-entropy leaves out
 
@@ -33,103 +35,70 @@ class Batch:
     targets: Tensor | None = None
 
 
-@dataclass(frozen=True)
-class _Row:
-    """One prompt as text; completion: the answer with its end of turn, tokens: how many tokens it has."""
-
-    text: str
-    completion: str = ""
-    tokens: int = 0
-
-
 class PromptEncoder:
-    """The chat template and the processor of one model.
+    """The prompt format and the processor of one model.
 
-    end_tokens: texts of the tokens that end a turn; the first one is written where the template writes none.
+    end_tokens: texts of the tokens that end a turn; the first one is written where the chat template writes none.
+    needs_picture: refuse prompts without one.
     """
 
     def __init__(self, processor: ProcessorMixin, end_tokens: Sequence[str], context_length: int) -> None:
         self._processor: Any = processor
-        self._tokenizer = self._processor.tokenizer
-        self._tokenizer.padding_side = "left"
-        self._end_tokens = tuple(end_tokens)
+        self._lock = threading.Lock()  # a tokenizer that two threads pad with at once raises "Already borrowed"
+        self._processor.tokenizer.padding_side = "left"
+        self._format = format_of(processor, end_tokens)
         self._context_length = context_length
+        self.needs_picture = False
         self._control = _control_texts(self._processor)
 
     def encode(self, prompts: Sequence[Prompt], answers: Sequence[str] | None = None, max_new_tokens: int = 0) -> Batch:
         """Encode B prompts, each followed by its answer when answers are given (teacher forcing).
 
-        Raises InvalidImage, InvalidQuery (nothing asked, or control tokens in a text) and PromptTooLong (prompt, answer
-        and max_new_tokens exceed the context); UnsupportedModel when the chat template cannot be used for answers.
+        Raises InvalidImage, InvalidQuery (nothing asked, no picture where one is needed, control tokens in a text, or
+        something else that the processor refuses) and PromptTooLong (prompt, answer and max_new_tokens exceed the
+        context); UnsupportedModel when the chat template cannot be used for answers.
         """
-        if answers is None:
-            rows = [self._row(prompt) for prompt in prompts]
-        else:
-            rows = [self._answered(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+        wanted: Sequence[str | None] = [None] * len(prompts) if answers is None else answers
+        rows = [self._row(prompt, answer) for prompt, answer in zip(prompts, wanted, strict=True)]
         inputs = self._process(rows, prompts)
         totals: list[int] = inputs["attention_mask"].sum(dim=1).tolist()
         lengths = tuple(total - row.tokens for total, row in zip(totals, rows, strict=True))
         self._check_length(max(totals) + max_new_tokens)
         return Batch(inputs, lengths, None if answers is None else _targets(inputs["input_ids"], rows))
 
-    def _process(self, rows: Sequence[_Row], prompts: Sequence[Prompt]) -> dict[str, Tensor]:
+    def _process(self, rows: Sequence[Row], prompts: Sequence[Prompt]) -> dict[str, Tensor]:
         images = [[decode_image(data) for data in _images(prompt)] for prompt in prompts]
-        texts = [row.text + row.completion for row in rows]
-        return dict(
-            self._processor(
-                text=texts,
-                images=images if any(images) else None,
-                padding=True,
-                return_tensors="pt",
-                add_special_tokens=self._adds_begin(texts[0]),
-            )
-        )
-
-    def _adds_begin(self, text: str) -> bool:
-        """Whether the tokenizer shall write the begin token, because the template does not."""
-        begin = self._tokenizer.bos_token
-        return begin is None or not text.startswith(begin)
-
-    def _row(self, prompt: Prompt) -> _Row:
-        self._check_prompt(prompt)
-        return _Row(self._render(_messages(prompt), add_generation_prompt=True))
-
-    def _answered(self, prompt: Prompt, answer: str) -> _Row:
-        self._check_text(answer)
-        asked = self._row(prompt).text
-        full = self._render([*_messages(prompt), _turn("assistant", answer)], add_generation_prompt=False)
-        if not full.startswith(asked):
-            raise UnsupportedModel(
-                "The chat template writes an answered turn differently from the prompt that asks for it.",
-                "Use a chat template whose generation prompt is the beginning of the assistant's turn.",
-            )
-        completion = self._until_end(full[len(asked) :])
-        before, after = (self._tokens(text) for text in (asked, asked + completion))
-        if after[: len(before)] != before:
+        arguments = {"padding": True, "return_tensors": "pt", **self._format.arguments(rows, images)}
+        try:
+            with self._lock:
+                processed = self._processor(**arguments)
+        except (TypeError, ValueError) as error:  # such as PaliGemma's, for a text alone
             raise InvalidQuery(
-                f"The answer {answer!r} melts into the end of the prompt: they share a token.",
-                "Strip white space from the answer, or use a chat template that ends at a token's border.",
+                f"The model's processor cannot read the prompt: {error}", "Change the prompt or its images."
+            ) from error
+        inputs = {name: torch.as_tensor(value) for name, value in processed.items()}
+        inputs.pop("labels", None)  # PaliGemma's, for another loss than ours
+        if "cross_attention_mask" in inputs and len({len(own) for own in images}) > 1:
+            raise InvalidQuery(
+                "Prompts with different numbers of pictures cannot share a batch of this model: what a row writes "
+                "before its first picture sees the whole batch's pictures.",
+                "Ask them one by one, or with as many pictures each.",
             )
-        return _Row(asked, completion, len(after) - len(before))
+        return inputs
 
-    def _until_end(self, completion: str) -> str:
-        """The assistant's turn up to and with its end token; templates may go on with a line break, or write no end."""
-        ends = [completion.index(end) + len(end) for end in self._end_tokens if end in completion]
-        return completion[: min(ends)] if ends else completion.rstrip() + self._end_tokens[0]
-
-    def _render(self, messages: list[dict[str, Any]], *, add_generation_prompt: bool) -> str:
-        text: str = self._processor.apply_chat_template(messages, add_generation_prompt=add_generation_prompt)
-        return text
-
-    def _tokens(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
+    def _row(self, prompt: Prompt, answer: str | None) -> Row:
+        self._check_prompt(prompt)
+        if answer is not None:
+            self._check_text(answer)
+        return self._format.row(prompt, answer)
 
     def _check_prompt(self, prompt: Prompt) -> None:
         if not prompt.text.strip() and not prompt.images:
             raise InvalidQuery("The prompt is empty.", "Send a text, an image, or both.")
         for text in _texts(prompt):
             self._check_text(text)
+        if self.needs_picture and next(_images(prompt), None) is None:
+            raise InvalidQuery("This model reads no prompt without a picture.", "Send an image with the text.")
 
     def _check_text(self, text: str) -> None:
         """Control tokens in a user's text would forge turns or ask for images that were not sent."""
@@ -155,24 +124,12 @@ def _control_texts(processor: Any) -> tuple[str, ...]:
     return tuple(sorted({*special, *placeholders}))
 
 
-def _targets(ids: Tensor, rows: Sequence[_Row]) -> Tensor:
+def _targets(ids: Tensor, rows: Sequence[Row]) -> Tensor:
     """Padding is on the left, so an answer of n tokens is the row's last n, each predicted one position earlier."""
     targets = torch.full_like(ids, IGNORE)
     for target, row, encoded in zip(targets, rows, ids, strict=True):
         target[-row.tokens - 1 : -1] = encoded[-row.tokens :]
     return targets
-
-
-def _messages(prompt: Prompt) -> list[dict[str, Any]]:
-    """Demonstrations as turns, then the question; a turn's images go before its text."""
-    turns: list[dict[str, Any]] = []
-    for shown in prompt.demonstrations:
-        turns += [_turn("user", shown.prompt, len(shown.images)), _turn("assistant", shown.answer)]
-    return [*turns, _turn("user", prompt.text, len(prompt.images))]
-
-
-def _turn(role: str, text: str, images: int = 0) -> dict[str, Any]:
-    return {"role": role, "content": [{"type": "image"}] * images + [{"type": "text", "text": text}]}
 
 
 def _texts(prompt: Prompt) -> Iterator[str]:

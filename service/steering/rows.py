@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -13,7 +14,7 @@ class Rows:
 
     shift: [L, 2, B, 1, d], added to the branch output.
     gain: [L, 2, B, 1, 1], what multiplies the branch output first, None for 1 everywhere.
-    where: [B, T, 1], 1 where a row is edited in a forward pass of T positions and 0 elsewhere, None for everywhere.
+    where: [B, T, 1], whether a row is edited at a position of a forward pass of T of them, None for everywhere.
     """
 
     shift: Tensor
@@ -26,7 +27,7 @@ class Rows:
         return self.shift.shape[2]
 
     def at(self, layer: int, kind: int, x: Tensor) -> Tensor:
-        """The edited x [B, T, d] of one site: gain · x + shift where `where` is 1.
+        """The edited x [B, T, d] of one site: gain · x + shift where `where` says so.
 
         A row with shift 0 and gain 1 keeps every bit. Raises RuntimeError for another batch size or width, which would
         broadcast silently.
@@ -36,8 +37,5 @@ class Rows:
             raise RuntimeError(
                 f"rows for {len(shift)} prompts of width {shift.shape[-1]} are active on a batch {list(x.shape)}"
             )
-        shift = shift.to(x) if self.where is None else shift.to(x) * self.where.to(x)
-        if self.gain is None:
-            return x + shift
-        gain = self.gain[layer, kind].to(x)
-        return x * (gain if self.where is None else 1 + (gain - 1) * self.where.to(x)) + shift
+        edited = x + shift.to(x) if self.gain is None else x * self.gain[layer, kind].to(x) + shift.to(x)
+        return edited if self.where is None else torch.where(self.where, edited, x)

@@ -61,8 +61,8 @@ class SlotTable:
 
     @property
     def pinned_slots(self) -> int:
-        """How many slots are held by running requests."""
-        return sum(count > 0 for slot, count in self._pins.items() if slot != EMPTY)
+        """How many slots are held by running requests; any thread may ask."""
+        return sum(count > 0 for slot, count in list(self._pins.items()) if slot != EMPTY)
 
     def check(self, vector: SteeringVector) -> None:
         """Raises WrongModel for another base model, UnsupportedEdit for what would not be applied exactly."""
@@ -114,10 +114,9 @@ class SlotTable:
         """What the injector reads while prompts of these slots, left-padded to `length`, are prefilled."""
         where = None
         if self._last_only.intersection(slots):
-            where = self._shifts.new_ones(len(slots), length, 1)
-            for row, slot in enumerate(slots):
-                if slot in self._last_only:
-                    where[row, :-1] = 0
+            where = torch.ones(len(slots), length, 1, dtype=torch.bool)
+            where[[slot in self._last_only for slot in slots], :-1] = False
+            where = where.to(self._shifts.device)
         return self._rows(slots, where)
 
     def answer_rows(self, slots: Sequence[int]) -> Rows | None:

@@ -9,6 +9,7 @@ import pytest
 from service.bundled import LVLM_FOLDER
 from service.steering.lvlm import Lvlm
 from tests.model import tiny
+from tests.support import torchvision_shim
 
 BUNDLED = pytest.param(
     "bundled",
@@ -16,7 +17,15 @@ BUNDLED = pytest.param(
 )
 
 
-@pytest.fixture(scope="session", params=[*tiny.FAMILIES, BUNDLED])
+NEEDS_TORCHVISION = pytest.mark.skipif(
+    not torchvision_shim.available(), reason="torchvision, which this family's processor wants, is not here"
+)
+FAMILIES = [
+    pytest.param(name, marks=NEEDS_TORCHVISION if name in tiny.WITH_TORCHVISION else ()) for name in tiny.FAMILIES
+]
+
+
+@pytest.fixture(scope="session", params=[*FAMILIES, BUNDLED])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved model of each family."""
     if request.param == "bundled":

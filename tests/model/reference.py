@@ -1,7 +1,8 @@
-"""A decoder written out by hand from its weights, in float64: what steering must equal.
+"""What steering must equal.
 
-Covers the Llama and Mistral kind and Gemma 3 (norms around each block, normalised queries and keys, local layers, image
-tokens that see each other).
+Decoder: a whole decoder written out by hand from its weights, in float64. It covers the Llama, Mistral and Qwen2 kind
+and Gemma 3 (norms around each block, normalised queries and keys, local layers, image tokens that see each other).
+steered_layer: for the other families, one layer's equation over the untouched blocks of a model without hooks.
 """
 
 from __future__ import annotations
@@ -27,12 +28,14 @@ class Layer:
 class Decoder:
     """config: the text decoder's configuration; weights: its state, names starting at `layers.0.` and `norm.`."""
 
+    COVERED = ("llama", "mistral", "qwen2", "gemma3_text")
+
     def __init__(self, config: Any, weights: Mapping[str, Tensor]) -> None:
         self._weights = {name: value.double() for name, value in weights.items()}
         self._config = config
         self._gemma = config.model_type == "gemma3_text"
         self._heads = config.num_attention_heads
-        self._head_dim = config.head_dim or config.hidden_size // config.num_attention_heads
+        self._head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self._scale = (config.query_pre_attn_scalar if self._gemma else self._head_dim) ** -0.5
 
     def hidden_states(self, h: Tensor, rows: Tensor, attended: Tensor, images: Tensor) -> list[Tensor]:
@@ -116,3 +119,23 @@ def _mask(attended: Tensor, images: Tensor, window: int | None) -> Tensor:
     if window is not None:
         seen = seen & (back < window)
     return seen & attended.bool()[:, None]
+
+
+def steered_layer(layer: Any, x: Tensor, known: Mapping[str, Any], shift: Tensor) -> Tensor:
+    """y = r + (m(r) + v_m) with r = x + (a(x) + v_a), where a and m are what the branches add, gates included.
+
+    x: [B, T, d]; known: what the model handed the layer beside x; shift: v_a and v_m, [2, B, 1, d].
+    """
+    if hasattr(layer, "cross_attn"):
+        seen = {"attention_mask": known["cross_attention_mask"], "past_key_values": None}
+        seen["cross_attention_states"] = known["cross_attention_states"]
+        a = layer.cross_attn_attn_gate.tanh() * layer.cross_attn(layer.input_layernorm(x), **seen)[0]
+        open_to_mlp = layer.cross_attn_mlp_gate.tanh() * known["full_text_row_masked_out_mask"][:, 0]
+    else:
+        names = ("attention_mask", "position_ids", "position_embeddings")
+        seen = {name: known[name] for name in names if name in known}
+        a = layer.self_attn(hidden_states=layer.input_layernorm(x), **seen)[0]
+        open_to_mlp = torch.ones(1)
+    r = x + (a + shift[0])
+    y: Tensor = r + (open_to_mlp * layer.mlp(layer.post_attention_layernorm(r)) + shift[1])
+    return y

@@ -31,7 +31,24 @@ PROMPTS = (
     Prompt("What is it?", (picture(3),)),
     Prompt("Which of the two is larger, and why?", (picture(4), picture(5))),
 )
+# Two pictures in every row.
+PICTURED = (
+    Prompt("and this one?", (picture(2),), (Demonstration("What is this?", (picture(0),), "a cat"),)),
+    Prompt("Tell me a colour.", (picture(1), picture(6))),
+    Prompt("What is it?", (picture(3), picture(7))),
+    PROMPTS[3],
+)
 ANSWERS = ("a dog", "red", "a tree", "the second")
+
+
+def prompts(lvlm: Lvlm) -> tuple[Prompt, ...]:
+    """What this model can read in one batch: without a picture, or with as many in every row."""
+    return PICTURED if lvlm.needs_picture else PROMPTS
+
+
+def some_picture(lvlm: Lvlm) -> tuple[bytes, ...]:
+    """The pictures of a prompt that is about its text: none where none is needed."""
+    return (picture(8),) if lvlm.needs_picture else ()
 
 
 def vector(spec: ModelSpec, seed: int, strength: float = 0.5) -> SteeringVector:

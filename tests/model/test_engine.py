@@ -12,9 +12,9 @@ import torch
 from service.domain.errors import InvalidImage, PromptTooLong, VLibraryError, WrongModel
 from service.domain.vector import Edit, Site, SteeringVector
 from service.domain.wire import Decoding, Generation, Prompt
-from service.steering.engine import Call, StaticEngine
+from service.engine.static import Call, StaticEngine
 from service.steering.lvlm import Lvlm
-from tests.model.samples import PROMPTS, Mixed, vector
+from tests.model.samples import PROMPTS, Mixed, prompts, vector
 
 GREEDY = Decoding(max_new_tokens=6)
 
@@ -25,7 +25,7 @@ def outcome(generation: Generation) -> Generation:
 
 
 def mixed(lvlm: Lvlm) -> list[Call]:
-    return list(zip(PROMPTS, Mixed(lvlm).vectors, strict=True))
+    return list(zip(prompts(lvlm), Mixed(lvlm).vectors, strict=True))
 
 
 def ending(lvlm: Lvlm) -> SteeringVector:
@@ -51,11 +51,11 @@ def test_a_vector_changes_the_answer_and_its_absence_does_not(llava: Lvlm) -> No
 
 
 def test_tokens_times_and_reasons_are_reported(lvlm: Lvlm) -> None:
-    engine = StaticEngine(lvlm)
-    stopped, ran_on = engine.generate([(PROMPTS[0], ending(lvlm)), (PROMPTS[2], ending(lvlm) * -1)], GREEDY)
+    engine, asked = StaticEngine(lvlm), prompts(lvlm)
+    stopped, ran_on = engine.generate([(asked[0], ending(lvlm)), (asked[2], ending(lvlm) * -1)], GREEDY)
     assert (stopped.text, stopped.completion_tokens, stopped.finish_reason) == ("", 1, "stop")
     assert (ran_on.completion_tokens, ran_on.finish_reason) == (6, "length")
-    assert stopped.prompt_tokens == lvlm.encode(PROMPTS[:1]).prompt_tokens[0]
+    assert stopped.prompt_tokens == lvlm.encode(asked[:1]).prompt_tokens[0]
     assert 0 < ran_on.timings["prefill_s"] <= ran_on.timings["total_s"]
 
 

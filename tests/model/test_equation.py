@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,19 @@ from torch import Tensor
 from service.steering.families import decoder_layers
 from service.steering.lvlm import Lvlm
 from tests.model import tiny
-from tests.model.reference import Decoder
-from tests.model.samples import ANSWERS, PROMPTS, Mixed, logits
+from tests.model.reference import Decoder, steered_layer
+from tests.model.samples import ANSWERS, Mixed, logits, prompts
 
 # What transformers itself costs: its norms and rotations run in float32 even in a float64 model.
 TOLERANCE = {"float32": 1e-5, "float64": 2e-6}
 
 
+def text_decoder(lvlm: Lvlm) -> Any:
+    return next(m for m in lvlm.model.modules() if getattr(m, "layers", None) is decoder_layers(lvlm.model))
+
+
 def reference_states(lvlm: Lvlm, inputs: dict[str, Tensor], h: Tensor, rows: Tensor) -> list[Tensor]:
-    decoder = next(m for m in lvlm.model.modules() if getattr(m, "layers", None) is decoder_layers(lvlm.model))
+    decoder = text_decoder(lvlm)
     images = inputs.get("token_type_ids", torch.zeros_like(inputs["input_ids"]))
     reference = Decoder(decoder.config, decoder.state_dict())
     return reference.hidden_states(h, rows, inputs["attention_mask"], images)
@@ -33,10 +38,17 @@ def model_states(lvlm: Lvlm, inputs: dict[str, Tensor], rows: Tensor) -> tuple[T
     return states
 
 
+def relative(difference: Tensor, scale: Tensor, real: Tensor) -> float:
+    """The largest of a difference at real tokens, as a part of the largest activation."""
+    return (difference[real].abs().max() / scale[real].abs().max()).item()
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_every_layer_equals_the_equation_written_out(folder: Path, dtype: str, record_property: Any) -> None:
+def test_the_whole_decoder_equals_the_equation_written_out(folder: Path, dtype: str, record_property: Any) -> None:
     lvlm = Lvlm.load(folder, dtype=dtype)
-    inputs = dict(lvlm.encode(PROMPTS, ANSWERS).inputs)
+    if text_decoder(lvlm).config.model_type not in Decoder.COVERED:
+        pytest.skip("written out layer by layer, in the next test")
+    inputs = dict(lvlm.encode(prompts(lvlm), ANSWERS).inputs)
     rows = Mixed(lvlm).rows
     states = model_states(lvlm, inputs, rows)
     expected = reference_states(lvlm, inputs, states[0], rows)
@@ -44,16 +56,62 @@ def test_every_layer_equals_the_equation_written_out(folder: Path, dtype: str, r
     real = inputs["attention_mask"].bool()
     worst = 0.0
     for got, wanted, unsteered in zip(states[1:], expected[1:], plain[1:], strict=True):
-        scale = wanted[real].abs().max()
-        error = ((got[real] - wanted[real]).abs().max() / scale).item()
-        effect = ((wanted[real] - unsteered[real]).abs().max() / scale).item()
+        error = relative(got - wanted, wanted, real)
         worst = max(worst, error)
-        assert error < TOLERANCE[dtype] < 1e-2 < effect
+        assert error < TOLERANCE[dtype] < 1e-2 < relative(wanted - unsteered, wanted, real)
     record_property("worst_relative_error", worst)
 
 
+@dataclass
+class Seen:
+    """A decoder layer's run: its input, what else it was handed, its output."""
+
+    x: Tensor
+    known: dict[str, Any]
+    y: Tensor
+
+
+@torch.no_grad()
+def watched(lvlm: Lvlm, inputs: dict[str, Tensor], rows: Tensor) -> list[Seen]:
+    """Every decoder layer in one steered forward pass."""
+    seen: list[Seen] = []
+
+    def entered(_layer: Any, args: tuple[Any, ...], known: dict[str, Any]) -> None:
+        seen.append(Seen(args[0].clone(), known, args[0]))
+
+    def left(_layer: Any, _args: Any, y: Tensor) -> None:
+        seen[-1].y = y
+
+    layers = decoder_layers(lvlm.model)
+    handles = [layer.register_forward_pre_hook(entered, with_kwargs=True) for layer in layers]
+    handles += [layer.register_forward_hook(left) for layer in layers]
+    logits(lvlm, inputs, rows)
+    for handle in handles:
+        handle.remove()
+    return seen
+
+
+def test_every_layer_equals_the_equation_over_its_own_blocks(folder: Path) -> None:
+    lvlm, untouched = Lvlm.load(folder, dtype="float64"), Lvlm.load(folder, dtype="float64")
+    untouched.injector.close()
+    if text_decoder(lvlm).config.model_type == "gemma3_text":
+        pytest.skip("has norms behind its blocks; written out in the test before")
+    inputs = dict(lvlm.encode(prompts(lvlm), ANSWERS).inputs)
+    rows = Mixed(lvlm).rows
+    seen = watched(lvlm, inputs, rows)
+    assert len(seen) == lvlm.spec.layers
+    real = inputs["attention_mask"].bool()
+    for index, (run, layer) in enumerate(zip(seen, decoder_layers(untouched.model), strict=True)):
+        with torch.no_grad():
+            wanted = steered_layer(layer, run.x, run.known, rows[index])
+            plain = layer(run.x, **run.known)
+        assert (
+            relative(run.y - wanted, wanted, real) < TOLERANCE["float64"] < 1e-2 < relative(wanted - plain, plain, real)
+        )
+
+
 def test_rows_without_a_vector_equal_an_unhooked_model_bit_for_bit(lvlm: Lvlm, folder: Path) -> None:
-    inputs = dict(lvlm.encode(PROMPTS).inputs)
+    inputs = dict(lvlm.encode(prompts(lvlm)).inputs)
     # Frozen like ours: torch takes another kernel, with other last bits, where a weight wants a gradient.
     unhooked = (
         tiny.hf.AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
@@ -69,7 +127,7 @@ def test_rows_without_a_vector_equal_an_unhooked_model_bit_for_bit(lvlm: Lvlm, f
 
 def test_gradients_reach_every_site_and_are_right(folder: Path) -> None:
     lvlm = Lvlm.load(folder, dtype="float64")
-    batch = lvlm.encode(PROMPTS[1:3], ANSWERS[1:3])
+    batch = lvlm.encode(prompts(lvlm)[1:3], ANSWERS[1:3])
     assert batch.targets is not None
     targets = batch.targets
     generator = torch.Generator().manual_seed(0)
@@ -85,8 +143,9 @@ def test_gradients_reach_every_site_and_are_right(folder: Path) -> None:
     (gradient,) = torch.autograd.grad(loss(shared), shared)
     with torch.no_grad():
         # The step is large for float64, since transformers' norms round to float32 inside.
-        step = 1e-3
+        step = 5e-4
         slope = (loss(shared + step * direction) - loss(shared - step * direction)) / (2 * step)
     assert (gradient.abs().amax(dim=-1) > 0).all()
-    assert (gradient * direction).sum().item() == pytest.approx(slope.item(), rel=1e-3)
+    # The loss is rounded at 1e-7 or so, its slope therefore at 1e-7 / step.
+    assert (gradient * direction).sum().item() == pytest.approx(slope.item(), rel=1e-3, abs=2e-4)
     assert all(weight.grad is None and not weight.requires_grad for weight in lvlm.model.parameters())

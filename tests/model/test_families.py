@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from service.domain.errors import UnsupportedModel
-from service.steering.families import LayerSites, Output, find_sites
+from service.steering.families import LayersSkipped, find_sites
 from service.steering.lvlm import Lvlm
+from service.steering.points import LayerSites, Output, Point, StreamAfter, StreamInto
 from tests.model import tiny
 
 PLAIN = ("self_attn", "mlp")
 POST_NORMS = ("post_attention_layernorm", "post_feedforward_layernorm")
+STREAM = ("stream into post_attention_layernorm", "stream after layer")
 # Decoders put into a Llava; a rule by names picks the wrong blocks in OLMo2, Exaone4 and GLM-4.
 DECODERS: dict[str, tuple[dict[str, Any], tuple[str, str]]] = {
     "llama": ({}, PLAIN),
@@ -27,7 +29,7 @@ DECODERS: dict[str, tuple[dict[str, Any], tuple[str, str]]] = {
     "olmo2": ({}, POST_NORMS),
     "exaone4": ({}, POST_NORMS),
     "glm4": ({"head_dim": 16}, ("post_self_attn_layernorm", "post_mlp_layernorm")),
-    "granite": ({"residual_multiplier": 1.0}, PLAIN),
+    "granite": ({"residual_multiplier": 0.2}, STREAM),  # what its blocks give is scaled before it is added
 }
 
 
@@ -46,8 +48,19 @@ def sites_of(model: Any) -> tuple[LayerSites, ...]:
 
 
 def names_of(model: Any) -> set[tuple[str, ...]]:
+    return {names_in(model, pair) for pair in sites_of(model)}
+
+
+def names_in(model: Any, pair: LayerSites) -> tuple[str, ...]:
     names = {module: name.rsplit(".", 1)[-1] for name, module in model.named_modules()}
-    return {tuple(names[module] for module in pair) for pair in sites_of(model)}
+
+    def name(point: Point) -> str:
+        if isinstance(point, StreamAfter):
+            return "stream after layer"
+        assert isinstance(point, (Output, StreamInto))
+        return names[point.module] if isinstance(point, Output) else f"stream into {names[point.module]}"
+
+    return tuple(name(point) for point in pair)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
@@ -116,7 +129,7 @@ def test_dropout_at_rest_is_not_taken_for_the_block_before_it() -> None:
 
 
 def test_a_layer_with_two_explanations_is_refused() -> None:
-    with pytest.raises(UnsupportedModel, match=r"layer 1 .* 2 pairs of blocks"):
+    with pytest.raises(UnsupportedModel, match=r"layer 1 .* 2 pairs of points"):
         sites_of(with_layer(AmbiguousLayer()))
 
 
@@ -126,55 +139,105 @@ def test_the_probe_leaves_no_hook_behind() -> None:
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
-def mllama() -> Any:
-    vision = tiny.vision_settings("mllama_vision_model") | {"attention_heads": 2, "num_global_layers": 1}
-    vision |= {"max_num_tiles": 4, "vision_output_dim": 64, "intermediate_layers_indices": [0]}
-    text = tiny.text_settings(tiny.build_tokenizer(), cross_attention_layers=[1], bos_token_id=1, eos_token_id=2)
-    return tiny.hf.MllamaConfig(vision_config=vision, text_config=text)
+def test_the_sites_of_every_family(lvlm: Lvlm) -> None:
+    pairs = [names_in(lvlm.model, pair) for pair in lvlm.sites]
+    gemma3, mllama = ("Gemma3" in lvlm.spec.architecture), ("Mllama" in lvlm.spec.architecture)
+    expected = [POST_NORMS if gemma3 else PLAIN] * lvlm.spec.layers
+    if mllama:
+        expected[1] = STREAM
+    assert pairs == expected
+    assert lvlm.takes_gain is not mllama
 
 
-def idefics1() -> Any:
-    vision = tiny.vision_settings("idefics_vision") | {"embed_dim": 32}
-    text = tiny.text_settings(tiny.build_tokenizer())
-    return tiny.hf.IdeficsConfig(vision_config=vision, perceiver_config={}, cross_layer_interval=2, **text)
+def test_a_layer_that_is_skipped_without_a_picture_is_noticed() -> None:
+    model = build(tiny.FAMILIES["mllama"]()[0])
+    with pytest.raises(LayersSkipped, match="skips decoder layer 1"):
+        sites_of(model)
 
 
-@pytest.mark.parametrize(
-    ("config", "reason"),
-    [
-        pytest.param(lambda: with_decoder("granite", residual_multiplier=0.5), "0 pairs of blocks", id="granite"),
-        pytest.param(mllama, "skips decoder layer 1", id="mllama: gated cross-attention"),
-        pytest.param(idefics1, "cannot read a text without an image", id="idefics: gated cross-attention"),
-    ],
-)
-def test_a_model_without_the_unique_pair_is_refused_with_the_reason(config: Any, reason: str) -> None:
-    with pytest.raises(UnsupportedModel) as refusal:
-        sites_of(build(config()))
-    assert reason in refusal.value.detail
+def test_a_model_that_cannot_read_what_it_is_shown_is_refused_with_its_own_words() -> None:
+    with pytest.raises(LayersSkipped, match="pixel_values") as refusal:
+        sites_of(build(tiny.FAMILIES["idefics"]()[0]))
     assert "y = x + attention + MLP" in refusal.value.cure
+
+
+class ScaledLayer(ToyLayer):
+    """x + (x + m) / 2: no vector added to a block, and none added to the stream, is added to the output whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = Scale(1.5)
+
+    def forward(self, x: torch.Tensor, **_: Any) -> torch.Tensor:
+        r = x + 0.3 * self.attention(x)
+        y: torch.Tensor = 0.5 * (r + 0.3 * self.mlp(self.norm(r)))
+        return y
+
+
+class GatedLayer(ScaledLayer):
+    """The same without the last scale."""
+
+    def forward(self, x: torch.Tensor, **_: Any) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_gated_branches_are_steered_in_the_stream(dtype: torch.dtype) -> None:
+    layer = GatedLayer()
+    assert sites_of(with_layer(layer).to(dtype))[1] == LayerSites(StreamInto(layer.norm), StreamAfter(layer))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_a_layer_that_scales_the_stream_is_refused(dtype: torch.dtype) -> None:
+    with pytest.raises(UnsupportedModel, match="0 pairs of points"):
+        sites_of(with_layer(ScaledLayer()).to(dtype))
+
+
+def test_gemma_4_is_refused_for_the_factor_behind_its_layers() -> None:
+    full = ["full_attention"] * tiny.LAYERS
+    model = build(with_decoder("gemma4_text", layer_types=full, vocab_size_per_layer_input=320))
+    layers = model.model.language_model.layers
+    assert {type(point) for pair in sites_of(model) for point in pair} == {StreamInto, StreamAfter}
+    layers[1].layer_scalar.fill_(0.5)
+    with pytest.raises(UnsupportedModel, match=r"layer 1 .* 0 pairs of points"):
+        sites_of(model)
 
 
 def test_a_decoder_whose_mlp_is_no_module_is_refused() -> None:
     """OPT, the decoder of BLIP-2."""
     text = tiny.text_settings(tiny.build_tokenizer(), ffn_dim=96, word_embed_proj_dim=tiny.HIDDEN)
     model = tiny.random_model(tiny.hf.AutoModelForCausalLM, tiny.hf.OPTConfig(**text)).eval()
-    with pytest.raises(UnsupportedModel, match="0 pairs of blocks"):
+    with pytest.raises(UnsupportedModel, match="0 pairs of points"):
         sites_of(model)
 
 
-def test_a_block_between_the_layers_is_noticed() -> None:
+def test_a_block_between_the_layers_is_left_as_it_is() -> None:
     model = build(with_decoder("llama"))
+    plain = sites_of(model)
     layer = model.model.language_model.layers[1]
     layer.register_forward_pre_hook(lambda _layer, args: (args[0] * 1.01, *args[1:]))
-    with pytest.raises(UnsupportedModel, match="further blocks between"):
-        sites_of(model)
+    assert sites_of(model) == plain
 
 
-def test_layers_that_share_a_block_are_refused() -> None:
+def test_a_block_that_layers_share_is_not_edited_twice() -> None:
     model = build(with_decoder("llama"))
     layers = model.model.language_model.layers
     layers[2].mlp = layers[0].mlp
-    with pytest.raises(UnsupportedModel, match="0 pairs of blocks"):
+    assert [names_in(model, pair) for pair in sites_of(model)] == [STREAM, PLAIN, STREAM]
+    layers[2].post_attention_layernorm = layers[0].post_attention_layernorm
+    with pytest.raises(UnsupportedModel, match="0 pairs of points"):
+        sites_of(model)
+
+
+def test_a_layer_that_runs_twice_is_refused() -> None:
+    model = build(with_decoder("llama"))
+    layers = model.model.language_model.layers
+
+    def first_again(_layer: Any, args: Any, known: Any) -> None:
+        layers[0](*args, **known)
+
+    layers[1].register_forward_pre_hook(first_again, with_kwargs=True)
+    with pytest.raises(UnsupportedModel, match=r"layer 0 .* runs twice"):
         sites_of(model)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from service.steering.lvlm import Lvlm
 from tests.model import tiny
-from tests.model.samples import PROMPTS, Mixed, logits
+from tests.model.samples import Mixed, logits, prompts
 
 NEW_TOKENS = 8
 
@@ -24,7 +24,7 @@ def tokens(lvlm: Lvlm, inputs: dict[str, Tensor], rows: Tensor, **settings: Any)
 
 
 def encode(lvlm: Lvlm, picks: Sequence[int]) -> dict[str, Tensor]:
-    return dict(lvlm.encode([PROMPTS[pick] for pick in picks]).inputs)
+    return dict(lvlm.encode([prompts(lvlm)[pick] for pick in picks]).inputs)
 
 
 def until_end(lvlm: Lvlm, answer: list[int]) -> list[int]:

@@ -11,7 +11,7 @@ import torch
 from service.domain.errors import UnsupportedModel
 from service.steering.lvlm import Lvlm
 from tests.model import tiny
-from tests.model.samples import PROMPTS, logits
+from tests.model.samples import logits, prompts
 
 
 @pytest.fixture
@@ -53,14 +53,15 @@ def test_families_and_seeds_have_different_fingerprints(saved: Path, tmp_path: P
 
 def test_bfloat16_models_are_steered(folder: Path) -> None:
     lvlm = Lvlm.load(folder, dtype="bfloat16")
-    plain = logits(lvlm, dict(lvlm.encode(PROMPTS).inputs))
+    plain = logits(lvlm, dict(lvlm.encode(prompts(lvlm)).inputs))
     assert plain.dtype == torch.bfloat16
     lvlm.canary()
 
 
 def test_a_model_that_cannot_be_steered_is_refused_at_load(tmp_path: Path) -> None:
-    text = tiny.text_settings(tiny.build_tokenizer(("<image>",)), model_type="granite", residual_multiplier=0.5)
-    with pytest.raises(UnsupportedModel, match="GraniteDecoderLayer"):
+    tokenizer = tiny.build_tokenizer(("<image>",))
+    text = tiny.text_settings(tokenizer, model_type="gptj", rotary_dim=8)
+    with pytest.raises(UnsupportedModel, match="no decoder with a list of layers"):
         Lvlm.load(tiny.save(*tiny.llava(text), tmp_path))
 
 
@@ -81,6 +82,11 @@ def test_a_model_without_an_end_token_is_refused(saved: Path) -> None:
     lvlm.model.generation_config.eos_token_id = None
     with pytest.raises(UnsupportedModel, match="end-of-turn"):
         Lvlm(lvlm.model, lvlm.processor, model_id="endless", slots=1)
+
+
+def test_pictures_are_prepared_by_pillow_whatever_else_is_installed(lvlm: Lvlm) -> None:
+    """The other back end gives pixels that differ by a grey level."""
+    assert type(lvlm.processor.image_processor).__name__.endswith("Pil")
 
 
 def test_a_missing_folder_is_an_os_error(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from service.domain.example import Example
 from service.domain.vector import SteeringVector
-from service.steering.engine import StaticEngine
+from service.engine.static import StaticEngine
 from service.steering.lvlm import Lvlm
 from service.training.accuracy import steered_accuracy
 from service.training.forward import encode_queries

@@ -15,9 +15,9 @@ from service.bundled.tokenizer import build_processor
 from service.domain.codec import decode, encode
 from service.domain.example import Example
 from service.domain.vector import Site, SteeringVector
+from service.engine.static import StaticEngine
 from service.methods.base import split_examples
 from service.methods.m2iv import M2iv
-from service.steering.engine import StaticEngine
 from service.steering.lvlm import Lvlm
 from service.training import forward
 from service.training.accuracy import DECODING, icl_accuracy, steered_accuracy

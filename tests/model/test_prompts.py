@@ -14,7 +14,7 @@ from service.domain.wire import Demonstration, Prompt
 from service.steering.lvlm import Lvlm
 from service.steering.prompts import IGNORE, PromptEncoder
 from tests.model import tiny
-from tests.model.samples import ANSWERS, PROMPTS, picture
+from tests.model.samples import ANSWERS, PROMPTS, picture, prompts, some_picture
 
 
 def texts(lvlm: Lvlm, inputs: Any) -> list[str]:
@@ -24,17 +24,17 @@ def texts(lvlm: Lvlm, inputs: Any) -> list[str]:
 
 
 def test_rows_are_padded_on_the_left_and_counted_without_padding(lvlm: Lvlm) -> None:
-    batch = lvlm.encode(PROMPTS)
+    batch = lvlm.encode(prompts(lvlm))
     mask = batch.inputs["attention_mask"]
     assert mask[:, -1].tolist() == [1, 1, 1, 1]
     assert batch.prompt_tokens == tuple(mask.sum(dim=1).tolist())
-    assert len(set(batch.prompt_tokens)) == 4
-    assert batch.prompt_tokens == tuple(lvlm.encode([prompt]).prompt_tokens[0] for prompt in PROMPTS)
+    assert len(set(batch.prompt_tokens)) >= 3
+    assert batch.prompt_tokens == tuple(lvlm.encode([prompt]).prompt_tokens[0] for prompt in prompts(lvlm))
 
 
 def test_a_row_reads_the_same_in_a_batch_and_alone(lvlm: Lvlm) -> None:
-    together = texts(lvlm, lvlm.encode(PROMPTS).inputs)
-    assert together == [texts(lvlm, lvlm.encode([prompt]).inputs)[0] for prompt in PROMPTS]
+    together = texts(lvlm, lvlm.encode(prompts(lvlm)).inputs)
+    assert together == [texts(lvlm, lvlm.encode([prompt]).inputs)[0] for prompt in prompts(lvlm)]
 
 
 def test_demonstrations_come_before_the_question_and_images_before_their_text(llava: Lvlm) -> None:
@@ -53,11 +53,17 @@ def test_pictures_stay_in_the_order_of_the_text(llava: Lvlm) -> None:
 
 
 def test_a_batch_without_any_picture_has_no_pixels(lvlm: Lvlm) -> None:
-    assert "pixel_values" not in lvlm.encode([Prompt("one"), Prompt("the other one")]).inputs
+    if lvlm.needs_picture:
+        with pytest.raises(InvalidQuery, match="without a picture"):
+            lvlm.encode([Prompt("one", (picture(0),)), Prompt("the other one")])
+        return
+    inputs = lvlm.encode([Prompt("one"), Prompt("the other one")]).inputs
+    # Idefics 1 is given a black picture that no token may look at.
+    assert "pixel_values" not in inputs or not inputs["image_attention_mask"].any()
 
 
 def test_targets_are_the_answer_and_its_end_each_one_position_early(lvlm: Lvlm) -> None:
-    batch = lvlm.encode(PROMPTS, ANSWERS)
+    batch = lvlm.encode(prompts(lvlm), ANSWERS)
     assert batch.targets is not None
     ids = batch.inputs["input_ids"]
     for row, (targets, answer) in enumerate(zip(batch.targets, ANSWERS, strict=True)):
@@ -68,34 +74,52 @@ def test_targets_are_the_answer_and_its_end_each_one_position_early(lvlm: Lvlm) 
         assert torch.equal(ids[row, 1:][asked[:-1]], wanted)
         assert not asked[-1]
         assert asked.nonzero().flatten().diff().eq(1).all()
-    plain = lvlm.encode(PROMPTS)
+    plain = lvlm.encode(prompts(lvlm))
     assert batch.prompt_tokens == plain.prompt_tokens
     assert plain.targets is None
 
 
 def test_the_answer_follows_exactly_the_prompt_that_generation_reads(lvlm: Lvlm) -> None:
-    asked = lvlm.encode(PROMPTS[2:3]).inputs["input_ids"][0]
-    taught = lvlm.encode(PROMPTS[2:3], ANSWERS[2:3]).inputs["input_ids"][0]
+    asked = lvlm.encode(prompts(lvlm)[2:3]).inputs["input_ids"][0]
+    taught = lvlm.encode(prompts(lvlm)[2:3], ANSWERS[2:3]).inputs["input_ids"][0]
     assert torch.equal(taught[: len(asked)], asked)
+
+
+def _longer(value: Tensor, ids: Tensor, tokens: int) -> Tensor:
+    """What has a column for each position goes on as its last column."""
+    if value.shape[:2] != ids.shape:
+        return value
+    return torch.cat([value, value[:, -1:].expand(-1, tokens, *value.shape[2:])], dim=1)
 
 
 def test_teacher_forcing_sees_what_generation_sees(lvlm: Lvlm) -> None:
     """Teacher forcing on what greedy decoding said must find each of its tokens the likeliest."""
-    inputs = dict(lvlm.encode(PROMPTS[2:3]).inputs)
+    inputs = dict(lvlm.encode(prompts(lvlm)[2:3]).inputs)
     said = lvlm.model.generate(**inputs, max_new_tokens=4, do_sample=False)[:, inputs["input_ids"].shape[1] :]
-    full = {name: value for name, value in inputs.items() if "token_type" not in name}
+    full = {name: _longer(value, inputs["input_ids"], said.shape[1]) for name, value in inputs.items()}
     full["input_ids"] = torch.cat([inputs["input_ids"], said], dim=1)
-    full["attention_mask"] = torch.ones_like(full["input_ids"])
-    if "token_type_ids" in inputs:
-        full["token_type_ids"] = torch.nn.functional.pad(inputs["token_type_ids"], (0, said.shape[1]))
+    if "PaliGemma" in lvlm.spec.architecture:
+        full["token_type_ids"][:, -said.shape[1] :] = 1  # an answer, which sees only what is before it
     with torch.no_grad():
         likeliest: Tensor = lvlm.model(**full).logits.argmax(dim=-1)
     assert torch.equal(likeliest[:, -said.shape[1] - 1 : -1], said)
 
 
+def test_rows_with_different_numbers_of_pictures_cannot_share_a_batch_where_they_would_see_each_others(
+    lvlm: Lvlm,
+) -> None:
+    """Mllama: a row's text before its first picture looks at every picture slot of the batch."""
+    uneven = [Prompt("one", (picture(0),)), Prompt("two", (picture(1), picture(2)))]
+    if "Mllama" not in lvlm.spec.architecture:
+        assert len(lvlm.encode(uneven).prompt_tokens) == 2
+        return
+    with pytest.raises(InvalidQuery, match="different numbers of pictures"):
+        lvlm.encode(uneven)
+
+
 def test_control_tokens_in_a_users_text_are_refused(lvlm: Lvlm) -> None:
     special = {token.content for token in lvlm.tokenizer.added_tokens_decoder.values() if token.special}
-    assert lvlm.processor.image_token in special
+    assert lvlm.tokenizer.convert_ids_to_tokens(lvlm.processor.image_token_id) in special
     assert lvlm.tokenizer.eos_token in special
     for token in special:
         forged = f"Look: {token} and tell me"
@@ -103,26 +127,26 @@ def test_control_tokens_in_a_users_text_are_refused(lvlm: Lvlm) -> None:
             with pytest.raises(InvalidQuery, match="control token"):
                 lvlm.encode([prompt])
         with pytest.raises(InvalidQuery, match="control token"):
-            lvlm.encode([Prompt("?")], [forged])
+            lvlm.encode([Prompt("?", some_picture(lvlm))], [forged])
         with pytest.raises(InvalidQuery, match="control token"):
             lvlm.encode([Prompt("?", (), (Demonstration("a", (), forged),))])
 
 
 @pytest.mark.parametrize(
-    "text", ["<", "<img>", "< image >", "{{ 7 * 7 }}{% raw %}", "naïve ☃ \N{DROMEDARY CAMEL}\n\n\ttab"]
+    "text", ["<", "<picture>", "< image >", "{{ 7 * 7 }}{% raw %}", "naïve ☃ \N{DROMEDARY CAMEL}\n\n\ttab"]
 )
 def test_any_other_text_arrives_unchanged(lvlm: Lvlm, text: str) -> None:
-    assert text in texts(lvlm, lvlm.encode([Prompt(text)]).inputs)[0]
+    assert text in texts(lvlm, lvlm.encode([Prompt(text, some_picture(lvlm))]).inputs)[0]
 
 
 def test_prompt_and_answer_must_fit_the_context(lvlm: Lvlm) -> None:
-    prompt = Prompt("word " * 40)
+    prompt = Prompt("word " * 40, some_picture(lvlm))
     free = lvlm.context_length - lvlm.encode([prompt]).prompt_tokens[0]
     lvlm.encode([prompt], max_new_tokens=free)
     with pytest.raises(PromptTooLong, match=str(lvlm.context_length)):
         lvlm.encode([prompt], max_new_tokens=free + 1)
     with pytest.raises(PromptTooLong):
-        lvlm.encode([Prompt("word " * lvlm.context_length)])
+        lvlm.encode([Prompt("word " * lvlm.context_length, some_picture(lvlm))])
 
 
 @pytest.mark.parametrize("prompt", [Prompt(""), Prompt(" \n")])

@@ -1,0 +1,71 @@
+"""Tiny random vision-language models, built and saved by the tests themselves: real classes, real processors.
+
+Weights are drawn large enough that every block matters; hidden width 64, three decoder layers, images of 32 × 32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.model.tiny import pil, video
+from tests.model.tiny.embedders import EMBEDDERS, clip
+from tests.model.tiny.parts import (
+    CHAT_TEMPLATE,
+    CONTEXT,
+    HIDDEN,
+    LAYERS,
+    Family,
+    build_tokenizer,
+    hf,
+    text_settings,
+    vision_settings,
+    vocabulary,
+)
+from tests.model.tiny.pil import llava, llava_next
+from tests.model.tiny.saving import random_model, randomise, save, save_embedder, speak_plainly
+
+WITHOUT_TORCHVISION: dict[str, Callable[[], Family]] = {
+    "idefics2": pil.idefics2,
+    "llava_next": pil.llava_next,
+    "gemma3": pil.gemma3,
+    "llava": pil.llava,
+    "idefics3": pil.idefics3,
+    "paligemma": pil.paligemma,
+    "mllama": pil.mllama,
+    "idefics": pil.idefics1,
+}
+WITH_TORCHVISION: dict[str, Callable[[], Family]] = {
+    "smolvlm": video.smolvlm,
+    "llava_onevision": video.llava_onevision,
+    "internvl": video.internvl,
+    "mistral3": video.mistral3,
+    "qwen2_vl": video.qwen2_vl,
+    "qwen2_5_vl": video.qwen2_5_vl,
+    "qwen3_vl": video.qwen3_vl,
+}
+FAMILIES = WITHOUT_TORCHVISION | WITH_TORCHVISION
+
+__all__ = [
+    "CHAT_TEMPLATE",
+    "CONTEXT",
+    "EMBEDDERS",
+    "FAMILIES",
+    "HIDDEN",
+    "LAYERS",
+    "WITHOUT_TORCHVISION",
+    "WITH_TORCHVISION",
+    "Family",
+    "build_tokenizer",
+    "clip",
+    "hf",
+    "llava",
+    "llava_next",
+    "random_model",
+    "randomise",
+    "save",
+    "save_embedder",
+    "speak_plainly",
+    "text_settings",
+    "vision_settings",
+    "vocabulary",
+]
