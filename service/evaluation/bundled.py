@@ -12,8 +12,8 @@ from service.bundled import EMBEDDER_FOLDER, LVLM_FOLDER
 from service.bundled.tasks import TASKS, Task, examples
 from service.domain.query import Modality
 from service.embedding import Embedder
+from service.engine.static import StaticEngine
 from service.evaluation.report import SHOTS, BundledReport, TaskCurve
-from service.steering.engine import StaticEngine
 from service.steering.lvlm import Lvlm
 from service.training.accuracy import icl_accuracy
 from service.training.features import Features, embed_examples

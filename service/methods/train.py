@@ -14,9 +14,9 @@ from service.domain.codec import encode
 from service.domain.example import Example
 from service.domain.vector import SteeringVector
 from service.embedding import Embedder
+from service.engine.static import StaticEngine
 from service.methods.base import Method, TaskData, split_examples
 from service.methods.m2iv import M2iv
-from service.steering.engine import StaticEngine
 from service.steering.lvlm import Lvlm
 from service.training.accuracy import icl_accuracy, steered_accuracy
 from service.training.features import embed_examples

@@ -13,7 +13,7 @@ import numpy as np
 from service.domain.example import Example
 from service.domain.vector import SteeringVector
 from service.domain.wire import Decoding, Prompt
-from service.steering.engine import StaticEngine
+from service.engine.static import StaticEngine
 from service.training.errors import InvalidExamples
 from service.training.forward import TOKENS_A_BATCH
 from service.training.progress import Progress, Report, silent

@@ -1,37 +1,77 @@
-"""The worker: this is where a vector becomes tokens. One object serves the api's Inference port in the same process."""
+"""The worker: this is where a vector becomes tokens. One object serves the Inference port in the same process."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from functools import lru_cache, reduce
-from operator import add
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, contextmanager, suppress
 
-from service.domain.codec import decode
+from prometheus_client import CollectorRegistry
+
+from service.domain.errors import ModelNotFound, Overloaded, TimedOut, VLibraryError, WorkerUnavailable
 from service.domain.ports import Artifacts
 from service.domain.query import Query, TaskEmbedding
 from service.domain.vector import SteeringVector
-from service.domain.wire import Applied, GenerateCall, Generation, TextPiece, WorkerInfo
+from service.domain.wire import GenerateCall, Generation, TextPiece, WorkerInfo, WorkerStatus
 from service.embedding import Embedder
-from service.steering.engine import StaticEngine
+from service.engine.encoding import encode
+from service.engine.job import Engine, Event, Job
 from service.steering.lvlm import Lvlm
+from service.worker.metrics import Answers, Parts
+from service.worker.residency import Residency
 
-# Decoded vectors kept in host memory, about 1 MB each for an 8 B model.
-CACHED_VECTORS = 256
+# Vectors kept in host memory, about 1 MB each for an 8 B model.
+HOST_VECTORS = 256
+# Threads that fetch vectors and prepare pictures; decoding a picture leaves the interpreter to the others.
+PREPARERS = 4
 
 
 class LocalWorker:
-    """Implements service.domain.ports.Inference on models in this process; safe for many calling threads."""
+    """Implements service.domain.ports.Inference on models in this process; safe for many callers.
 
-    def __init__(self, lvlm: Lvlm, embedder: Embedder, artifacts: Artifacts) -> None:
+    A request is prepared (vector fetched, prompt encoded) on a small pool of threads, and answered by the engine on the
+    model's thread. No more requests are inside than the engine runs and queues; others are refused at once.
+    """
+
+    def __init__(
+        self,
+        lvlm: Lvlm,
+        embedder: Embedder,
+        artifacts: Artifacts,
+        engine: Engine,
+        *,
+        most_inside: int,
+        registry: CollectorRegistry | None = None,
+    ) -> None:
+        """engine: started, on this lvlm. registry: where its metrics go."""
+        registry = registry or CollectorRegistry()
         self._lvlm = lvlm
-        self._engine = StaticEngine(lvlm)
         self._embedder = embedder
-        self._artifacts = artifacts
-        self._vector = lru_cache(maxsize=CACHED_VECTORS)(self._load)
+        self._engine = engine
+        self._most_inside = most_inside
+        self._inside = 0
+        self._counting = threading.Lock()
+        self._preparers = ThreadPoolExecutor(PREPARERS, thread_name_prefix="prepare")
+        self._answers = Answers(registry)
+        self._residency = Residency(artifacts, self.check, HOST_VECTORS, self._answers.load.observe)
+        registry.register(Parts(engine, lvlm.table, self._residency))
 
     def served(self) -> tuple[WorkerInfo, ...]:
         return (WorkerInfo(self._lvlm.spec, self._embedder.spec, self._lvlm.context_length),)
+
+    def status(self) -> WorkerStatus:
+        """The heartbeat; requests that are being prepared count as waiting."""
+        load, inside = self._engine.load(), self._inside
+        room = self._most_inside - inside if load.room else 0
+        return WorkerStatus(self.served()[0], load.running, max(0, inside - load.running), max(0, room))
+
+    def close(self) -> None:
+        """Stop the threads; requests under way, and later ones, end with WorkerUnavailable."""
+        self._engine.close()
+        self._preparers.shutdown()
 
     def check(self, vector: SteeringVector) -> None:
         self._lvlm.table.check(vector)
@@ -40,22 +80,82 @@ class LocalWorker:
         return self._embedder.embed(query)
 
     async def generate(self, call: GenerateCall) -> AsyncGenerator[TextPiece | Generation]:
-        generation = await asyncio.to_thread(self._answer, call)
-        if generation.text:
-            yield TextPiece(generation.text, generation.completion_tokens)
-        yield generation
+        self._check_model(call.model_id)
+        steered = bool(call.vectors)
+        end = "cancelled"
+        try:
+            with self._admitted():
+                async with aclosing(self._answer(call)) as events:
+                    async for event in events:
+                        if isinstance(event, Generation):
+                            self._answers.answered(event, steered=steered)
+                            end = ""
+                        yield event
+        except VLibraryError as error:
+            end = error.slug
+            raise
+        finally:
+            if end:
+                self._answers.ended(end, steered=steered)
 
-    def _answer(self, call: GenerateCall) -> Generation:
-        vector = self._combined(call.vectors)
-        return self._engine.generate([(call.prompt, vector)], call.decoding)[0]
+    async def _answer(self, call: GenerateCall) -> AsyncGenerator[TextPiece | Generation]:
+        deadline = None if call.timeout_s is None else time.monotonic() + call.timeout_s
+        events: asyncio.Queue[Event] = asyncio.Queue()
+        job = await self._prepared(call, _into(events), deadline)
+        self._engine.submit(job)
+        try:
+            while True:
+                event = await events.get()
+                if isinstance(event, VLibraryError):
+                    raise event
+                yield event
+                if isinstance(event, Generation):
+                    return
+        finally:
+            self._engine.cancel(job)
 
-    def _combined(self, applied: tuple[Applied, ...]) -> SteeringVector | None:
-        """All vectors at their strengths as one; None when there are none."""
-        if not applied:
-            return None
-        return reduce(add, [self._vector(one.object_key, one.sha256) * one.strength for one in applied])
+    async def _prepared(self, call: GenerateCall, emit: Callable[[Event], None], deadline: float | None) -> Job:
+        def prepare() -> Job:
+            submitted = time.monotonic()
+            vector, key = self._residency.get(call.vectors)
+            prompt = encode(self._lvlm, call.prompt, call.decoding.max_new_tokens)
+            return Job(prompt, call.decoding, emit, vector, key, deadline, submitted)
 
-    def _load(self, object_key: str, sha256: str) -> SteeringVector:
-        vector = decode(self._artifacts.get(object_key, sha256))
-        self.check(vector)
-        return vector
+        try:
+            prepared = asyncio.wrap_future(self._preparers.submit(prepare))
+        except RuntimeError as error:  # the pool is shut down
+            raise WorkerUnavailable("The worker is stopping.", "Try again.") from error
+        try:
+            async with asyncio.timeout(call.timeout_s):
+                return await prepared
+        except TimeoutError as error:
+            raise TimedOut("The request could not be prepared in time.", "Allow more time, or try later.") from error
+
+    def _check_model(self, model_id: str) -> None:
+        if model_id != self._lvlm.spec.model_id:
+            raise ModelNotFound(
+                f"This worker does not serve the model {model_id!r}.", f"It serves {self._lvlm.spec.model_id!r}."
+            )
+
+    @contextmanager
+    def _admitted(self) -> Iterator[None]:
+        with self._counting:
+            if self._inside >= self._most_inside:
+                raise Overloaded(f"{self._inside} requests are under way or waiting already.", "Try again later.")
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._inside -= 1
+
+
+def _into(events: asyncio.Queue[Event]) -> Callable[[Event], None]:
+    """Hands events from the model's thread to the loop that runs here."""
+    loop = asyncio.get_running_loop()
+
+    def emit(event: Event) -> None:
+        with suppress(RuntimeError):  # the loop is closed, the process is ending: nobody is left to tell
+            loop.call_soon_threadsafe(events.put_nowait, event)
+
+    return emit

@@ -1,0 +1,1 @@
+"""The serving core: requests with different vectors become tokens in one running batch."""

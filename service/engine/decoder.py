@@ -1,0 +1,205 @@
+"""The model as the running batch uses it: prompts in, every row's next logits out, each row edited as its slot says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from transformers import DynamicCache
+
+from service.domain.errors import UnsupportedModel
+from service.engine.features import ImageFeatures
+from service.engine.job import EncodedPrompt
+from service.engine.slab import KeysValues, Slab
+from service.steering.lvlm import Lvlm
+from service.steering.rows import Rows
+
+
+@dataclass(frozen=True, eq=False)
+class Prefilled:
+    """Newcomers' prompts, read. logits: [N, V], what follows each; state: what their decoder needs to take them in."""
+
+    logits: Tensor
+    lengths: tuple[int, ...]
+    state: Any
+
+
+class Decoder(Protocol):
+    """B rows of one model with all that a next token depends on. Every method runs on the model's thread.
+
+    `prefill` and `decode` may fail and leave the rows as they were; what they computed counts once `join` or `advance`
+    says so. most_rows: how many rows can decode together, None for any number.
+    """
+
+    most_rows: int | None
+
+    def prefill(self, prompts: Sequence[EncodedPrompt], slots: Sequence[int]) -> Prefilled:
+        """Read newcomers' prompts in one forward pass."""
+        ...
+
+    def join(self, newcomers: Prefilled) -> None:
+        """They are the last rows from now on."""
+        ...
+
+    def decode(self, tokens: Sequence[int], slots: Sequence[int]) -> Tensor:
+        """Each row's last token goes in: the logits [B, V] of the next."""
+        ...
+
+    def advance(self) -> None:
+        """What `decode` computed is part of the rows now."""
+        ...
+
+    def leave(self, row: int, *, scrub: bool) -> None:
+        """Free the row; the last row takes its number. scrub: its numbers are not finite and must not stay behind."""
+        ...
+
+
+class SlabDecoder:
+    """Implements Decoder with one left-padded cache for all rows."""
+
+    most_rows: int | None = None
+
+    def __init__(self, lvlm: Lvlm, features: ImageFeatures, *, forward: Any = None) -> None:
+        """forward: what runs the decode steps, the model itself if left out."""
+        self._lvlm = lvlm
+        self._forward = forward or lvlm.model
+        self.features = features
+        self._slab = Slab()
+        self._positions = torch.empty(0)  # [B] or [P, B]: of the next tokens, P kinds of them in the mRoPE families
+        self._edits: Rows | None = None
+        self._edits_known = False
+
+    @property
+    def columns(self) -> int:
+        """Cache columns in use: rows × width."""
+        return len(self._slab.lengths) * self._slab.width
+
+    def prefill(self, prompts: Sequence[EncodedPrompt], slots: Sequence[int]) -> Prefilled:
+        width = max(prompt.length for prompt in prompts)
+        positions = self._prompt_positions(prompts, width)
+        cache: Any = DynamicCache()  # without a configuration: every layer keeps every column, whatever its window
+        with self._lvlm.injector.active(self._lvlm.table.prompt_rows(slots, width)):
+            output = self._lvlm.model(
+                **self._collated(prompts, width),
+                **self.features.of(prompts),
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        state = _keys_values(cache, len(prompts), width), positions[..., -1] + 1
+        return Prefilled(output.logits[:, -1], tuple(prompt.length for prompt in prompts), state)
+
+    def join(self, newcomers: Prefilled) -> None:
+        keys_values, positions = newcomers.state
+        here = [self._positions] if self._slab.lengths else []
+        self._slab.join(keys_values, newcomers.lengths)
+        self._positions = torch.cat([*here, positions], dim=-1)
+        self._edits_known = False
+
+    def decode(self, tokens: Sequence[int], slots: Sequence[int]) -> Tensor:
+        device = self._lvlm.device
+        if not self._edits_known:  # they change only when rows come or go
+            self._edits, self._edits_known = self._lvlm.table.answer_rows(slots), True
+        with self._lvlm.injector.active(self._edits):
+            output = self._forward(
+                input_ids=torch.tensor(tokens)[:, None].to(device),
+                attention_mask=self._slab.mask_with_next().to(device),
+                position_ids=self._positions[..., None],
+                past_key_values=self._slab.open(),
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        return output.logits[:, -1]  # type: ignore[no-any-return]  # transformers' outputs are untyped
+
+    def advance(self) -> None:
+        self._slab.advance()
+        self._positions = self._positions + 1
+
+    def leave(self, row: int, *, scrub: bool) -> None:
+        self._slab.leave(row, scrub=scrub)
+        self._positions[..., row] = self._positions[..., -1]
+        self._positions = self._positions[..., :-1]
+        self._edits_known = False
+
+    def _collated(self, prompts: Sequence[EncodedPrompt], width: int) -> dict[str, Tensor]:
+        """Everything that has one number a token, padded on the left; pictures go in as features."""
+        fill = {"input_ids": self._lvlm.tokenizer.pad_token_id}
+        names = {name for one in prompts for name, value in one.inputs.items() if value.shape == (1, one.length)}
+        rows: dict[str, Tensor] = {}
+        for name in sorted(names):
+            given = [one.inputs.get(name, torch.zeros(1, one.length, dtype=torch.long)) for one in prompts]
+            padded = [pad(one, (width - one.shape[1], 0), value=fill.get(name, 0)) for one in given]
+            rows[name] = torch.cat(padded).to(self._lvlm.device)
+        return rows
+
+    def _prompt_positions(self, prompts: Sequence[EncodedPrompt], width: int) -> Tensor:
+        """[B, T] or [P, B, T], as the model's own generate() would count each prompt alone; 0 at padding."""
+        rows = []
+        for prompt in prompts:
+            inputs = {name: value.to(self._lvlm.device) for name, value in prompt.inputs.items()}
+            one = self._lvlm.model._prepare_position_ids_for_generation(inputs["input_ids"], inputs)
+            rows.append(pad(one, (width - prompt.length, 0)))
+        return torch.cat(rows, dim=-2)
+
+
+_NOTHING: tuple[Tensor, dict[str, Any]] = (torch.empty(1, 0, dtype=torch.long), {})
+
+
+class SoloDecoder:
+    """Implements Decoder for one row, with whatever the model's own generate() carries from token to token."""
+
+    most_rows: int | None = 1
+
+    def __init__(self, lvlm: Lvlm) -> None:
+        self._lvlm = lvlm
+        self._tokens, self._carried = _NOTHING  # all tokens [1, T] so far, and the arguments of the next forward
+        self._next = _NOTHING
+
+    def prefill(self, prompts: Sequence[EncodedPrompt], slots: Sequence[int]) -> Prefilled:
+        (prompt,) = prompts
+        inputs = self._lvlm.moved(prompt.inputs)
+        tokens = inputs.pop("input_ids")
+        positions = self._lvlm.model._prepare_position_ids_for_generation(tokens, dict(inputs))
+        carried = {**inputs, "position_ids": positions, "past_key_values": DynamicCache(), "use_cache": True}
+        with self._lvlm.injector.active(self._lvlm.table.prompt_rows(slots, prompt.length)):
+            logits, carried = self._forward(tokens, carried, is_first_iteration=True)
+        return Prefilled(logits, (prompt.length,), (tokens, carried))
+
+    def join(self, newcomers: Prefilled) -> None:
+        self._tokens, self._carried = newcomers.state
+
+    def decode(self, tokens: Sequence[int], slots: Sequence[int]) -> Tensor:
+        following = torch.cat([self._tokens, torch.tensor([tokens], device=self._tokens.device)], dim=-1)
+        with self._lvlm.injector.active(self._lvlm.table.answer_rows(slots)):
+            logits, carried = self._forward(following, self._carried, next_sequence_length=1)
+        self._next = following, carried
+        return logits
+
+    def advance(self) -> None:
+        self._tokens, self._carried = self._next
+
+    def leave(self, row: int, *, scrub: bool) -> None:  # noqa: ARG002  its cache goes with it, whatever its numbers
+        self._tokens, self._carried = self._next = _NOTHING
+
+    def _forward(self, tokens: Tensor, carried: dict[str, Any], **how: Any) -> tuple[Tensor, dict[str, Any]]:
+        model = self._lvlm.model
+        output = model(**model.prepare_inputs_for_generation(tokens, **how, **carried))
+        carried = model._update_model_kwargs_for_generation(output, carried, is_encoder_decoder=False)
+        return output.logits[:, -1], carried
+
+
+def _keys_values(cache: Any, rows: int, width: int) -> tuple[KeysValues, ...]:
+    """Raises UnsupportedModel where the model keeps anything else than keys and values of every position."""
+    pairs = tuple((layer.keys, layer.values) for layer in cache.layers)
+    for keys, values in pairs:
+        if keys is None or {keys.shape[:1] + keys.shape[2:3], values.shape[:1] + values.shape[2:3]} != {(rows, width)}:
+            raise UnsupportedModel(
+                "The model's cache holds something else than keys and values of every position.",
+                "Serve it with VLIBRARY_ENGINE=static.",
+            )
+    return pairs

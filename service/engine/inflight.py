@@ -1,0 +1,143 @@
+"""In-flight batching: newcomers are prefilled and join the running batch, rows that end leave it, at every token.
+
+The loop is `step`: leave, join, decode. Everything that differs between requests is data (slot, options, position), so
+one decode step serves any mixture of vectors, images and options.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from service.domain.errors import PromptTooLong, Unavailable, VLibraryError
+from service.engine.failure import failure, is_out_of_memory, reason_for
+from service.engine.job import Job
+from service.engine.opening import open_decoder
+from service.engine.queue import QueuedEngine, tell_overdue
+from service.engine.running import Row, RunningBatch
+from service.steering.lvlm import Lvlm
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the engine may use at a time.
+
+    rows: requests that decode together. waiting: requests in the queue before others are refused. columns: cache
+    columns, rows × the longest row's prompt and answer. prefill: prompt tokens of one prefill pass, padding included; a
+    larger prompt goes alone. feature_bytes: image features kept.
+    """
+
+    rows: int = 16
+    waiting: int = 64
+    columns: int = 65_536
+    prefill: int = 4_096
+    feature_bytes: int = 256 * 2**20
+
+
+class InFlightEngine(QueuedEngine):
+    """Implements service.engine.job.Engine; the model belongs to its thread."""
+
+    def __init__(self, lvlm: Lvlm, budget: Budget = Budget(), *, compiled: bool = False) -> None:
+        """compiled: whether torch compiles the decode steps. Raises UnsupportedModel when it cannot."""
+        super().__init__(budget.waiting)
+        self._lvlm = lvlm
+        self._budget = budget
+        self.decoder = open_decoder(lvlm, feature_bytes=budget.feature_bytes, compiled=compiled)
+        self._most_rows = min(budget.rows, self.decoder.most_rows or budget.rows)
+        self._batch = RunningBatch(lvlm, self.decoder)
+        # Its own: to decode with a tokenizer that another thread pads with at that moment raises "Already borrowed".
+        self._tokenizer = copy.deepcopy(lvlm.tokenizer)
+        self.steps = 0
+
+    @property
+    def running(self) -> tuple[Job, ...]:
+        return tuple(row.job for row in self._batch.rows)
+
+    def submit(self, job: Job) -> None:
+        if job.most_tokens > self._budget.columns:
+            raise PromptTooLong(
+                f"Prompt and answer need {job.most_tokens} tokens; this worker's cache holds {self._budget.columns}.",
+                "Shorten the prompt or lower max_new_tokens, or start the worker with more VLIBRARY_KV_TOKENS.",
+            )
+        super().submit(job)
+
+    @torch.inference_mode()
+    def step(self) -> None:
+        """One turn of the loop: rows that nobody waits for leave, newcomers join, every row gets its next token."""
+        self._leave()
+        self._join()
+        if self._batch.rows:
+            self._decode()
+
+    def _leave(self) -> None:
+        self._drop_waiting()
+        now = time.monotonic()
+        for row in [row for row in self._batch.rows if row.job.cancelled or row.job.overdue(now)]:
+            self._batch.drop(row)
+            tell_overdue(row.job)
+
+    def _join(self) -> None:
+        """Prefill those in front of the queue that fit beside the running rows."""
+        newcomers = self._admitted()
+        if not newcomers or not failure(partial(self._prefill, newcomers)):
+            return
+        for row in newcomers:  # one of them is at fault; the others shall not pay for it
+            error = failure(partial(self._prefill, [row]))
+            if error:
+                self._fail(row, error)
+
+    def _prefill(self, newcomers: Sequence[Row]) -> None:
+        self._batch.join(newcomers)
+
+    def _fail(self, row: Row, error: Exception) -> None:
+        """A row that is not in the batch ends with the error."""
+        self._lvlm.table.unpin([row.slot])
+        row.job.emit(reason_for(error))
+
+    def _admitted(self) -> list[Row]:
+        """Take from the front of the queue what fits: rows, cache columns, slots and one prefill pass."""
+        admitted: list[Row] = []
+        while (job := self._next(admitted)) is not None:
+            try:
+                slot = self._lvlm.table.pin(job.vector, key=job.vector_key)
+            except Unavailable:
+                break  # every slot is held: it waits until a row leaves
+            except (VLibraryError, RuntimeError) as error:
+                job.emit(reason_for(error))
+            else:
+                admitted.append(Row.of(job, slot, self._tokenizer, time.monotonic()))
+            with self._changed:
+                self._waiting.popleft()
+        return admitted
+
+    def _next(self, admitted: Sequence[Row]) -> Job | None:
+        """The front of the queue, if it fits beside those; this thread alone takes it away."""
+        with self._changed:
+            front = self._waiting[0] if self._waiting else None
+        return front if front is not None and self._fits(front, [row.job for row in admitted]) else None
+
+    def _fits(self, job: Job, admitted: Sequence[Job]) -> bool:
+        jobs = [*(row.job for row in self._batch.rows), *admitted, job]
+        if len(jobs) > self._most_rows or len(jobs) * max(one.most_tokens for one in jobs) > self._budget.columns:
+            return False
+        passing = [one.prompt.length for one in (*admitted, job)]
+        return not admitted or len(passing) * max(passing) <= self._budget.prefill
+
+    def _decode(self) -> None:
+        error = failure(self._step)
+        if error:
+            # Out of memory: the row that came last goes and the others try again, since a step that failed left no
+            # trace. Anything else would fail again and again.
+            rows = list(self._batch.rows)
+            for row in [max(rows, key=lambda row: row.started)] if is_out_of_memory(error) else rows:
+                self._batch.drop(row)
+                row.job.emit(reason_for(error))
+
+    def _step(self) -> None:
+        self._batch.step()
+        self.steps += 1

@@ -1,0 +1,108 @@
+"""Answers for a batch of prompts by transformers' own generate(), each row with its own vector or none."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+from transformers.generation.streamers import BaseStreamer
+
+from service.domain.vector import SteeringVector
+from service.domain.wire import Decoding, Generation, Prompt
+from service.engine.text import TextStream
+from service.steering.lvlm import Lvlm
+
+Call = tuple[Prompt, SteeringVector | None]
+
+
+class StaticEngine:
+    """Runs one batch at a time from start to end; safe for many calling threads, which wait for each other."""
+
+    def __init__(self, lvlm: Lvlm) -> None:
+        self._lvlm = lvlm
+        self._lock = threading.Lock()
+
+    def generate(self, calls: Sequence[Call], decoding: Decoding) -> list[Generation]:
+        """One answer per call, in order. A row's answer does not depend on its neighbours when temperature is 0.
+
+        Above 0 the same batch with the same seed gives the same answers. timings: prefill_s until the first token,
+        total_s for the whole batch. text: without special tokens and outer white space.
+        completion_tokens: the end of turn included.
+        Raises InvalidImage, InvalidQuery, PromptTooLong, WrongModel, UnsupportedEdit, Unavailable.
+        """
+        if not calls:
+            return []
+        prompts, vectors = zip(*calls, strict=True)
+        with self._lock, self._lvlm.table.pinned(vectors) as slots:
+            batch = self._lvlm.encode(prompts, max_new_tokens=decoding.max_new_tokens)
+            table, injector = self._lvlm.table, self._lvlm.injector
+            clock = _Clock(after_prompt=lambda: injector.replace(table.answer_rows(slots)))
+            with injector.active(table.prompt_rows(slots, batch.inputs["input_ids"].shape[1])):
+                sequences = self._run(batch.inputs, decoding, clock)
+            answers = sequences[:, batch.inputs["input_ids"].shape[1] :].tolist()
+            timings = clock.timings()
+        return [
+            self._generation(answer, tokens, decoding, timings)
+            for answer, tokens in zip(answers, batch.prompt_tokens, strict=True)
+        ]
+
+    def _run(self, inputs: Any, decoding: Decoding, clock: _Clock) -> Tensor:
+        """Token ids [B, T + new]."""
+        device = self._lvlm.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(decoding.seed)
+            sequences: Tensor = self._lvlm.model.generate(**inputs, generation_config=_config(decoding), streamer=clock)
+        return sequences
+
+    def _generation(
+        self, answer: list[int], prompt_tokens: int, decoding: Decoding, timings: dict[str, float]
+    ) -> Generation:
+        ends = set(self._lvlm.model.generation_config.eos_token_id)
+        stream, pieces, drawn, ended = TextStream(self._lvlm.tokenizer, decoding.stop), [], 0, False
+        for token in answer[: decoding.max_new_tokens]:
+            drawn += 1
+            ended = token in ends
+            pieces.append("" if ended else stream.push(token))
+            if ended or stream.stopped:
+                break
+        return Generation(
+            text="".join([*pieces, stream.finish()]),
+            prompt_tokens=prompt_tokens,
+            completion_tokens=drawn,
+            finish_reason="stop" if ended or stream.stopped else "length",
+            timings=timings,
+        )
+
+
+def _config(decoding: Decoding) -> GenerationConfig:
+    settings: dict[str, Any] = {"max_new_tokens": decoding.max_new_tokens, "do_sample": decoding.temperature > 0}
+    if decoding.temperature > 0:
+        # Without top_k = 0 transformers keeps only the 50 likeliest tokens.
+        settings |= {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
+    return GenerationConfig(**settings)
+
+
+class _Clock(BaseStreamer):
+    """Notices the first token; generate() hands it the prompt first, then one token per step."""
+
+    def __init__(self, after_prompt: Callable[[], None]) -> None:
+        self._start = time.perf_counter()
+        self._marks: list[float] = []
+        self._after_prompt = after_prompt
+
+    def put(self, value: Tensor) -> None:  # noqa: ARG002  # the streamer's interface
+        if len(self._marks) < 2:
+            self._marks.append(time.perf_counter())
+            if len(self._marks) == 2:
+                self._after_prompt()
+
+    def end(self) -> None:
+        """Nothing to flush."""
+
+    def timings(self) -> dict[str, float]:
+        return {"prefill_s": self._marks[1] - self._start, "total_s": time.perf_counter() - self._start}
