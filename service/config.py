@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 BUNDLED = "bundled"
 
@@ -17,6 +18,8 @@ class Settings(BaseSettings):
     lvlm, embedder: a folder, a hub id, or "bundled" for the small models that ship with the package.
     database_url, artifacts: by default a SQLite file and a folder below data_dir; artifacts may be s3://bucket/prefix,
     with credentials and region as boto3 finds them (AWS_ACCESS_KEY_ID, ...).
+    workers: addresses of worker processes, separated by commas; without any, the api holds a worker itself.
+    worker_host, worker_port: where `vlibrary work` listens.
     """
 
     model_config = SettingsConfigDict(env_prefix="VLIBRARY_", frozen=True, extra="ignore", env_ignore_empty=True)
@@ -33,12 +36,48 @@ class Settings(BaseSettings):
     threads: int = Field(default=0, ge=0, description="CPU threads of the model; 0 leaves the choice to torch")
     slots: int = Field(default=64, ge=1, le=65_536, description="vectors held ready beside the model")
 
+    engine: Literal["inflight", "static"] = "inflight"
+    compile: bool = Field(default=False, description="compile decode steps; takes a minute at start, checked there")
+    max_batch: int = Field(default=16, ge=1, le=1024, description="requests that decode together")
+    max_waiting: int = Field(default=64, ge=1, description="requests that wait before others are refused")
+    kv_tokens: int = Field(default=65_536, ge=64, description="KV cache: rows × the longest row's prompt and answer")
+    prefill_tokens: int = Field(default=4_096, ge=1, description="prompt tokens of one prefill pass")
+    image_cache_mb: int = Field(default=256, ge=0, description="image features kept beside the model")
+
+    workers: Annotated[tuple[str, ...], NoDecode] = ()
+    worker_token: SecretStr | None = Field(default=None, min_length=8, description="shared by the api and its workers")
+    worker_wait_s: float = Field(
+        default=120.0, gt=0, description="how long the api waits for its first worker at start"
+    )
+    worker_host: str = "127.0.0.1"
+    worker_port: int = Field(default=9000, ge=0, le=65_535)
+    worker_grace_s: float = Field(default=30.0, ge=0, description="what runs may take this long after SIGTERM")
+
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65_535)
     max_artifact_bytes: int = Field(default=64 * 2**20, ge=1)
     max_card_bytes: int = Field(default=4 * 2**20, ge=1)
     max_request_bytes: int = Field(default=96 * 2**20, ge=1)
     log_json: bool = False
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _addresses(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("workers")
+    @classmethod
+    def _are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        wrong = [url for url in value if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname]
+        if wrong:
+            raise ValueError(f"{wrong[0]!r} is no address; write http://host:port, separated by commas")
+        if len(set(value)) != len(value):
+            raise ValueError("an address occurs twice")
+        return value
+
+    @property
+    def shared_token(self) -> str | None:
+        return None if self.worker_token is None else self.worker_token.get_secret_value()
 
     @property
     def catalogue_url(self) -> str:

@@ -6,6 +6,7 @@ other. Its answers only repeat the prompt and tell what was applied.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from collections.abc import AsyncGenerator
@@ -15,11 +16,11 @@ from PIL import Image
 
 from service.domain.applicable import check_applicable
 from service.domain.codec import decode
-from service.domain.errors import ModelNotFound, PromptTooLong
+from service.domain.errors import ModelNotFound, Overloaded, PromptTooLong
 from service.domain.ports import Artifacts
 from service.domain.query import EmbedderSpec, Query, TaskEmbedding, unit
 from service.domain.vector import Array, ModelSpec, SteeringVector
-from service.domain.wire import GenerateCall, Generation, TextPiece, WorkerInfo
+from service.domain.wire import GenerateCall, Generation, TextPiece, WorkerInfo, WorkerStatus
 from service.images import decode_image
 
 MODEL = ModelSpec("memory/echo", "0" * 64, "Echo", layers=2, hidden_size=4)
@@ -28,10 +29,22 @@ CONTEXT_LENGTH = 2_048
 
 
 class MemoryWorker:
-    """Implements service.domain.ports.Inference; deterministic, no torch."""
+    """Implements service.domain.ports.Worker; deterministic, no torch.
 
-    def __init__(self, artifacts: Artifacts) -> None:
+    pause_s: before each word; room: how many requests it takes at a time.
+    """
+
+    def __init__(self, artifacts: Artifacts, *, pause_s: float = 0.0, room: int = 64) -> None:
         self._artifacts = artifacts
+        self._pause_s = pause_s
+        self._room = room
+        self._running = 0
+
+    def status(self) -> WorkerStatus:
+        return WorkerStatus(self.served()[0], running=self._running, waiting=0, room=self._room - self._running)
+
+    def close(self) -> None:
+        """It holds nothing."""
 
     def served(self) -> tuple[WorkerInfo, ...]:
         return (WorkerInfo(model=MODEL, embedder=EMBEDDER, context_length=CONTEXT_LENGTH),)
@@ -46,9 +59,16 @@ class MemoryWorker:
 
     async def generate(self, call: GenerateCall) -> AsyncGenerator[TextPiece | Generation]:
         whole = self._answer(call)
-        for number, word in enumerate(re.findall(r"\s*\S+", whole.text), start=1):
-            yield TextPiece(word, tokens=number)
-        yield whole
+        if self._running >= self._room:
+            raise Overloaded(f"{self._running} requests are running.", "Send it again in a moment.")
+        self._running += 1
+        try:
+            for number, word in enumerate(re.findall(r"\s*\S+", whole.text), start=1):
+                await asyncio.sleep(self._pause_s)
+                yield TextPiece(word, tokens=number)
+            yield whole
+        finally:
+            self._running -= 1
 
     def _answer(self, call: GenerateCall) -> Generation:
         prompt = call.prompt

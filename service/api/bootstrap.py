@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Protocol
 
 import structlog
 from fastapi import FastAPI
@@ -13,6 +15,8 @@ from service.adapters.clock import SystemClock
 from service.adapters.database import connect
 from service.adapters.index_faiss import FaissIndex
 from service.adapters.schema import upgrade
+from service.adapters.worker_fleet import Fleet
+from service.adapters.worker_http import HttpWorker
 from service.api.app import create_app
 from service.api.deps import Limits, Ports
 from service.config import Settings
@@ -22,20 +26,47 @@ from service.library.reindex import catch_up
 log = structlog.get_logger(__name__)
 
 
-def open_app(settings: Settings, open_worker: Callable[[Artifacts], Inference]) -> FastAPI:
-    """The app on the stores that the settings name, its tables made and its index filled.
+class Closable(Inference, Protocol):
+    """A worker or a fleet, which holds threads."""
 
-    open_worker: makes the worker once the artifact store is there, since both read from it.
+    def close(self) -> None:
+        """Let go of them."""
+        ...
+
+
+def open_app(settings: Settings, open_worker: Callable[[Artifacts], Closable]) -> FastAPI:
+    """The app on the stores and workers that the settings name, its tables made and its index filled.
+
+    open_worker: makes a worker in this process, asked only when the settings name no others; it gets the artifact
+    store, since both read from it. Raises WorkerUnavailable when none of the named workers is ready in time.
     """
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     upgrade(settings.catalogue_url)
     catalogue = SqlCatalogue(connect(settings.catalogue_url))
     artifacts = open_artifacts(settings.artifacts_place, endpoint_url=settings.s3_endpoint_url)
-    worker = open_worker(artifacts)
+    worker = open_fleet(settings) if settings.workers else open_worker(artifacts)
     index = FaissIndex(worker.served()[0].embedder)
     log.info("api.index_filled", seq=catch_up(catalogue, index))
     ports = Ports(catalogue=catalogue, artifacts=artifacts, index=index, worker=worker, clock=SystemClock())
-    return create_app(ports, _limits(settings))
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
+        yield
+        worker.close()
+
+    return create_app(ports, _limits(settings), lifespan=lifespan)
+
+
+def open_fleet(settings: Settings) -> Fleet:
+    """The workers that the settings name, at least one of them ready. Raises WorkerUnavailable."""
+    fleet = Fleet({url: HttpWorker(url, settings.shared_token) for url in settings.workers})
+    log.info("api.waits_for_workers", workers=settings.workers, seconds=settings.worker_wait_s)
+    try:
+        fleet.wait(settings.worker_wait_s)
+    except BaseException:
+        fleet.close()
+        raise
+    return fleet
 
 
 def _limits(settings: Settings) -> Limits:

@@ -1,4 +1,4 @@
-"""`vlibrary serve`: api and worker in one process."""
+"""`vlibrary serve`: the api, with a worker in the same process unless others are named."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.console import Console
 
 from service.config import Settings
 from service.domain.errors import InvalidInput
+from service.domain.ports import Artifacts, Worker
 
 
 def add_to(app: typer.Typer) -> None:
@@ -28,18 +29,25 @@ def serve(
     """Start the service; without settings it needs no other server, no GPU and no download.
 
     Settings come from VLIBRARY_* variables: VLIBRARY_DATA_DIR, VLIBRARY_LVLM, VLIBRARY_DEVICE, VLIBRARY_ARTIFACTS ...
+    With VLIBRARY_WORKERS=http://host:9000,... the models run in other processes (`vlibrary work`).
     """
-    # The models load for seconds; the command line must not wait for them to print its help.
+    # The libraries load for seconds; the command line must not wait for them to print its help.
     from service.api.bootstrap import open_app
-    from service.worker.bootstrap import open_worker
 
     given = {name: value for name, value in {"host": host, "port": port}.items() if value is not None}
     settings = read_settings(**given)
     configure_logging(json=settings.log_json)
-    app = open_app(settings, lambda artifacts: open_worker(settings, artifacts))
+    app = open_app(settings, lambda artifacts: _own_worker(settings, artifacts))
     console = Console(stderr=True)
     console.print(f"VLibrary on http://{settings.host}:{settings.port} · dashboard at /docs · stop with Ctrl+C")
     uvicorn.run(app, host=settings.host, port=settings.port, log_level="warning", access_log=False)
+
+
+def _own_worker(settings: Settings, artifacts: Artifacts) -> Worker:
+    # Only now: with workers elsewhere this process needs no torch.
+    from service.worker.bootstrap import open_worker
+
+    return open_worker(settings, artifacts)
 
 
 def read_settings(**given: Any) -> Settings:

@@ -20,7 +20,7 @@ def check_applicable(vector: SteeringVector, model: ModelSpec, *, takes_gain: bo
         (gains.get(Site.LAYER, False), "multiplies layer outputs by a gain", "gains at the attention and mlp sites"),
         (
             any(gains.values()) and not takes_gain,
-            f"has a gain, and {model.architecture}'s gated layers take none",
+            f"has a gain, which {model.architecture} cannot take",
             "gain 1",
         ),
         (bool(vector.edits) and vector.norm != NormRule.NONE, f"has norm rule {vector.norm}", "norm rule none"),

@@ -14,7 +14,7 @@ from typing import Protocol
 from service.domain.card import TaskKey, VectorRecord
 from service.domain.query import Query, TaskEmbedding
 from service.domain.vector import SteeringVector
-from service.domain.wire import GenerateCall, Generation, TextPiece, WorkerInfo
+from service.domain.wire import GenerateCall, Generation, TextPiece, WorkerInfo, WorkerStatus
 
 
 @dataclass(frozen=True)
@@ -217,6 +217,18 @@ class Inference(Protocol):
         Raises ModelNotFound, PromptTooLong, InvalidImage, InvalidQuery, WrongModel, UnsupportedEdit, ArtifactLost,
         Overloaded, OutOfMemory, TimedOut, WorkerUnavailable (nobody there) and WorkerLost (gone in mid-answer).
         """
+        ...
+
+
+class Worker(Inference, Protocol):
+    """One worker, in this process or in another."""
+
+    def status(self) -> WorkerStatus:
+        """The heartbeat; does not wait for the model. Raises WorkerUnavailable."""
+        ...
+
+    def close(self) -> None:
+        """Let go of threads and connections; requests still running fail."""
         ...
 
 

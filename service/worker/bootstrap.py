@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import structlog
 import torch
+from prometheus_client import CollectorRegistry, ProcessCollector
 
+from service.adapters.artifacts import open_artifacts
 from service.bundled import EMBEDDER_FOLDER, LVLM_FOLDER, LVLM_ID
 from service.config import BUNDLED, Settings
+from service.domain.errors import InvalidInput
 from service.embedding import Embedder
+from service.engine.batches import StaticBatches
+from service.engine.inflight import Budget, InFlightEngine
+from service.engine.job import Engine
 from service.steering.lvlm import Lvlm, flush_denormals
+from service.worker.app import create_app
+from service.worker.host import Host
 from service.worker.local import LocalWorker
+from service.worker.server import WorkerServer
 
 if TYPE_CHECKING:
     from service.domain.ports import Artifacts
@@ -39,6 +49,61 @@ def open_embedder(settings: Settings) -> Embedder:
     return Embedder.load(folder, device=settings.device)
 
 
-def open_worker(settings: Settings, artifacts: Artifacts) -> LocalWorker:
-    """A worker on this process's device."""
-    return LocalWorker(open_lvlm(settings), open_embedder(settings), artifacts)
+def open_worker(settings: Settings, artifacts: Artifacts, registry: CollectorRegistry | None = None) -> LocalWorker:
+    """A worker on this process's device, its engine running."""
+    lvlm = open_lvlm(settings)
+    return LocalWorker(
+        lvlm,
+        open_embedder(settings),
+        artifacts,
+        open_engine(settings, lvlm),
+        most_inside=settings.max_batch + settings.max_waiting,
+        registry=registry,
+    )
+
+
+def open_engine(settings: Settings, lvlm: Lvlm) -> Engine:
+    """The engine that the settings name, started."""
+    if settings.engine == "static":
+        return StaticBatches(lvlm, rows=settings.max_batch, waiting=settings.max_waiting).start()
+    budget = Budget(
+        rows=settings.max_batch,
+        waiting=settings.max_waiting,
+        columns=settings.kv_tokens,
+        prefill=settings.prefill_tokens,
+        feature_bytes=settings.image_cache_mb * 2**20,
+    )
+    return InFlightEngine(lvlm, budget, compiled=settings.compile).start()
+
+
+def open_server(settings: Settings) -> tuple[WorkerServer, Host]:
+    """A server for a worker of its own, not yet run, and the host that will load the models.
+
+    Raises InvalidInput when other machines could reach it without a token.
+    """
+    check_reach(settings)
+    flush_denormals()  # for the threads that the server starts; they take the setting over from this one
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    artifacts = open_artifacts(settings.artifacts_place, endpoint_url=settings.s3_endpoint_url)
+    host = Host(lambda: open_worker(settings, artifacts, registry))
+    # Pictures travel as base64, a third longer than the api took them.
+    app = create_app(host, registry, token=settings.shared_token, max_body_bytes=2 * settings.max_request_bytes)
+    address, port, grace_s = settings.worker_host, settings.worker_port, settings.worker_grace_s
+    return WorkerServer(app, host, address=address, port=port, grace_s=grace_s), host
+
+
+def check_reach(settings: Settings) -> None:
+    """Raises InvalidInput for a worker that other machines could ask without a token."""
+    if settings.shared_token is None and not _is_loopback(settings.worker_host):
+        raise InvalidInput(
+            f"The worker would listen on {settings.worker_host!r}, where others may reach it, without a token.",
+            "Give the api and its workers the same VLIBRARY_WORKER_TOKEN, a long random text, or listen on 127.0.0.1.",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

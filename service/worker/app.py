@@ -1,0 +1,156 @@
+"""A worker's HTTP face, for the api only: messages of service/wirejson.py, one shared token, and health pages."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import structlog
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.domain import errors
+from service.domain.codec import decode
+from service.domain.errors import InvalidInput, VLibraryError, WorkerUnavailable
+from service.wirejson import CALL, QUERY, STATUS, EmbeddingMessage, line_of
+from service.worker.host import Host
+from service.worker.stream import AnswerStream, unforeseen
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+JSON = "application/json"
+MAX_BODY_BYTES = 192 * 2**20
+
+# For people and proxies; the api goes by the error's slug. The nearest ancestor decides.
+_STATUS: Mapping[type[VLibraryError], int] = {
+    VLibraryError: 500,
+    errors.InvalidInput: 422,
+    errors.TooLarge: 413,
+    errors.NotFound: 404,
+    errors.Unavailable: 503,
+    errors.Overloaded: 429,
+    errors.TimedOut: 504,
+}
+
+
+def create_app(
+    host: Host, registry: CollectorRegistry, *, token: str | None = None, max_body_bytes: int = MAX_BODY_BYTES
+) -> Starlette:
+    """The app; it starts and closes the host. registry: what /metrics shows.
+
+    token: what callers must send as `Authorization: Bearer`; None lets everybody in.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
+        host.start()
+        yield
+        host.close()
+
+    face = _Face(host, registry)
+    guard = [Middleware(TokenGuard, token=token)]
+    return Starlette(
+        routes=[
+            Route("/generate", face.generate, methods=["POST"], middleware=guard),
+            Route("/embed", face.embed, methods=["POST"], middleware=guard),
+            Route("/check", face.check, methods=["POST"], middleware=guard),
+            Route("/status", face.status, middleware=guard),
+            Route("/livez", face.live),
+            Route("/readyz", face.ready),
+            Route("/metrics", face.metrics),
+        ],
+        exception_handlers={VLibraryError: _ours, Exception: _unforeseen},
+        lifespan=lifespan,
+        max_body_size=max_body_bytes,
+    )
+
+
+class TokenGuard:
+    """ASGI middleware: 401 without the shared token."""
+
+    def __init__(self, app: ASGIApp, token: str | None) -> None:
+        self._app = app
+        self._expected = None if token is None else f"Bearer {token}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        sent = Headers(scope=scope).get("Authorization", "").encode()
+        if self._expected is None or secrets.compare_digest(sent, self._expected):
+            await self._app(scope, receive, send)
+            return
+        refused = WorkerUnavailable(
+            "The worker refuses this service's token.",
+            "Give the api and its workers the same VLIBRARY_WORKER_TOKEN.",
+        )
+        await _problem(refused, 401)(scope, receive, send)
+
+
+class _Face:
+    """The endpoints."""
+
+    def __init__(self, host: Host, registry: CollectorRegistry) -> None:
+        self._host = host
+        self._registry = registry
+
+    async def generate(self, request: Request) -> AnswerStream:
+        call = _read(CALL.from_json, await request.body())
+        return AnswerStream(self._host.worker().generate(call))
+
+    async def embed(self, request: Request) -> Response:
+        query = _read(QUERY.from_json, await request.body())
+        embedding = await run_in_threadpool(self._host.worker().embed, query)
+        return Response(EmbeddingMessage.of(embedding).model_dump_json(), media_type=JSON)
+
+    async def check(self, request: Request) -> Response:
+        data = await request.body()
+        await run_in_threadpool(lambda: self._host.worker().check(decode(data)))
+        return Response(status_code=204)
+
+    async def status(self, _request: Request) -> Response:
+        # Not in the thread pool: a heartbeat must not wait behind embeddings.
+        return Response(STATUS.to_json(self._host.worker().status()), media_type=JSON)
+
+    async def live(self, _request: Request) -> Response:
+        return JSONResponse({"live": True})
+
+    async def ready(self, _request: Request) -> Response:
+        try:
+            self._host.worker()
+        except WorkerUnavailable as error:
+            return JSONResponse({"ready": False, "detail": error.detail}, status_code=503)
+        return JSONResponse({"ready": True})
+
+    async def metrics(self, _request: Request) -> Response:
+        return Response(generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def _read(parse: Callable[[bytes], T], body: bytes) -> T:
+    try:
+        return parse(body)
+    except ValueError as error:
+        raise InvalidInput(
+            f"The message cannot be read: {error}", "Run the same release of VLibrary on the api and on its workers."
+        ) from error
+
+
+async def _ours(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, VLibraryError)
+    return _problem(error, next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS))
+
+
+async def _unforeseen(request: Request, error: Exception) -> Response:
+    log.error("worker.unforeseen", path=request.url.path, exc_info=error)
+    return _problem(unforeseen(), 500)
+
+
+def _problem(error: VLibraryError, status: int) -> Response:
+    return Response(line_of(error), status_code=status, media_type=JSON)

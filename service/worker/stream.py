@@ -1,0 +1,82 @@
+"""One answer as a stream of JSON lines, given up as soon as its reader leaves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import structlog
+from starlette.types import Message, Receive, Scope, Send
+
+from service.domain.errors import VLibraryError, WorkerLost
+from service.domain.wire import Generation, TextPiece
+from service.wirejson import line_of
+
+log = structlog.get_logger(__name__)
+
+MEDIA_TYPE = "application/x-ndjson"
+
+
+class AnswerStream:
+    """An ASGI response. An error before the first event is raised, so that it gets a status of its own.
+
+    Starlette's own streaming response sees a reader leave only once something was sent, and cancels again and again,
+    which would break into a generator's clean-up.
+    """
+
+    def __init__(self, events: AsyncGenerator[TextPiece | Generation]) -> None:
+        self._events = events
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        answering = asyncio.create_task(self._answer(send))
+        leaving = asyncio.create_task(_until_gone(receive))
+        try:
+            await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if answering.done():
+                answering.result()
+        finally:
+            answering.cancel()
+            leaving.cancel()
+            await asyncio.gather(answering, leaving, return_exceptions=True)
+
+    async def _answer(self, send: Send) -> None:
+        async with aclosing(self._events) as events:
+            first = await anext(events)
+            await send(_start())
+            await send(_body(line_of(first) + b"\n"))
+            async for line in _rest(events):
+                await send(_body(line + b"\n"))
+            await send(_body(b"", more=False))
+
+
+async def _rest(events: AsyncGenerator[TextPiece | Generation]) -> AsyncGenerator[bytes]:
+    """The remaining lines; after the status was sent, an error can only be one of them."""
+    try:
+        async for event in events:
+            yield line_of(event)
+    except VLibraryError as error:
+        yield line_of(error)
+    except Exception as error:  # the process's border: the reader must hear that the answer is not whole
+        log.exception("worker.unforeseen", exc_info=error)
+        yield line_of(unforeseen())
+
+
+def unforeseen() -> WorkerLost:
+    """What the other side hears of an error that nobody foresaw; it does not try WorkerLost elsewhere."""
+    return WorkerLost(
+        "The worker met an error that nobody foresaw; its log has it.", "If it stays, report it with the worker's log."
+    )
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _start() -> Message:
+    return {"type": "http.response.start", "status": 200, "headers": [(b"content-type", MEDIA_TYPE.encode())]}
+
+
+def _body(data: bytes, *, more: bool = True) -> Message:
+    return {"type": "http.response.body", "body": data, "more_body": more}

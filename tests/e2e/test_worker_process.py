@@ -1,0 +1,171 @@
+"""Bad days of real worker processes: killed, frozen, restarted, with the wrong token, or not there at all."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from service.adapters.worker_fleet import Fleet
+from service.adapters.worker_http import HttpWorker
+from service.bundled import LVLM_ID
+from service.domain.errors import WorkerLost
+from service.domain.wire import Decoding, GenerateCall, Generation, Prompt, TextPiece
+from tests.support.worker_process import Running
+from tests.support.worker_server import until
+
+TOKEN = "a token of these tests"
+SHORT = GenerateCall(Prompt("Which colour is it?"), LVLM_ID)
+# So hot that hardly any token is likelier than another: the answer is long.
+LONG = GenerateCall(Prompt("Which colour is it?"), LVLM_ID, decoding=Decoding(900, temperature=100.0, seed=1))
+HOT = {"max_new_tokens": 900, "temperature": 10.0, "seed": 2}
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Running]]:
+    """Two workers and an api on them, all on one folder of data."""
+    folder = tmp_path_factory.mktemp("data")
+    token = {"VLIBRARY_WORKER_TOKEN": TOKEN}
+    workers = [Running("work", folder, token) for _ in range(2)]
+    named = {"VLIBRARY_WORKERS": ",".join(worker.url for worker in workers)}
+    processes = [*workers, Running("serve", folder, token | named)]
+    try:
+        for process in processes:
+            process.start()
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+
+
+@pytest.fixture
+def workers(started: list[Running]) -> list[Running]:
+    """Both workers, alive."""
+    for worker in started[:2]:
+        worker.revive()
+    for worker in started[:2]:
+        worker.wait_ready()
+    return started[:2]
+
+
+@pytest.fixture
+def fleet(workers: list[Running]) -> Iterator[Fleet]:
+    fleet = Fleet({worker.url: HttpWorker(worker.url, TOKEN, beat_s=0.5) for worker in workers}, beat_s=0.2)
+    until(lambda: all(alive(fleet)))
+    yield fleet
+    fleet.close()
+
+
+@pytest.fixture
+def api(started: list[Running]) -> Running:
+    """The api, with at least one worker alive."""
+    for process in started[1:]:
+        process.revive()
+    for process in started[1:]:
+        process.wait_ready()
+    return started[2]
+
+
+def alive(fleet: Fleet) -> list[bool]:
+    return [member.status is not None for member in fleet.members]
+
+
+async def whole(fleet: Fleet, call: GenerateCall = SHORT) -> str:
+    last = [event async for event in fleet.generate(call)][-1]
+    assert isinstance(last, Generation)
+    return last.text
+
+
+def test_a_frozen_worker_is_dead_until_it_thaws(fleet: Fleet, workers: list[Running]) -> None:
+    workers[0].signal(signal.SIGSTOP)
+    try:
+        assert asyncio.run(whole(fleet))  # asked of the frozen one, answered by the other
+        until(lambda: alive(fleet) == [False, True])
+    finally:
+        workers[0].signal(signal.SIGCONT)
+    until(lambda: alive(fleet) == [True, True])
+    assert asyncio.run(whole(fleet))
+
+
+def test_a_wrong_token_stops_the_api_with_its_cure(workers: list[Running], tmp_path: Path) -> None:
+    settings = {
+        "VLIBRARY_WORKERS": workers[0].url,
+        "VLIBRARY_WORKER_TOKEN": "another token",
+        "VLIBRARY_WORKER_WAIT_S": "0.5",
+    }
+    stranger = Running("serve", tmp_path, settings)
+    stranger.start()
+    try:
+        assert stranger.wait_end() == 1
+    finally:
+        stranger.kill()
+    said = " ".join(stranger.log.split())
+    assert "VLIBRARY_WORKER_TOKEN" in said
+    assert workers[0].url in said
+    assert "Traceback" not in said
+
+
+def test_a_killed_worker_breaks_its_own_answers_only(fleet: Fleet, workers: list[Running]) -> None:
+    async def ask() -> None:
+        async with aclosing(fleet.generate(LONG)) as first, aclosing(fleet.generate(LONG)) as second:
+            assert isinstance(await anext(first), TextPiece)
+            assert isinstance(await anext(second), TextPiece)
+            assert [member.load for member in fleet.members] == [1, 1]
+            workers[0].kill()
+            with pytest.raises(WorkerLost):
+                async for _ in first:
+                    pass
+            assert isinstance([event async for event in second][-1], Generation)
+        assert len({await whole(fleet) for _ in range(3)}) == 1
+
+    asyncio.run(ask())
+    until(lambda: alive(fleet) == [False, True])
+    workers[0].start()  # on the same port
+    until(lambda: alive(fleet) == [True, True], 60)
+
+
+def test_a_worker_told_to_stop_finishes_what_runs_and_takes_nothing_new(fleet: Fleet, workers: list[Running]) -> None:
+    async def ask() -> Generation:
+        async with aclosing(fleet.generate(LONG)) as events:
+            assert isinstance(await anext(events), TextPiece)
+            workers[0].signal(signal.SIGTERM)
+            await asyncio.sleep(0.2)
+            assert httpx.get(f"{workers[0].url}/readyz").status_code == 503
+            assert await whole(fleet)  # by the other one
+            last = [event async for event in events][-1]
+        assert isinstance(last, Generation)
+        return last
+
+    assert asyncio.run(ask()).completion_tokens == LONG.decoding.max_new_tokens
+    assert workers[0].wait_end(10) == 0
+
+
+def test_the_api_answers_through_its_workers_and_says_when_nobody_is_there(
+    api: Running, started: list[Running]
+) -> None:
+    assert "libtorch" not in Path(f"/proc/{api.pid}/maps").read_text()
+    body: dict[str, Any] = {"prompt": "Which colour is it?", "model": LVLM_ID}
+    answer = httpx.post(f"{api.url}/generate", json=body, timeout=30)
+    assert answer.status_code == 200, answer.text
+
+    hot = body | {"stream": True, "decoding": HOT}
+    with httpx.stream("POST", f"{api.url}/generate", json=hot, timeout=30) as stream:
+        events = (line for line in stream.iter_lines() if line.startswith("event:"))
+        assert [next(events), next(events)] == ["event: steering", "event: token"]
+        for worker in started[:2]:
+            worker.kill()
+        assert [line for line in events if line != "event: token"] == ["event: error"]
+
+    answer = httpx.post(f"{api.url}/generate", json=body, timeout=30)
+    assert answer.status_code == 503, answer.text
+    assert answer.json()["type"].endswith("worker-unavailable")
+    assert int(answer.headers["Retry-After"]) > 0
+    assert httpx.get(f"{api.url}/livez").status_code == 200
+    api.signal(signal.SIGTERM)
+    assert api.wait_end(15) in (0, -signal.SIGTERM)  # its heartbeat threads do not hold it

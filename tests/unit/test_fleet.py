@@ -1,0 +1,305 @@
+"""Many workers as one: who is asked, who is asked next, who counts as alive."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from service.adapters.memory import MemoryArtifacts
+from service.adapters.memory_worker import MODEL, MemoryWorker
+from service.adapters.worker_fleet import Fleet
+from service.domain.errors import (
+    InvalidQuery,
+    ModelNotFound,
+    Overloaded,
+    VLibraryError,
+    WorkerLost,
+    WorkerUnavailable,
+    WrongModel,
+)
+from service.domain.ports import Worker
+from service.domain.query import Query, TaskEmbedding
+from service.domain.vector import ModelSpec, SteeringVector
+from service.domain.wire import GenerateCall, Generation, Prompt, TextPiece, WorkerInfo, WorkerStatus
+from tests.support.samples import vector
+from tests.support.worker_server import until
+
+BEAT_S = 0.02
+OTHER = replace(MODEL, model_id="tests/other", fingerprint="2" * 64)
+CALL = GenerateCall(Prompt("one two three"), MODEL.model_id)
+
+
+class Moody(MemoryWorker):
+    """A worker whose state a test sets. refusal: raised before the first piece; breaks: raised after it.
+
+    absent: it misses its beats; asked: how many requests reached it.
+    """
+
+    def __init__(self, model: ModelSpec = MODEL, *, embedder: str | None = None, load: int = 0) -> None:
+        super().__init__(MemoryArtifacts())
+        info = replace(super().served()[0], model=model)
+        self.info = info if embedder is None else replace(info, embedder=replace(info.embedder, fingerprint=embedder))
+        self.running = load
+        self.refusal: VLibraryError | None = None
+        self.breaks: VLibraryError | None = None
+        self.absent = False
+        self.silent = False
+        self.asked = 0
+        self.closed = threading.Event()
+
+    def served(self) -> tuple[WorkerInfo, ...]:
+        return (self.info,)
+
+    def status(self) -> WorkerStatus:
+        if self.absent:
+            raise WorkerUnavailable("No beat.", "Wake it.")
+        return WorkerStatus(self.info, self.running, 0, 64)
+
+    def check(self, vector: SteeringVector) -> None:
+        self._enter()
+        super().check(replace(vector, model=MODEL))
+
+    def embed(self, query: Query) -> TaskEmbedding:
+        self._enter()
+        return super().embed(query)
+
+    async def generate(self, call: GenerateCall) -> AsyncGenerator[TextPiece | Generation]:
+        self._enter()
+        async with aclosing(super().generate(replace(call, model_id=MODEL.model_id))) as events:
+            async for event in events:
+                if self.silent:
+                    await asyncio.Event().wait()
+                yield event
+                if self.breaks is not None:
+                    raise self.breaks
+
+    def close(self) -> None:
+        self.closed.set()
+
+    def _enter(self) -> None:
+        self.asked += 1
+        if self.refusal is not None:
+            raise self.refusal
+
+
+@contextmanager
+def fleet_of(*workers: Moody, admitted: int | None = None) -> Iterator[Fleet]:
+    """The fleet, once all that shall come are there."""
+    named: dict[str, Worker] = {f"worker-{number}": worker for number, worker in enumerate(workers)}
+    fleet = Fleet(named, beat_s=BEAT_S, misses=3)
+    try:
+        expected = len(workers) if admitted is None else admitted
+        until(lambda: sum(member.status is not None for member in fleet.members) == expected)
+        yield fleet
+    finally:
+        fleet.close()
+
+
+def text_of(fleet: Fleet, call: GenerateCall = CALL) -> str:
+    async def whole() -> str:
+        last = [event async for event in fleet.generate(call)][-1]
+        assert isinstance(last, Generation)
+        return last.text
+
+    return asyncio.run(whole())
+
+
+def beats(number: float = 6) -> None:
+    """Let heartbeats pass."""
+    threading.Event().wait(number * BEAT_S)
+
+
+def test_the_least_loaded_worker_is_asked() -> None:
+    busy, idle = Moody(load=5), Moody(load=2)
+    with fleet_of(busy, idle) as fleet:
+        text_of(fleet)
+        assert (busy.asked, idle.asked) == (0, 1)
+        idle.running = 9
+        beats()
+        text_of(fleet)
+        assert (busy.asked, idle.asked) == (1, 1)
+
+
+def test_requests_sent_since_the_last_beat_count_as_load() -> None:
+    first, second = Moody(), Moody()
+
+    async def many(fleet: Fleet) -> None:
+        streams = [fleet.generate(CALL) for _ in range(6)]
+        for stream in streams:
+            await anext(stream)
+        for stream in streams:
+            await stream.aclose()
+
+    with fleet_of(first, second) as fleet:
+        first.absent = second.absent = True  # no news from here on, but not yet dead
+        asyncio.run(many(fleet))
+    assert (first.asked, second.asked) == (3, 3)
+
+
+@pytest.mark.parametrize("refusal", [Overloaded("Full.", "Wait."), WorkerUnavailable("Gone.", "Start it.")])
+def test_another_worker_is_tried_when_one_fails_before_the_first_piece(refusal: VLibraryError) -> None:
+    first, second = Moody(), Moody(load=1)
+    first.refusal = refusal
+    with fleet_of(first, second) as fleet:
+        assert text_of(fleet) == CALL.prompt.text
+        assert (first.asked, second.asked) == (1, 1)
+        fleet.embed(Query("a"))
+        fleet.check(vector(MODEL))
+        assert (first.asked, second.asked) == (3, 3)
+
+
+def test_the_caller_s_mistake_is_final() -> None:
+    first, second = Moody(), Moody(load=1)
+    first.refusal = InvalidQuery("Empty.", "Ask something.")
+    with fleet_of(first, second) as fleet:
+        with pytest.raises(InvalidQuery):
+            text_of(fleet)
+        with pytest.raises(InvalidQuery):
+            fleet.embed(Query("a"))
+    assert second.asked == 0
+
+
+def test_a_worker_that_breaks_off_is_lost_and_not_replaced() -> None:
+    first, second = Moody(), Moody(load=1)
+    first.breaks = WorkerLost("Gone in the middle.", "Ask again.")
+    with fleet_of(first, second) as fleet, pytest.raises(WorkerLost, match="in the middle"):
+        text_of(fleet)
+    assert second.asked == 0
+
+
+def test_overloaded_only_when_every_living_one_is() -> None:
+    first, second = Moody(), Moody()
+    first.refusal, second.refusal = Overloaded("Full.", "Wait."), WorkerUnavailable("Gone.", "Start it.")
+    with fleet_of(first, second) as fleet:
+        with pytest.raises(Overloaded):
+            text_of(fleet)
+        first.refusal = second.refusal
+        with pytest.raises(WorkerUnavailable):
+            text_of(fleet)
+
+
+def test_a_worker_is_dead_after_three_missed_beats_and_alive_at_the_next_good_one() -> None:
+    first, second = Moody(), Moody(load=1)
+    with fleet_of(first, second) as fleet:
+        first.absent = True
+        until(lambda: fleet.members[0].status is None)
+        text_of(fleet)
+        assert (first.asked, second.asked) == (0, 1)
+        first.absent = False
+        until(lambda: fleet.members[0].status is not None)
+        text_of(fleet)
+        assert (first.asked, second.asked) == (1, 1)
+
+
+def test_a_slow_worker_delays_no_other_s_heartbeat() -> None:
+    woken = threading.Event()
+
+    class Slow(Moody):
+        def status(self) -> WorkerStatus:
+            woken.wait(5)
+            return super().status()
+
+    with fleet_of(Slow(), Moody(), admitted=1) as fleet:
+        assert text_of(fleet) == CALL.prompt.text
+        woken.set()
+
+
+def test_an_answer_is_given_up_when_its_worker_s_heart_stops() -> None:
+    first, second = Moody(), Moody(load=1)
+
+    async def ask(fleet: Fleet) -> list[TextPiece | Generation]:
+        events = []
+        async for event in fleet.generate(CALL):
+            events.append(event)
+            first.silent = first.absent = True
+        return events
+
+    with fleet_of(first, second) as fleet:
+        with pytest.raises(WorkerLost, match="heartbeat"):
+            asyncio.run(ask(fleet))
+        first.absent = False
+        until(lambda: fleet.members[0].status is not None)
+        threading.Timer(2 * BEAT_S, lambda: setattr(first, "absent", True)).start()
+        assert text_of(fleet) == CALL.prompt.text  # before the first piece, another one answers instead
+        assert (first.asked, second.asked) == (2, 1)
+
+
+def test_who_serves_what() -> None:
+    first, second = Moody(), Moody(OTHER)
+    with fleet_of(first, second, Moody()) as fleet:
+        assert [info.model for info in fleet.served()] == [MODEL, OTHER]
+        text_of(fleet, replace(CALL, model_id=OTHER.model_id))
+        assert second.asked == 1
+        with pytest.raises(ModelNotFound, match="nobody/knows") as caught:
+            text_of(fleet, replace(CALL, model_id="nobody/knows"))
+        assert OTHER.model_id in caught.value.cure
+        fleet.check(vector(OTHER))
+        assert second.asked == 2
+        with pytest.raises(WrongModel):
+            fleet.check(vector(replace(MODEL, fingerprint="e" * 64)))
+        second.absent = True
+        until(lambda: fleet.members[1].status is None)
+        assert [info.model for info in fleet.served()] == [MODEL]
+        with pytest.raises(WorkerUnavailable, match="tests/other"):
+            text_of(fleet, replace(CALL, model_id=OTHER.model_id))
+        with pytest.raises(WorkerUnavailable, match="tests/other"):
+            fleet.check(vector(OTHER))
+
+
+def test_nobody_alive() -> None:
+    only = Moody()
+    with fleet_of(only) as fleet:
+        only.absent = True
+        until(lambda: fleet.members[0].status is None)
+        for act in (
+            fleet.served,
+            lambda: fleet.embed(Query("a")),
+            lambda: fleet.check(vector(MODEL)),
+            lambda: text_of(fleet),
+            lambda: text_of(fleet, replace(CALL, model_id="nobody/knows")),
+        ):
+            with pytest.raises(WorkerUnavailable):
+                act()
+
+
+def test_a_worker_with_another_embedder_than_the_first_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    first = Moody(load=3)
+    other = Moody(embedder="9" * 64)
+    other.absent = True
+    with fleet_of(first, other, admitted=1) as fleet:
+        other.absent = False
+        until(lambda: fleet.members[1].problem is None)
+        beats()
+        text_of(fleet)
+        assert np.array_equal(
+            fleet.embed(Query("a")).row(first.info.embedder), first.embed(Query("a")).row(first.info.embedder)
+        )
+        assert other.asked == 0
+    assert capsys.readouterr().out.count("fleet.worker_left_out") == 1
+
+
+def test_waiting_for_the_first_worker_tells_what_each_one_said() -> None:
+    absent = Moody()
+    absent.absent = True
+    fleet = Fleet({"http://a:9000": absent}, beat_s=BEAT_S)
+    with pytest.raises(WorkerUnavailable, match=r"http://a:9000: No beat\. Wake it\.") as caught:
+        fleet.wait(0.2)
+    assert "vlibrary work" in caught.value.cure
+    absent.absent = False
+    fleet.wait(10)
+    fleet.close()
+    assert absent.closed.is_set()
+
+
+def test_closing_ends_the_heartbeats() -> None:
+    worker = Moody()
+    with fleet_of(worker):
+        pass
+    assert worker.closed.is_set()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("beat")]
