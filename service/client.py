@@ -8,17 +8,22 @@ with Client("http://127.0.0.1:8000") as library:
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
 import httpx
+from httpx_sse import EventSource
 
 from service.domain.errors import VLibraryError
 from service.domain.example import Example
+from service.domain.wire import TextPiece
 
 Json = dict[str, Any]
-TIMEOUT_S = 120.0
+# More than the service gives an answer by default, so that it is the service that says what was late.
+TIMEOUT_S = 150.0
 
 
 class ServiceError(VLibraryError):
@@ -87,14 +92,28 @@ class Client:
         decoding: Mapping[str, Any] | None = None,
     ) -> Json:
         """The answer with what steered it."""
-        body = {
-            "prompt": prompt,
-            "images": [_base64(image) for image in images],
-            "steering": steering,
-            "demonstrations": [_demonstration(example) for example in demonstrations],
-            "decoding": dict(decoding or {}),
-        }
-        return self._json("POST", "/generate", json=body)
+        return self._json("POST", "/generate", json=_question(prompt, images, steering, demonstrations, decoding))
+
+    @contextmanager
+    def stream(
+        self,
+        prompt: str,
+        *,
+        images: Sequence[bytes] = (),
+        steering: str | Sequence[Mapping[str, Any]] = "auto",
+        demonstrations: Sequence[Example] = (),
+        decoding: Mapping[str, Any] | None = None,
+    ) -> Iterator[Iterator[TextPiece | Json]]:
+        """The pieces of the answer as they come, and last the answer as `generate` gives it.
+
+        Leaving the `with` before the end cancels the request. Reading raises ServiceError when the answer fails midway.
+        """
+        body = _question(prompt, images, steering, demonstrations, decoding) | {"stream": True}
+        with self._reached(), self._http.stream("POST", "/generate", json=body) as response:
+            if response.is_error:
+                response.read()
+                raise _problem(response)
+            yield _events(response)
 
     def ready(self) -> Json:
         """The service's own checks; does not raise when one of them fails."""
@@ -117,8 +136,13 @@ class Client:
         return response
 
     def _request(self, method: str, path: str, **more: Any) -> httpx.Response:
-        try:
+        with self._reached():
             return self._http.request(method, path, **more)
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        try:
+            yield
         except httpx.HTTPError as error:
             raise ServiceError(
                 0,
@@ -127,10 +151,42 @@ class Client:
             ) from error
 
 
+def _question(
+    prompt: str,
+    images: Sequence[bytes],
+    steering: str | Sequence[Mapping[str, Any]],
+    demonstrations: Sequence[Example],
+    decoding: Mapping[str, Any] | None,
+) -> Json:
+    return {
+        "prompt": prompt,
+        "images": [_base64(image) for image in images],
+        "steering": steering,
+        "demonstrations": [_demonstration(example) for example in demonstrations],
+        "decoding": dict(decoding or {}),
+    }
+
+
+def _events(response: httpx.Response) -> Iterator[TextPiece | Json]:
+    for event in EventSource(response).iter_sse():
+        data: Json = json.loads(event.data)
+        if event.event == "token":
+            yield TextPiece(data["text"], data["tokens"])
+        elif event.event == "done":
+            yield data
+            return
+        elif event.event == "error":
+            raise _told(data)
+    raise ServiceError(0, "The answer broke off.", "Ask again; the service's log may tell why.")
+
+
+def _told(problem: Json) -> ServiceError:
+    return ServiceError(problem["status"], f"{problem['title']}: {problem['detail']}", problem["cure"])
+
+
 def _problem(response: httpx.Response) -> ServiceError:
     try:
-        body = response.json()
-        return ServiceError(response.status_code, f"{body['title']}: {body['detail']}", body["cure"])
+        return _told(response.json())
     except (ValueError, KeyError, TypeError):
         return ServiceError(response.status_code, f"HTTP {response.status_code}: {response.text[:500]}", "See its log.")
 

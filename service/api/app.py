@@ -9,12 +9,16 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 from pydantic.json_schema import models_json_schema
+from starlette.types import Lifespan
 
 from service.api import errors
 from service.api.deps import Limits, Ports
+from service.api.generate_schemas import GenerateIn, TokenOut
 from service.api.limits import BodyLimit
-from service.api.routes import generate, health, problems, retrieve, vectors
-from service.api.schemas import GenerateIn, ProblemOut, RetrieveIn
+from service.api.metrics import Measured, Metrics
+from service.api.openai.schemas import ChatIn
+from service.api.routes import chat, generate, health, metrics, problems, retrieve, vectors
+from service.api.schemas import ProblemOut, RetrieveIn
 
 DESCRIPTION = """\
 Stores in-context vectors for vision-language models, finds the right one for an image + text query, and applies it
@@ -23,21 +27,29 @@ while the model answers. This page is the admin dashboard: **Try it out** sends 
 1. `POST /vectors` registers a vector that `vlibrary train` made.
 2. `GET /retrieve?query=` (or `POST /retrieve` with images) finds the vectors that fit.
 3. `POST /generate` answers with the best one applied, and names it.
+
+Clients made for OpenAI's API use `/v1` as their base URL.
 """
 
 
-def create_app(ports: Ports, limits: Limits | None = None) -> FastAPI:
-    """The service, with docs pages that need no internet."""
+def create_app(ports: Ports, limits: Limits | None = None, *, lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
+    """The service, with docs pages that need no internet. lifespan: what to do when it starts and stops."""
     limits = limits or Limits()
     app: FastAPI = FastAPIOffline(
-        title="VLibrary", version=version("vlibrary"), description=DESCRIPTION, openapi_url="/openapi.json"
+        title="VLibrary",
+        version=version("vlibrary"),
+        description=DESCRIPTION,
+        openapi_url="/openapi.json",
+        lifespan=lifespan,
     )
     app.state.ports = ports
     app.state.limits = limits
-    for routes in (vectors, retrieve, generate, health, problems):
+    app.state.metrics = Metrics()
+    for routes in (vectors, retrieve, generate, chat, health, metrics, problems):
         app.include_router(routes.router)
     errors.install(app)
     app.add_middleware(BodyLimit, most=limits.request_bytes)
+    app.add_middleware(Measured, metrics=app.state.metrics)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app
 
@@ -49,7 +61,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             title=app.title, version=app.version, description=app.description, routes=app.routes, servers=[{"url": "/"}]
         )
         _, extra = models_json_schema(
-            [(model, "validation") for model in (RetrieveIn, GenerateIn, ProblemOut)],
+            [(model, "validation") for model in (RetrieveIn, GenerateIn, TokenOut, ChatIn, ProblemOut)],
             ref_template="#/components/schemas/{model}",
         )
         document["components"]["schemas"].update(extra["$defs"])

@@ -16,8 +16,8 @@ from service.api.deps import Limits
 from service.domain.errors import InvalidInput, TooLarge
 
 Body = TypeVar("Body", bound=BaseModel)
-# Form fields that hold JSON (lists and objects) and not plain text.
-_JSON_FIELDS = frozenset({"demonstrations", "decoding", "k", "strength"})
+# Form fields that hold JSON and not plain text.
+_JSON_FIELDS = frozenset({"demonstrations", "decoding", "k", "strength", "stream", "timeout_s"})
 _MAX_PARTS = 128
 
 
@@ -29,12 +29,22 @@ def body_docs(schema: type[BaseModel], *, name: str) -> dict[str, Any]:
         if field != "images"
     }
     properties["images"] = {"type": "array", "items": {"type": "string", "format": "binary"}}
-    examples = {f"example {at}": {"value": value} for at, value in enumerate(_examples(schema), start=1)}
-    content = {
-        "application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}, "examples": examples},
-        "multipart/form-data": {"schema": {"type": "object", "properties": properties}},
-    }
+    form = {"multipart/form-data": {"schema": {"type": "object", "properties": properties}}}
+    return _required(_json_docs(schema, name) | form)
+
+
+def json_docs(schema: type[BaseModel], *, name: str) -> dict[str, Any]:
+    """OpenAPI text for a body that `read_json` takes."""
+    return _required(_json_docs(schema, name))
+
+
+def _required(content: dict[str, Any]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
+
+
+def _json_docs(schema: type[BaseModel], name: str) -> dict[str, Any]:
+    examples = {f"example {at}": {"value": value} for at, value in enumerate(_examples(schema), start=1)}
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}, "examples": examples}}
 
 
 def _examples(schema: type[BaseModel]) -> list[Any]:
@@ -43,18 +53,30 @@ def _examples(schema: type[BaseModel]) -> list[Any]:
 
 
 async def read_body(request: Request, schema: type[Body], limits: Limits) -> Body:
-    """The validated body. Raises RequestValidationError, InvalidInput or TooLarge."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "multipart/form-data":
-        form = await read_form(request, limits.card_bytes)
-        try:
-            fields = {name: await _form_value(name, form) for name in form}
-        finally:
-            await form.close()
-    elif kind in ("application/json", ""):
-        fields = _json(await request.body())
-    else:
-        raise InvalidInput(f"The body's type is {kind!r}.", "Send application/json or multipart/form-data.")
+    """The validated body, JSON or a form. Raises RequestValidationError, InvalidInput or TooLarge."""
+    if _kind(request) != "multipart/form-data":
+        return await read_json(request, schema, others="or multipart/form-data")
+    form = await read_form(request, limits.card_bytes)
+    try:
+        fields = {name: await _form_value(name, form) for name in form}
+    finally:
+        await form.close()
+    return _validated(schema, fields)
+
+
+async def read_json(request: Request, schema: type[Body], *, others: str = "") -> Body:
+    """The validated body. others: what the route takes beside JSON, for the cure. Raises as `read_body`."""
+    kind = _kind(request)
+    if kind not in ("application/json", ""):
+        raise InvalidInput(f"The body's type is {kind!r}.", f"Send application/json {others}".rstrip() + ".")
+    return _validated(schema, _json(await request.body()))
+
+
+def _kind(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _validated(schema: type[Body], fields: Any) -> Body:
     try:
         return schema.model_validate(fields)
     except ValidationError as error:

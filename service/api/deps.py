@@ -23,11 +23,15 @@ class Ports:
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest bodies that are taken, in bytes."""
+    """The largest bodies that are taken, in bytes.
+
+    timeout_s: seconds for an answer whose request names no time of its own.
+    """
 
     artifact_bytes: int = 64 * 2**20
     card_bytes: int = 4 * 2**20
     request_bytes: int = 96 * 2**20
+    timeout_s: float = 120.0
 
 
 def _ports(request: Request) -> Ports:

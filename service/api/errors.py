@@ -9,16 +9,22 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Route
 
+from service.api.openai.problem import PREFIX, error_object
 from service.domain import errors
 
 log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 5
+# Nobody reads this answer; the number is nginx's, and shows in the metrics.
+CLIENT_GONE = 499
+
+Problem = dict[str, Any]
 
 # The nearest ancestor in this table decides; a new error class without one fails a test.
 STATUS: Mapping[type[errors.VLibraryError], HTTPStatus] = {
@@ -39,11 +45,41 @@ def status_of(error: errors.VLibraryError) -> HTTPStatus:
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
-def problem(status: int, slug: str, title: str, detail: str, cure: str, **more: Any) -> JSONResponse:
+def problem(status: int, slug: str, title: str, detail: str, cure: str, **more: Any) -> Problem:
     """A problem document; `type` is a path that /docs describes, `cure` says what to do."""
-    body = {"type": f"/problems/{slug}", "title": title, "status": int(status), "detail": detail, "cure": cure} | more
+    return {"type": f"/problems/{slug}", "title": title, "status": int(status), "detail": detail, "cure": cure} | more
+
+
+def problem_of(error: errors.VLibraryError) -> Problem:
+    """One of our errors as a problem document."""
+    return problem(status_of(error), error.slug, error.title, error.detail, error.cure)
+
+
+def unforeseen(path: str, error: Exception) -> Problem:
+    """What is told of an error that nobody foresaw; the log gets the rest."""
+    log.error("api.unforeseen", path=path, exc_info=error)
+    return problem(
+        500,
+        "unforeseen",
+        "The service failed in an unforeseen way",
+        "The request met an error that nobody foresaw; the log has it.",
+        "Try again; if it stays, report it with the service's log.",
+    )
+
+
+def foreseen(path: str, error: errors.VLibraryError) -> Problem:
+    """`problem_of`, and a line in the log when the fault is the service's."""
+    if status_of(error) >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.error("api.failed", path=path, problem=error.slug, detail=error.detail, cause=repr(error.__cause__))
+    return problem_of(error)
+
+
+def problem_response(found: Problem, path: str) -> JSONResponse:
+    """The problem as an answer to a request for this path."""
+    status = found["status"]
     headers = {"Retry-After": str(RETRY_AFTER_S)} if status in (409, 429, 503) else None
-    return JSONResponse(body, status_code=int(status), media_type=MEDIA_TYPE, headers=headers)
+    body = found | {"error": error_object(found)} if path.startswith(PREFIX) else found
+    return JSONResponse(body, status_code=status, media_type=MEDIA_TYPE, headers=headers)
 
 
 def install(app: FastAPI) -> None:
@@ -51,46 +87,40 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(errors.VLibraryError, _ours)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _unforeseen)
-
-
-def from_error(error: errors.VLibraryError) -> JSONResponse:
-    """One of our errors as a problem document."""
-    return problem(status_of(error), error.slug, error.title, error.detail, error.cure)
 
 
 async def _ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, errors.VLibraryError)
-    if status_of(error) >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        log.error(
-            "api.failed", path=request.url.path, problem=error.slug, detail=error.detail, cause=repr(error.__cause__)
-        )
-    return from_error(error)
+    return problem_response(foreseen(request.url.path, error), request.url.path)
 
 
-async def _invalid(_request: Request, error: Exception) -> JSONResponse:
+async def _gone(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=CLIENT_GONE)
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     found = [{"pointer": "/".join(map(str, ("", *entry["loc"]))), "detail": entry["msg"]} for entry in error.errors()]
-    detail = "; ".join(f"{entry['pointer']}: {entry['detail']}" for entry in found[:5])
+    detail = "; ".join(f"{entry['pointer']}: {entry['detail']}" for entry in found[:5]) + "."
     cure = "Mend the fields named in errors; /docs shows every request with an example."
-    return problem(422, "invalid-request", "The request does not fit the API", detail, cure, errors=found)
+    told = problem(422, "invalid-request", "The request does not fit the API", detail, cure, errors=found)
+    return problem_response(told, request.url.path)
 
 
 async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     phrase = HTTPStatus(error.status_code).phrase
     cure = "See /docs for the paths, methods and bodies that this service knows."
-    answer = problem(
-        error.status_code,
-        phrase.lower().replace(" ", "-"),
-        phrase,
-        f"{request.method} {request.url.path}: {error.detail}",
-        cure,
+    detail = f"{request.method} {request.url.path}: {error.detail}"
+    told = problem_response(
+        problem(error.status_code, phrase.lower().replace(" ", "-"), phrase, detail, cure), request.url.path
     )
-    answer.headers.update(error.headers or {})
+    told.headers.update(error.headers or {})
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        answer.headers["Allow"] = ", ".join(sorted(_methods(request)))
-    return answer
+        told.headers["Allow"] = ", ".join(sorted(_methods(request)))
+    return told
 
 
 def _methods(request: Request) -> set[str]:
@@ -105,11 +135,4 @@ def _methods(request: Request) -> set[str]:
 
 
 async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
-    log.error("api.unforeseen", path=request.url.path, exc_info=error)
-    return problem(
-        500,
-        "unforeseen",
-        "The service failed in an unforeseen way",
-        "The request met an error that nobody foresaw; the log has it.",
-        "Try again; if it stays, report it with the service's log.",
-    )
+    return problem_response(unforeseen(request.url.path, error), request.url.path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.errors import from_error
+from service.api.errors import problem_of, problem_response
 from service.domain.errors import TooLarge
 
 
@@ -21,7 +21,7 @@ class BodyLimit:
             return
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > self._most:
-            await from_error(self._too_large())(scope, receive, send)
+            await problem_response(problem_of(self._too_large()), scope["path"])(scope, receive, send)
             return
         await self._app(scope, self._counted(receive), send)
 

@@ -12,8 +12,10 @@ _MEANING = {
     409: "The same idempotency key is still at work",
     413: "The body is larger than the service takes",
     422: "The request cannot be used as it is; detail and cure say why",
+    429: "More requests than the service takes; try again after Retry-After seconds",
     500: "A registered vector's bytes are missing or damaged, or an unforeseen error",
     503: "A store or worker cannot answer now; try again after Retry-After seconds",
+    504: "The answer was not ready in time",
 }
 
 
@@ -23,3 +25,18 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {
         status: {"description": _MEANING[status], "content": {MEDIA_TYPE: {"schema": reference}}} for status in statuses
     }
+
+
+def streamed(description: str, events: dict[str, Any], example: str) -> dict[str, Any]:
+    """OpenAPI response that comes whole as JSON, or as an event stream when the request says so.
+
+    events: schema of one event, as OpenAPI 3.2 describes streams (FastAPI writes the same into its 3.1 documents).
+    """
+    return {"description": description, "content": {"text/event-stream": {"itemSchema": events, "example": example}}}
+
+
+def event(name: str, schema: str) -> dict[str, Any]:
+    """Schema of an event of this name, whose data is this schema's JSON."""
+    content = {"$ref": f"#/components/schemas/{schema}"}
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": content}
+    return {"type": "object", "required": ["event", "data"], "properties": {"event": {"const": name}, "data": data}}

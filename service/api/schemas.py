@@ -2,51 +2,20 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field
 
+from service.api.fields import MAX_IMAGES, MAX_TEXT, EncodedImage, StrictIn
 from service.api.samples import SAMPLE_IMAGE
 from service.domain.card import VectorRecord
 from service.domain.query import Modality
 from service.domain.wire import WorkerInfo
 from service.library.retrieve import Match
-from service.library.steer import Answer, AppliedVector
-
-MAX_IMAGES = 64
-MAX_TEXT = 100_000
 
 
-def _image_bytes(value: Any) -> bytes:
-    """Encoded picture from base64 or a data URL; bytes of an upload pass through."""
-    if isinstance(value, bytes):
-        return value
-    if not isinstance(value, str):
-        raise ValueError("give an image as a base64 text or a data URL")  # noqa: TRY004  pydantic wants ValueError
-    text = value.partition(",")[2] if value.startswith("data:") else value
-    try:
-        return base64.b64decode(text, validate=True)
-    except binascii.Error as error:
-        raise ValueError(f"the image is not valid base64: {error}") from error
-
-
-EncodedImage = Annotated[
-    bytes,
-    BeforeValidator(_image_bytes),
-    WithJsonSchema({"type": "string", "description": "PNG, JPEG or WebP, as base64 or as a data URL"}),
-]
-Strength = Annotated[float, Field(allow_inf_nan=False, description="1 is the vector as it was trained")]
-
-
-class _In(BaseModel):
-    # strict: a false is no 0, and a "7" is no 7
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class RetrieveIn(_In):
+class RetrieveIn(StrictIn):
     """A query with a text, images, or both."""
 
     model_config = ConfigDict(
@@ -59,62 +28,10 @@ class RetrieveIn(_In):
     model: str | None = Field(default=None, description="Id of the base model; the served one when left out")
 
 
-class ChosenVector(_In):
-    """A vector to apply."""
-
-    id: str = Field(max_length=64)
-    strength: Strength = 1.0
-
-
-class DecodingIn(_In):
-    """How tokens are drawn; temperature 0 always takes the likeliest."""
-
-    max_new_tokens: int = Field(default=16, ge=1, le=4096)
-    temperature: float = Field(default=0.0, ge=0.0, le=10.0, allow_inf_nan=False)
-    top_p: float = Field(default=1.0, gt=0.0, le=1.0, allow_inf_nan=False)
-    seed: int = Field(default=0, ge=0, lt=2**63)
-
-
-class DemonstrationIn(_In):
-    """A worked example that goes into the prompt, for comparison with steering."""
-
-    prompt: str = Field(max_length=MAX_TEXT)
-    images: list[EncodedImage] = Field(default_factory=list, max_length=MAX_IMAGES)
-    answer: str = Field(max_length=MAX_TEXT)
-
-
-class GenerateIn(_In):
-    """A prompt and how to steer the answer."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"prompt": "Which hue?", "images": [SAMPLE_IMAGE], "steering": "auto"},
-                {
-                    "prompt": "What colour is it?",
-                    "images": [SAMPLE_IMAGE],
-                    "steering": "off",
-                    "decoding": {"max_new_tokens": 8},
-                },
-            ]
-        },
-    )
-
-    prompt: str = Field(max_length=MAX_TEXT)
-    images: list[EncodedImage] = Field(default_factory=list, max_length=MAX_IMAGES)
-    demonstrations: list[DemonstrationIn] = Field(default_factory=list, max_length=MAX_IMAGES)
-    steering: Literal["auto", "off"] | list[ChosenVector] = Field(
-        default="auto", description="auto: the best match of prompt and images; off: none; or a list of vectors"
-    )
-    strength: Strength = Field(default=1.0, description="Strength of the vector that auto applies")
-    model: str | None = Field(default=None, description="Id of the base model; the served one when left out")
-    decoding: DecodingIn = Field(default_factory=DecodingIn)
-
-
 _ID = "01K9Z4T0XJ4V6W8M2Q5R7S9A1B"
 _SHA256 = "4f5c1f7a9b0e2d3c6a8b7c9d0e1f2a3b4c5d6e7f8091a2b3c4d5e6f708192a3b"
-_NAMED = {"id": _ID, "name": "colour-codes", "version": 1, "sha256": _SHA256}
-_VECTOR = _NAMED | {
+NAMED_EXAMPLE = {"id": _ID, "name": "colour-codes", "version": 1, "sha256": _SHA256}
+_VECTOR = NAMED_EXAMPLE | {
     "description": "Colours of drawn shapes, answered in code words",
     "model": "vlibrary/bundled-llava",
     "model_fingerprint": "9c2e5d1f",
@@ -130,7 +47,7 @@ _VECTOR = _NAMED | {
     "created_at": "2026-11-22T12:00:00Z",
     "seq": 1,
 }
-_MATCH = _NAMED | {"description": _VECTOR["description"], "score": 0.97, "threshold": 0.91, "accepted": True}
+_MATCH = NAMED_EXAMPLE | {"description": _VECTOR["description"], "score": 0.97, "threshold": 0.91, "accepted": True}
 _MODEL = {
     "id": "vlibrary/bundled-llava",
     "fingerprint": "9c2e5d1f",
@@ -143,14 +60,14 @@ _MODEL = {
 }
 
 
-def _example(value: dict[str, Any]) -> ConfigDict:
+def example(value: dict[str, Any]) -> ConfigDict:
     return ConfigDict(json_schema_extra={"examples": [value]})
 
 
 class VectorOut(BaseModel):
     """A registered vector."""
 
-    model_config = _example(_VECTOR)
+    model_config = example(_VECTOR)
 
     id: str
     name: str
@@ -198,7 +115,7 @@ class VectorOut(BaseModel):
 class VectorPage(BaseModel):
     """Vectors, newest first."""
 
-    model_config = _example({"items": [_VECTOR], "next": None})
+    model_config = example({"items": [_VECTOR], "next": None})
 
     items: list[VectorOut]
     next: str | None = Field(description="Give it as cursor to get the following page; null on the last")
@@ -234,82 +151,11 @@ class MatchOut(BaseModel):
 class RetrieveOut(BaseModel):
     """The best vectors for the query, best first."""
 
-    model_config = _example({"model": "vlibrary/bundled-llava", "modality": "text", "matches": [_MATCH]})
+    model_config = example({"model": "vlibrary/bundled-llava", "modality": "text", "matches": [_MATCH]})
 
     model: str
     modality: Modality
     matches: list[MatchOut]
-
-
-class AppliedOut(BaseModel):
-    """A vector that acted on the answer."""
-
-    id: str
-    name: str
-    version: int
-    sha256: str
-    score: float | None = Field(description="null when the caller chose the vector")
-    strength: float
-
-    @classmethod
-    def of(cls, applied: AppliedVector) -> AppliedOut:
-        record = applied.record
-        return cls(
-            id=record.id,
-            name=record.name,
-            version=record.version,
-            sha256=record.sha256,
-            score=applied.score,
-            strength=applied.strength,
-        )
-
-
-class SteeringOut(BaseModel):
-    """What steered the answer, or why nothing did."""
-
-    applied: list[AppliedOut]
-    reason: str | None
-
-
-class UsageOut(BaseModel):
-    """Tokens read and written. Text and image tokens alike count as prompt tokens."""
-
-    prompt_tokens: int
-    completion_tokens: int
-
-
-class GenerateOut(BaseModel):
-    """The answer."""
-
-    model_config = _example(
-        {
-            "text": "lorp",
-            "finish_reason": "stop",
-            "model": "vlibrary/bundled-llava",
-            "steering": {"applied": [_NAMED | {"score": 0.97, "strength": 1.0}], "reason": None},
-            "usage": {"prompt_tokens": 11, "completion_tokens": 2},
-            "timings": {"total_s": 0.03},
-        }
-    )
-
-    text: str
-    finish_reason: str
-    model: str
-    steering: SteeringOut
-    usage: UsageOut
-    timings: dict[str, float] = Field(description="Seconds by stage, inside the worker")
-
-    @classmethod
-    def of(cls, answer: Answer) -> GenerateOut:
-        generation = answer.generation
-        return cls(
-            text=generation.text,
-            finish_reason=generation.finish_reason,
-            model=answer.model_id,
-            steering=SteeringOut(applied=[AppliedOut.of(one) for one in answer.applied], reason=answer.reason),
-            usage=UsageOut(prompt_tokens=generation.prompt_tokens, completion_tokens=generation.completion_tokens),
-            timings=dict(generation.timings),
-        )
 
 
 class ModelOut(BaseModel):
@@ -341,7 +187,7 @@ class ModelOut(BaseModel):
 class ModelsOut(BaseModel):
     """The base models that are served now."""
 
-    model_config = _example({"items": [_MODEL]})
+    model_config = example({"items": [_MODEL]})
 
     items: list[ModelOut]
 
@@ -357,7 +203,7 @@ class CheckOut(BaseModel):
 class ReadyOut(BaseModel):
     """Whether the service can take requests, part by part."""
 
-    model_config = _example({"ready": True, "checks": [{"name": "catalogue", "ok": True, "detail": "at change 1"}]})
+    model_config = example({"ready": True, "checks": [{"name": "catalogue", "ok": True, "detail": "at change 1"}]})
 
     ready: bool
     checks: list[CheckOut]
@@ -366,7 +212,7 @@ class ReadyOut(BaseModel):
 class LiveOut(BaseModel):
     """The process answers."""
 
-    model_config = _example({"live": True})
+    model_config = example({"live": True})
 
     live: Literal[True] = True
 
@@ -374,7 +220,7 @@ class LiveOut(BaseModel):
 class ProblemOut(BaseModel):
     """An error (RFC 9457)."""
 
-    model_config = _example(
+    model_config = example(
         {
             "type": "/problems/vector-not-found",
             "title": "There is no such vector",
@@ -390,12 +236,13 @@ class ProblemOut(BaseModel):
     detail: str
     cure: str = Field(description="What to do about it")
     errors: list[dict[str, str]] | None = None
+    error: dict[str, str | None] | None = Field(default=None, description="Under /v1 only: the same in OpenAI's words")
 
 
 class ProblemTypeOut(BaseModel):
     """What a problem type means."""
 
-    model_config = _example(
+    model_config = example(
         {
             "type": "/problems/vector-not-found",
             "title": "There is no such vector",

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from service.client import Client
 from service.domain.errors import InvalidInput
+from service.domain.wire import TextPiece
 
 Url = Annotated[str, typer.Option("--url", envvar="VLIBRARY_URL", help="Where the service is")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the service's answer as JSON")]
@@ -95,22 +96,45 @@ def generate(
     ] = None,
     unsteered: Annotated[bool, typer.Option("--unsteered", help="Apply no vector")] = False,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens")] = 16,
+    stop: Annotated[list[str] | None, typer.Option(help="Text before which the answer ends; may repeat")] = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Print the answer as it comes")] = False,
     url: Url = LOCAL,
     as_json: AsJson = False,
 ) -> None:
     """Answer a question, steered by the vector that fits it best."""
-    steering = _steering(vector, unsteered)
+    if stream and as_json:
+        raise InvalidInput("Both --stream and --json are given.", "Give one of them.")
+    question: dict[str, Any] = {
+        "prompt": prompt,
+        "images": [_read(path) for path in image or []],
+        "steering": _steering(vector, unsteered),
+        "decoding": {"max_new_tokens": max_new_tokens, "stop": stop or []},
+    }
     with Client(url) as service:
-        answer = service.generate(
-            prompt,
-            images=[_read(path) for path in image or []],
-            steering=steering,
-            decoding={"max_new_tokens": max_new_tokens},
-        )
+        answer = _print_stream(service, question) if stream else service.generate(**question)
     if as_json:
         _print_json(answer)
         return
-    console.print(answer["text"], markup=False)
+    if not stream:
+        console.print(answer["text"], markup=False)
+    _print_steering(answer)
+
+
+def _print_stream(service: Client, question: dict[str, Any]) -> dict[str, Any]:
+    """Prints the pieces as they come; returns the whole answer."""
+    answer: dict[str, Any] = {}
+    with service.stream(**question) as events:
+        for event in events:
+            if isinstance(event, TextPiece):
+                # soft_wrap: a piece does not know where on the line it begins
+                console.print(event.text, end="", markup=False, highlight=False, soft_wrap=True)
+            else:
+                answer = event
+    console.print()
+    return answer
+
+
+def _print_steering(answer: dict[str, Any]) -> None:
     for applied in answer["steering"]["applied"]:
         score = "" if applied["score"] is None else f", score {applied['score']:.3f}"
         console.print(f"[dim]steered by {applied['name']} version {applied['version']}{score}[/]")

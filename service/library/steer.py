@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -10,15 +11,19 @@ from service.domain.card import VectorRecord
 from service.domain.errors import InvalidInput, WorkerLost
 from service.domain.ports import Catalogue, Inference, TaskIndex
 from service.domain.query import Query
-from service.domain.wire import Applied, Decoding, GenerateCall, Generation, Prompt
+from service.domain.wire import Applied, Decoding, GenerateCall, Generation, Prompt, TextPiece
 from service.library.retrieve import Match, require_model, retrieve
 
 
 @dataclass(frozen=True)
 class Auto:
-    """Apply the best match of the prompt's own text and images, if it passes its threshold."""
+    """Apply the best match of the query, if it passes its threshold.
+
+    query: by default the prompt's own text and images, without its demonstrations.
+    """
 
     strength: float = 1.0
+    query: Query | None = None
 
 
 @dataclass(frozen=True)
@@ -89,16 +94,29 @@ def plan(
     return Plan(GenerateCall(prompt, model, vectors, decoding, timeout_s), applied, reason)
 
 
-async def answer(plan: Plan, worker: Inference) -> Answer:
-    """The whole answer. Never leaves out a vector silently: it is applied, or a reason is given, or an error raised.
+async def stream(plan: Plan, worker: Inference) -> AsyncGenerator[TextPiece | Answer]:
+    """Pieces of text as they come and last, once, the whole answer.
 
-    Raises what Inference.generate raises.
+    Never leaves out a vector silently: it is applied, or a reason is given, or an error raised, before the first piece
+    or after. Closing the generator cancels the request. Raises what Inference.generate raises.
     """
+    whole: Generation | None = None
     async with aclosing(worker.generate(plan.call)) as events:
         async for event in events:
             if isinstance(event, Generation):
-                return plan.answered(event)
-    raise WorkerLost("The worker's answer ended without its last event.", "Ask again.")
+                whole = event
+            else:
+                yield event
+    if whole is None:
+        raise WorkerLost("The worker's answer ended without its last event.", "Ask again.")
+    yield plan.answered(whole)
+
+
+async def answer(plan: Plan, worker: Inference) -> Answer:
+    """The whole answer at once; otherwise as `stream`."""
+    *_, last = [event async for event in stream(plan, worker)]
+    assert isinstance(last, Answer)
+    return last
 
 
 def _choose(
@@ -109,7 +127,7 @@ def _choose(
     if isinstance(steering, Chosen):
         return tuple(_named(catalogue, vector_id, strength) for vector_id, strength in steering.vectors), None
     _require_finite(steering.strength)
-    query = Query(text=prompt.text, images=prompt.images)
+    query = steering.query or Query(text=prompt.text, images=prompt.images)
     matches = retrieve(query, k=1, model_id=model_id, catalogue=catalogue, index=index, worker=worker)
     if not matches:
         return (), "The library has no vector for this model."

@@ -8,19 +8,19 @@ from service.adapters.memory_worker import EMBEDDER, MODEL, MemoryWorker
 from service.api.deps import Ports
 from service.domain.card import VectorRecord
 from service.domain.cardfile import parse_card
-from service.domain.ports import Artifacts
+from service.domain.ports import Artifacts, Inference
 from service.library.publish import Submission, publish
 from tests.support.samples import artifact, card
 
 
-def memory_ports(artifacts: Artifacts | None = None) -> Ports:
-    """Fresh, empty stores and a worker without models."""
+def memory_ports(artifacts: Artifacts | None = None, worker: Inference | None = None) -> Ports:
+    """Fresh, empty stores and a worker without models, unless they are given."""
     store = artifacts or MemoryArtifacts()
     return Ports(
         catalogue=MemoryCatalogue(SystemClock()),
         artifacts=store,
         index=MemoryIndex(EMBEDDER),
-        worker=MemoryWorker(store),
+        worker=worker or MemoryWorker(store),
         clock=SystemClock(),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from service.api.errors import STATUS, status_of
 from service.api.schemas import ProblemOut
 from service.domain import errors
 from tests.support.library import memory_ports, register
+from tests.support.live_server import live
+from tests.support.samples import png
 
 METHODS = ("get", "post", "put", "patch", "delete")
 OURS = [
@@ -57,6 +60,10 @@ def test_every_operation_says_what_it_does(document: dict[str, Any]) -> None:
         ("/retrieve", "get"),
         ("/retrieve", "post"),
         ("/generate", "post"),
+        ("/v1/chat/completions", "post"),
+        ("/v1/models", "get"),
+        ("/v1/models/{model_id}", "get"),
+        ("/metrics", "get"),
         ("/livez", "get"),
         ("/readyz", "get"),
     }
@@ -79,7 +86,7 @@ def test_every_schema_of_an_answer_has_an_example(document: dict[str, Any]) -> N
     for path, method, operation in operations(document):
         for status, answer in operation["responses"].items():
             for media in answer.get("content", {}).values():
-                name = media["schema"].get("$ref", "").rpartition("/")[2]
+                name = media.get("schema", {}).get("$ref", "").rpartition("/")[2]
                 if name:
                     assert document["components"]["schemas"][name]["examples"], (path, method, status)
 
@@ -105,7 +112,21 @@ def test_the_examples_run_as_they_stand(api: TestClient, document: dict[str, Any
         if given:
             assert api.request(method, path, params=given).status_code == 200
             ran += 1
-    assert ran >= 4
+    assert ran >= 7
+
+
+def test_the_python_of_docs_http_runs_as_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = Path(__file__).parents[2] / "docs" / "http.md"
+    programs = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    (tmp_path / "picture.png").write_bytes(png())
+    monkeypatch.chdir(tmp_path)
+    with live(create_app(memory_ports())) as url:
+        for program in programs:
+            exec(program.replace("http://127.0.0.1:8000", url), {})
+    assert len(programs) == 2
+    assert capsys.readouterr().out.count("The library has no vector for this model.") == 2
 
 
 @pytest.mark.parametrize("page", ["/docs", "/redoc"])
@@ -134,3 +155,13 @@ def test_slugs_are_unique() -> None:
 def test_problems_fit_their_schema(api: TestClient) -> None:
     ProblemOut.model_validate(api.get("/vectors/none").json())
     ProblemOut.model_validate(api.get("/retrieve").json())
+    under_v1 = ProblemOut.model_validate(api.post("/v1/chat/completions", json={"n": 2}).json())
+    assert under_v1.error is not None
+    assert under_v1.error["param"] == "messages"
+
+
+@pytest.mark.parametrize("path", ["/generate", "/v1/chat/completions"])
+def test_answers_are_documented_whole_and_as_a_stream(document: dict[str, Any], path: str) -> None:
+    answers = document["paths"][path]["post"]["responses"]
+    assert set(answers["200"]["content"]) == {"application/json", "text/event-stream"}
+    assert {"429", "503", "504"} <= set(answers)

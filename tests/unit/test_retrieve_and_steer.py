@@ -8,13 +8,14 @@ import math
 import pytest
 
 from service.api.deps import Ports
-from service.domain.errors import InvalidInput, InvalidQuery, ModelNotFound, VectorNotFound
+from service.domain.errors import InvalidInput, InvalidQuery, ModelNotFound, VectorNotFound, WorkerLost
 from service.domain.query import Query
-from service.domain.wire import Decoding, Prompt
+from service.domain.wire import Decoding, Prompt, TextPiece
 from service.library.retire import retire
 from service.library.retrieve import DEFAULT_THRESHOLD, Match, retrieve
-from service.library.steer import Answer, Auto, Chosen, Off, Steering, answer, plan
+from service.library.steer import Answer, Auto, Chosen, Off, Plan, Steering, answer, plan, stream
 from tests.support.library import memory_ports, register
+from tests.support.scripted_worker import ScriptedWorker, Then
 
 COLOUR = "Which colour is the shape?"
 SHAPE = "Name the outline, please."
@@ -27,7 +28,11 @@ def find(ports: Ports, text: str, k: int = 5, model_id: str | None = None) -> li
 
 
 def ask(ports: Ports, text: str, steering: Steering) -> Answer:
-    planned = plan(
+    return asyncio.run(answer(planned(ports, text, steering), ports.worker))
+
+
+def planned(ports: Ports, text: str, steering: Steering) -> Plan:
+    return plan(
         Prompt(text),
         steering,
         Decoding(),
@@ -36,7 +41,6 @@ def ask(ports: Ports, text: str, steering: Steering) -> Answer:
         index=ports.index,
         worker=ports.worker,
     )
-    return asyncio.run(answer(planned, ports.worker))
 
 
 def test_the_nearest_vector_comes_first_and_only_near_ones_are_accepted() -> None:
@@ -105,6 +109,48 @@ def test_auto_says_why_nothing_was_applied() -> None:
     assert answer.applied == ()
     assert "below its threshold" in str(answer.reason)
     assert answer.generation.text == "zzz qqq 123"
+
+
+def test_auto_looks_for_the_query_when_it_is_not_the_whole_prompt() -> None:
+    ports = memory_ports()
+    colour = register(ports, "colour", COLOUR)
+    prompt = f"{SHAPE * 9} {COLOUR}"
+    assert ask(ports, prompt, Auto()).applied == ()
+    assert [one.record.id for one in ask(ports, prompt, Auto(query=Query(text=COLOUR))).applied] == [colour.id]
+
+
+def test_a_streamed_answer_is_its_pieces_and_then_the_whole() -> None:
+    ports = memory_ports()
+    steered = planned(ports, COLOUR, Auto(query=Query(text=COLOUR)))
+
+    async def events() -> list[TextPiece | Answer]:
+        return [event async for event in stream(steered, ports.worker)]
+
+    *pieces, whole = asyncio.run(events())
+    assert whole == ask(ports, COLOUR, Auto())
+    assert isinstance(whole, Answer)
+    assert "".join(piece.text for piece in pieces if isinstance(piece, TextPiece)) == whole.generation.text == COLOUR
+
+
+def test_an_answer_that_ends_without_a_whole_is_lost_and_not_cut_short() -> None:
+    ports = memory_ports(worker=ScriptedWorker(["a", "b"], Then.VANISH))
+    with pytest.raises(WorkerLost):
+        ask(ports, COLOUR, Off())
+
+
+def test_a_stream_that_is_closed_lets_go_of_the_worker() -> None:
+    worker = ScriptedWorker(["a"], Then.WAIT)
+    steered = planned(memory_ports(worker=worker), COLOUR, Off())
+
+    async def leave() -> bool:
+        events = stream(steered, worker)
+        await anext(events)
+        held = not worker.closed.is_set()
+        await events.aclose()
+        return held
+
+    assert asyncio.run(leave())
+    assert worker.closed.is_set()
 
 
 def test_off_applies_nothing() -> None:

@@ -2,54 +2,94 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
-from fastapi.concurrency import run_in_threadpool
+import json
 
+from fastapi import APIRouter, Request
+from fastapi.sse import format_sse_event
+
+from service.api.asking import planned
 from service.api.bodies import body_docs, read_body
+from service.api.connection import while_connected
 from service.api.deps import UseLimits, UsePorts
-from service.api.responses import problems
-from service.api.schemas import GenerateIn, GenerateOut
-from service.domain.wire import Decoding, Demonstration, Prompt
-from service.library.steer import Auto, Chosen, Off, Steering, answer, plan
+from service.api.errors import Problem
+from service.api.generate_schemas import GenerateIn, GenerateOut, SteeringOut, TokenOut
+from service.api.responses import event, problems, streamed
+from service.api.streams import AnswerStream, respond
+from service.domain.wire import TextPiece
+from service.library.steer import Answer, Plan, answer, stream
 
 router = APIRouter(prefix="/generate", tags=["generate"])
+
+_EVENTS = {
+    "oneOf": [
+        event("steering", "SteeringOut"),
+        event("token", "TokenOut"),
+        event("done", "GenerateOut"),
+        event("error", "ProblemOut"),
+    ]
+}
+_EXAMPLE = """\
+event: steering
+data: {"applied":[],"reason":"Steering was switched off."}
+
+event: token
+data: {"text":"lorp","tokens":1}
+
+event: done
+data: {"text":"lorp","finish_reason":"stop","model":"vlibrary/bundled-llava","steering":{"applied":[],\
+"reason":"Steering was switched off."},"usage":{"prompt_tokens":11,"completion_tokens":2},"timings":{"total_s":0.03}}
+
+"""
 
 
 @router.post(
     "",
     operation_id="generate",
     summary="Answer a prompt, steered",
-    responses=problems(400, 404, 413, 422, 500, 503),
+    response_model=GenerateOut,
+    responses={
+        **problems(400, 404, 413, 422, 429, 500, 503, 504),
+        200: streamed("The answer; with stream, the events steering, token ..., and done or error", _EVENTS, _EXAMPLE),
+    },
     openapi_extra=body_docs(GenerateIn, name="GenerateIn"),
 )
-async def generate(request: Request, ports: UsePorts, limits: UseLimits) -> GenerateOut:
+async def generate(request: Request, ports: UsePorts, limits: UseLimits) -> GenerateOut | AnswerStream:
     """The answer names each vector that acted on it, or says why none did.
 
     `steering` is "auto" (the best match of the prompt and its images, if it passes its threshold), "off", or a list of
     `{"id", "strength"}`. `demonstrations` go into the prompt, for comparison with the vector that replaces them.
+
+    With `"stream": true` the answer comes as server-sent events: `steering` (what will act, or why nothing), `token`
+    (`{"text", "tokens"}`: the next piece and how many tokens are drawn so far), and last `done` (the whole answer) or
+    `error` (a problem). Leaving cancels the request.
     """
     body = await read_body(request, GenerateIn, limits)
-    planned = await run_in_threadpool(
-        plan,
-        _prompt(body),
-        _steering(body),
-        Decoding(**body.decoding.model_dump()),
-        model_id=body.model,
-        catalogue=ports.catalogue,
-        index=ports.index,
-        worker=ports.worker,
+    plan = await planned(
+        body, body.prompt_of(), body.decoding.decoding(), model_id=body.model, ports=ports, limits=limits
     )
-    return GenerateOut.of(await answer(planned, ports.worker))
+    if body.stream:
+        return await respond(request, stream(plan, ports.worker), _Events(plan))
+    return GenerateOut.of(await while_connected(request, answer(plan, ports.worker)))
 
 
-def _prompt(body: GenerateIn) -> Prompt:
-    demonstrations = (Demonstration(one.prompt, tuple(one.images), one.answer) for one in body.demonstrations)
-    return Prompt(body.prompt, tuple(body.images), tuple(demonstrations))
+class _Events:
+    """Implements service.api.streams.Script with events named steering, token, done and error."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+
+    def opening(self) -> bytes:
+        return _event("steering", SteeringOut.of(self._plan).model_dump_json())
+
+    def piece(self, piece: TextPiece) -> bytes:
+        return _event("token", TokenOut.of(piece).model_dump_json())
+
+    def ending(self, answer: Answer) -> bytes:
+        return _event("done", GenerateOut.of(answer).model_dump_json())
+
+    def failure(self, problem: Problem) -> bytes:
+        return _event("error", json.dumps(problem))
 
 
-def _steering(body: GenerateIn) -> Steering:
-    if body.steering == "auto":
-        return Auto(body.strength)
-    if body.steering == "off":
-        return Off()
-    return Chosen(tuple((one.id, one.strength) for one in body.steering))
+def _event(name: str, data: str) -> bytes:
+    return format_sse_event(event=name, data_str=data)

@@ -9,8 +9,9 @@ from fastapi.concurrency import run_in_threadpool
 
 from service.api.bodies import body_docs, read_body
 from service.api.deps import Ports, UseLimits, UsePorts
+from service.api.fields import MAX_TEXT
 from service.api.responses import problems
-from service.api.schemas import MAX_TEXT, MatchOut, RetrieveIn, RetrieveOut
+from service.api.schemas import MatchOut, RetrieveIn, RetrieveOut
 from service.domain import query as domain
 from service.library.retrieve import require_model, retrieve
 
@@ -21,7 +22,7 @@ router = APIRouter(prefix="/retrieve", tags=["retrieve"])
     "",
     operation_id="retrieve_by_text",
     summary="Find vectors by text",
-    responses=problems(404, 422, 503),
+    responses=problems(404, 422, 429, 503),
 )
 def by_text(
     ports: UsePorts,
@@ -37,7 +38,7 @@ def by_text(
     "",
     operation_id="retrieve",
     summary="Find vectors by text, image or both",
-    responses=problems(400, 404, 413, 422, 503),
+    responses=problems(400, 404, 413, 422, 429, 503),
     openapi_extra=body_docs(RetrieveIn, name="RetrieveIn"),
 )
 async def by_query(request: Request, ports: UsePorts, limits: UseLimits) -> RetrieveOut:
