@@ -58,6 +58,9 @@ class Settings(BaseSettings):
     max_artifact_bytes: int = Field(default=64 * 2**20, ge=1)
     max_card_bytes: int = Field(default=4 * 2**20, ge=1)
     max_request_bytes: int = Field(default=96 * 2**20, ge=1)
+    timeout_s: float = Field(
+        default=120.0, gt=0, le=600, description="for answers whose request names no time"
+    )
     log_json: bool = False
 
     @field_validator("workers", mode="before")

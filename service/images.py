@@ -31,7 +31,8 @@ def decode_image(data: bytes) -> Image.Image:
         raise
     except Exception as error:  # hostile bytes make Pillow's parsers raise whatever they stumble over
         raise InvalidImage(
-            f"The image cannot be read ({len(data)} bytes: {error}).", "Send a whole PNG, JPEG or WebP file."
+            f"The image cannot be read ({len(data)} bytes, {type(error).__name__}).",
+            "Send a whole PNG, JPEG or WebP file.",
         ) from error
 
 

@@ -16,9 +16,10 @@ from PIL import Image
 
 from service.domain.applicable import check_applicable
 from service.domain.codec import decode
-from service.domain.errors import ModelNotFound, Overloaded, PromptTooLong
+from service.domain.errors import Overloaded, PromptTooLong
 from service.domain.ports import Artifacts
 from service.domain.query import EmbedderSpec, Query, TaskEmbedding, unit
+from service.domain.served import find_model
 from service.domain.vector import Array, ModelSpec, SteeringVector
 from service.domain.wire import GenerateCall, Generation, TextPiece, WorkerInfo, WorkerStatus
 from service.images import decode_image
@@ -49,6 +50,9 @@ class MemoryWorker:
     def served(self) -> tuple[WorkerInfo, ...]:
         return (WorkerInfo(model=MODEL, embedder=EMBEDDER, context_length=CONTEXT_LENGTH),)
 
+    def find(self, model_id: str | None) -> WorkerInfo:
+        return find_model(self.served(), model_id)
+
     def check(self, vector: SteeringVector) -> None:
         check_applicable(vector, MODEL)
 
@@ -72,8 +76,7 @@ class MemoryWorker:
 
     def _answer(self, call: GenerateCall) -> Generation:
         prompt = call.prompt
-        if call.model_id != MODEL.model_id:
-            raise ModelNotFound(f"No worker serves the model {call.model_id!r}.", f"Served now: {MODEL.model_id!r}.")
+        self.find(call.model_id)
         for image in (*prompt.images, *(image for one in prompt.demonstrations for image in one.images)):
             decode_image(image)
         texts = [prompt.text, *(f"{one.prompt} {one.answer}" for one in prompt.demonstrations)]

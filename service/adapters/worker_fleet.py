@@ -13,9 +13,10 @@ import structlog
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from service.adapters.worker_member import Member
-from service.domain.errors import ModelNotFound, Overloaded, VLibraryError, WorkerUnavailable, WrongModel
+from service.domain.errors import Overloaded, VLibraryError, WorkerUnavailable, WrongModel
 from service.domain.ports import Worker
 from service.domain.query import EmbedderSpec, Query, TaskEmbedding
+from service.domain.served import find_model
 from service.domain.vector import ModelSpec, SteeringVector
 from service.domain.wire import GenerateCall, Generation, TextPiece, WorkerInfo
 
@@ -65,6 +66,11 @@ class Fleet:
             models.setdefault(info.model, info)
         return tuple(models.values())
 
+    def find(self, model_id: str | None) -> WorkerInfo:
+        if model_id is not None:
+            self._serving(lambda model: model.model_id == model_id)  # tells those that are gone from those never there
+        return find_model(self.served(), model_id)
+
     def check(self, vector: SteeringVector) -> None:
         serving = self._serving(lambda model: model.fingerprint == vector.model.fingerprint)
         if not serving:
@@ -81,7 +87,7 @@ class Fleet:
     async def generate(self, call: GenerateCall) -> AsyncGenerator[TextPiece | Generation]:
         serving = self._serving(lambda model: model.model_id == call.model_id)
         if not serving:
-            raise ModelNotFound(f"No worker serves the model {call.model_id!r}.", f"Served now: {self._names()}.")
+            find_model(self.served(), call.model_id)  # raises, and names those there are
         began = asyncio.get_running_loop().time()
         refusals: list[VLibraryError] = []
         for member in serving:

@@ -15,6 +15,7 @@ import httpx
 from service.domain.codec import encode
 from service.domain.errors import TimedOut, TooLarge, VLibraryError, WorkerLost, WorkerUnavailable
 from service.domain.query import Query, TaskEmbedding
+from service.domain.served import find_model
 from service.domain.vector import SteeringVector
 from service.domain.wire import GenerateCall, Generation, TextPiece, WorkerInfo, WorkerStatus
 from service.wirejson import CALL, QUERY, STATUS, EmbeddingMessage, event_in
@@ -54,6 +55,9 @@ class HttpWorker:
 
     def served(self) -> tuple[WorkerInfo, ...]:
         return (self.status().info,)
+
+    def find(self, model_id: str | None) -> WorkerInfo:
+        return find_model(self.served(), model_id)
 
     def check(self, vector: SteeringVector) -> None:
         self._ask("POST", "/check", content=encode(vector))

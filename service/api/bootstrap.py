@@ -70,4 +70,6 @@ def open_fleet(settings: Settings) -> Fleet:
 
 
 def _limits(settings: Settings) -> Limits:
-    return Limits(settings.max_artifact_bytes, settings.max_card_bytes, settings.max_request_bytes)
+    return Limits(
+        settings.max_artifact_bytes, settings.max_card_bytes, settings.max_request_bytes, timeout_s=settings.timeout_s
+    )

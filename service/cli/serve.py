@@ -62,7 +62,11 @@ def read_settings(**given: Any) -> Settings:
 def configure_logging(*, json: bool) -> None:
     """Events with fields on standard error, as lines for people or as JSON for machines."""
     logging.captureWarnings(capture=True)
-    renderer: Any = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    renderer: Any = structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(),
+        # The default one prints every frame's variables, pictures included, and takes seconds.
+        exception_formatter=structlog.dev.plain_traceback,
+    )
     shared: list[Any] = [structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True)]
     if json:
         shared.append(structlog.processors.format_exc_info)

@@ -200,6 +200,13 @@ class Inference(Protocol):
         """The models that can be asked for now, at least one, each once; all share one embedder."""
         ...
 
+    def find(self, model_id: str | None) -> WorkerInfo:
+        """What serves this model, or the first one for None.
+
+        Raises ModelNotFound, and WorkerUnavailable when those that served it are gone.
+        """
+        ...
+
     def check(self, vector: SteeringVector) -> None:
         """Raises WrongModel or UnsupportedEdit unless `generate` could apply this vector."""
         ...

@@ -84,20 +84,18 @@ class InFlightEngine(QueuedEngine):
     def _join(self) -> None:
         """Prefill those in front of the queue that fit beside the running rows."""
         newcomers = self._admitted()
-        if not newcomers or not failure(partial(self._prefill, newcomers)):
-            return
-        for row in newcomers:  # one of them is at fault; the others shall not pay for it
-            error = failure(partial(self._prefill, [row]))
-            if error:
-                self._fail(row, error)
+        if newcomers and failure(partial(self._prefill, newcomers)):
+            for row in newcomers:  # one of them is at fault; the others shall not pay for it
+                self._join_alone(row)
+
+    def _join_alone(self, row: Row) -> None:
+        error = failure(partial(self._prefill, [row]))
+        if error:
+            self._lvlm.table.unpin([row.slot])
+            row.job.emit(reason_for(error))
 
     def _prefill(self, newcomers: Sequence[Row]) -> None:
         self._batch.join(newcomers)
-
-    def _fail(self, row: Row, error: Exception) -> None:
-        """A row that is not in the batch ends with the error."""
-        self._lvlm.table.unpin([row.slot])
-        row.job.emit(reason_for(error))
 
     def _admitted(self) -> list[Row]:
         """Take from the front of the queue what fits: rows, cache columns, slots and one prefill pass."""
@@ -133,10 +131,16 @@ class InFlightEngine(QueuedEngine):
         if error:
             # Out of memory: the row that came last goes and the others try again, since a step that failed left no
             # trace. Anything else would fail again and again.
-            rows = list(self._batch.rows)
+            rows, reason = list(self._batch.rows), reason_for(error)
             for row in [max(rows, key=lambda row: row.started)] if is_out_of_memory(error) else rows:
                 self._batch.drop(row)
-                row.job.emit(reason_for(error))
+                row.job.emit(reason)
+
+    @torch.inference_mode()
+    def _stop(self) -> None:
+        super()._stop()
+        for row in list(self._batch.rows):
+            self._batch.drop(row)
 
     def _step(self) -> None:
         self._batch.step()

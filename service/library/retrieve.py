@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from service.domain.card import VectorRecord
-from service.domain.errors import InvalidInput, ModelNotFound
+from service.domain.errors import InvalidInput
 from service.domain.ports import Catalogue, Inference, TaskIndex
 from service.domain.query import Query
 from service.library.reindex import catch_up
@@ -45,7 +45,7 @@ def retrieve(
     """
     if not 1 <= k <= MAX_K:
         raise InvalidInput(f"k is {k}.", f"Ask for 1 to {MAX_K} vectors.")
-    model = require_model(model_id, worker)
+    model = worker.find(model_id).model.model_id
     embedding = worker.embed(query)
     catch_up(catalogue, index)
     hits = index.search(embedding, model_id=model, k=k)
@@ -59,16 +59,3 @@ def retrieve(
         for hit in hits
         if hit.vector_id in records
     ]
-
-
-def require_model(model_id: str | None, worker: Inference) -> str:
-    """The id of the model to use: the one asked for, or the first one served. Raises ModelNotFound, Unavailable."""
-    served = [info.model.model_id for info in worker.served()]
-    if model_id is None:
-        return served[0]
-    if model_id not in served:
-        known = ", ".join(map(repr, served))
-        raise ModelNotFound(
-            f"No worker serves the model {model_id!r}.", f"Served now: {known}. Leave it out to use the first."
-        )
-    return model_id

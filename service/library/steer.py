@@ -12,7 +12,7 @@ from service.domain.errors import InvalidInput, WorkerLost
 from service.domain.ports import Catalogue, Inference, TaskIndex
 from service.domain.query import Query
 from service.domain.wire import Applied, Decoding, GenerateCall, Generation, Prompt, TextPiece
-from service.library.retrieve import Match, require_model, retrieve
+from service.library.retrieve import Match, retrieve
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def plan(
 
     Raises VectorNotFound, ModelNotFound, InvalidImage, InvalidQuery, InvalidInput, Unavailable.
     """
-    model = require_model(model_id, worker)
+    model = worker.find(model_id).model.model_id
     applied, reason = _choose(prompt, steering, model, catalogue, index, worker)
     vectors = tuple(map(_reference, applied))
     return Plan(GenerateCall(prompt, model, vectors, decoding, timeout_s), applied, reason)

@@ -11,9 +11,10 @@ from contextlib import aclosing, contextmanager, suppress
 
 from prometheus_client import CollectorRegistry
 
-from service.domain.errors import ModelNotFound, Overloaded, TimedOut, VLibraryError, WorkerUnavailable
+from service.domain.errors import Overloaded, TimedOut, VLibraryError, WorkerUnavailable
 from service.domain.ports import Artifacts
 from service.domain.query import Query, TaskEmbedding
+from service.domain.served import find_model
 from service.domain.vector import SteeringVector
 from service.domain.wire import GenerateCall, Generation, TextPiece, WorkerInfo, WorkerStatus
 from service.embedding import Embedder
@@ -62,6 +63,9 @@ class LocalWorker:
     def served(self) -> tuple[WorkerInfo, ...]:
         return (WorkerInfo(self._lvlm.spec, self._embedder.spec, self._lvlm.context_length),)
 
+    def find(self, model_id: str | None) -> WorkerInfo:
+        return find_model(self.served(), model_id)
+
     def status(self) -> WorkerStatus:
         """The heartbeat; requests that are being prepared count as waiting."""
         load, inside = self._engine.load(), self._inside
@@ -80,7 +84,7 @@ class LocalWorker:
         return self._embedder.embed(query)
 
     async def generate(self, call: GenerateCall) -> AsyncGenerator[TextPiece | Generation]:
-        self._check_model(call.model_id)
+        self.find(call.model_id)
         steered = bool(call.vectors)
         end = "cancelled"
         try:
@@ -130,12 +134,6 @@ class LocalWorker:
                 return await prepared
         except TimeoutError as error:
             raise TimedOut("The request could not be prepared in time.", "Allow more time, or try later.") from error
-
-    def _check_model(self, model_id: str) -> None:
-        if model_id != self._lvlm.spec.model_id:
-            raise ModelNotFound(
-                f"This worker does not serve the model {model_id!r}.", f"It serves {self._lvlm.spec.model_id!r}."
-            )
 
     @contextmanager
     def _admitted(self) -> Iterator[None]:

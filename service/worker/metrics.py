@@ -69,7 +69,7 @@ class Parts(Collector):
             "waiting": ("Requests in the queue", load.waiting),
             "vectors_in_slots": ("Vectors on the device", self._table.resident),
             "vectors_pinned": ("Slots held by running requests", self._table.pinned_slots),
-            "vectors_on_host": ("Vectors in host memory", len(self._residency.single)),
+            "vectors_on_host": ("Vectors in host memory, at their strengths", len(self._residency.combined)),
         }
         decoder = self._engine.decoder if isinstance(self._engine, InFlightEngine) else None
         if isinstance(decoder, SlabDecoder):
@@ -78,14 +78,14 @@ class Parts(Collector):
         return found
 
     def _counters(self) -> dict[str, tuple[str, Mapping[str, int]]]:
-        slots, host = self._table.counts, self._residency.single
+        slots, host = self._table.counts, self._residency.combined
         found: dict[str, tuple[str, Mapping[str, int]]] = {
             "slots": (
                 "Vectors wanted in a slot, by outcome",
                 {"hit": slots.hits, "miss": slots.misses, "evicted": slots.evictions},
             ),
             "host_vectors": (
-                "Vectors wanted in host memory, by outcome",
+                "Vectors wanted in host memory at a strength, by outcome",
                 {"hit": host.hits, "miss": host.misses, "evicted": host.evictions},
             ),
         }

@@ -71,7 +71,7 @@ class Moody(MemoryWorker):
 
     async def generate(self, call: GenerateCall) -> AsyncGenerator[TextPiece | Generation]:
         self._enter()
-        async with aclosing(super().generate(replace(call, model_id=MODEL.model_id))) as events:
+        async with aclosing(super().generate(call)) as events:
             async for event in events:
                 if self.silent:
                     await asyncio.Event().wait()
@@ -250,6 +250,11 @@ def test_who_serves_what() -> None:
             text_of(fleet, replace(CALL, model_id=OTHER.model_id))
         with pytest.raises(WorkerUnavailable, match="tests/other"):
             fleet.check(vector(OTHER))
+        with pytest.raises(WorkerUnavailable, match="tests/other"):
+            fleet.find(OTHER.model_id)
+        with pytest.raises(ModelNotFound, match="nobody/knows"):
+            fleet.find("nobody/knows")
+        assert fleet.find(None).model == MODEL
 
 
 def test_nobody_alive() -> None:

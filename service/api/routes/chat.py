@@ -11,15 +11,13 @@ from fastapi.concurrency import run_in_threadpool
 from service.api.asking import planned
 from service.api.bodies import json_docs, read_json
 from service.api.connection import while_connected
-from service.api.deps import Ports, UseLimits, UsePorts
+from service.api.deps import UseLimits, UsePorts
 from service.api.openai.answers import ChatModelOut, ChatModelsOut, ChatOut, Completion
 from service.api.openai.conversation import read_conversation
 from service.api.openai.schemas import ChatIn
 from service.api.responses import problems, streamed
 from service.api.streams import AnswerStream, respond
-from service.domain.errors import WorkerUnavailable
-from service.domain.wire import Decoding, WorkerInfo
-from service.library.retrieve import require_model
+from service.domain.wire import Decoding
 from service.library.steer import answer, stream
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
@@ -65,7 +63,7 @@ async def complete(request: Request, ports: UsePorts, limits: UseLimits) -> Chat
     """
     body = await read_json(request, ChatIn)
     prompt, query = read_conversation(body.messages)
-    info = await run_in_threadpool(_info, ports, body.model)
+    info = await run_in_threadpool(ports.worker.find, body.model)
     plan = await planned(
         body.vlibrary,
         prompt,
@@ -102,16 +100,7 @@ def model(
     model_id: Annotated[str, Path(description="Id of the base model; it may contain slashes")], ports: UsePorts
 ) -> ChatModelOut:
     """The model, or 404."""
-    return ChatModelOut(id=require_model(model_id, ports.worker))
-
-
-def _info(ports: Ports, model_id: str | None) -> WorkerInfo:
-    """What serves this model. Raises ModelNotFound, WorkerUnavailable."""
-    wanted = require_model(model_id, ports.worker)
-    for info in ports.worker.served():
-        if info.model.model_id == wanted:
-            return info
-    raise WorkerUnavailable(f"The last worker that served {wanted!r} went away just now.", "Try again.")
+    return ChatModelOut(id=ports.worker.find(model_id).model.model_id)
 
 
 def _decoding(body: ChatIn, context_length: int) -> Decoding:

@@ -13,7 +13,7 @@ from service.api.fields import MAX_TEXT
 from service.api.responses import problems
 from service.api.schemas import MatchOut, RetrieveIn, RetrieveOut
 from service.domain import query as domain
-from service.library.retrieve import require_model, retrieve
+from service.library.retrieve import retrieve
 
 router = APIRouter(prefix="/retrieve", tags=["retrieve"])
 
@@ -51,7 +51,7 @@ async def by_query(request: Request, ports: UsePorts, limits: UseLimits) -> Retr
 def _find(ports: Ports, query: domain.Query, k: int, model: str | None) -> RetrieveOut:
     matches = retrieve(query, k=k, model_id=model, catalogue=ports.catalogue, index=ports.index, worker=ports.worker)
     return RetrieveOut(
-        model=require_model(model, ports.worker),
+        model=ports.worker.find(model).model.model_id,
         modality=query.modality,
         matches=[MatchOut.of(match) for match in matches],
     )
