@@ -15,7 +15,7 @@ from service.domain.errors import UnsupportedModel
 from service.domain.query import EmbedderSpec, Query, TaskEmbedding, unit
 from service.domain.vector import Array
 from service.fingerprint import fingerprint
-from service.images import decode_image
+from service.images import decode_images
 
 
 class Embedder:
@@ -57,7 +57,7 @@ class Embedder:
 
     def embed_images(self, images: Sequence[bytes]) -> Array:
         """Unit rows [N, image_size] of encoded pictures. Raises InvalidImage."""
-        pictures = [decode_image(data) for data in images]
+        pictures = decode_images(images)
         with self._lock:
             return self._rows(self._model.get_image_features, self._processor(images=pictures, return_tensors="pt"))
 

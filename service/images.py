@@ -7,6 +7,8 @@ before a single pixel is decoded.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from PIL import Image, ImageOps
 
@@ -14,7 +16,25 @@ from service.domain.errors import InvalidImage
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 25_000_000
+MAX_PIXELS_TOGETHER = 100_000_000  # of one request: 300 MB as pixels
 MAX_ASPECT = 100
+
+
+def decode_images(encoded: Sequence[bytes]) -> list[Image.Image]:
+    """Still RGB pictures, upright.
+
+    Raises InvalidImage as decode_image does, and for more than MAX_PIXELS_TOGETHER before a pixel is decoded.
+    """
+    pixels = 0
+    for data in encoded:
+        with _reading(data) as picture:
+            pixels += picture.width * picture.height
+    if pixels > MAX_PIXELS_TOGETHER:
+        raise InvalidImage(
+            f"The {len(encoded)} images have {pixels:,} pixels together.",
+            f"Send fewer, or scale them down to {MAX_PIXELS_TOGETHER:,} in all.",
+        )
+    return [decode_image(data) for data in encoded]
 
 
 def decode_image(data: bytes) -> Image.Image:
@@ -22,11 +42,18 @@ def decode_image(data: bytes) -> Image.Image:
 
     Raises InvalidImage for anything but a readable, single-frame PNG, JPEG or WebP of at most MAX_PIXELS.
     """
+    with _reading(data) as picture:
+        picture.load()
+        return ImageOps.exif_transpose(picture).convert("RGB")
+
+
+@contextmanager
+def _reading(data: bytes) -> Iterator[Image.Image]:
+    """The picture with its header checked; whatever Pillow stumbles over inside becomes InvalidImage."""
     try:
         picture = Image.open(io.BytesIO(data), formats=FORMATS)
         _check_header(picture)
-        picture.load()
-        return ImageOps.exif_transpose(picture).convert("RGB")
+        yield picture
     except InvalidImage:
         raise
     except Exception as error:  # hostile bytes make Pillow's parsers raise whatever they stumble over

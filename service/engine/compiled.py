@@ -21,13 +21,14 @@ from service.steering.table import EMPTY
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 
 
-def compiled_decoder(lvlm: Lvlm, features: ImageFeatures) -> SlabDecoder:
+def compiled_decoder(lvlm: Lvlm, features: ImageFeatures, *, most_columns: int) -> SlabDecoder:
     """A decoder whose decode steps are compiled, once for all batch sizes, cache widths and vectors.
 
     A compiled model ignores hooks that come later and may lose those that were there, silently; so one step is compared
     with an eager one. Raises UnsupportedModel when they differ or a vector changes nothing.
     """
-    fast = SlabDecoder(lvlm, features, forward=torch.compile(lvlm.model.forward, dynamic=True))
+    forward = torch.compile(lvlm.model.forward, dynamic=True)
+    fast = SlabDecoder(lvlm, features, most_columns=most_columns, forward=forward)
     _canary(lvlm, fast, SlabDecoder(lvlm, features))
     return fast
 

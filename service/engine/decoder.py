@@ -63,12 +63,12 @@ class SlabDecoder:
 
     most_rows: int | None = None
 
-    def __init__(self, lvlm: Lvlm, features: ImageFeatures, *, forward: Any = None) -> None:
-        """forward: what runs the decode steps, the model itself if left out."""
+    def __init__(self, lvlm: Lvlm, features: ImageFeatures, *, most_columns: int = 65_536, forward: Any = None) -> None:
+        """most_columns: of the cache, rows × width, ahead of need. forward: runs the decode steps if not the model."""
         self._lvlm = lvlm
         self._forward = forward or lvlm.model
         self.features = features
-        self._slab = Slab()
+        self._slab = Slab(most_columns)
         self._positions = torch.empty(0)  # [B] or [P, B]: of the next tokens, P kinds of them in the mRoPE families
         self._edits: Rows | None = None
         self._edits_known = False

@@ -47,7 +47,9 @@ class InFlightEngine(QueuedEngine):
         super().__init__(budget.waiting)
         self._lvlm = lvlm
         self._budget = budget
-        self.decoder = open_decoder(lvlm, feature_bytes=budget.feature_bytes, compiled=compiled)
+        self.decoder = open_decoder(
+            lvlm, most_columns=budget.columns, feature_bytes=budget.feature_bytes, compiled=compiled
+        )
         self._most_rows = min(budget.rows, self.decoder.most_rows or budget.rows)
         self._batch = RunningBatch(lvlm, self.decoder)
         # Its own: to decode with a tokenizer that another thread pads with at that moment raises "Already borrowed".

@@ -66,7 +66,13 @@ class Load:
 
 
 class Engine(Protocol):
-    """Runs jobs on one model, on a thread of its own."""
+    """Runs jobs on one model, on a thread of its own.
+
+    open: False once it is closed or its thread has ended: it takes no jobs any more.
+    """
+
+    @property
+    def open(self) -> bool: ...
 
     def submit(self, job: Job) -> None:
         """Queue the job. Raises Overloaded when the queue is full, PromptTooLong when it could never fit."""

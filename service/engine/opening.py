@@ -9,7 +9,7 @@ from service.engine.features import ImageFeatures
 from service.steering.lvlm import Lvlm
 
 
-def open_decoder(lvlm: Lvlm, *, feature_bytes: int, compiled: bool) -> Decoder:
+def open_decoder(lvlm: Lvlm, *, most_columns: int, feature_bytes: int, compiled: bool) -> Decoder:
     """Rows together where they can be joined exactly, one at a time where not.
 
     Gated cross-attention (Mllama, Idefics1) needs more than keys and values at every token, and treats a text without
@@ -17,7 +17,8 @@ def open_decoder(lvlm: Lvlm, *, feature_bytes: int, compiled: bool) -> Decoder:
     """
     if lvlm.model._supports_mm_encoder_outputs():
         features = ImageFeatures(lvlm.model, feature_bytes)
-        return compiled_decoder(lvlm, features) if compiled else SlabDecoder(lvlm, features)
+        opened = compiled_decoder if compiled else SlabDecoder
+        return opened(lvlm, features, most_columns=most_columns)
     if compiled:
         raise UnsupportedModel(
             f"{lvlm.spec.architecture} decodes one row at a time and cannot be compiled.",

@@ -8,8 +8,12 @@ from abc import ABC, abstractmethod
 from collections import deque
 from typing import Self
 
+import structlog
+
 from service.domain.errors import Overloaded, TimedOut, WorkerUnavailable
 from service.engine.job import Job, Load
+
+log = structlog.get_logger(__name__)
 
 
 class QueuedEngine(ABC):
@@ -35,6 +39,10 @@ class QueuedEngine(ABC):
     @abstractmethod
     def step(self) -> None:
         """One turn of the loop."""
+
+    @property
+    def open(self) -> bool:
+        return not self._closed
 
     def submit(self, job: Job) -> None:
         with self._changed:
@@ -76,6 +84,9 @@ class QueuedEngine(ABC):
         try:
             while self._wait_for_work():
                 self.step()
+        except BaseException:
+            log.critical("engine.thread_ended", exc_info=True)
+            raise
         finally:
             self._stop()
 

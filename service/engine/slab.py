@@ -66,7 +66,9 @@ class Slab:
     lengths: how many of the columns, counted from the end, are each row's own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        """most: rows × columns that are allocated ahead of need; what is needed is allocated in any case."""
+        self._most = most
         self._layers: list[KeysValues] = []
         self._start = self._end = 0
         self._rows_allocated = self._columns_allocated = 0
@@ -134,17 +136,25 @@ class Slab:
 
         All are made before any is replaced: memory may end in the middle, and the rows must not fall apart.
         """
-        columns = width + max(_SPARE, width // 2)
+        rows, columns = self._size(rows, width)
         old, new = slice(self._start, self._end), slice(width - self.width, width)
 
         def moved(block: Tensor) -> Tensor:
-            target = _block(block, max(rows, self._rows_allocated), columns)
+            target = _block(block, rows, columns)
             target[: len(self.lengths), :, new] = block[: len(self.lengths), :, old]
             return target
 
         self._layers = [(moved(keys), moved(values)) for keys, values in self._layers]
-        self._rows_allocated, self._columns_allocated = max(rows, self._rows_allocated), columns
+        self._rows_allocated, self._columns_allocated = rows, columns
         self._start, self._end = new.start, new.stop
+
+    def _size(self, rows: int, width: int) -> tuple[int, int]:
+        """Rows and columns to allocate: some to spare, so that blocks are not moved at every arrival and token."""
+        spare = max(_SPARE, width // 2)
+        doubled = 1 << (rows - 1).bit_length()
+        if doubled * (width + spare) <= self._most:
+            return doubled, width + spare
+        return rows, max(width + 1, min(width + spare, self._most // rows))
 
 
 def _block(like: Tensor, rows: int, columns: int) -> Tensor:

@@ -14,7 +14,7 @@ from transformers import ProcessorMixin
 
 from service.domain.errors import InvalidQuery, PromptTooLong
 from service.domain.wire import Prompt
-from service.images import decode_image
+from service.images import decode_images
 from service.steering.formats import Row, format_of
 
 IGNORE = -100  # what torch's cross-entropy leaves out
@@ -67,7 +67,7 @@ class PromptEncoder:
         return Batch(inputs, lengths, None if answers is None else _targets(inputs["input_ids"], rows))
 
     def _process(self, rows: Sequence[Row], prompts: Sequence[Prompt]) -> dict[str, Tensor]:
-        images = [[decode_image(data) for data in _images(prompt)] for prompt in prompts]
+        images = [decode_images(tuple(_images(prompt))) for prompt in prompts]
         arguments = {"padding": True, "return_tensors": "pt", **self._format.arguments(rows, images)}
         try:
             with self._lock:

@@ -124,7 +124,7 @@ class _Face:
 
     async def ready(self, _request: Request) -> Response:
         try:
-            self._host.worker()
+            self._host.worker().status()
         except WorkerUnavailable as error:
             return JSONResponse({"ready": False, "detail": error.detail}, status_code=503)
         return JSONResponse({"ready": True})

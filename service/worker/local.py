@@ -67,10 +67,14 @@ class LocalWorker:
         return find_model(self.served(), model_id)
 
     def status(self) -> WorkerStatus:
-        """The heartbeat; requests that are being prepared count as waiting."""
-        load, inside = self._engine.load(), self._inside
-        room = self._most_inside - inside if load.room else 0
-        return WorkerStatus(self.served()[0], load.running, max(0, inside - load.running), max(0, room))
+        """The heartbeat; requests that are being prepared count as waiting.
+
+        Raises WorkerUnavailable when the model's thread has ended.
+        """
+        if not self._engine.open:
+            raise WorkerUnavailable("The model's thread has ended.", "Restart the worker; its log says why.")
+        running, inside = self._engine.load().running, self._inside
+        return WorkerStatus(self.served()[0], running, max(0, inside - running), max(0, self._most_inside - inside))
 
     def close(self) -> None:
         """Stop the threads; requests under way, and later ones, end with WorkerUnavailable."""

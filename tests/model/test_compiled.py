@@ -59,7 +59,7 @@ def test_a_compiled_model_that_lost_its_hooks_is_not_served(lvlm: Lvlm, monkeypa
 
     monkeypatch.setattr(torch, "compile", without_hooks)
     with pytest.raises(UnsupportedModel, match="does not react"):
-        compiled_decoder(lvlm, ImageFeatures(lvlm.model, 0))
+        compiled_decoder(lvlm, ImageFeatures(lvlm.model, 0), most_columns=64)
 
 
 def test_a_model_that_decodes_row_by_row_is_not_compiled(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from service.domain.errors import InvalidImage
-from service.images import MAX_ASPECT, MAX_PIXELS, decode_image
+from service.images import MAX_ASPECT, MAX_PIXELS, decode_image, decode_images
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (24, 40, 3), dtype=np.uint8)
@@ -176,3 +176,11 @@ def test_an_exif_note_that_pillow_chokes_on_is_refused() -> None:
     height = struct.pack(">HHII", 0x0101, 5, 1, 38)
     note = b"MM" + struct.pack(">HIH", 42, 8, 2) + height + upright + struct.pack(">III", 0, 3, 2)
     refused(saved(PICTURE, "PNG", exif=b"Exif\0\0" + note), "cannot be read")
+
+
+def test_images_that_are_too_much_together_are_refused_before_any_is_decoded() -> None:
+    small, large = blank_png(8, 8), blank_png(5000, 5000)
+    assert [picture.size for picture in decode_images([small] * 2)] == [(8, 8)] * 2
+    truncated = large[:-20]  # its header is fine, its pixels are not
+    with pytest.raises(InvalidImage, match="125,000,000 pixels together"):
+        decode_images([large] * 4 + [truncated])
