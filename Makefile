@@ -12,7 +12,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 # One thread a process: two test processes on two cores, and no oversubscription under them.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test check lint types imports format test-real models serve clean
+.PHONY: demo test check lint types imports format test-real test-gpu bench-engine models serve clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -50,6 +50,17 @@ format: $(VENV)/.installed-dev
 
 test-real: $(VENV)/.installed-dev  ## the contract suites on a real S3 server (fetches one, about 60 MB)
 	$(BIN)/pytest -m real
+
+test-gpu: $(VENV)/.installed-dev  ## the model tests and the engine's bench on a GPU; nothing where there is none
+	@if ! $(BIN)/python -c "import sys, torch; sys.exit(not torch.cuda.is_available())"; then \
+		echo "torch sees no GPU here: nothing was run."; \
+	else \
+		VLIBRARY_TEST_DEVICE=cuda $(BIN)/pytest tests/model && \
+		$(BIN)/python -m tests.bench.engine --device cuda --dtype bfloat16; \
+	fi
+
+bench-engine: $(VENV)/.installed-dev  ## how fast the engine is, beside what it is compared with (5 minutes)
+	$(BIN)/python -m tests.bench.engine
 
 models: $(VENV)/.installed  ## train the bundled models again, from a seed (up to 2 hours on 2 cores)
 	$(BIN)/vlibrary models

@@ -50,10 +50,9 @@ class Injector:
 
     def replace(self, rows: Rows | Tensor | None) -> None:
         """Inside `active`: go on with these rows. Raises ValueError for another shape."""
-        rows = Rows(rows) if isinstance(rows, Tensor) else rows
         if rows is not None:
-            self._check(rows.shift)
-        self._rows = rows
+            self._check(rows if isinstance(rows, Tensor) else rows.shift)
+        self._rows = Rows(rows) if isinstance(rows, Tensor) else rows
 
     def close(self) -> None:
         """Remove every hook; the model is then as it was before."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -20,11 +20,10 @@ class Rows:
     shift: Tensor
     gain: Tensor | None = None
     where: Tensor | None = None
+    _shifts: tuple[tuple[Tensor, ...], ...] = field(init=False)  # by layer and site: looked up at every hook's call
 
-    @property
-    def size(self) -> int:
-        """B."""
-        return self.shift.shape[2]
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_shifts", tuple(layer.unbind() for layer in self.shift.unbind()))
 
     def at(self, layer: int, kind: int, x: Tensor) -> Tensor:
         """The edited x [B, T, d] of one site: gain · x + shift where `where` says so.
@@ -32,7 +31,7 @@ class Rows:
         A row with shift 0 and gain 1 keeps every bit. Raises RuntimeError for another batch size or width, which would
         broadcast silently.
         """
-        shift = self.shift[layer, kind]
+        shift = self._shifts[layer][kind]
         if (len(x), x.shape[-1]) != (len(shift), shift.shape[-1]):
             raise RuntimeError(
                 f"rows for {len(shift)} prompts of width {shift.shape[-1]} are active on a batch {list(x.shape)}"

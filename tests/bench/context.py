@@ -1,0 +1,48 @@
+"""What a vector saves: the same questions steered, and behind 16 demonstrations with a picture each."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+from service.steering.lvlm import Lvlm
+from tests.bench.driving import Asked, answer, open_engine, typical_first_token_s
+from tests.bench.spread import Spread, in_turn, speedup
+from tests.bench.subject import Request, Subject, questions, shown, steered
+
+ANSWER = 8
+
+
+class _Arm:
+    """One way of asking, on an engine of its own that keeps its image features from run to run."""
+
+    def __init__(self, lvlm: Lvlm, rows: int, batches: Sequence[Sequence[Request]]) -> None:
+        self._lvlm, self._engine = lvlm, open_engine(lvlm, rows)
+        self._coming = deque(batches)
+        self.runs: list[list[Asked]] = []
+
+    def ask(self) -> None:
+        """The next batch, submitted at once, to the end."""
+        self.runs.append(answer(self._engine, self._lvlm, self._coming.popleft()))
+
+
+def against_demonstrations(subject: Subject) -> Mapping[str, Spread]:
+    """Requests a second when all come at once; times to the first token then, and when one comes alone."""
+    lvlm, size = subject.lvlm, subject.size
+    singles = max(2, size.singles // 3)
+    counts = [1, *[size.requests] * size.runs, *[1] * singles]
+    plain = [questions(count, ANSWER, seed) for seed, count in enumerate(counts)]  # no picture is asked about twice
+    one = _Arm(lvlm, size.requests, [steered(lvlm, batch, 1) for batch in plain])
+    other = _Arm(lvlm, size.requests, [shown(batch, size.demonstrations) for batch in plain])
+    in_turn(one.ask, other.ask, 1)  # the demonstrations' features are known from now on, as they would be in service
+    rush = in_turn(one.ask, other.ask, size.runs)
+    in_turn(one.ask, other.ask, singles)
+    first_tokens = [
+        typical_first_token_s(mine) / typical_first_token_s(theirs)
+        for mine, theirs in zip(one.runs, other.runs, strict=True)
+    ]
+    return {
+        "vs_icl_rps": speedup(rush),
+        "vs_icl_ttft": Spread.of(first_tokens[1 + size.runs :]),
+        "vs_icl_ttft_rush": Spread.of(first_tokens[1 : 1 + size.runs]),
+    }

@@ -1,0 +1,86 @@
+"""What a worker adds around the model: preparing, queueing, streaming; against the bare model."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from functools import partial
+
+from service.adapters.artifacts_folder import FolderArtifacts
+from service.bundled import EMBEDDER_FOLDER
+from service.domain.wire import Applied, Decoding, GenerateCall, Generation, Prompt
+from service.embedding import Embedder
+from service.steering.lvlm import Lvlm
+from service.worker.local import LocalWorker
+from tests.bench.driving import open_engine
+from tests.bench.spread import Spread, seconds
+from tests.bench.subject import Subject, questions
+from tests.bench.vectors import stored
+
+ANSWER = 32
+
+
+def cost_of_serving(subject: Subject) -> Mapping[str, Spread]:
+    """One request at a time through the worker: against the bare model, and with vectors against without."""
+    store = FolderArtifacts(subject.scratch / "own-size")
+    references = stored(store, subject.lvlm.spec, subject.size.singles)
+    with _opened(subject.lvlm, store) as worker:
+        fetching = asyncio.run(_fetching(subject, worker, references))
+        overhead = asyncio.run(_overhead(subject, worker))
+    return {**fetching, "overhead": overhead}
+
+
+@contextmanager
+def _opened(lvlm: Lvlm, store: FolderArtifacts) -> Iterator[LocalWorker]:
+    engine = open_engine(lvlm, rows=16).start()
+    worker = LocalWorker(lvlm, Embedder.load(EMBEDDER_FOLDER), store, engine, most_inside=16)
+    try:
+        yield worker
+    finally:
+        worker.close()
+
+
+async def _fetching(subject: Subject, worker: LocalWorker, references: list[Applied]) -> Mapping[str, Spread]:
+    """Milliseconds that a vector adds to the first token, per request for a new vector, the next one for the same."""
+    cold, warm = [], []
+    for reference, request in zip(references, questions(len(references), 1, seed=7), strict=True):
+        plain = await _timed(worker, subject.lvlm, request.prompt, 1)
+        first = await _timed(worker, subject.lvlm, request.prompt, 1, reference)
+        again = await _timed(worker, subject.lvlm, request.prompt, 1, reference)
+        bare = await _timed(worker, subject.lvlm, request.prompt, 1)
+        cold.append(1000 * (first - min(plain, bare)))
+        warm.append(1000 * (again - bare))
+    return {"cold_worker_ms": Spread.of(cold), "warm_worker_ms": Spread.of(warm)}
+
+
+async def _overhead(subject: Subject, worker: LocalWorker) -> Spread:
+    """The worker's time in units of the bare model's, minus 1; each first in every second pair."""
+    lvlm, found = subject.lvlm, []
+    for number, request in enumerate(questions(subject.size.singles, ANSWER, seed=8)):
+        bare = seconds(partial(_bare, lvlm, request.prompt)) if number % 2 else None
+        served = await _timed(worker, lvlm, request.prompt, ANSWER)
+        bare = bare or seconds(partial(_bare, lvlm, request.prompt))
+        found.append(served / bare - 1)
+    return Spread.of(found)
+
+
+async def _timed(worker: LocalWorker, lvlm: Lvlm, prompt: Prompt, tokens: int, *vectors: Applied) -> float:
+    """Seconds until the whole answer is there."""
+    call = GenerateCall(prompt, lvlm.spec.model_id, vectors, Decoding(max_new_tokens=tokens))
+    start = time.perf_counter()
+    async with aclosing(worker.generate(call)) as events:
+        *_, last = [event async for event in events]
+    took = time.perf_counter() - start
+    if not isinstance(last, Generation) or last.completion_tokens != tokens:
+        raise RuntimeError(f"the worker ended with {last}")
+    return took
+
+
+def _bare(lvlm: Lvlm, prompt: Prompt) -> str:
+    """The same answer with transformers alone; the worker is idle, so the model is free."""
+    batch = lvlm.encode([prompt], max_new_tokens=ANSWER)
+    sequences = lvlm.model.generate(**batch.inputs, max_new_tokens=ANSWER, do_sample=False)
+    text: str = lvlm.tokenizer.decode(sequences[0, batch.prompt_tokens[0] :], skip_special_tokens=True)
+    return text

@@ -1,0 +1,68 @@
+"""How large the model is and how much is measured: in full, or just enough to see that the bench runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The text model's sizes."""
+
+    hidden: int
+    layers: int
+    intermediate: int
+    heads: int
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured.
+
+    rounds, wide_rounds: pairs of batches of 8, of 64, whose steps alternate. tokens, wide_tokens: of each answer there.
+    runs: whole runs compared. requests: in one such run. arrivals, traces: of the simulated traffic.
+    longest: answer in mixed traffic. demonstrations: in the long prompt. singles: requests asked one at a time.
+    """
+
+    shape: Shape
+    rounds: int
+    wide_rounds: int
+    tokens: int
+    wide_tokens: int
+    runs: int
+    requests: int
+    arrivals: int
+    traces: int
+    longest: int
+    demonstrations: int
+    singles: int
+
+
+FULL = Size(
+    shape=Shape(hidden=512, layers=12, intermediate=1408, heads=8),
+    rounds=8,
+    wide_rounds=4,
+    tokens=36,
+    wide_tokens=32,
+    runs=3,
+    requests=16,
+    arrivals=96,
+    traces=5,
+    longest=64,
+    demonstrations=16,
+    singles=30,
+)
+QUICK = Size(
+    shape=Shape(hidden=64, layers=2, intermediate=96, heads=4),
+    rounds=2,
+    wide_rounds=1,
+    tokens=8,
+    wide_tokens=8,
+    runs=1,
+    requests=4,
+    arrivals=10,
+    traces=1,
+    longest=12,
+    demonstrations=2,
+    singles=2,
+)

@@ -1,0 +1,56 @@
+"""Times of two things measured in turn, and what is said about many measurements."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+Pair = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median and quartiles of `count` measurements."""
+
+    median: float
+    low: float
+    high: float
+    count: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        if len(values) == 1:
+            return cls(values[0], values[0], values[0], 1)
+        low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+        return cls(median, low, high, len(values))
+
+
+def seconds(action: Callable[[], object]) -> float:
+    """How long it takes. On a GPU the action must end with a value on the host, as every engine step does."""
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def in_turn(one: Callable[[], object], other: Callable[[], object], pairs: int) -> list[Pair]:
+    """Seconds of both, one directly after the other, each first in every second pair."""
+    return [_pair(one, other, swapped=bool(number % 2)) for number in range(pairs)]
+
+
+def _pair(one: Callable[[], object], other: Callable[[], object], *, swapped: bool) -> Pair:
+    if swapped:
+        late, early = seconds(other), seconds(one)
+        return early, late
+    return seconds(one), seconds(other)
+
+
+def balanced(pairs: Sequence[Pair]) -> list[Pair]:
+    """Each two pairs as one, A B B A: what comes second finds warmer caches, and each side is second once."""
+    return [(early[0] + late[0], early[1] + late[1]) for early, late in zip(pairs[::2], pairs[1::2], strict=False)]
+
+
+def speedup(pairs: Sequence[Pair]) -> Spread:
+    """How many times as fast as the other the first one is, pair by pair."""
+    return Spread.of([other / one for one, other in pairs])

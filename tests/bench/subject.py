@@ -1,0 +1,107 @@
+"""The models that are measured, and the requests that they are asked."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from service.domain.vector import SteeringVector
+from service.domain.wire import Demonstration, Prompt
+from service.steering.lvlm import Lvlm
+from tests.bench.size import Shape, Size
+from tests.model import tiny
+from tests.model.samples import picture, vector
+
+CONTEXT = 4096
+SLOTS = 80  # 64 distinct vectors and some more
+SHORTEST = 4
+_DEMONSTRATED = 900  # a seed that no measure asks with
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One model on one device. bare: the same weights once more, without hooks. scratch: a folder of its own."""
+
+    lvlm: Lvlm
+    bare: Lvlm
+    size: Size
+    scratch: Path
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """tokens: of the answer, which never ends before. vector_key: of the vector."""
+
+    prompt: Prompt
+    tokens: int
+    vector: SteeringVector | None = None
+    vector_key: str | None = None
+
+
+def build(shape: Shape, folder: Path) -> Path:
+    """A random Llava with a small CLIP tower, saved."""
+    text = tiny.text_settings(
+        tiny.build_tokenizer(("<image>",)),
+        model_type="llama",
+        hidden_size=shape.hidden,
+        num_hidden_layers=shape.layers,
+        intermediate_size=shape.intermediate,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.heads,
+        max_position_embeddings=CONTEXT,
+    )
+    return tiny.save(*tiny.llava(text), folder)
+
+
+def load(folder: Path, size: Size, scratch: Path, *, device: str, dtype: str) -> Subject:
+    """The model in the folder, twice."""
+    lvlm, bare = (Lvlm.load(folder, device=device, dtype=dtype, slots=SLOTS) for _ in range(2))
+    bare.injector.close()
+    for one in (lvlm, bare):
+        speak_on(one)
+    return Subject(lvlm, bare, size, scratch)
+
+
+def questions(count: int, tokens: int, seed: int = 0) -> list[Request]:
+    """Requests with a picture each, no two alike, of the same length, unsteered."""
+    texts = ("What is in the picture?", "Which colour is the circle?", "How many squares are there in it?")
+    return [Request(Prompt(texts[n % len(texts)], (picture(1000 * seed + n),)), tokens) for n in range(count)]
+
+
+def steered(lvlm: Lvlm, requests: Sequence[Request], distinct: int) -> list[Request]:
+    """The requests with that many different vectors in turn, all layers, both branches."""
+    vectors = [vector(lvlm.spec, seed) for seed in range(distinct)]
+    return [
+        replace(request, vector=vectors[place % distinct], vector_key=f"bench {place % distinct}")
+        for place, request in enumerate(requests)
+    ]
+
+
+def mixed_lengths(requests: Sequence[Request], longest: int, seed: int = 0, *, skewed: bool) -> list[Request]:
+    """Answers of 4 to `longest` tokens. skewed: most of them short, their logarithm uniform; else uniform."""
+    draw = random.Random(seed)
+
+    def length() -> int:
+        share = draw.random()
+        return round(SHORTEST * (longest / SHORTEST) ** share if skewed else SHORTEST + (longest - SHORTEST) * share)
+
+    return [replace(request, tokens=length()) for request in requests]
+
+
+def shown(requests: Sequence[Request], demonstrations: int) -> list[Request]:
+    """The requests without vectors, behind demonstrations instead: one picture each, the same for all requests."""
+    examples = tuple(
+        Demonstration(request.prompt.text, request.prompt.images, "a red circle")
+        for request in questions(demonstrations, tokens=0, seed=_DEMONSTRATED)
+    )
+    return [
+        replace(request, prompt=replace(request.prompt, demonstrations=examples), vector=None, vector_key=None)
+        for request in requests
+    ]
+
+
+def speak_on(lvlm: Lvlm) -> None:
+    """Let no token end an answer, so that the work is the same however the model is steered."""
+    lvlm.model.generation_config.eos_token_id = [lvlm.model.config.get_text_config().vocab_size]

@@ -1,0 +1,56 @@
+"""What fetching a vector adds to a request: from the object store, and when it is in its slot already."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import torch
+
+from service.adapters.artifacts_folder import FolderArtifacts
+from service.domain.codec import encode, sha256_of
+from service.domain.ports import Artifacts
+from service.domain.vector import ModelSpec
+from service.domain.wire import Applied
+from service.steering.table import SlotTable
+from service.worker.residency import Residency
+from tests.bench.spread import Spread, seconds
+from tests.bench.subject import Subject
+from tests.model.samples import vector
+
+# What an 8 B model's vector has: 32 layers of width 4096, two branches, about 1 MB.
+REAL = ModelSpec("bench/real-size", "f" * 64, "Real", layers=32, hidden_size=4096)
+
+
+def stored(store: Artifacts, spec: ModelSpec, count: int) -> list[Applied]:
+    """That many different vectors in the store."""
+    references = []
+    for seed in range(count):
+        data = encode(vector(spec, seed))
+        digest = sha256_of(data)
+        store.put(f"v/{digest}", data, digest)
+        references.append(Applied("v", f"v/{digest}", digest))
+    return references
+
+
+def cost_of_fetching(subject: Subject) -> Mapping[str, Spread]:
+    """Milliseconds from a reference to a filled slot, for vectors of a real size, whatever the model measured here."""
+    model, count = subject.lvlm.model, subject.size.singles
+    store = FolderArtifacts(subject.scratch / "real-size")
+    table = SlotTable(REAL, count, model.device, model.dtype)
+    residency = Residency(store, table.check, count, took=lambda _seconds: None)
+
+    def fetch(reference: Applied) -> None:
+        found, key = residency.get((reference,))
+        assert found is not None
+        table.put(found, key=key)
+        if model.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    references = stored(store, REAL, count)
+    cold, warm = (_milliseconds([partial(fetch, one) for one in references]) for _ in range(2))
+    return {"cold_ms": cold, "warm_ms": warm}
+
+
+def _milliseconds(actions: Sequence[partial[None]]) -> Spread:
+    return Spread.of([1000 * seconds(action) for action in actions])
