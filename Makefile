@@ -48,14 +48,14 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test-real: $(VENV)/.installed-dev  ## the contract suites on a real S3 server (fetches one, about 60 MB)
+test-real: $(VENV)/.installed-dev  ## the contract suites on PostgreSQL and a real S3 server (fetches one, about 60 MB)
 	$(BIN)/pytest -m real
 
 test-gpu: $(VENV)/.installed-dev  ## the model tests and the engine's bench on a GPU; nothing where there is none
 	@if ! $(BIN)/python -c "import sys, torch; sys.exit(not torch.cuda.is_available())"; then \
 		echo "torch sees no GPU here: nothing was run."; \
 	else \
-		VLIBRARY_TEST_DEVICE=cuda $(BIN)/pytest tests/model && \
+		VLIBRARY_TEST_DEVICE=cuda $(BIN)/pytest tests/model/test_inflight.py tests/model/test_engine.py tests/model/test_edits.py && \
 		$(BIN)/python -m tests.bench.engine --device cuda --dtype bfloat16; \
 	fi
 

@@ -37,10 +37,11 @@ def _check_model(vector: SteeringVector, model: ModelSpec) -> None:
             "Train it on this base model, or ask a worker that serves the vector's.",
         )
     for edit in vector.edits.values():
-        if edit.vectors.shape != (model.layers, model.hidden_size):
+        per_layer = [one.shape for one in (edit.scale, edit.gain) if one is not None]
+        if edit.vectors.shape != (model.layers, model.hidden_size) or any(one != (model.layers,) for one in per_layer):
             raise WrongModel(
-                f"The vector has shape {list(edit.vectors.shape)}.",
-                f"For this base model it must be [{model.layers}, {model.hidden_size}].",
+                f"The vector has shape {list(edit.vectors.shape)}, and scale or gain {list(map(list, per_layer))}.",
+                f"For this base model it must be [{model.layers}, {model.hidden_size}] and [{model.layers}].",
             )
 
 

@@ -97,8 +97,9 @@ class SlabDecoder:
     def join(self, newcomers: Prefilled) -> None:
         keys_values, positions = newcomers.state
         here = [self._positions] if self._slab.lengths else []
+        together = torch.cat([*here, positions], dim=-1)  # before the slab: what can fail comes first
         self._slab.join(keys_values, newcomers.lengths)
-        self._positions = torch.cat([*here, positions], dim=-1)
+        self._positions = together
         self._edits_known = False
 
     def decode(self, tokens: Sequence[int], slots: Sequence[int]) -> Tensor:

@@ -20,6 +20,8 @@ from service.engine.job import Job
 from service.engine.opening import open_decoder
 from service.engine.queue import QueuedEngine, tell_overdue
 from service.engine.running import Row, RunningBatch
+from service.engine.sampling import Sampler
+from service.engine.text import TextStream
 from service.steering.lvlm import Lvlm
 
 
@@ -86,15 +88,25 @@ class InFlightEngine(QueuedEngine):
     def _join(self) -> None:
         """Prefill those in front of the queue that fit beside the running rows."""
         newcomers = self._admitted()
-        if newcomers and failure(partial(self._prefill, newcomers)):
+        if not newcomers:
+            return
+        error = failure(partial(self._prefill, newcomers))
+        if error and len(newcomers) == 1:
+            self._refuse(newcomers[0], error)
+        elif error:
+            del error  # it holds on to the memory of the pass that failed
             for row in newcomers:  # one of them is at fault; the others shall not pay for it
                 self._join_alone(row)
 
     def _join_alone(self, row: Row) -> None:
         error = failure(partial(self._prefill, [row]))
         if error:
-            self._lvlm.table.unpin([row.slot])
-            row.job.emit(reason_for(error))
+            self._refuse(row, error)
+
+    def _refuse(self, row: Row, error: Exception) -> None:
+        """End a row that is not in the batch."""
+        self._lvlm.table.unpin([row.slot])
+        row.job.emit(reason_for(error))
 
     def _prefill(self, newcomers: Sequence[Row]) -> None:
         self._batch.join(newcomers)
@@ -104,16 +116,19 @@ class InFlightEngine(QueuedEngine):
         admitted: list[Row] = []
         while (job := self._next(admitted)) is not None:
             try:
-                slot = self._lvlm.table.pin(job.vector, key=job.vector_key)
+                admitted.append(self._row(job))
             except Unavailable:
                 break  # every slot is held: it waits until a row leaves
             except (VLibraryError, RuntimeError) as error:
                 job.emit(reason_for(error))
-            else:
-                admitted.append(Row.of(job, slot, self._tokenizer, time.monotonic()))
             with self._changed:
                 self._waiting.popleft()
         return admitted
+
+    def _row(self, job: Job) -> Row:
+        text, sampler = TextStream(self._tokenizer, job.decoding.stop), Sampler(job.decoding)
+        slot = self._lvlm.table.pin(job.vector, key=job.vector_key)  # last: nothing may fail with the slot held
+        return Row(job, slot, text, sampler, started=time.monotonic())
 
     def _next(self, admitted: Sequence[Row]) -> Job | None:
         """The front of the queue, if it fits beside those; this thread alone takes it away."""
@@ -135,7 +150,7 @@ class InFlightEngine(QueuedEngine):
             # trace. Anything else would fail again and again.
             rows, reason = list(self._batch.rows), reason_for(error)
             for row in [max(rows, key=lambda row: row.started)] if is_out_of_memory(error) else rows:
-                self._batch.drop(row)
+                self._batch.drop(row, scrub=True)
                 row.job.emit(reason)
 
     @torch.inference_mode()

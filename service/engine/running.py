@@ -29,10 +29,6 @@ class Row:
     first_at: float | None = None
     shown: list[str] = field(default_factory=list)
 
-    @classmethod
-    def of(cls, job: Job, slot: int, tokenizer: object, started: float) -> Row:
-        return cls(job, slot, TextStream(tokenizer, job.decoding.stop), Sampler(job.decoding), started)
-
     def show(self, text: str) -> None:
         if text:
             self.shown.append(text)
@@ -63,9 +59,9 @@ class RunningBatch:
         self._decoder.advance()
         self._take(tokens, first=0)
 
-    def drop(self, row: Row) -> None:
-        """Take a row out; nothing is emitted."""
-        self._remove(self.rows.index(row))
+    def drop(self, row: Row, *, scrub: bool = False) -> None:
+        """Take a row out; nothing is emitted. scrub: a step failed half-way and may have left anything in its cache."""
+        self._remove(self.rows.index(row), scrub=scrub)
 
     def _take(self, tokens: Sequence[int | None], first: int) -> None:
         """Give each row from `first` on its next token; those that end leave, from the back to keep the numbers."""
@@ -84,6 +80,7 @@ class RunningBatch:
             return True
         row.token = token
         row.drawn += 1
+        row.sampler.advance()
         row.first_at = row.first_at or time.monotonic()
         ended = token in self._ends
         row.show("" if ended else row.text.push(token))

@@ -120,8 +120,13 @@ class Lvlm:
         return self._encoder.needs_picture
 
     @property
+    def pictured_probe(self) -> Prompt:
+        """A question about a picture, for trying things out."""
+        return Prompt(_QUESTION, (_picture(),))
+
+    @property
     def _probe(self) -> Prompt:
-        return Prompt(_QUESTION, (_picture(),) if self.needs_picture else ())
+        return self.pictured_probe if self.needs_picture else Prompt(_QUESTION)
 
     def canary(self) -> None:
         """Show that steering works here: slot 0 leaves every bit of the logits alone, each site alone changes them.

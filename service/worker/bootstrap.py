@@ -15,6 +15,7 @@ from service.config import BUNDLED, Settings
 from service.domain.errors import InvalidInput
 from service.embedding import Embedder
 from service.engine.batches import StaticBatches
+from service.engine.canary import check_decoder
 from service.engine.inflight import Budget, InFlightEngine
 from service.engine.job import Engine
 from service.steering.lvlm import Lvlm, flush_denormals
@@ -73,7 +74,9 @@ def open_engine(settings: Settings, lvlm: Lvlm) -> Engine:
         prefill=settings.prefill_tokens,
         feature_bytes=settings.image_cache_mb * 2**20,
     )
-    return InFlightEngine(lvlm, budget, compiled=settings.compile).start()
+    engine = InFlightEngine(lvlm, budget, compiled=settings.compile)
+    check_decoder(lvlm, engine.decoder)
+    return engine.start()
 
 
 def open_server(settings: Settings) -> tuple[WorkerServer, Host]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from service.bundled import LVLM_FOLDER
 from service.steering.lvlm import Lvlm
 from tests.model import tiny
+from tests.model.desk import clip_embedder as clip_embedder
+from tests.model.desk import open_desk as open_desk
 from tests.support import torchvision_shim
 
 BUNDLED = pytest.param(
@@ -20,6 +23,9 @@ BUNDLED = pytest.param(
 NEEDS_TORCHVISION = pytest.mark.skipif(
     not torchvision_shim.available(), reason="torchvision, which this family's processor wants, is not here"
 )
+# `make test-gpu` sets it.
+DEVICE = os.environ.get("VLIBRARY_TEST_DEVICE", "cpu")
+
 FAMILIES = [
     pytest.param(name, marks=NEEDS_TORCHVISION if name in tiny.WITH_TORCHVISION else ()) for name in tiny.FAMILIES
 ]
@@ -36,10 +42,10 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(scope="session")
 def lvlm(folder: Path) -> Lvlm:
     """The loaded model in float32; tests leave it as they found it."""
-    return Lvlm.load(folder)
+    return Lvlm.load(folder, device=DEVICE)
 
 
 @pytest.fixture(scope="session")
 def llava(tmp_path_factory: pytest.TempPathFactory) -> Lvlm:
     """One family, for what does not depend on the family."""
-    return Lvlm.load(tiny.save(*tiny.llava(), tmp_path_factory.mktemp("one")))
+    return Lvlm.load(tiny.save(*tiny.llava(), tmp_path_factory.mktemp("one")), device=DEVICE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -78,3 +79,19 @@ def failing(lvlm: Lvlm, fault: Fault) -> Iterator[None]:
 def decoding(tokens: Tensor) -> bool:
     """Whether this is a step of the running batch and no prefill."""
     return tokens.shape[1] == 1
+
+
+@contextmanager
+def breaking(lvlm: Lvlm, row: int) -> Iterator[None]:
+    """While inside, this row's numbers are none, from the token on that it reads."""
+
+    def put_nan(_module: Any, _args: Any, embedded: Tensor) -> Tensor:
+        embedded = embedded.clone()
+        embedded[row] = math.nan
+        return embedded
+
+    handle = lvlm.model.get_input_embeddings().register_forward_hook(put_nan)
+    try:
+        yield
+    finally:
+        handle.remove()

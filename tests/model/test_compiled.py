@@ -11,8 +11,6 @@ from torch._dynamo.utils import counters
 
 from service.domain.errors import UnsupportedModel
 from service.domain.wire import Decoding
-from service.engine.compiled import compiled_decoder
-from service.engine.features import ImageFeatures
 from service.engine.inflight import InFlightEngine
 from service.steering.lvlm import Lvlm
 from tests.model import tiny
@@ -59,7 +57,7 @@ def test_a_compiled_model_that_lost_its_hooks_is_not_served(lvlm: Lvlm, monkeypa
 
     monkeypatch.setattr(torch, "compile", without_hooks)
     with pytest.raises(UnsupportedModel, match="does not react"):
-        compiled_decoder(lvlm, ImageFeatures(lvlm.model, 0), most_columns=64)
+        InFlightEngine(lvlm, compiled=True)
 
 
 def test_a_model_that_decodes_row_by_row_is_not_compiled(tmp_path: Path) -> None:

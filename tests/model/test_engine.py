@@ -32,7 +32,7 @@ def ending(lvlm: Lvlm) -> SteeringVector:
     """A vector that makes the model end its turn at once: the last MLP writes the end token's own read-out."""
     readout = lvlm.model.get_output_embeddings().weight[lvlm.model.generation_config.eos_token_id[0]]
     shift = np.zeros((lvlm.spec.layers, lvlm.spec.hidden_size), np.float32)
-    shift[-1] = readout.numpy()
+    shift[-1] = readout.cpu().numpy()
     scale = np.full(lvlm.spec.layers, 1e4, np.float32)
     return SteeringVector(lvlm.spec, {Site.MLP: Edit(shift, scale)}, "m2iv")
 

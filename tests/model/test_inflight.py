@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from service.domain.errors import InvalidQuery
+from service.domain.errors import InvalidQuery, UnsupportedModel
 from service.domain.vector import SteeringVector
 from service.domain.wire import Decoding, Generation, Prompt, TextPiece
+from service.engine.canary import check_decoder
 from service.engine.encoding import encode
 from service.engine.inflight import Budget, InFlightEngine
 from service.engine.job import Event, Job
@@ -124,3 +125,23 @@ def test_a_prompt_with_more_pictures_than_places_is_refused_before_it_reaches_th
     encode(lvlm, Prompt("Which?", (picture(0),)), max_new_tokens=3)
     with pytest.raises(InvalidQuery, match="1 <image> tokens and 2 images"):
         encode(lvlm, Prompt("Which?", (picture(0), picture(1))), max_new_tokens=3)
+
+
+def test_a_decoder_is_shown_to_compute_what_the_model_does(lvlm: Lvlm) -> None:
+    check_decoder(lvlm, InFlightEngine(lvlm).decoder)
+
+
+def test_a_model_that_keeps_more_than_the_decoder_knows_is_refused_at_start(tmp_path: Path) -> None:
+    lvlm = Lvlm.load(tiny.save(*tiny.llava(), tmp_path))
+    tokens_seen = 0
+
+    def remember(_module: Any, args: Any, kwargs: Any) -> Any:
+        """A state of the model's own, which two forward passes of two decoders would share."""
+        nonlocal tokens_seen
+        kwargs["inputs_embeds"] = kwargs["inputs_embeds"] + 0.1 * tokens_seen
+        tokens_seen += kwargs["inputs_embeds"].shape[1]
+        return args, kwargs
+
+    lvlm.model.get_decoder().register_forward_pre_hook(remember, with_kwargs=True)
+    with pytest.raises(UnsupportedModel, match="not those of its own generate"):
+        check_decoder(lvlm, InFlightEngine(lvlm).decoder)

@@ -32,9 +32,10 @@ from service.engine.decoder import SlabDecoder
 from service.engine.inflight import Budget, InFlightEngine
 from service.steering.lvlm import Lvlm
 from tests.model import tiny
-from tests.model.driving import Asked, Fault, collected, decoding, failing, finish, solo, started
+from tests.model.driving import Asked, Fault, breaking, collected, decoding, failing, finish, solo, started
 from tests.model.test_inflight import Collected, run, static
 from tests.support import samples
+from tests.support.scarce_memory import ScarceMemory
 
 LONG = Decoding(max_new_tokens=14)
 THREE = (Asked(0, 1, LONG), Asked(1, 0, LONG), Asked(2, 2, LONG))
@@ -308,6 +309,23 @@ def test_memory_that_ends_in_a_step_costs_the_youngest_row_alone(engine: InFligh
     assert answers(others[:2]) == [solo(llava, one) for one in THREE[:2]]
 
 
+@pytest.mark.parametrize("failing_block", [1, 6, 7, 9, 12, 14, 20, 25, 28, 30])
+def test_wherever_memory_ends_it_costs_one_request_at_most(
+    engine: InFlightEngine, llava: Lvlm, failing_block: int
+) -> None:
+    """While the cache grows for newcomers, of whom it can be asked again, or in mid-answer."""
+    grown = Decoding(max_new_tokens=70)
+    asked = [Asked(1, 1, grown), Asked(2, 0, grown), Asked(0, 2, LONG), Asked(3, 3, LONG)]
+    jobs = collected(llava, *asked)
+    wanted = [solo(llava, one) for one in asked]
+    with ScarceMemory(failing_block) as memory:
+        run(engine, jobs, steps_between=1)
+    assert memory.ended
+    lost = [one for one in jobs if isinstance(one.events[-1], OutOfMemory)]
+    assert len(lost) <= 1
+    assert all(one in lost or one.generation == its for one, its in zip(jobs, wanted, strict=True))
+
+
 def test_memory_that_stays_away_ends_every_row_and_then_the_engine_serves_again(
     engine: InFlightEngine, llava: Lvlm
 ) -> None:
@@ -324,10 +342,8 @@ def test_memory_that_stays_away_ends_every_row_and_then_the_engine_serves_again(
 def test_an_unexpected_failure_in_a_step_is_told_to_all_and_the_engine_goes_on(
     engine: InFlightEngine, llava: Lvlm, log: list[MutableMapping[str, Any]]
 ) -> None:
-    jobs, later = collected(llava, *THREE), collected(llava, *THREE)
+    jobs = collected(llava, *THREE)
     started(engine, jobs)
-    for one in later:
-        engine.submit(one.job)
     with failing(llava, once(ZeroDivisionError("as the test asked"))):
         finish(engine)
     for one in jobs:
@@ -368,17 +384,8 @@ def test_a_row_whose_numbers_break_in_mid_answer_leaves_nothing_behind(
     jobs = collected(llava, *asked)
     started(engine, jobs)
     row = engine.running.index(jobs[place].job)
-
-    def breaks(_module: object, _args: object, embedded: Tensor) -> Tensor:
-        embedded = embedded.clone()
-        embedded[row] = torch.nan
-        return embedded
-
-    handle = llava.model.get_input_embeddings().register_forward_hook(breaks)
-    try:
+    with breaking(llava, row):
         engine.step()
-    finally:
-        handle.remove()
     assert type(error_of(jobs[place])) is told
     # One takes its place; then a longer prompt opens columns that were not in use.
     newcomers = collected(llava, THREE[1], Asked(0, 3, LONG), THREE[2])
@@ -386,6 +393,30 @@ def test_a_row_whose_numbers_break_in_mid_answer_leaves_nothing_behind(
     del jobs[place], asked[place]
     assert answers(jobs) == [solo(llava, one) for one in asked]
     assert answers(newcomers) == [solo(llava, one) for one in (THREE[1], Asked(0, 3, LONG), THREE[2])]
+
+
+def test_the_columns_of_a_row_that_broke_are_numbers_when_they_are_opened_again(
+    engine: InFlightEngine, llava: Lvlm
+) -> None:
+    """They fall out of the window with all who were there, and a long newcomer opens them again."""
+    long, short = Asked(0, 1, Decoding(60)), Asked(1, 0, Decoding(60))
+    first, second, broken, last = collected(llava, long, short, short, short)
+    started(engine, [first, second, broken, last], steps=1)
+    engine.cancel(last.job)
+    engine.step()
+    with breaking(llava, row=2):
+        engine.step()
+    assert isinstance(error_of(broken), UnsupportedModel)
+    engine.cancel(first.job)
+    for _ in range(second.job.prompt.length + 2):
+        engine.step()
+    (bridge,) = collected(llava, short)
+    engine.submit(bridge.job)
+    engine.step()
+    engine.cancel(second.job)
+    newcomers = collected(llava, THREE[1], THREE[1], THREE[0])  # the second of them in the broken row's place
+    run(engine, newcomers, steps_between=1)
+    assert answers([bridge, *newcomers]) == [solo(llava, one) for one in (short, THREE[1], THREE[1], THREE[0])]
 
 
 # Ends of answers
@@ -492,7 +523,10 @@ def test_the_thread_answers_many_callers_at_once(llava: Lvlm) -> None:
         for caller in callers:
             caller.join()
         deadline = time.monotonic() + 20
-        while (engine.load().running or engine.load().waiting) and time.monotonic() < deadline:
+        while (
+            not all(one.events and isinstance(one.events[-1], Generation) for one in jobs)
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.002)
     finally:
         engine.close()

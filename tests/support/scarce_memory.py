@@ -17,6 +17,11 @@ class ScarceMemory(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]  # torch has no annotation there
         self._left = failing
 
+    @property
+    def ended(self) -> bool:
+        """Whether it came to that allocation."""
+        return self._left <= 0
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
         if func.overloadpacket.__name__ in _ALLOCATIONS and isinstance(made, torch.Tensor) and made.dim() == 4:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -25,7 +26,15 @@ def some_logits(rows: int, seed: int = 0) -> Tensor:
 def drawn(logits: Tensor, decoding: Decoding, times: int) -> Counter[int | None]:
     """Tokens of one row, drawn again and again."""
     sampler = Sampler(decoding)
-    return Counter(next_tokens(logits[None], [sampler])[0] for _ in range(times))
+    return Counter(draw(logits[None], [sampler])[0] for _ in range(times))
+
+
+def draw(logits: Tensor, samplers: Sequence[Sampler]) -> list[int | None]:
+    """One step of every row, which counts."""
+    tokens = next_tokens(logits, samplers)
+    for sampler in samplers:
+        sampler.advance()
+    return tokens
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=5), st.integers(0, 99))
@@ -51,13 +60,13 @@ def test_the_same_seed_draws_the_same_tokens_whatever_the_batch(
     together = [Sampler(one) for one in (*neighbours[:place], decoding, *neighbours[place:])]
     for step in range(6):
         logits = some_logits(len(together), seed=step)
-        assert next_tokens(logits, together)[place] == next_tokens(logits[place][None], [alone])[0]
+        assert draw(logits, together)[place] == draw(logits[place][None], [alone])[0]
 
 
 def test_another_seed_draws_other_tokens() -> None:
     logits = torch.zeros(VOCABULARY)
     one, two = (
-        [next_tokens(logits[None], [sampler]) for _ in range(20)]
+        [draw(logits[None], [sampler]) for _ in range(20)]
         for sampler in (Sampler(Decoding(temperature=1.0, seed=seed)) for seed in (1, 2))
     )
     assert one != two
@@ -75,7 +84,6 @@ HALVES = torch.tensor([0.125, 0.5, 0.0625, 0.25, 0.0625]).log()
         (0.51, {1, 3}),
         (0.75, {1, 3}),
         (0.76, {1, 3, 0}),
-        (0.9, {1, 3, 0, 2}),
         (1.0, {1, 3, 0, 2, 4}),
     ],
 )
@@ -132,3 +140,24 @@ def test_a_row_whose_numbers_are_not_finite_has_no_token_and_disturbs_nobody(
     logits[1, slice(None) if whole else 5] = bad
     tokens = next_tokens(logits, [Sampler(others[0]), Sampler(decoding), Sampler(others[1])])
     assert tokens == [fine[0], None, fine[1]]
+
+
+@pytest.mark.parametrize("top_p", [0.9, 0.999, 1.0])
+def test_a_large_and_flat_vocabulary_is_drawn_from_as_it_should(top_p: float) -> None:
+    """Flatter than what is looked at first: 1,024 tokens hold far less than top_p."""
+    logits = torch.zeros(1, 4_000)
+    logits[0, 1_000:] -= 0.01
+    tokens = drawn(logits[0], Decoding(temperature=1.0, top_p=top_p), 300)
+    assert None not in tokens
+    assert len(tokens) > 250
+    assert any(token is not None and token >= 1_000 for token in tokens)
+
+
+def test_of_tokens_that_are_alike_only_as_many_are_kept_as_are_needed() -> None:
+    found = set(drawn(HALVES.double(), Decoding(temperature=1.0, top_p=0.9), 400))
+    assert found in ({0, 1, 3, 2}, {0, 1, 3, 4})
+
+
+def test_a_step_that_is_tried_again_draws_the_same_token() -> None:
+    logits, sampler = some_logits(1, 0), Sampler(Decoding(temperature=1.5, seed=3))
+    assert len({tuple(next_tokens(logits, [sampler])) for _ in range(20)}) == 1

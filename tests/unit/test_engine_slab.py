@@ -54,8 +54,9 @@ OPERATIONS = st.lists(
 class Checked:
     """A slab and what it should hold, changed together."""
 
-    def __init__(self) -> None:
-        self.slab = Slab()
+    def __init__(self, most: int = 4096) -> None:
+        self.slab = Slab(most)
+        self._most = most  # of what was needed or may be allocated ahead, so far
         self.rows: list[Row] = []
         self._random = torch.Generator().manual_seed(0)
 
@@ -93,6 +94,7 @@ class Checked:
                 own[layer] = torch.cat([before[0], keys[row]], dim=1), torch.cat([before[1], values[row]], dim=1)
             seen = cache.layers[layer].update(keys, values)
             self.compare(layer, seen, exempt=broken)
+            self.check_memory(seen)
         self.check_mask()
         self.slab.advance()
         self.check_sizes()
@@ -117,6 +119,11 @@ class Checked:
                     assert torch.equal(block[row, :, width - wanted.shape[1] :], wanted)
                     assert torch.isfinite(block[row]).all()
 
+    def check_memory(self, seen: tuple[Tensor, Tensor]) -> None:
+        self._most = max(self._most, len(self.rows) * (self.slab.width + 1))
+        for block in seen:
+            assert block.untyped_storage().nbytes() <= self._most * HEADS * SIZE * block.element_size()
+
     def check_mask(self) -> None:
         width = self.slab.width + 1
         wanted = [[0] * (width - own[0][0].shape[1]) + [1] * own[0][0].shape[1] for own in self.rows]
@@ -139,9 +146,9 @@ class Checked:
             self.leave(place, scrub=operation.broken)
 
 
-@given(OPERATIONS)
-def test_every_row_keeps_exactly_its_own_columns_whoever_comes_and_goes(operations: list[Operation]) -> None:
-    checked = Checked()
+@given(OPERATIONS, st.sampled_from((1, 150, 600, 4096)))
+def test_every_row_keeps_exactly_its_own_columns_whoever_comes_and_goes(operations: list[Operation], most: int) -> None:
+    checked = Checked(most)
     for operation in operations:
         checked.apply(operation)
         if checked.rows and not isinstance(operation, Step):
@@ -168,6 +175,37 @@ def test_a_longer_newcomer_beside_a_row_that_was_broken_sees_only_numbers() -> N
     checked.leave(0)
     checked.join([2])  # in the place of one that left
     checked.join([40])  # opens columns on the left that others wrote before
+    checked.step()
+
+
+def test_what_was_broken_is_gone_when_its_columns_are_opened_again() -> None:
+    """The broken column falls out of the window with all who were there, and a long newcomer opens it again."""
+    checked = Checked()
+    checked.join([40, 3, 3, 3])
+    checked.leave(3)
+    checked.step(broken=2)
+    checked.leave(2, scrub=True)
+    checked.leave(0)
+    checked.steps(5)
+    checked.join([2])
+    checked.leave(0)  # nobody is left who was there when the row broke
+    checked.steps(3)
+    checked.join([1])
+    checked.join([1])  # in the broken row's place
+    checked.join([30])
+    checked.step()
+
+
+def test_a_row_that_leaves_after_a_failed_step_leaves_no_trace() -> None:
+    checked = Checked()
+    checked.join([9, 9])
+    states = torch.full((2, HEADS, 1, SIZE), NAN)
+    cache: Any = checked.slab.open()
+    for layer in cache.layers:
+        layer.update(states, states)  # and then the last layers failed
+    checked.leave(1)
+    checked.steps(3)
+    checked.join([2])
     checked.step()
 
 

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models
 from tokenizers.pre_tokenizers import ByteLevel
 
 from service.engine.text import TextStream
-from tests.model.tiny import build_tokenizer
+from tests.model.tiny import build_tokenizer, hf
 
 TOKENIZER: Any = build_tokenizer()
 # Special tokens (they have no text), single bytes and merges.
@@ -36,9 +37,9 @@ def whole(tokens: Sequence[int]) -> str:
     return text
 
 
-def streamed(tokens: Sequence[int], stop: Sequence[str] = ()) -> tuple[list[str], bool]:
+def streamed(tokens: Sequence[int], stop: Sequence[str] = (), tokenizer: Any = TOKENIZER) -> tuple[list[str], bool]:
     """All pieces, the last one from `finish`; and whether it stopped, which ends the pushing."""
-    stream, pieces = TextStream(TOKENIZER, stop), []
+    stream, pieces = TextStream(tokenizer, stop), []
     for token in tokens:
         pieces.append(stream.push(token))
         if stream.stopped:
@@ -129,3 +130,18 @@ def test_outer_white_space_is_left_out_and_inner_kept() -> None:
     pieces, _ = streamed(byte_tokens(" \n one  two \n\t"))
     assert "".join(pieces) == "one  two"
     assert all(piece == piece.rstrip() for piece in pieces)
+
+
+def marking_words() -> Any:
+    """A tokenizer of SentencePiece's kind: a mark before each word, which is no space before the first one."""
+    vocabulary = {text: number for number, text in enumerate(("<unk>", "\u2581one", "\u2581two", "s", "\u2581"))}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    backend.decoder = decoders.Metaspace()
+    return hf.PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")
+
+
+@given(st.lists(st.integers(0, 4), max_size=8))
+def test_a_space_that_only_the_token_before_tells_of_is_kept(tokens: list[int]) -> None:
+    tokenizer = marking_words()
+    pieces, _ = streamed(tokens, tokenizer=tokenizer)
+    assert "".join(pieces) == tokenizer.decode(tokens, skip_special_tokens=True).strip()
