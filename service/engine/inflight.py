@@ -6,7 +6,6 @@ one decode step serves any mixture of vectors, images and options.
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,8 +53,6 @@ class InFlightEngine(QueuedEngine):
         )
         self._most_rows = min(budget.rows, self.decoder.most_rows or budget.rows)
         self._batch = RunningBatch(lvlm, self.decoder)
-        # Its own: to decode with a tokenizer that another thread pads with at that moment raises "Already borrowed".
-        self._tokenizer = copy.deepcopy(lvlm.tokenizer)
         self.steps = 0
 
     @property
@@ -126,7 +123,7 @@ class InFlightEngine(QueuedEngine):
         return admitted
 
     def _row(self, job: Job) -> Row:
-        text, sampler = TextStream(self._tokenizer, job.decoding.stop), Sampler(job.decoding)
+        text, sampler = TextStream(self._lvlm.tokenizer, job.decoding.stop), Sampler(job.decoding)
         slot = self._lvlm.table.pin(job.vector, key=job.vector_key)  # last: nothing may fail with the slot held
         return Row(job, slot, text, sampler, started=time.monotonic())
 
