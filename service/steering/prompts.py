@@ -44,7 +44,7 @@ class PromptEncoder:
 
     def __init__(self, processor: ProcessorMixin, end_tokens: Sequence[str], context_length: int) -> None:
         self._processor: Any = processor
-        self._lock = threading.Lock()  # how a tokenizer pads is a state of it, which threads must not change for each other
+        self._lock = threading.Lock()  # how a tokenizer pads is its state, which threads must not change for each other
         self._processor.tokenizer.padding_side = "left"
         self._format = format_of(processor, end_tokens)
         self._context_length = context_length
