@@ -12,7 +12,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 # One thread a process: two test processes on two cores, and no oversubscription under them.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test check lint types imports format test-real test-gpu bench-engine models serve clean
+.PHONY: demo test check lint types imports format test-real test-faults test-gpu bench-engine bench-library models serve clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -51,6 +51,13 @@ format: $(VENV)/.installed-dev
 test-real: $(VENV)/.installed-dev  ## the contract suites on PostgreSQL and a real S3 server (fetches one, about 60 MB)
 	$(BIN)/pytest -m real
 
+CYCLES ?= 100
+SEED ?= 1
+OPS ?= 0
+test-faults: $(VENV)/.installed-dev  ## CYCLES crash cycles from SEED, after OPS random operations beside an oracle (docs/faults.md)
+	@if [ $(OPS) -gt 0 ]; then $(BIN)/python -m tests.faults.operations --ops $(OPS); fi
+	@$(BIN)/python -m tests.faults --cycles $(CYCLES) --seed $(SEED)
+
 test-gpu: $(VENV)/.installed-dev  ## the model tests and the engine's bench on a GPU; nothing where there is none
 	@if ! $(BIN)/python -c "import sys, torch; sys.exit(not torch.cuda.is_available())"; then \
 		echo "torch sees no GPU here: nothing was run."; \
@@ -61,6 +68,18 @@ test-gpu: $(VENV)/.installed-dev  ## the model tests and the engine's bench on a
 
 bench-engine: $(VENV)/.installed-dev  ## how fast the engine is, beside what it is compared with (5 minutes)
 	$(BIN)/python -m tests.bench.engine
+
+# An environment of its own, on top of the other: what the stores need (uvloop, another dateutil) changes how a service
+# runs.
+$(VENV)/bench/.installed: $(VENV)/.installed-dev
+	$(BIN)/python -m venv $(VENV)/bench
+	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > \
+		"$$($(VENV)/bench/bin/python -c 'import site; print(site.getsitepackages()[0])')/base.pth"
+	$(VENV)/bench/bin/pip install --quiet --disable-pip-version-check --editable ".[bench]"
+	touch $@
+
+bench-library: $(VENV)/bench/.installed  ## how fast vectors are found, beside other stores, and a restart (15 minutes)
+	$(VENV)/bench/bin/python -m tests.bench.library
 
 models: $(VENV)/.installed  ## train the bundled models again, from a seed (up to 2 hours on 2 cores)
 	$(BIN)/vlibrary models

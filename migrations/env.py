@@ -6,7 +6,7 @@ import os
 
 from alembic import context
 
-from service.adapters.database import connect, for_writing
+from service.adapters.database import connect, migrating
 from service.adapters.tables import Base
 
 
@@ -14,7 +14,7 @@ def run() -> None:
     """All steps in one transaction of one writer: two processes that start together do not get in each other's way."""
     engine = connect(context.config.attributes.get("sqlalchemy.url") or os.environ["VLIBRARY_DATABASE_URL"])
     try:
-        with for_writing(engine).begin() as connection:
+        with migrating(engine) as connection:
             # render_as_batch: SQLite alters a table by writing it anew.
             context.configure(connection=connection, target_metadata=Base.metadata, render_as_batch=True)
             context.run_migrations()

@@ -18,6 +18,8 @@ class Settings(BaseSettings):
     lvlm, embedder: a folder, a hub id, or "bundled" for the small models that ship with the package.
     database_url, artifacts: by default a SQLite file and a folder below data_dir; artifacts may be s3://bucket/prefix,
     with credentials and region as boto3 finds them (AWS_ACCESS_KEY_ID, ...).
+    snapshots: where the task index is kept for a quick start, by default below data_dir too; in an object store, where
+    every replica finds it, under a prefix that holds nothing else.
     workers: addresses of worker processes, separated by commas; without any, the api holds a worker itself.
     worker_host, worker_port: where `vlibrary work` listens.
     """
@@ -28,6 +30,9 @@ class Settings(BaseSettings):
     database_url: str | None = None
     artifacts: str | None = None
     s3_endpoint_url: str | None = None
+    snapshots: str | None = None
+    snapshot_changes: int = Field(default=10_000, ge=1, description="changes after which the task index is kept")
+    snapshot_s: float = Field(default=300.0, gt=0, description="how long a change waits until it is kept")
 
     lvlm: str = BUNDLED
     embedder: str = BUNDLED
@@ -42,6 +47,7 @@ class Settings(BaseSettings):
     max_waiting: int = Field(default=64, ge=1, description="requests that wait before others are refused")
     kv_tokens: int = Field(default=65_536, ge=64, description="KV cache: rows × the longest row's prompt and answer")
     prefill_tokens: int = Field(default=4_096, ge=1, description="prompt tokens of one prefill pass")
+    prepared_mb: int = Field(default=2_048, ge=1, description="prepared prompts, pictures most of all, in host memory")
     image_cache_mb: int = Field(default=256, ge=0, description="image features kept beside the model")
 
     workers: Annotated[tuple[str, ...], NoDecode] = ()
@@ -58,9 +64,9 @@ class Settings(BaseSettings):
     max_artifact_bytes: int = Field(default=64 * 2**20, ge=1)
     max_card_bytes: int = Field(default=4 * 2**20, ge=1)
     max_request_bytes: int = Field(default=96 * 2**20, ge=1)
-    timeout_s: float = Field(
-        default=120.0, gt=0, le=600, description="for answers whose request names no time"
-    )
+    max_inside: int = Field(default=256, ge=1, description="requests inside the api before others are refused")
+    grace_s: float = Field(default=30.0, ge=0, description="answers may take this long after SIGTERM")
+    timeout_s: float = Field(default=120.0, gt=0, le=600, description="for answers whose request names no time")
     log_json: bool = False
 
     @field_validator("workers", mode="before")
@@ -89,3 +95,7 @@ class Settings(BaseSettings):
     @property
     def artifacts_place(self) -> str:
         return self.artifacts or str((self.data_dir / "artifacts").resolve())
+
+    @property
+    def snapshots_place(self) -> str:
+        return self.snapshots or str((self.data_dir / "snapshots").resolve())

@@ -22,6 +22,9 @@ from service.domain.wire import GenerateCall, Generation, TextPiece, WorkerStatu
 
 T = TypeVar("T")
 
+# A larger message is parsed and written in a thread: it takes 10 ms a mebibyte, and all streams would stand still.
+LARGE_BYTES = 2**20
+
 _CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="strings", extra="forbid")
 _FLOAT32 = np.dtype("<f4")
 # Only the tree itself: classes derived elsewhere may be built from other arguments.

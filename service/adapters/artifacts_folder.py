@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
-from service.adapters.objects import check_digest, check_key, digest, missing, unavailable
+from service.adapters.objects import check_digest, check_key, digest, is_key, missing, unavailable
 from service.domain.errors import ArtifactLost
+from service.domain.ports import StoredObject
 
 
 class FolderArtifacts:
@@ -31,7 +33,7 @@ class FolderArtifacts:
         path = self._path(key)
         with self._reachable(f"keep object {key}"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            draft = path.parent / f".{uuid.uuid4().hex}"  # no key begins with a dot
+            draft = path.parent / f"draft-{uuid.uuid4().hex}"  # a key too, so that one left behind is collected
             try:
                 _write_synced(draft, data)
                 with suppress(FileExistsError):  # ours or another's: the read below tells
@@ -60,6 +62,19 @@ class FolderArtifacts:
                 with suppress(OSError):  # it holds other objects
                     folder.rmdir()
 
+    def stat(self, key: str) -> StoredObject | None:
+        path = self._path(key)
+        with self._reachable(f"look for object {key}"):
+            return _stored(key, path) if path.is_file() else None
+
+    def list(self, after: str | None = None) -> Iterator[StoredObject]:
+        with self._reachable("list its objects"):
+            yield from _walk(self._root, "", after or "")
+
+    def now(self) -> datetime:
+        """This machine's clock, which stamps files of its own disks. A file server's must agree with it."""
+        return datetime.now(UTC)
+
     def check(self) -> None:
         key = f"check-{uuid.uuid4().hex}"
         try:
@@ -72,7 +87,7 @@ class FolderArtifacts:
         check_key(key)
         return self._root / key
 
-    def _folders(self, path: Path) -> list[Path]:
+    def _folders(self, path: Path) -> Sequence[Path]:
         """The folders between root and the object, innermost first."""
         return [folder for folder in path.parents if self._root in folder.parents]
 
@@ -92,6 +107,32 @@ class FolderArtifacts:
             yield
         except OSError as error:
             raise unavailable(what, _reason(error)) from error
+
+
+def _walk(folder: Path, prefix: str, after: str) -> Iterator[StoredObject]:
+    """The objects below the folder, whose keys begin with the prefix, in the order of their whole keys."""
+    try:
+        with os.scandir(folder) as entries:
+            # A slash sorts after a dash and a dot, so a folder's place among files is that of its name with the slash.
+            names = sorted(entry.name + "/" * entry.is_dir() for entry in entries)
+    except FileNotFoundError:  # its last object was deleted just now
+        return
+    for key in (prefix + name for name in names):
+        if not is_key(key.removesuffix("/")) or not (key > after or after.startswith(key)):
+            continue
+        path = folder / key.removeprefix(prefix)
+        if key.endswith("/"):
+            yield from _walk(path, key, after)
+        elif key > after and (found := _stored(key, path)) is not None:
+            yield found
+
+
+def _stored(key: str, path: Path) -> StoredObject | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return StoredObject(key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
 
 
 def _write_synced(path: Path, data: bytes) -> None:

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from http.client import HTTPException
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -23,13 +25,15 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, UndefinedModelAttributeError
 from urllib3.exceptions import HTTPError
 
-from service.adapters.objects import check_digest, check_key, damaged, digest, missing, unavailable
+from service.adapters.objects import check_digest, check_key, damaged, digest, is_key, missing, unavailable
 from service.domain.errors import ArtifactLost
+from service.domain.ports import StoredObject
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import ListObjectsV2OutputTypeDef
     from urllib3 import HTTPResponse
 
 T = TypeVar("T")
@@ -56,6 +60,7 @@ def connect(
     read_timeout: longest wait for one packet. Raises ArtifactsUnavailable for settings that no client can be made of.
     """
     config = Config(
+        signature_version="s3v4",  # links would else be signed the old way, which AWS and others no longer take
         connect_timeout=connect_timeout,
         read_timeout=read_timeout,
         retries={"total_max_attempts": 1},  # S3Artifacts retries; two layers would multiply
@@ -81,7 +86,8 @@ class S3Artifacts:
     """ports.Artifacts in a bucket that exists. Threads and processes may share it.
 
     prefix: put before every key, such as "vectors/". tries, pause: how often a call asks the server, and seconds
-    before it asks again (doubling). deadline: seconds after which it asks and reads no more.
+    before it asks again (doubling). deadline: seconds after which it asks and reads no more. page: how many objects a
+    listing asks for at once.
     """
 
     def __init__(
@@ -93,6 +99,7 @@ class S3Artifacts:
         tries: int = 3,
         pause: float = 0.2,
         deadline: float = 30.0,
+        page: int = 1_000,
     ) -> None:
         self._client = client
         self._bucket = bucket
@@ -100,16 +107,54 @@ class S3Artifacts:
         self._tries = tries
         self._pause = pause
         self._deadline = deadline
+        self._page_size = page
 
     def put(self, key: str, data: bytes, sha256: str) -> None:
+        check_key(key)
         check_digest(key, data, sha256)
-        self._asked("keep", key, lambda give_up: self._put_once(key, data, sha256, give_up))
+        self._asked(f"keep object {key}", lambda give_up: self._put_once(key, data, sha256, give_up))
 
     def get(self, key: str, sha256: str) -> bytes:
-        return self._asked("read", key, lambda give_up: self._get_once(key, sha256, give_up))
+        check_key(key)
+        return self._asked(f"read object {key}", lambda give_up: self._get_once(key, sha256, give_up))
 
     def delete(self, key: str) -> None:
-        self._asked("delete", key, lambda _: self._client.delete_object(Bucket=self._bucket, Key=self._prefix + key))
+        check_key(key)
+        name = self._prefix + key
+        self._asked(f"delete object {key}", lambda _: self._client.delete_object(Bucket=self._bucket, Key=name))
+
+    def stat(self, key: str) -> StoredObject | None:
+        # By listing: a HEAD has no body, so it cannot tell a missing object from a missing bucket.
+        check_key(key)
+        page = self._asked(
+            f"look for object {key}",
+            lambda _: self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix + key, MaxKeys=1),
+        )
+        return next((found for found in self._stored(page) if found.key == key), None)
+
+    def list(self, after: str | None = None) -> Iterator[StoredObject]:
+        while True:
+            page = self._page(after or "", self._page_size)
+            yield from self._stored(page)
+            if not page["IsTruncated"]:
+                return
+            after = page["Contents"][-1]["Key"].removeprefix(self._prefix)
+
+    def now(self) -> datetime:
+        answer = self._page("", 1)["ResponseMetadata"]
+        return parsedate_to_datetime(answer["HTTPHeaders"]["date"]).astimezone(UTC)
+
+    def link(self, key: str, seconds: int, *, filename: str) -> str:
+        check_key(key)
+        asked = {
+            "Bucket": self._bucket,
+            "Key": self._prefix + key,
+            "ResponseContentDisposition": f'attachment; filename="{filename}"',
+        }
+        try:
+            return self._client.generate_presigned_url("get_object", Params=asked, ExpiresIn=seconds)
+        except FOREIGN as error:
+            raise unavailable("sign a link", type(error).__name__) from error
 
     def check(self) -> None:
         key = f"check-{uuid.uuid4().hex}"
@@ -118,6 +163,22 @@ class S3Artifacts:
         except ArtifactLost as error:
             raise unavailable("keep what is written to it", "lost at once") from error
         self.delete(key)
+
+    def _page(self, after: str, size: int) -> ListObjectsV2OutputTypeDef:
+        """The next objects by key. Every page names where it starts: a server's own cursor may expire meanwhile."""
+        start = self._prefix + after
+        return self._asked(
+            "list its objects",
+            lambda _: self._client.list_objects_v2(
+                Bucket=self._bucket, Prefix=self._prefix, StartAfter=start, MaxKeys=size
+            ),
+        )
+
+    def _stored(self, page: ListObjectsV2OutputTypeDef) -> Iterator[StoredObject]:
+        for found in page.get("Contents", []):
+            key = found["Key"].removeprefix(self._prefix)
+            if is_key(key):
+                yield StoredObject(key, found["Size"], found["LastModified"].astimezone(UTC))
 
     def _put_once(self, key: str, data: bytes, sha256: str, give_up: float) -> None:
         try:
@@ -153,12 +214,11 @@ class S3Artifacts:
         if len(data) < answer.get("ContentLength", 0):
             raise ConnectionAbortedError  # cut off on the way, which says nothing about the object
         if digest(data) != sha256:
-            raise _Damaged
+            raise _Damaged(key)
         return bytes(data)
 
-    def _asked(self, verb: str, key: str, ask: Callable[[float], T]) -> T:
+    def _asked(self, what: str, ask: Callable[[float], T]) -> T:
         """What the server answers, asked again while that may help; every error is one of ours."""
-        check_key(key)
         give_up = time.monotonic() + self._deadline
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(_may_pass),
@@ -170,15 +230,19 @@ class S3Artifacts:
         )
         try:
             return retrying(ask, give_up)
-        except _Damaged:
-            raise damaged(key) from None
+        except _Damaged as error:
+            raise damaged(error.key) from None
         except FOREIGN as error:
             reason = _code(error) if isinstance(error, ClientError) else type(error).__name__
-            raise unavailable(f"{verb} object {key}", reason) from error
+            raise unavailable(what, reason) from error
 
 
 class _Damaged(Exception):
     """The bytes that came do not have the digest; those that come next may."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
 
 
 def _may_pass(error: BaseException) -> bool:

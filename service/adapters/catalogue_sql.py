@@ -1,173 +1,137 @@
-"""The catalogue in a SQL database.
-
-Writers run one after another (SQLite: BEGIN IMMEDIATE; elsewhere the lock on the log head's row), readers beside
-them. A publish is a millisecond or two of database time next to an upload of many, and with one writer at a time the
-version, the idempotency key and the deadline are decided without a race. A collector that removes an expired
-reservation as such a writer is exact for the same reason: of publisher and collector, the second sees the first.
-"""
+"""The catalogue in a SQL database. How its transactions take turns is told in transactions.py."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from datetime import datetime
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import Engine, Select, and_, func, select, update
-from sqlalchemy.orm import Session, joinedload, selectinload
+from sqlalchemy import Engine, Select, select
 
-from service.adapters import rows
+from service.adapters import catalogue_aliases, catalogue_lifecycle, catalogue_log, catalogue_uploads
+from service.adapters.catalogue_filters import clauses
+from service.adapters.catalogue_reading import VECTORS, changes, records
+from service.adapters.catalogue_rules import vector_not_found
 from service.adapters.cursor import decode_cursor, encode_cursor
-from service.adapters.database import connect, database_now, for_writing, our_errors
-from service.adapters.tables import ChangeRow, LogHeadRow, UploadRow, VectorRow
-from service.adapters.upload_rules import check_used_key, upload_expired, vector_not_found
+from service.adapters.tables import VectorRow
+from service.adapters.transactions import Transactions
 from service.domain.card import Status, VectorRecord
-from service.domain.ports import Change, ChangeKind, Page, Position, Upload
+from service.domain.filters import EVERYTHING_ACTIVE
+from service.domain.ports import (
+    ANONYMOUS,
+    Alias,
+    Amendment,
+    AuditEntry,
+    Change,
+    Filter,
+    Page,
+    Position,
+    Upload,
+)
+from service.domain.text import is_storable
 
-__all__ = ["SqlCatalogue", "connect"]
+# Who renews the epoch of a database that finds itself on another server.
+SYSTEM = "system"
 
 
 class SqlCatalogue:
     """ports.Catalogue on a database that service.adapters.schema brought up to date. Threads may share it."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._writing_engine = for_writing(engine)
+        self._db = Transactions(engine)
 
     def reserve(self, upload: Upload) -> VectorRecord | None:
-        with self._writing() as session:
-            reserved = session.get(UploadRow, upload.idempotency_key)
-            if reserved is not None and (reserved.published or reserved.deadline > _now(session)):
-                check_used_key(upload, request_sha256=reserved.request_sha256, published=reserved.published)
-                return _published_record(session, reserved.vector_id)
-            if reserved is not None:
-                session.delete(reserved)
-                session.flush()
-            session.add(
-                UploadRow(
-                    idempotency_key=upload.idempotency_key,
-                    request_sha256=upload.request_sha256,
-                    vector_id=upload.vector_id,
-                    object_key=upload.object_key,
-                    deadline=upload.deadline,
-                    published=False,
-                )
-            )
-            return None
+        return self._db.write(lambda writer: catalogue_uploads.reserve(writer, upload))
 
-    def publish(self, upload: Upload, record: VectorRecord) -> VectorRecord:
-        with self._writing() as session:
-            reserved = session.get(UploadRow, upload.idempotency_key)
-            if reserved is None or reserved.vector_id != upload.vector_id:
-                raise upload_expired(upload)
-            if reserved.published:
-                return _published_record(session, upload.vector_id)
-            if reserved.deadline <= _now(session):
-                raise upload_expired(upload)
-            newest = session.scalar(select(func.max(VectorRow.version)).where(VectorRow.name == record.name))
-            row = rows.vector_row(record, version=(newest or 0) + 1)
-            session.add(row)
-            reserved.published = True
-            return rows.record(row, _append(session, ChangeKind.PUBLISHED, row.id))
+    def publish(self, upload: Upload, record: VectorRecord, *, actor: str = ANONYMOUS) -> VectorRecord:
+        return self._db.write(lambda writer: catalogue_uploads.publish(writer, upload, record), actor=actor)
 
     def release(self, upload: Upload) -> None:
-        with self._writing() as session:
-            reserved = session.get(UploadRow, upload.idempotency_key)
-            if reserved is not None and reserved.vector_id == upload.vector_id and not reserved.published:
-                session.delete(reserved)
+        self._db.write(lambda writer: catalogue_uploads.release(writer, upload))
 
-    def get(self, vector_id: str) -> VectorRecord:
-        found = self.get_many([vector_id])
+    def references(self, object_keys: Collection[str]) -> frozenset[str]:
+        return self._db.write(lambda writer: catalogue_uploads.references(writer, object_keys))
+
+    def stuck_uploads(self, limit: int) -> list[Upload]:
+        return self._db.read(lambda session: catalogue_uploads.stuck(session, limit))
+
+    def get(self, vector_id: str, *, deleted: bool = False) -> VectorRecord:
+        query = VECTORS.where(VectorRow.id == vector_id)
+        if not deleted:
+            query = query.where(VectorRow.status == Status.ACTIVE)
+        found = self._records(query) if is_storable(vector_id) else []
         if not found:
             raise vector_not_found(vector_id)
         return found[0]
 
     def get_many(self, vector_ids: Sequence[str]) -> list[VectorRecord]:
-        asked = [vector_id for vector_id in vector_ids if _can_be_stored(vector_id)]
-        with self._reading() as session:
-            found = session.execute(_active().where(VectorRow.id.in_(set(asked))))
-            records = {row.id: rows.record(row, change) for row, change in found}
+        asked = list(filter(is_storable, vector_ids))
+        found = self._records(VECTORS.where(VectorRow.id.in_(set(asked)), VectorRow.status == Status.ACTIVE))
+        records = {record.id: record for record in found}
         return [records[vector_id] for vector_id in asked if vector_id in records]
 
-    def page(self, *, name: str | None, model_id: str | None, limit: int, cursor: str | None) -> Page:
-        query = _active().order_by(ChangeRow.seq.desc()).limit(limit + 1)
+    def page(self, which: Filter = EVERYTHING_ACTIVE, *, limit: int, cursor: str | None = None) -> Page:
+        query = VECTORS.where(*clauses(which)).order_by(VectorRow.seq.desc()).limit(limit + 1)
         if cursor is not None:
-            query = query.where(ChangeRow.seq < decode_cursor(cursor))
-        for column, wanted in ((VectorRow.name, name), (VectorRow.model_id, model_id)):
-            if wanted is not None:
-                query = query.where(column == wanted)
-        if not all(_can_be_stored(wanted) for wanted in (name, model_id) if wanted is not None):
-            return Page(records=(), next=None)
-        with self._reading() as session:
-            records = [rows.record(row, change) for row, change in session.execute(query)]
+            query = query.where(VectorRow.seq < decode_cursor(cursor))
+        records = self._records(query)
         more = len(records) > limit
         return Page(tuple(records[:limit]), next=encode_cursor(records[limit - 1].seq) if more else None)
 
-    def delete(self, vector_id: str) -> int:
-        with self._writing() as session:
-            row = session.get(VectorRow, vector_id) if _can_be_stored(vector_id) else None
-            if row is None or row.status != Status.ACTIVE:
-                raise vector_not_found(vector_id)
-            row.status = Status.DELETED
-            return _append(session, ChangeKind.DELETED, vector_id).seq
+    def ids(self, which: Filter) -> frozenset[str]:
+        query = select(VectorRow.id).where(*clauses(which))
+        return self._db.read(lambda session: frozenset(session.scalars(query)))
+
+    def update(
+        self, vector_id: str, change: Amendment, *, expected_revision: int | None = None, actor: str = ANONYMOUS
+    ) -> VectorRecord:
+        return self._db.write(
+            lambda writer: catalogue_lifecycle.update(writer, vector_id, change, expected_revision), actor=actor
+        )
+
+    def delete(self, vector_id: str, *, expected_revision: int | None = None, actor: str = ANONYMOUS) -> int:
+        return self._db.write(
+            lambda writer: catalogue_lifecycle.delete(writer, vector_id, expected_revision), actor=actor
+        )
+
+    def restore(self, vector_id: str, *, expected_revision: int | None = None, actor: str = ANONYMOUS) -> int:
+        return self._db.write(
+            lambda writer: catalogue_lifecycle.restore(writer, vector_id, expected_revision), actor=actor
+        )
+
+    def purge(self, vector_id: str, *, expected_revision: int | None = None, actor: str = ANONYMOUS) -> int:
+        return self._db.write(
+            lambda writer: catalogue_lifecycle.purge(writer, vector_id, expected_revision), actor=actor
+        )
+
+    def alias(self, name: str, alias: str) -> Alias:
+        return self._db.read(lambda session: catalogue_aliases.get(session, name, alias))
+
+    def aliases(self, name: str | None = None) -> list[Alias]:
+        return self._db.read(lambda session: catalogue_aliases.listed(session, name))
+
+    def set_alias(self, name: str, alias: str, vector_id: str, *, expected: int, actor: str = ANONYMOUS) -> Alias:
+        return self._db.write(
+            lambda writer: catalogue_aliases.set_to(writer, name, alias, vector_id, expected), actor=actor
+        )
+
+    def drop_alias(self, name: str, alias: str, *, expected: int, actor: str = ANONYMOUS) -> None:
+        self._db.write(lambda writer: catalogue_aliases.drop(writer, name, alias, expected), actor=actor)
 
     def position(self) -> Position:
-        with self._reading() as session:
-            epoch, n = session.execute(select(LogHeadRow.epoch, LogHeadRow.n)).one()
-        return Position(epoch=epoch, seq=n)
+        found = self._db.read(catalogue_log.position)
+        return found or self._db.write(catalogue_log.settle_epoch, actor=SYSTEM)
 
     def changes(self, after: int, limit: int) -> list[Change]:
-        entries = (
-            select(ChangeRow)
-            .where(ChangeRow.seq > after)
-            .order_by(ChangeRow.seq)
-            .limit(limit)
-            .options(joinedload(ChangeRow.vector).selectinload(VectorRow.keys))
-        )
-        with self._reading() as session:
-            return [rows.change(entry) for entry in session.scalars(entries)]
+        return self._db.read(lambda session: changes(session, after, limit))
 
-    @contextmanager
-    def _reading(self) -> Iterator[Session]:
-        with our_errors(), Session(self._engine) as session, session.begin():
-            yield session
+    def renew_epoch(self, *, actor: str = ANONYMOUS) -> Position:
+        return self._db.write(catalogue_log.renew_epoch, actor=actor)
 
-    @contextmanager
-    def _writing(self) -> Iterator[Session]:
-        """A transaction that no other writer runs beside."""
-        with our_errors(), Session(self._writing_engine, expire_on_commit=False) as session, session.begin():
-            session.execute(select(LogHeadRow.n).with_for_update()).one()  # SQLite leaves FOR UPDATE out
-            yield session
+    def audit(self, after: int, limit: int) -> list[AuditEntry]:
+        return self._db.read(lambda session: catalogue_log.audit_entries(session, after, limit))
 
+    def note(self, action: str, subject: str, detail: Mapping[str, Any], *, actor: str) -> None:
+        self._db.write(lambda writer: catalogue_log.audit(writer, action, subject, detail), actor=actor)
 
-def _active() -> Select[VectorRow, ChangeRow]:
-    return _vectors().where(VectorRow.status == Status.ACTIVE)
-
-
-def _vectors() -> Select[VectorRow, ChangeRow]:
-    """Vectors with the change that published them."""
-    publication = and_(ChangeRow.vector_id == VectorRow.id, ChangeRow.kind == ChangeKind.PUBLISHED)
-    return select(VectorRow, ChangeRow).join(ChangeRow, publication).options(selectinload(VectorRow.keys))
-
-
-def _published_record(session: Session, vector_id: str) -> VectorRecord:
-    return rows.record(*session.execute(_vectors().where(VectorRow.id == vector_id)).one())
-
-
-def _append(session: Session, kind: ChangeKind, vector_id: str) -> ChangeRow:
-    """Number the change: the last thing a writer does, so that numbers have no gaps and follow the commits."""
-    at = _now(session)
-    session.flush()
-    seq = session.scalars(update(LogHeadRow).values(n=LogHeadRow.n + 1).returning(LogHeadRow.n)).one()
-    entry = ChangeRow(seq=seq, kind=kind, vector_id=vector_id, at=at)
-    session.add(entry)
-    session.flush()
-    return entry
-
-
-def _now(session: Session) -> datetime:
-    return session.scalars(select(database_now())).one()
-
-
-def _can_be_stored(text: str) -> bool:
-    """Whether a row can have this text at all: databases choke on the rest (lone surrogates, NUL)."""
-    return text.isprintable()
+    def _records(self, query: Select[Any]) -> list[VectorRecord]:
+        return self._db.read(lambda session: records(session, query))

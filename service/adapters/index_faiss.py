@@ -1,9 +1,8 @@
-"""The task index on FAISS: exact, with readers that never wait.
+"""The task index on FAISS: readers never wait, and neither do those who apply changes.
 
-Each model's keys lie in segments: flat FAISS indexes that are never changed once built (an add beside a search crashes
-the process). A batch of changes builds a new segment, merges it with the small ones before it, and swaps one reference.
-Each segment is more than twice as long as the next, so a key is copied a logarithmic number of times while the index
-grows, and a search asks few segments.
+All that a search sees is one immutable state behind one reference. Applying a batch makes the next state: new keys in
+a small segment beside the large one, the dead marked in a copy. Merging into a large segment takes seconds to minutes
+and is done by `compact`, in a thread of its own (index_upkeep.py), on a state that was sealed for it.
 
 FAISS proposes candidates; their scores are computed once more by domain.query.score. So equal keys score equal to the
 last bit wherever they lie, and a score never depends on how FAISS sums.
@@ -12,176 +11,126 @@ last bit wherever they lie, and a score never depends on how FAISS sums.
 from __future__ import annotations
 
 import threading
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
-import faiss
 import numpy as np
-import numpy.typing as npt
 
-from service.adapters.index_rules import best_hits, comparable, follow
-from service.domain.ports import Change, ChangeKind, Hit, Position
+from service.adapters.index_kinds import Kinds, build
+from service.adapters.index_rules import best_hits, comparable_keys, finite_row, follow, latest
+from service.adapters.index_segment import Segment
+from service.adapters.index_shelf import Shelf
+from service.domain.ports import Change, Hit, Position
 from service.domain.query import EmbedderSpec, TaskEmbedding, score
 from service.domain.vector import Array
 
-# Far above what float32 sums of unit vectors can be off (about 1e-6), far below a difference that matters.
-MARGIN = 1e-4
-
 
 @dataclass(frozen=True, eq=False)
-class _Segment:
-    """Keys that never change. owners: the vector of each row; members: its number of rows; dead: deleted vectors."""
-
-    index: faiss.IndexFlatIP
-    owners: Sequence[str]
-    members: Mapping[str, int]
-    dead: frozenset[str] = frozenset()
-
-    @classmethod
-    def of(cls, owners: Sequence[str], rows: Array) -> _Segment:
-        index = faiss.IndexFlatIP(rows.shape[1])
-        index.add(np.ascontiguousarray(rows))
-        return cls(index, owners, Counter(owners))
-
-    @property
-    def live_rows(self) -> int:
-        return len(self.owners) - sum(self.members[vector_id] for vector_id in self.dead)
-
-    def without(self, vector_ids: Iterable[str]) -> _Segment:
-        return replace(self, dead=self.dead.union(self.members.keys() & set(vector_ids)))
-
-    def live(self) -> tuple[list[str], Array]:
-        """What is left of it: owners and rows."""
-        kept = [number for number, owner in enumerate(self.owners) if owner not in self.dead]
-        rows: Array = self.index.reconstruct_n(0, len(self.owners))
-        return [self.owners[number] for number in kept], rows[kept]
-
-    def candidates(self, row: Array, k: int) -> list[tuple[str, Array]]:
-        """Owners and rows among which are the best rows of the segment's k best vectors, ties included.
-
-        One vector may hold many of the best rows, so more are fetched until k vectors lie clearly above the rest.
-        """
-        fetched = 4 * k
-        while True:
-            fetched = min(fetched, len(self.owners))
-            scores, numbers = (found[0] for found in self.index.search(row[None], fetched))
-            least = self._kth_best(scores, numbers, k)
-            if fetched == len(self.owners) or least > scores[-1] + MARGIN:
-                break
-            fetched *= 4
-        near = [number for number in numbers[scores >= least - MARGIN] if self.owners[number] not in self.dead]
-        if not near:
-            return []
-        rows = self.index.reconstruct_batch(np.array(near, np.int64))
-        return [(self.owners[number], row) for number, row in zip(near, rows, strict=True)]
-
-    def _kth_best(self, scores: Array, numbers: npt.NDArray[np.int64], k: int) -> float:
-        """The score of the k-th living vector in this ranking of rows; -inf when there are fewer."""
-        seen: set[str] = set()
-        for found, number in zip(scores, numbers, strict=True):
-            if self.owners[number] not in self.dead:
-                seen.add(self.owners[number])
-            if len(seen) == k:
-                return float(found)
-        return -np.inf
-
-
-@dataclass(frozen=True, eq=False)
-class _State:
-    """What searches see: one reference to it is one moment. shelves: segments by model id, longest first."""
+class IndexState:
+    """What searches see: one reference to it is one moment. shelves: by model id."""
 
     position: Position | None = None
-    shelves: Mapping[str, tuple[_Segment, ...]] = field(default_factory=dict)
+    shelves: Mapping[str, Shelf] = field(default_factory=dict)
 
 
 class FaissIndex:
-    """ports.TaskIndex for the keys of one embedder."""
+    """ports.TaskIndex for the keys of one embedder. Exact up to kinds.exact keys of a model."""
 
-    def __init__(self, spec: EmbedderSpec) -> None:
-        self._spec = spec
+    def __init__(self, spec: EmbedderSpec, kinds: Kinds | None = None) -> None:
+        self.spec = spec
+        self._kinds = kinds or Kinds()
         self._applying = threading.Lock()
-        self._state = _State()
+        self._compacting = threading.Lock()
+        self._state = IndexState()
 
     @property
     def position(self) -> Position | None:
         return self._state.position
 
+    @property
+    def state(self) -> IndexState:
+        """Everything, as it is at this moment; for snapshots."""
+        return self._state
+
+    def restore(self, state: IndexState) -> None:
+        """Go on from the state of a snapshot."""
+        with self._applying:
+            self._state = state
+
     def reset(self, epoch: str) -> None:
         with self._applying:
-            self._state = _State(Position(epoch, 0))
+            self._state = IndexState(Position(epoch, 0))
 
     def apply(self, changes: Sequence[Change]) -> None:
         with self._applying:
             position, fresh = follow(self._state.position, changes)
-            added, removed = _net(fresh)
-            shelves = dict(self._state.shelves)
-            if removed:
-                shelves = {model_id: _compact(shelf, removed) for model_id, shelf in shelves.items()}
-            for model_id, changes_of_model in _by_model(added, self._spec).items():
-                shelves[model_id] = _put(shelves.get(model_id, ()), self._segment(changes_of_model))
-            self._state = _State(position, shelves)
+            last = latest(fresh)
+            shelves = {model_id: shelf.without(last, self._kinds) for model_id, shelf in self._state.shelves.items()}
+            for model_id, segment in self._segments(last.values()).items():
+                shelves[model_id] = shelves.get(model_id, Shelf()).plus(segment, self._kinds)
+            self._state = IndexState(position, shelves)
 
-    def search(self, query: TaskEmbedding, *, model_id: str, k: int) -> list[Hit]:
-        shelf = self._state.shelves.get(model_id, ())
-        if k < 1:
+    def search(self, query: TaskEmbedding, *, model_id: str, k: int, among: frozenset[str] | None = None) -> list[Hit]:
+        row = finite_row(query, self.spec)
+        shelf = self._state.shelves.get(model_id)
+        if shelf is None or k < 1 or (among is not None and not among):
             return []
-        row = query.row(self._spec)
-        found = (candidate for segment in shelf for candidate in segment.candidates(row, k))
-        return best_hits(((owner, score(query, self._key(key_row), self._spec)) for owner, key_row in found), k)
+        found = (pair for segment in shelf.segments for pair in segment.candidates(row, k, among))
+        return best_hits(((owner, score(query, self._key(key_row), self.spec)) for owner, key_row in found), k)
 
-    def _segment(self, changes: Sequence[Change]) -> _Segment:
-        owners = [change.vector_id for change in changes for _ in change.keys]
-        return _Segment.of(
-            owners, np.stack([key.embedding.row(self._spec) for change in changes for key in change.keys])
-        )
+    def compact(self, stop: threading.Event | None = None) -> bool:
+        """Merge the keys of one model that want it into one segment; whether there was one.
+
+        Searches and `apply` go on meanwhile. Raises Stopped when stop is set.
+        """
+        with self._compacting:
+            sealed = self._seal()
+            if sealed is None:
+                return False
+            model_id, shelf = sealed
+            try:
+                built = build(shelf.segments, self._kinds, self.spec.image_size, stop or threading.Event())
+            except BaseException:
+                self._replace(model_id, lambda now: now.unseal())
+                raise
+            self._replace(model_id, lambda now: now.merged(shelf, built) or now)
+            return True
+
+    def _seal(self) -> tuple[str, Shelf] | None:
+        with self._applying:
+            for model_id, shelf in self._state.shelves.items():
+                if shelf.wants_merge(self._kinds):
+                    sealed = shelf.seal()
+                    self._swap(model_id, sealed)
+                    return model_id, sealed
+        return None
+
+    def _replace(self, model_id: str, change: Callable[[Shelf], Shelf]) -> None:
+        """Change one shelf as it is now, if there is one."""
+        with self._applying:
+            shelf = self._state.shelves.get(model_id)
+            if shelf is not None:
+                self._swap(model_id, change(shelf))
+
+    def _swap(self, model_id: str, shelf: Shelf) -> None:
+        self._state = replace(self._state, shelves={**self._state.shelves, model_id: shelf})
+
+    def _segments(self, changes: Iterable[Change]) -> dict[str, Segment]:
+        """One new segment for each model that the changes bring keys for."""
+        rows: dict[str, dict[str, list[Array]]] = {}
+        for change in changes:
+            for key in comparable_keys(change, self.spec):
+                rows.setdefault(change.model_id, {}).setdefault(change.vector_id, []).append(
+                    key.embedding.row(self.spec)
+                )
+        return {
+            model_id: Segment.of(
+                list(vectors), [len(keys) for keys in vectors.values()], np.stack(list(chain(*vectors.values())))
+            )
+            for model_id, vectors in rows.items()
+        }
 
     def _key(self, row: Array) -> TaskEmbedding:
         """The key that the row was made of; a part of zeros scores like a missing one."""
-        return TaskEmbedding(image=row[: self._spec.image_size], text=row[self._spec.image_size :])
-
-
-def _net(changes: Sequence[Change]) -> tuple[list[Change], set[str]]:
-    """What remains of a batch: vectors that it publishes for good, and older ones that it deletes."""
-    added: dict[str, Change] = {}
-    removed: set[str] = set()
-    for change in changes:
-        if change.kind is ChangeKind.PUBLISHED:
-            added[change.vector_id] = change
-        elif added.pop(change.vector_id, None) is None:
-            removed.add(change.vector_id)
-    return list(added.values()), removed
-
-
-def _by_model(changes: Sequence[Change], spec: EmbedderSpec) -> dict[str, list[Change]]:
-    """The changes that bring keys of this embedder, by model."""
-    models: dict[str, list[Change]] = {}
-    for change in changes:
-        if change.keys and comparable(change, spec):
-            models.setdefault(change.model_id, []).append(change)
-    return models
-
-
-def _put(shelf: tuple[_Segment, ...], segment: _Segment) -> tuple[_Segment, ...]:
-    """The shelf with one more segment, merged with those before it that are not more than twice as long."""
-    while shelf and shelf[-1].live_rows <= 2 * segment.live_rows:
-        segment = _merged(shelf[-1], segment)
-        shelf = shelf[:-1]
-    return (*shelf, segment)
-
-
-def _compact(shelf: tuple[_Segment, ...], removed: set[str]) -> tuple[_Segment, ...]:
-    """The shelf without these vectors; a segment that is half dead is written anew, so dead rows never pile up."""
-    compacted: tuple[_Segment, ...] = ()
-    for segment in shelf:
-        left = segment.without(removed)
-        if left.live_rows > len(left.owners) / 2:
-            compacted = (*compacted, left)
-        elif left.live_rows:
-            compacted = _put(compacted, _merged(left))
-    return compacted
-
-
-def _merged(*segments: _Segment) -> _Segment:
-    parts = [segment.live() for segment in segments]
-    return _Segment.of([owner for owners, _ in parts for owner in owners], np.concatenate([rows for _, rows in parts]))
+        return TaskEmbedding(image=row[: self.spec.image_size], text=row[self.spec.image_size :])

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
+from service.domain.card import TaskKey
+from service.domain.errors import InvalidQuery
 from service.domain.ports import Change, Hit, IndexGap, Position
-from service.domain.query import EmbedderSpec
+from service.domain.query import EmbedderSpec, TaskEmbedding
+from service.domain.vector import Array
 
 
 def follow(position: Position | None, changes: Sequence[Change]) -> tuple[Position, list[Change]]:
@@ -19,9 +24,30 @@ def follow(position: Position | None, changes: Sequence[Change]) -> tuple[Positi
     return Position(position.epoch, position.seq + len(fresh)), fresh
 
 
-def comparable(change: Change, spec: EmbedderSpec) -> bool:
-    """Whether the change's keys live in this embedder's space; unnamed ones are the service's own."""
-    return change.embedder is None or change.embedder == spec.fingerprint
+def latest(changes: Iterable[Change]) -> dict[str, Change]:
+    """The last change of each vector: what it says of the vector's keys replaces all that was known of them."""
+    return {change.vector_id: change for change in changes}
+
+
+def comparable_keys(change: Change, spec: EmbedderSpec) -> list[TaskKey]:
+    """The keys that the vector has after this change and that lie in this embedder's space.
+
+    Keys of an unnamed embedder are the service's own. One that is not finite is left out: it has no score.
+    """
+    if not change.kind.findable or change.embedder not in (None, spec.fingerprint):
+        return []
+    return [key for key in change.keys if np.isfinite(key.embedding.row(spec)).all()]
+
+
+def finite_row(query: TaskEmbedding, spec: EmbedderSpec) -> Array:
+    """The query's row. Raises InvalidQuery for one that has no score with any key."""
+    row = query.row(spec)
+    if query.parts == 0 or row.shape != (spec.row_size,) or not np.isfinite(row).all():
+        raise InvalidQuery(
+            f"The query's embedding is not a finite vector of {spec.row_size} numbers.",
+            f"Embed it with {spec.embedder_id}.",
+        )
+    return row
 
 
 def best_hits(scored: Iterable[tuple[str, float]], k: int) -> list[Hit]:

@@ -14,8 +14,13 @@ _CURE = "Register the vector again from its file."
 
 def check_key(key: str) -> None:
     """Raises InvalidInput unless the key is one to four plain names joined by slashes: nothing to climb up with."""
-    if not _KEY.fullmatch(key):
+    if not is_key(key):
         raise InvalidInput(f"The object key {key!r} is not allowed.", "Use letters, digits, dot, dash and underscore.")
+
+
+def is_key(key: str) -> bool:
+    """Whether an object can have this key."""
+    return _KEY.fullmatch(key) is not None
 
 
 def digest(data: bytes | bytearray) -> str:

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
-from service.adapters.tables import ChangeRow, KeyRow, VectorRow
+import numpy as np
+from sqlalchemy import Row
+
+from service.adapters.tables import AliasRow, AuditRow, FacetRow, KeyRow, UploadRow, VectorRow
 from service.domain.card import KeyKind, Status, TaskKey, VectorCard, VectorRecord
-from service.domain.ports import Change, ChangeKind
+from service.domain.filters import ValueKind
+from service.domain.ports import Alias, AuditEntry, Upload
 from service.domain.query import Modality, TaskEmbedding
 from service.domain.vector import Array, ModelSpec, Positions
 
 FLOAT32 = np.dtype("<f4")
+# Kinds of facets beside those of metadata values.
+TAG = "tag"
+PARENT = "parent"
 
 
-def vector_row(record: VectorRecord, version: int) -> VectorRow:
+def vector_row(record: VectorRecord) -> VectorRow:
     """The row and its key rows of a record that is about to be published."""
     card, model = record.card, record.model
     return VectorRow(
         id=record.id,
         name=card.name,
-        version=version,
-        status=Status.ACTIVE,
+        version=record.version,
+        status=record.status,
         description=card.description,
         embedder=card.embedder,
         thresholds={str(modality): least for modality, least in card.thresholds.items()},
@@ -36,12 +43,31 @@ def vector_row(record: VectorRecord, version: int) -> VectorRow:
         sha256=record.sha256,
         size=record.size,
         object_key=record.object_key,
-        keys=[_key_row(number, key) for number, key in enumerate(card.keys)],
+        tags=list(card.tags),
+        facts=dict(card.metadata),
+        derived_from=list(card.derived_from),
+        created_at=record.created_at,
+        seq=record.seq,
+        revision=record.revision,
+        deleted_at=record.deleted_at,
+        keys=[key_row(record.id, number, key) for number, key in enumerate(card.keys)],
     )
 
 
-def record(row: VectorRow, published: ChangeRow) -> VectorRecord:
-    """The record of a row and of the change-log entry that published it."""
+def facet_rows(vector_id: str, card: VectorCard) -> list[FacetRow]:
+    """What a vector with this card can be filtered by."""
+    plain = [(TAG, tag) for tag in card.tags] + [(PARENT, parent) for parent in card.derived_from]
+    found = [FacetRow(kind=kind, key=key, text=None, number=None) for kind, key in plain]
+    for key, value in card.metadata.items():
+        text, number = (value, None) if isinstance(value, str) else (None, float(value))
+        found.append(FacetRow(kind=ValueKind.of(value), key=key, text=text, number=number))
+    for position, facet in enumerate(found):
+        facet.vector_id, facet.position = vector_id, position
+    return found
+
+
+def record(row: VectorRow | Row[Any], keys: tuple[TaskKey, ...]) -> VectorRecord:
+    """The record of a row, or of all its columns, and of its keys."""
     return VectorRecord(
         id=row.id,
         version=row.version,
@@ -49,9 +75,12 @@ def record(row: VectorRow, published: ChangeRow) -> VectorRecord:
             name=row.name,
             description=row.description,
             embedder=row.embedder,
-            keys=_keys(row),
+            keys=keys,
             thresholds={Modality(modality): least for modality, least in row.thresholds.items()},
             results=row.results,
+            tags=tuple(row.tags),
+            metadata=row.facts,
+            derived_from=tuple(row.derived_from),
         ),
         model=ModelSpec(
             model_id=row.model_id,
@@ -66,34 +95,56 @@ def record(row: VectorRow, published: ChangeRow) -> VectorRecord:
         sha256=row.sha256,
         size=row.size,
         object_key=row.object_key,
-        created_at=published.at,
-        seq=published.seq,
-        status=Status(row.status),
-    )
-
-
-def change(row: ChangeRow) -> Change:
-    """The entry as readers of the log see it."""
-    kind = ChangeKind(row.kind)
-    if kind is ChangeKind.DELETED:
-        return Change(seq=row.seq, kind=kind, vector_id=row.vector_id)
-    vector = row.vector
-    return Change(
+        created_at=row.created_at,
         seq=row.seq,
-        kind=kind,
-        vector_id=row.vector_id,
-        model_id=vector.model_id,
-        keys=_keys(vector),
-        embedder=vector.embedder,
+        status=Status(row.status),
+        revision=row.revision,
+        deleted_at=row.deleted_at,
     )
 
 
-def _key_row(number: int, key: TaskKey) -> KeyRow:
-    return KeyRow(number=number, kind=key.kind, image=_blob(key.embedding.image), text=_blob(key.embedding.text))
+def upload_row(upload: Upload) -> UploadRow:
+    """The reservation of an upload."""
+    return UploadRow(
+        idempotency_key=upload.idempotency_key,
+        request_sha256=upload.request_sha256,
+        vector_id=upload.vector_id,
+        object_key=upload.object_key,
+        deadline=upload.deadline,
+        published=False,
+    )
 
 
-def _keys(row: VectorRow) -> tuple[TaskKey, ...]:
-    return tuple(TaskKey(KeyKind(key.kind), TaskEmbedding(_part(key.image), _part(key.text))) for key in row.keys)
+def upload(row: UploadRow) -> Upload:
+    """The upload of a reservation."""
+    return Upload(
+        vector_id=row.vector_id,
+        object_key=row.object_key,
+        idempotency_key=row.idempotency_key,
+        request_sha256=row.request_sha256,
+        deadline=row.deadline,
+    )
+
+
+def alias(row: AliasRow) -> Alias:
+    """The alias of a row."""
+    return Alias(row.name, row.alias, row.vector_id, row.revision, row.changed_at)
+
+
+def audit_entry(row: AuditRow) -> AuditEntry:
+    """The entry of a row."""
+    return AuditEntry(row.seq, row.at, row.actor, row.action, row.subject, row.detail)
+
+
+def task_key(kind: str, image: bytes | None, text: bytes | None) -> TaskKey:
+    """The key of a row's columns."""
+    return TaskKey(KeyKind(kind), TaskEmbedding(_part(image), _part(text)))
+
+
+def key_row(vector_id: str, number: int, key: TaskKey) -> KeyRow:
+    """The row of a vector's key; number: its place among them."""
+    image, text = (_blob(part) for part in (key.embedding.image, key.embedding.text))
+    return KeyRow(vector_id=vector_id, number=number, kind=key.kind, image=image, text=text)
 
 
 def _blob(part: Array | None) -> bytes | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from alembic import command
@@ -41,6 +42,39 @@ def is_current(url: str) -> bool:
             return set(MigrationContext.configure(connection).get_current_heads()) == set(newest)
     finally:
         engine.dispose()
+
+
+@dataclass(frozen=True)
+class Revisions:
+    """Of a database's tables: what they are (None: there are none), and what this release needs."""
+
+    have: str | None
+    need: str
+
+    @property
+    def current(self) -> bool:
+        return self.have == self.need
+
+
+def revisions(url: str) -> Revisions:
+    """Which revisions the database has and needs.
+
+    Raises CatalogueUnavailable, also for one that a newer version of this service made.
+    """
+    script = ScriptDirectory.from_config(alembic_config(url))
+    engine = connect(url)
+    try:
+        with our_errors(), engine.connect() as connection:
+            have = MigrationContext.configure(connection).get_current_revision()
+    finally:
+        engine.dispose()
+    known = {revision.revision for revision in script.walk_revisions()}
+    if have is not None and have not in known:
+        raise CatalogueUnavailable(
+            f"The database has tables of revision {have!r}, which this release does not know.",
+            "Run a release that is at least as new as the database, or restore a backup.",
+        )
+    return Revisions(have, script.get_current_head() or "")
 
 
 def alembic_config(url: str) -> Config:

@@ -5,10 +5,25 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, CheckConstraint, ForeignKey, Index, LargeBinary, MetaData, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Double,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    MetaData,
+    String,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from service.adapters.database import UtcTime
+from service.domain.labels import MetadataValue
+
+# Compared by code point, as Python does it, whatever the language of the PostgreSQL database.
+PLAIN_TEXT = String().with_variant(String(collation="C"), "postgresql")
 
 
 class Base(DeclarativeBase):
@@ -26,7 +41,7 @@ class Base(DeclarativeBase):
 
 
 class VectorRow(Base):
-    """A registered vector. Only its status ever changes; rows stay, so that versions are never given twice."""
+    """A registered vector. Its file and what was learnt never change; a purged vector's row is gone."""
 
     __tablename__ = "vectors"
     __table_args__ = (UniqueConstraint("name", "version"), Index(None, "model_id"))
@@ -50,6 +65,13 @@ class VectorRow(Base):
     sha256: Mapped[str]
     size: Mapped[int] = mapped_column(BigInteger)
     object_key: Mapped[str] = mapped_column(unique=True)
+    tags: Mapped[list[str]] = mapped_column(JSON)
+    facts: Mapped[dict[str, MetadataValue]] = mapped_column("metadata", JSON)
+    derived_from: Mapped[list[str]] = mapped_column(JSON)
+    created_at: Mapped[datetime] = mapped_column(UtcTime)
+    seq: Mapped[int] = mapped_column(BigInteger, unique=True)
+    revision: Mapped[int]
+    deleted_at: Mapped[datetime | None] = mapped_column(UtcTime)
 
     keys: Mapped[list[KeyRow]] = relationship(order_by="KeyRow.number", lazy="raise")
 
@@ -66,10 +88,50 @@ class KeyRow(Base):
     text: Mapped[bytes | None] = mapped_column(LargeBinary)
 
 
+class FacetRow(Base):
+    """One thing that a vector can be filtered by, drawn from its tags, metadata and derived_from.
+
+    kind: tag and parent (the key is the tag or the id), or the kind of a metadata value, which text or number holds.
+    """
+
+    __tablename__ = "facets"
+    __table_args__ = (Index(None, "kind", "key", "text"), Index(None, "kind", "key", "number"))
+
+    vector_id: Mapped[str] = mapped_column(ForeignKey("vectors.id"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    key: Mapped[str]
+    text: Mapped[str | None] = mapped_column(PLAIN_TEXT)
+    number: Mapped[float | None] = mapped_column(Double)
+
+
+class NameRow(Base):
+    """The newest version of a name that was ever given, so that none is given twice."""
+
+    __tablename__ = "names"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    newest: Mapped[int]
+
+
+class AliasRow(Base):
+    """A movable pointer from a name to one of its vectors."""
+
+    __tablename__ = "aliases"
+    __table_args__ = (Index(None, "vector_id"),)
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    alias: Mapped[str] = mapped_column(primary_key=True)
+    vector_id: Mapped[str] = mapped_column(ForeignKey("vectors.id"))
+    revision: Mapped[int] = mapped_column(BigInteger)
+    changed_at: Mapped[datetime] = mapped_column(UtcTime)
+
+
 class UploadRow(Base):
     """A reservation. Unpublished it is void after its deadline; published it answers its idempotency key for ever."""
 
     __tablename__ = "uploads"
+    __table_args__ = (Index(None, "published", "deadline"),)
 
     idempotency_key: Mapped[str] = mapped_column(primary_key=True)
     request_sha256: Mapped[str]
@@ -80,21 +142,36 @@ class UploadRow(Base):
 
 
 class ChangeRow(Base):
-    """One entry of the change log, which is also the audit trail: what happened to which vector, and when."""
+    """One entry of the change log: what happened to which vector, and when. It outlives the vector."""
 
     __tablename__ = "changes"
-    __table_args__ = (UniqueConstraint("vector_id", "kind"),)
 
     seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     kind: Mapped[str]
-    vector_id: Mapped[str] = mapped_column(ForeignKey("vectors.id"))
+    vector_id: Mapped[str]
     at: Mapped[datetime] = mapped_column(UtcTime)
 
-    vector: Mapped[VectorRow] = relationship(lazy="raise")
+
+class AuditRow(Base):
+    """Who did what. token: the writer's own mark, by which it finds out whether its lost commit was kept."""
+
+    __tablename__ = "audit"
+
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    at: Mapped[datetime] = mapped_column(UtcTime)
+    actor: Mapped[str]
+    action: Mapped[str]
+    subject: Mapped[str]
+    detail: Mapped[dict[str, Any]] = mapped_column(JSON)
+    token: Mapped[str] = mapped_column(unique=True)
 
 
 class LogHeadRow(Base):
-    """The one row that numbers the change log. epoch is new for every database and every restored backup."""
+    """The one row that numbers both logs; who locks it is the one writer.
+
+    epoch is new for every database and every restored backup. server: which PostgreSQL server and timeline it was
+    given on.
+    """
 
     __tablename__ = "log_head"
     __table_args__ = (CheckConstraint("id = 1", name="only_one"),)
@@ -102,3 +179,5 @@ class LogHeadRow(Base):
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     epoch: Mapped[str]
     n: Mapped[int] = mapped_column(BigInteger)
+    audited: Mapped[int] = mapped_column(BigInteger)
+    server: Mapped[str | None]

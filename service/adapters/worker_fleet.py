@@ -13,7 +13,7 @@ import structlog
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from service.adapters.worker_member import Member
-from service.domain.errors import Overloaded, VLibraryError, WorkerUnavailable, WrongModel
+from service.domain.errors import Overloaded, Unavailable, VLibraryError, WorkerUnavailable, WrongModel
 from service.domain.ports import Worker
 from service.domain.query import EmbedderSpec, Query, TaskEmbedding
 from service.domain.served import find_model
@@ -27,7 +27,7 @@ T = TypeVar("T")
 BEAT_S = 1.0
 MISSES = 3
 # What another worker may do better; any other error is about the request itself.
-ELSEWHERE = (Overloaded, WorkerUnavailable)
+ELSEWHERE = (Overloaded, Unavailable)
 _CURE = "Start a worker with `vlibrary work` and name it in VLIBRARY_WORKERS; `vlibrary doctor` tells who answers."
 
 
@@ -41,7 +41,6 @@ class Fleet:
     def __init__(self, workers: Mapping[str, Worker], *, beat_s: float = BEAT_S, misses: int = MISSES) -> None:
         self._lock = threading.Lock()
         self._embedder: EmbedderSpec | None = None
-        self._ever: set[ModelSpec] = set()
         self.members = [
             Member(name, worker, self._admit, beat_s=beat_s, misses=misses) for name, worker in workers.items()
         ]
@@ -114,7 +113,6 @@ class Fleet:
     def _admit(self, info: WorkerInfo) -> bool:
         with self._lock:
             self._embedder = self._embedder or info.embedder
-            self._ever.add(info.model)
             return info.embedder == self._embedder
 
     def _living(self) -> list[tuple[Member, WorkerInfo]]:
@@ -126,13 +124,13 @@ class Fleet:
         return living
 
     def _serving(self, wanted: Callable[[ModelSpec], bool]) -> list[Member]:
-        """The living ones with such a model, least loaded first; none when there never was such a model.
+        """The living ones with such a model, least loaded first; none when no worker has such a model.
 
-        Raises WorkerUnavailable when those that served it are dead.
+        Raises WorkerUnavailable when those that have it are dead or leave.
         """
         serving = _least_loaded(member for member, info in self._living() if wanted(info.model))
-        with self._lock:
-            gone = next((model for model in self._ever if wanted(model)), None)
+        known = (info.model for member in self.members if (info := member.info) is not None)
+        gone = next((model for model in known if wanted(model)), None)
         if not serving and gone is not None:
             raise WorkerUnavailable(f"No worker that serves {gone.model_id!r} answers now.", _CURE)
         return serving
@@ -144,14 +142,15 @@ class Fleet:
         refusals: list[VLibraryError] = []
         for member in members:
             try:
-                return ask(member.worker)
+                return member.ask(ask)
             except ELSEWHERE as error:
                 refusals.append(_try_another(member, error))
         raise _gist(refusals)
 
 
 def _least_loaded(members: Iterable[Member]) -> list[Member]:
-    return sorted(members, key=lambda member: member.load)
+    """Those without room last: they would only refuse."""
+    return sorted(members, key=lambda member: member.burden)
 
 
 def _shortened(call: GenerateCall, began: float) -> GenerateCall:
@@ -169,8 +168,8 @@ def _try_another(member: Member, error: VLibraryError) -> VLibraryError:
 
 
 def _gist(refusals: Sequence[VLibraryError]) -> VLibraryError:
-    """Overloaded if anybody who lives said so, since then waiting helps."""
-    return next((error for error in refusals if isinstance(error, Overloaded)), refusals[-1])
+    """Overloaded if anybody who lives said so, since then waiting helps; else what tells more than that one is away."""
+    return min(refusals, key=lambda error: (not isinstance(error, Overloaded), isinstance(error, WorkerUnavailable)))
 
 
 def _said(problem: VLibraryError | None) -> str:

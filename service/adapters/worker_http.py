@@ -18,7 +18,7 @@ from service.domain.query import Query, TaskEmbedding
 from service.domain.served import find_model
 from service.domain.vector import SteeringVector
 from service.domain.wire import GenerateCall, Generation, TextPiece, WorkerInfo, WorkerStatus
-from service.wirejson import CALL, QUERY, STATUS, EmbeddingMessage, event_in
+from service.wirejson import CALL, LARGE_BYTES, QUERY, STATUS, EmbeddingMessage, event_in
 
 T = TypeVar("T")
 
@@ -88,7 +88,7 @@ class HttpWorker:
         timeout = httpx.Timeout(None, connect=CONNECT_S)
         async with (
             httpx.AsyncClient(**self._options, timeout=timeout) as http,
-            http.stream("POST", "/generate", content=CALL.to_json(call)) as response,
+            http.stream("POST", "/generate", content=await _written(call)) as response,
         ):
             if response.is_error:
                 raise _refusal(response.status_code, await response.aread())
@@ -106,6 +106,12 @@ class HttpWorker:
         if response.is_error:
             raise _refusal(response.status_code, response.content)
         return response.content
+
+
+async def _written(call: GenerateCall) -> bytes:
+    if sum(map(len, call.prompt.every_image)) > LARGE_BYTES:
+        return await asyncio.to_thread(CALL.to_json, call)
+    return CALL.to_json(call)
 
 
 def _seconds(call: GenerateCall) -> float:

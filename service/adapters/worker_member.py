@@ -6,7 +6,9 @@ import asyncio
 import itertools
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import aclosing, contextmanager
+from typing import TypeVar
 
 import structlog
 
@@ -15,6 +17,8 @@ from service.domain.ports import Worker
 from service.domain.wire import GenerateCall, Generation, TextPiece, WorkerInfo, WorkerStatus
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 
 class Member:
@@ -46,16 +50,35 @@ class Member:
 
     @property
     def status(self) -> WorkerStatus | None:
-        """The last heartbeat; None when the worker is dead or was not admitted."""
+        """The last heartbeat of a worker that takes requests; None when it is dead or leaves, or was not admitted."""
         with self._lock:
-            return self._status if self._missed < self._misses and self._admitted else None
+            status = self._status if self._admitted and not self._silent else None
+            return None if status is None or status.leaving else status
 
     @property
-    def load(self) -> int:
-        """Requests there at the last beat, and those that we sent since and still wait for."""
+    def info(self) -> WorkerInfo | None:
+        """What the worker serves, or served when it was last alive; None when it was not admitted."""
         with self._lock:
-            known = 0 if self._status is None else self._status.running + self._status.waiting
-            return known + sum(number > self._counted for number in self._flying)
+            return self._status.info if self._status is not None and self._admitted else None
+
+    @property
+    def burden(self) -> tuple[bool, int]:
+        """Whether it is full, and its requests: those of the last beat, and what we sent since and still wait for."""
+        with self._lock:
+            sent = sum(number > self._counted for number in self._flying)
+            if self._status is None:
+                return False, sent
+            return sent >= self._status.room, self._status.running + self._status.waiting + sent
+
+    def ask(self, question: Callable[[Worker], T]) -> T:
+        """What the worker answers; waits in this thread. Raises WorkerUnavailable when the worker dies meanwhile."""
+        answer: Future[T] = Future()
+        # Not a pool: a frozen worker may keep the thread for a minute, when the next question is another one's.
+        threading.Thread(target=_settle, args=(answer, question, self.worker), name="ask", daemon=True).start()
+        while not wait((answer,), timeout=self._beat_s).done:
+            if self._silent:
+                raise WorkerUnavailable("The worker's heartbeat stopped while it worked.", "Ask again.")
+        return answer.result()
 
     async def generate(self, call: GenerateCall) -> AsyncGenerator[TextPiece | Generation]:
         """The worker's answer, counted as load, and given up when the worker dies.
@@ -85,7 +108,7 @@ class Member:
         try:
             while not step.done():
                 await asyncio.wait((step,), timeout=self._beat_s)
-                if not step.done() and self.status is None:
+                if not step.done() and self._silent:
                     kind = WorkerLost if started else WorkerUnavailable
                     raise kind("The worker's heartbeat stopped while it answered.", "Ask again.")
         finally:
@@ -93,6 +116,11 @@ class Member:
                 step.cancel()
                 await asyncio.gather(step, return_exceptions=True)
         return step.result()
+
+    @property
+    def _silent(self) -> bool:
+        """Whether the worker is dead. One that leaves is not: it finishes what runs."""
+        return self._missed >= self._misses
 
     @contextmanager
     def _flight(self) -> Iterator[None]:
@@ -107,21 +135,22 @@ class Member:
 
     def _beat_on(self) -> None:
         while True:
-            self._beat()
+            try:
+                self._beat()
+            except VLibraryError as error:
+                self._miss(error)
+            except Exception as error:  # noqa: BLE001  without this thread the last good beat would count for ever
+                self._miss(WorkerUnavailable(f"Its heartbeat failed: {error!r}.", "Report it with the service's log."))
             if self._stop.wait(self._beat_s):
                 return
 
     def _beat(self) -> None:
         with self._lock:
             before = max(self._flying, default=self._counted)
-        try:
-            status = self.worker.status()
-        except VLibraryError as error:
-            self._miss(error)
-            return
+        status = self.worker.status()
         admitted = self._admitted if self._serves(status.info) else self._ask_admission(status.info)
         with self._lock:
-            back = self._missed >= self._misses
+            back = self._silent
             self._status, self._missed, self._counted, self._admitted = status, 0, before, admitted
             self.problem = None
         if back:
@@ -143,6 +172,13 @@ class Member:
         if not admitted:
             log.warning("fleet.worker_left_out", worker=self.name, embedder=info.embedder.embedder_id)
         return admitted
+
+
+def _settle(answer: Future[T], question: Callable[[Worker], T], worker: Worker) -> None:
+    try:
+        answer.set_result(question(worker))
+    except BaseException as error:  # noqa: BLE001  raised again in the thread that waits
+        answer.set_exception(error)
 
 
 async def _step(events: AsyncGenerator[TextPiece | Generation]) -> TextPiece | Generation | None:

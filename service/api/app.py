@@ -13,13 +13,19 @@ from starlette.types import Lifespan
 
 from service.api import errors
 from service.api.deps import Limits, Ports
+from service.api.gate import Gate
 from service.api.generate_schemas import GenerateIn, TokenOut
 from service.api.limits import BodyLimit
 from service.api.metrics import Measured, Metrics
 from service.api.openai.schemas import ChatIn
-from service.api.routes import chat, generate, health, metrics, problems, retrieve, vectors
+from service.api.registry_schemas import AliasIn, AmendIn
+from service.api.routes import aliases, archive, audit, chat, generate, health, lifecycle, problems, retrieve, vectors
+from service.api.routes import metrics as figures
 from service.api.schemas import ProblemOut, RetrieveIn
 
+# Bodies and events that routes read and write by hand (see bodies.py, streams.py).
+SCHEMAS = (RetrieveIn, GenerateIn, TokenOut, ChatIn, ProblemOut, AmendIn, AliasIn)
+ROUTES = (vectors, lifecycle, aliases, archive, audit, retrieve, generate, chat, health, figures, problems)
 DESCRIPTION = """\
 Stores in-context vectors for vision-language models, finds the right one for an image + text query, and applies it
 while the model answers. This page is the admin dashboard: **Try it out** sends real requests.
@@ -32,8 +38,17 @@ Clients made for OpenAI's API use `/v1` as their base URL.
 """
 
 
-def create_app(ports: Ports, limits: Limits | None = None, *, lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
-    """The service, with docs pages that need no internet. lifespan: what to do when it starts and stops."""
+def create_app(
+    ports: Ports,
+    limits: Limits | None = None,
+    *,
+    metrics: Metrics | None = None,
+    lifespan: Lifespan[FastAPI] | None = None,
+) -> FastAPI:
+    """The service, with docs pages that need no internet.
+
+    metrics: what /metrics shows. lifespan: what to do when it starts and stops.
+    """
     limits = limits or Limits()
     app: FastAPI = FastAPIOffline(
         title="VLibrary",
@@ -44,8 +59,9 @@ def create_app(ports: Ports, limits: Limits | None = None, *, lifespan: Lifespan
     )
     app.state.ports = ports
     app.state.limits = limits
-    app.state.metrics = Metrics()
-    for routes in (vectors, retrieve, generate, chat, health, metrics, problems):
+    app.state.gate = Gate(limits.inside)
+    app.state.metrics = metrics or Metrics()
+    for routes in ROUTES:
         app.include_router(routes.router)
     errors.install(app)
     app.add_middleware(BodyLimit, most=limits.request_bytes)
@@ -61,7 +77,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             title=app.title, version=app.version, description=app.description, routes=app.routes, servers=[{"url": "/"}]
         )
         _, extra = models_json_schema(
-            [(model, "validation") for model in (RetrieveIn, GenerateIn, TokenOut, ChatIn, ProblemOut)],
+            [(model, "validation") for model in SCHEMAS],
             ref_template="#/components/schemas/{model}",
         )
         document["components"]["schemas"].update(extra["$defs"])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from fastapi.concurrency import run_in_threadpool
+from functools import partial
 
 from service.api.deps import Limits, Ports
+from service.api.gate import Place
 from service.api.generate_schemas import SteeredIn
 from service.domain.query import Query
 from service.domain.wire import Decoding, Prompt
@@ -18,21 +19,24 @@ async def planned(
     *,
     model_id: str | None,
     query: Query | None = None,
+    place: Place,
     ports: Ports,
     limits: Limits,
 ) -> Plan:
-    """The plan, made in a thread since stores are asked.
+    """The plan, with what is left of the request's time.
 
-    query: what auto looks for, if it is not the whole prompt. Raises what library.steer.plan raises.
+    query: what auto looks for, if it is not the whole prompt. Raises what library.steer.plan and Place.asked raise.
     """
-    return await run_in_threadpool(
+    seconds = limits.seconds(body.timeout_s)
+    make = partial(
         plan,
         prompt,
         body.chosen(query),
         decoding,
         model_id=model_id,
-        timeout_s=body.timeout_s or limits.timeout_s,
         catalogue=ports.catalogue,
         index=ports.index,
         worker=ports.worker,
     )
+    made = await place.asked(make, seconds)
+    return made.within(place.left(seconds))

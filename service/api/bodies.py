@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from fastapi import Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import FormData, UploadFile
@@ -14,10 +15,11 @@ from starlette.exceptions import HTTPException
 
 from service.api.deps import Limits
 from service.domain.errors import InvalidInput, TooLarge
+from service.wirejson import LARGE_BYTES
 
 Body = TypeVar("Body", bound=BaseModel)
 # Form fields that hold JSON and not plain text.
-_JSON_FIELDS = frozenset({"demonstrations", "decoding", "k", "strength", "stream", "timeout_s"})
+_JSON_FIELDS = frozenset({"demonstrations", "decoding", "filter", "k", "min_seq", "strength", "stream", "timeout_s"})
 _MAX_PARTS = 128
 
 
@@ -69,7 +71,14 @@ async def read_json(request: Request, schema: type[Body], *, others: str = "") -
     kind = _kind(request)
     if kind not in ("application/json", ""):
         raise InvalidInput(f"The body's type is {kind!r}.", f"Send application/json {others}".rstrip() + ".")
-    return _validated(schema, _json(await request.body()))
+    body = await request.body()
+    if len(body) > LARGE_BYTES:
+        return await run_in_threadpool(_parsed, schema, body)
+    return _parsed(schema, body)
+
+
+def _parsed(schema: type[Body], body: bytes) -> Body:
+    return _validated(schema, _json(body))
 
 
 def _kind(request: Request) -> str:

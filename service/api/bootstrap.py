@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol
 
 import structlog
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
 
 from service.adapters.artifacts import open_artifacts
 from service.adapters.catalogue_sql import SqlCatalogue
 from service.adapters.clock import SystemClock
 from service.adapters.database import connect
 from service.adapters.index_faiss import FaissIndex
+from service.adapters.index_snapshot import load
+from service.adapters.index_upkeep import Rhythm, Upkeep
 from service.adapters.schema import upgrade
+from service.adapters.snapshots_place import open_snapshots
 from service.adapters.worker_fleet import Fleet
 from service.adapters.worker_http import HttpWorker
 from service.api.app import create_app
 from service.api.deps import Limits, Ports
+from service.api.metrics import Metrics
 from service.config import Settings
 from service.domain.ports import Artifacts, Inference
 from service.library.reindex import catch_up
@@ -34,27 +40,32 @@ class Closable(Inference, Protocol):
         ...
 
 
-def open_app(settings: Settings, open_worker: Callable[[Artifacts], Closable]) -> FastAPI:
+def open_app(settings: Settings, open_worker: Callable[[Artifacts, CollectorRegistry], Closable]) -> FastAPI:
     """The app on the stores and workers that the settings name, its tables made and its index filled.
 
     open_worker: makes a worker in this process, asked only when the settings name no others; it gets the artifact
-    store, since both read from it. Raises WorkerUnavailable when none of the named workers is ready in time.
+    store, since both read from it, and the registry of /metrics. Raises WorkerUnavailable when none of the named
+    workers is ready in time.
     """
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     upgrade(settings.catalogue_url)
     catalogue = SqlCatalogue(connect(settings.catalogue_url))
     artifacts = open_artifacts(settings.artifacts_place, endpoint_url=settings.s3_endpoint_url)
-    worker = open_fleet(settings) if settings.workers else open_worker(artifacts)
+    metrics = Metrics()
+    worker = open_fleet(settings) if settings.workers else open_worker(artifacts, metrics.registry)
     index = FaissIndex(worker.served()[0].embedder)
+    upkeep = _open_upkeep(settings, index, catalogue.position().epoch)
     log.info("api.index_filled", seq=catch_up(catalogue, index))
     ports = Ports(catalogue=catalogue, artifacts=artifacts, index=index, worker=worker, clock=SystemClock())
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
+        upkeep.start()
         yield
         worker.close()
+        await asyncio.to_thread(upkeep.close)
 
-    return create_app(ports, _limits(settings), lifespan=lifespan)
+    return create_app(ports, _limits(settings), metrics=metrics, lifespan=lifespan)
 
 
 def open_fleet(settings: Settings) -> Fleet:
@@ -69,7 +80,20 @@ def open_fleet(settings: Settings) -> Fleet:
     return fleet
 
 
+def _open_upkeep(settings: Settings, index: FaissIndex, epoch: str) -> Upkeep:
+    """What keeps the index in shape, after it was loaded from the newest snapshot of this epoch."""
+    place, cache = settings.snapshots_place, settings.data_dir / "snapshots"
+    snapshots = open_snapshots(place, cache=cache, endpoint_url=settings.s3_endpoint_url)
+    kept = load(index, snapshots, epoch)
+    rhythm = Rhythm(snapshot_changes=settings.snapshot_changes, snapshot_s=settings.snapshot_s)
+    return Upkeep(index, snapshots, kept=kept, rhythm=rhythm)
+
+
 def _limits(settings: Settings) -> Limits:
     return Limits(
-        settings.max_artifact_bytes, settings.max_card_bytes, settings.max_request_bytes, timeout_s=settings.timeout_s
+        settings.max_artifact_bytes,
+        settings.max_card_bytes,
+        settings.max_request_bytes,
+        timeout_s=settings.timeout_s,
+        inside=settings.max_inside,
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
 
+from service.api.gate import Gate, Place
 from service.domain.ports import Artifacts, Catalogue, Clock, Inference, TaskIndex
 
 
@@ -25,13 +27,19 @@ class Ports:
 class Limits:
     """The largest bodies that are taken, in bytes.
 
-    timeout_s: seconds for an answer whose request names no time of its own.
+    timeout_s: seconds for an answer whose request names no time of its own. inside: how many requests for an answer or
+    for vectors are inside at a time.
     """
 
     artifact_bytes: int = 64 * 2**20
     card_bytes: int = 4 * 2**20
     request_bytes: int = 96 * 2**20
     timeout_s: float = 120.0
+    inside: int = 256
+
+    def seconds(self, asked: float | None) -> float:
+        """How long an answer may take whose request asked for this time, or for none."""
+        return self.timeout_s if asked is None else asked
 
 
 def _ports(request: Request) -> Ports:
@@ -44,5 +52,13 @@ def _limits(request: Request) -> Limits:
     return limits
 
 
+async def _place(request: Request) -> AsyncGenerator[Place]:
+    gate: Gate = request.app.state.gate
+    with gate.entered(request) as place:
+        yield place
+
+
 UsePorts = Annotated[Ports, Depends(_ports)]
 UseLimits = Annotated[Limits, Depends(_limits)]
+# Taken before the body is read, and kept until the answer is sent whole.
+UsePlace = Annotated[Place, Depends(_place)]

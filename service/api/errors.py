@@ -1,8 +1,7 @@
-"""The only place that knows which HTTP status an error of ours has; every error leaves as problem+json (RFC 9457)."""
+"""Every error leaves the api as problem+json (RFC 9457), with the status that service/edge.py gives it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -16,6 +15,7 @@ from starlette.routing import Match, Route
 
 from service.api.openai.problem import PREFIX, error_object
 from service.domain import errors
+from service.edge import status_of
 
 log = structlog.get_logger(__name__)
 
@@ -25,24 +25,6 @@ RETRY_AFTER_S = 5
 CLIENT_GONE = 499
 
 Problem = dict[str, Any]
-
-# The nearest ancestor in this table decides; a new error class without one fails a test.
-STATUS: Mapping[type[errors.VLibraryError], HTTPStatus] = {
-    errors.InvalidInput: HTTPStatus.UNPROCESSABLE_ENTITY,
-    errors.TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    errors.NotFound: HTTPStatus.NOT_FOUND,
-    errors.InProgress: HTTPStatus.CONFLICT,
-    errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
-    errors.Overloaded: HTTPStatus.TOO_MANY_REQUESTS,
-    errors.TimedOut: HTTPStatus.GATEWAY_TIMEOUT,
-    errors.ArtifactLost: HTTPStatus.INTERNAL_SERVER_ERROR,
-    errors.UnsupportedModel: HTTPStatus.INTERNAL_SERVER_ERROR,
-}
-
-
-def status_of(error: errors.VLibraryError) -> HTTPStatus:
-    """The status of the error's nearest ancestor in STATUS."""
-    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
 def problem(status: int, slug: str, title: str, detail: str, cure: str, **more: Any) -> Problem:
@@ -77,7 +59,8 @@ def foreseen(path: str, error: errors.VLibraryError) -> Problem:
 def problem_response(found: Problem, path: str) -> JSONResponse:
     """The problem as an answer to a request for this path."""
     status = found["status"]
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if status in (409, 429, 503) else None
+    passing = status in (429, 503) or found["type"] == f"/problems/{errors.InProgress.slug}"
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if passing else None
     body = found | {"error": error_object(found)} if path.startswith(PREFIX) else found
     return JSONResponse(body, status_code=status, media_type=MEDIA_TYPE, headers=headers)
 

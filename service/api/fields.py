@@ -32,6 +32,12 @@ EncodedImage = Annotated[
 ]
 
 
+def check_images(count: int) -> None:
+    """Raises ValueError for more pictures than one request may have, turns and demonstrations included."""
+    if count > MAX_IMAGES:
+        raise ValueError(f"the request has {count} images; send at most {MAX_IMAGES} in all")
+
+
 class StrictIn(BaseModel):
     """A request body: unknown fields are refused, and so are values of another type."""
 

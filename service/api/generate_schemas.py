@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from service.api.fields import MAX_IMAGES, MAX_TEXT, EncodedImage, StopText, Strength, StrictIn
+from service.api.fields import MAX_IMAGES, MAX_TEXT, EncodedImage, StopText, Strength, StrictIn, check_images
 from service.api.samples import SAMPLE_IMAGE
 from service.api.schemas import NAMED_EXAMPLE, example
 from service.domain.query import Query
 from service.domain.wire import Decoding, Demonstration, Prompt, TextPiece
+from service.library.resolve import MAX_REFERENCE
 from service.library.steer import Answer, AppliedVector, Auto, Chosen, Off, Plan, Steering
 
 MAX_STOPS = 4
+MAX_VECTORS = 16
 MAX_TIMEOUT_S = 600.0
 MAX_NEW_TOKENS = 4096
 
@@ -21,7 +23,7 @@ MAX_NEW_TOKENS = 4096
 class ChosenVector(StrictIn):
     """A vector to apply."""
 
-    id: str = Field(max_length=64)
+    id: str = Field(max_length=MAX_REFERENCE, description="Id, name (its newest version), name:3 or name@alias")
     strength: Strength = 1.0
 
 
@@ -52,7 +54,7 @@ class DemonstrationIn(StrictIn):
 class SteeredIn(StrictIn):
     """What every way of asking for a steered answer has in common."""
 
-    steering: Literal["auto", "off"] | list[ChosenVector] = Field(
+    steering: Literal["auto", "off"] | Annotated[list[ChosenVector], Field(max_length=MAX_VECTORS)] = Field(
         default="auto", description="auto: the best match of prompt and images; off: none; or a list of vectors"
     )
     strength: Strength = Field(default=1.0, description="Strength of the vector that auto applies")
@@ -97,6 +99,11 @@ class GenerateIn(SteeredIn):
     model: str | None = Field(default=None, description="Id of the base model; the served one when left out")
     decoding: DecodingIn = Field(default_factory=DecodingIn)
     stream: bool = Field(default=False, description="Send the answer as it comes, as text/event-stream")
+
+    @model_validator(mode="after")
+    def _check(self) -> GenerateIn:
+        check_images(len(self.prompt_of().every_image))
+        return self
 
     def prompt_of(self) -> Prompt:
         """As the worker takes it."""

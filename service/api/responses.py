@@ -8,10 +8,12 @@ from service.api.errors import MEDIA_TYPE
 
 _MEANING = {
     400: "The body or a header cannot be read",
-    404: "There is no such vector or model",
-    409: "The same idempotency key is still at work",
+    404: "There is no such vector, alias or model",
+    409: "It does not fit what the library holds now; with Retry-After: the same idempotency key is still at work",
+    412: "It was changed since, or is there already: read it again and decide anew",
     413: "The body is larger than the service takes",
     422: "The request cannot be used as it is; detail and cure say why",
+    428: "If-Match (or If-None-Match) must say which revision is changed",
     429: "More requests than the service takes; try again after Retry-After seconds",
     500: "A registered vector's bytes are missing or damaged, or an unforeseen error",
     503: "A store or worker cannot answer now; try again after Retry-After seconds",

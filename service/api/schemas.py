@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.api.fields import MAX_IMAGES, MAX_TEXT, EncodedImage, StrictIn
+from service.api.filtering import FilterIn
 from service.api.samples import SAMPLE_IMAGE
-from service.domain.card import VectorRecord
+from service.domain.card import Status, VectorRecord
+from service.domain.labels import MetadataValue
 from service.domain.query import Modality
-from service.domain.wire import WorkerInfo
 from service.library.retrieve import Match
+
+MIN_SEQ = "X-Catalogue-Seq of a write that the search must know of; every search knows of all that came before it"
 
 
 class RetrieveIn(StrictIn):
     """A query with a text, images, or both."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"text": "Which hue?", "images": [SAMPLE_IMAGE], "k": 3}]}
+        json_schema_extra={
+            "examples": [
+                {"text": "Which hue?", "images": [SAMPLE_IMAGE], "k": 3},
+                {"text": "Which hue?", "filter": {"tags": ["checked"], "metadata": ["shots>=8", "split=train"]}},
+            ]
+        }
     )
 
     text: str | None = Field(default=None, max_length=MAX_TEXT)
     images: list[EncodedImage] = Field(default_factory=list, max_length=MAX_IMAGES)
     k: int = Field(default=5, description="How many vectors to return, 1 to 100")
     model: str | None = Field(default=None, description="Id of the base model; the served one when left out")
+    filter: FilterIn = Field(default_factory=FilterIn, description="Which vectors may be found")
+    min_seq: int = Field(default=0, ge=0, lt=2**53, description=MIN_SEQ)
 
 
 _ID = "01K9Z4T0XJ4V6W8M2Q5R7S9A1B"
@@ -46,18 +56,14 @@ _VECTOR = NAMED_EXAMPLE | {
     "training": {"shots": 16, "seed": 0},
     "created_at": "2026-11-22T12:00:00Z",
     "seq": 1,
+    "revision": 1,
+    "state": "active",
+    "deleted_at": None,
+    "tags": ["checked", "colour"],
+    "metadata": {"shots": 16, "split": "train"},
+    "derived_from": [],
 }
 _MATCH = NAMED_EXAMPLE | {"description": _VECTOR["description"], "score": 0.97, "threshold": 0.91, "accepted": True}
-_MODEL = {
-    "id": "vlibrary/bundled-llava",
-    "fingerprint": "9c2e5d1f",
-    "architecture": "LlavaForConditionalGeneration",
-    "layers": 4,
-    "hidden_size": 128,
-    "context_length": 1024,
-    "embedder": "vlibrary/bundled-clip",
-    "embedder_fingerprint": "77ab01c4",
-}
 
 
 def example(value: dict[str, Any]) -> ConfigDict:
@@ -86,7 +92,13 @@ class VectorOut(BaseModel):
     results: dict[str, Any] = Field(description="Figures that its maker measured")
     training: dict[str, Any]
     created_at: datetime
-    seq: int = Field(description="Place in the change log")
+    seq: int = Field(description="Place of its registration in the change log")
+    revision: int = Field(description='One more with every change; its ETag is "v<revision>"')
+    state: Status
+    deleted_at: datetime | None
+    tags: list[str]
+    metadata: dict[str, MetadataValue]
+    derived_from: list[str] = Field(description="Ids of the vectors that it was made from")
 
     @classmethod
     def of(cls, record: VectorRecord) -> VectorOut:
@@ -109,6 +121,12 @@ class VectorOut(BaseModel):
             training=dict(record.training),
             created_at=record.created_at,
             seq=record.seq,
+            revision=record.revision,
+            state=record.status,
+            deleted_at=record.deleted_at,
+            tags=list(record.tags),
+            metadata=dict(record.metadata),
+            derived_from=list(record.derived_from),
         )
 
 
@@ -156,65 +174,6 @@ class RetrieveOut(BaseModel):
     model: str
     modality: Modality
     matches: list[MatchOut]
-
-
-class ModelOut(BaseModel):
-    """A base model that is served, and the embedder whose keys its vectors carry."""
-
-    id: str
-    fingerprint: str
-    architecture: str
-    layers: int
-    hidden_size: int
-    context_length: int
-    embedder: str
-    embedder_fingerprint: str
-
-    @classmethod
-    def of(cls, info: WorkerInfo) -> ModelOut:
-        return cls(
-            id=info.model.model_id,
-            fingerprint=info.model.fingerprint,
-            architecture=info.model.architecture,
-            layers=info.model.layers,
-            hidden_size=info.model.hidden_size,
-            context_length=info.context_length,
-            embedder=info.embedder.embedder_id,
-            embedder_fingerprint=info.embedder.fingerprint,
-        )
-
-
-class ModelsOut(BaseModel):
-    """The base models that are served now."""
-
-    model_config = example({"items": [_MODEL]})
-
-    items: list[ModelOut]
-
-
-class CheckOut(BaseModel):
-    """One part of the service and whether it answers."""
-
-    name: str
-    ok: bool
-    detail: str
-
-
-class ReadyOut(BaseModel):
-    """Whether the service can take requests, part by part."""
-
-    model_config = example({"ready": True, "checks": [{"name": "catalogue", "ok": True, "detail": "at change 1"}]})
-
-    ready: bool
-    checks: list[CheckOut]
-
-
-class LiveOut(BaseModel):
-    """The process answers."""
-
-    model_config = example({"live": True})
-
-    live: Literal[True] = True
 
 
 class ProblemOut(BaseModel):

@@ -7,14 +7,14 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Protocol
 
-from fastapi import Request
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse
 from starlette.types import Receive, Scope, Send
 
-from service.api.connection import while_connected
 from service.api.errors import Problem, foreseen, unforeseen
+from service.api.gate import Place
 from service.domain.errors import VLibraryError
 from service.domain.wire import TextPiece
+from service.edge import while_there
 from service.library.steer import Answer
 
 Event = TextPiece | Answer
@@ -37,10 +37,11 @@ class Relay:
     """Takes an answer's events in a task of its own, however slowly they are read.
 
     So a client that reads slowly keeps its own events here, at most as many as the answer has tokens, and nothing of
-    the worker's. Must be closed.
+    the worker's. When the service stops, that is the last event. Must be closed.
     """
 
-    def __init__(self, events: AsyncGenerator[Event]) -> None:
+    def __init__(self, place: Place, events: AsyncGenerator[Event]) -> None:
+        self._place = place
         self._arrived: asyncio.Queue[Event | Exception] = asyncio.Queue()
         self._task = asyncio.create_task(self._take(events))
 
@@ -62,7 +63,7 @@ class Relay:
 
     async def _take(self, events: AsyncGenerator[Event]) -> None:
         try:
-            async with aclosing(events):
+            async with self._place.within(None), aclosing(events):
                 async for event in events:
                     self._arrived.put_nowait(event)
         except Exception as error:  # noqa: BLE001  carried to the task that reads, and raised there
@@ -86,18 +87,18 @@ class AnswerStream(EventSourceResponse):
             await self._relay.aclose()
 
 
-async def respond(request: Request, events: AsyncGenerator[Event], script: Script) -> AnswerStream:
+async def respond(place: Place, events: AsyncGenerator[Event], script: Script) -> AnswerStream:
     """The events as a stream, begun once the first is there or PATIENCE_S have passed.
 
     Raises what the events raise until then, and ClientDisconnect. A failure after that is the stream's last event.
     """
-    relay = Relay(events)
+    relay = Relay(place, events)
     try:
-        first = await while_connected(request, relay.next(PATIENCE_S))
+        first = await while_there(place.request.receive, relay.next(PATIENCE_S))
     except BaseException:
         await relay.aclose()
         raise
-    return AnswerStream(_frames(relay, first, script, request.url.path), relay)
+    return AnswerStream(_frames(relay, first, script, place.request.url.path), relay)
 
 
 async def _frames(relay: Relay, first: Event | None, script: Script, path: str) -> AsyncGenerator[bytes]:

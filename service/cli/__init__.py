@@ -7,7 +7,7 @@ import sys
 import typer
 from rich.console import Console
 
-from service.cli import bundled, demo, library, serve, train, work
+from service.cli import bundled, demo, doctor, library, operations, registry, serve, train, work
 from service.domain.errors import VLibraryError
 
 app = typer.Typer(
@@ -17,7 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for module in (serve, work, train, library, demo, bundled):
+for module in (serve, work, train, library, registry, doctor, operations, demo, bundled):
     module.add_to(app)
 
 

@@ -1,8 +1,7 @@
-"""`vlibrary register | list | retrieve | generate | doctor`: verbs against a running service."""
+"""`vlibrary register | list | retrieve | generate`: verbs against a running service."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from service.cli.showing import print_json
+from service.cli.which import Metadata, Name, Tags, which_of
 from service.client import Client
 from service.domain.errors import InvalidInput
 from service.domain.wire import TextPiece
@@ -28,7 +29,6 @@ def add_to(app: typer.Typer) -> None:
     app.command("list")(list_vectors)
     app.command()(retrieve)
     app.command()(generate)
-    app.command()(doctor)
 
 
 def register(
@@ -44,27 +44,29 @@ def register(
     with Client(url) as service:
         record = service.register(_read(artifact), _read(card).decode("utf-8", errors="replace"))
     if as_json:
-        _print_json(record)
+        print_json(record)
     else:
         console.print(f"Registered {record['name']} version {record['version']} as {record['id']}")
 
 
 def list_vectors(
-    name: Annotated[str | None, typer.Option(help="Only versions of this name")] = None,
+    name: Name = None,
+    tags: Tags = None,
+    metadata: Metadata = None,
     url: Url = LOCAL,
     as_json: AsJson = False,
 ) -> None:
     """List the vectors, newest first."""
     with Client(url) as service:
-        records = list(service.vectors(name=name))
+        records = list(service.vectors(**which_of(name, tags, metadata)))
     if as_json:
-        _print_json(records)
+        print_json(records)
         return
     table = Table("name", "version", "method", "model", "created", "id")
     for record in records:
         fields = ("name", "version", "method", "model", "created_at", "id")
         table.add_row(*(str(record[field])[:26] for field in fields))
-    console.print(table if records else "The library is empty. `vlibrary train` makes a vector, `register` adds it.")
+    console.print(table if records else "There are none. `vlibrary train` makes a vector, `register` adds it.")
 
 
 def retrieve(
@@ -78,7 +80,7 @@ def retrieve(
     with Client(url) as service:
         matches = service.retrieve(text, images=[_read(path) for path in image or []], k=k)
     if as_json:
-        _print_json(matches)
+        print_json(matches)
         return
     table = Table("name", "version", "score", "threshold", "accepted", "id")
     for match in matches:
@@ -92,7 +94,8 @@ def generate(
     prompt: Annotated[str, typer.Argument(help="The question")],
     image: Images = None,
     vector: Annotated[
-        list[str] | None, typer.Option(help="Id of a vector to apply, perhaps with :strength; instead of auto")
+        list[str] | None,
+        typer.Option(help="Id, name, name:3 or name@alias to apply, perhaps with =strength; instead of auto"),
     ] = None,
     unsteered: Annotated[bool, typer.Option("--unsteered", help="Apply no vector")] = False,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens")] = 16,
@@ -113,7 +116,7 @@ def generate(
     with Client(url) as service:
         answer = _print_stream(service, question) if stream else service.generate(**question)
     if as_json:
-        _print_json(answer)
+        print_json(answer)
         return
     if not stream:
         console.print(answer["text"], markup=False)
@@ -142,21 +145,6 @@ def _print_steering(answer: dict[str, Any]) -> None:
         console.print(f"[dim]not steered: {answer['steering']['reason']}[/]")
 
 
-def doctor(url: Url = LOCAL, as_json: AsJson = False) -> None:
-    """Ask the service whether each of its parts works."""
-    with Client(url) as service:
-        report = service.ready()
-    if as_json:
-        _print_json(report)
-    else:
-        table = Table("part", "works", "detail")
-        for check in report["checks"]:
-            table.add_row(check["name"], "[green]yes[/]" if check["ok"] else "[red]no[/]", check["detail"])
-        console.print(table)
-    if not report["ready"]:
-        raise typer.Exit(1)
-
-
 def _steering(vector: list[str] | None, unsteered: bool) -> str | list[dict[str, Any]]:
     if vector and unsteered:
         raise InvalidInput("Both --vector and --unsteered are given.", "Give one of them.")
@@ -166,11 +154,11 @@ def _steering(vector: list[str] | None, unsteered: bool) -> str | list[dict[str,
 
 
 def _chosen(text: str) -> dict[str, Any]:
-    vector_id, _, strength = text.partition(":")
+    reference, _, strength = text.partition("=")
     try:
-        return {"id": vector_id, "strength": float(strength or 1)}
+        return {"id": reference, "strength": float(strength or 1)}
     except ValueError as error:
-        raise InvalidInput(f"The strength {strength!r} is not a number.", "Write --vector ID:0.5.") from error
+        raise InvalidInput(f"The strength {strength!r} is not a number.", "Write --vector ID=0.5.") from error
 
 
 def _read(path: Path) -> bytes:
@@ -178,7 +166,3 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InvalidInput(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2))  # noqa: T201  plain, so that it can be piped

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import suppress
+from functools import partial
 from typing import Annotated, Any
 
 import structlog
 import typer
-import uvicorn
+from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 from rich.console import Console
 
@@ -33,21 +35,23 @@ def serve(
     """
     # The libraries load for seconds; the command line must not wait for them to print its help.
     from service.api.bootstrap import open_app
+    from service.api.server import ApiServer
 
     given = {name: value for name, value in {"host": host, "port": port}.items() if value is not None}
     settings = read_settings(**given)
     configure_logging(json=settings.log_json)
-    app = open_app(settings, lambda artifacts: _own_worker(settings, artifacts))
+    app = open_app(settings, partial(_own_worker, settings))
     console = Console(stderr=True)
     console.print(f"VLibrary on http://{settings.host}:{settings.port} · dashboard at /docs · stop with Ctrl+C")
-    uvicorn.run(app, host=settings.host, port=settings.port, log_level="warning", access_log=False)
+    with suppress(KeyboardInterrupt):  # uvicorn raises Ctrl+C again when it has stopped
+        ApiServer(app, address=settings.host, port=settings.port, grace_s=settings.grace_s).run()
 
 
-def _own_worker(settings: Settings, artifacts: Artifacts) -> Worker:
+def _own_worker(settings: Settings, artifacts: Artifacts, registry: CollectorRegistry) -> Worker:
     # Only now: with workers elsewhere this process needs no torch.
     from service.worker.bootstrap import open_worker
 
-    return open_worker(settings, artifacts)
+    return open_worker(settings, artifacts, registry)
 
 
 def read_settings(**given: Any) -> Settings:

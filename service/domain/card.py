@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from service.domain.errors import InvalidCard
+from service.domain.labels import MetadataValue, check_metadata, check_parents, check_tags
 from service.domain.query import EmbedderSpec, Modality, TaskEmbedding
+from service.domain.text import is_storable
 from service.domain.vector import Array, ModelSpec, Positions
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,127}$"
@@ -43,6 +45,8 @@ class VectorCard:
     embedder: fingerprint of the embedder that made the keys (None when the card brings no keys).
     thresholds: least score per modality at which the vector is a match, calibrated on held-back training queries.
     results: measured figures, such as {"zero_shot": 0.03, "steered": 0.97}; JSON values only.
+    tags: free labels, sorted, each once. metadata: typed facts to filter by. derived_from: ids of the vectors that this
+    one was made from.
     """
 
     name: str
@@ -51,6 +55,9 @@ class VectorCard:
     keys: tuple[TaskKey, ...] = ()
     thresholds: Mapping[Modality, float] = field(default_factory=dict)
     results: Mapping[str, Any] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
+    derived_from: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not re.fullmatch(NAME_PATTERN, self.name):
@@ -58,11 +65,10 @@ class VectorCard:
                 f"The name {self.name!r} is not allowed.",
                 "Use 1 to 128 of a-z, 0-9, dot, dash and underscore, starting with a letter or digit.",
             )
-        if len(self.description) > MAX_DESCRIPTION:
-            raise InvalidCard(
-                f"The description has {len(self.description)} characters.",
-                f"Shorten it to {MAX_DESCRIPTION}.",
-            )
+        check_description(self.description)
+        object.__setattr__(self, "tags", check_tags(self.tags))
+        check_metadata(self.metadata)
+        check_parents(self.derived_from)
         if len(self.keys) > MAX_KEYS:
             raise InvalidCard(f"The card has {len(self.keys)} keys.", f"Keep at most {MAX_KEYS} of them.")
         for modality, least in self.thresholds.items():
@@ -84,6 +90,14 @@ class VectorCard:
                 raise InvalidCard(f"keys[{number}] is empty.", "Give it an image or a text part.")
 
 
+def check_description(description: str) -> None:
+    """Raises InvalidCard for one that is too long, or that not every store can keep."""
+    if not is_storable(description):
+        raise InvalidCard("The description holds a NUL or half a surrogate pair.", "Write plain Unicode text.")
+    if len(description) > MAX_DESCRIPTION:
+        raise InvalidCard(f"The description has {len(description)} characters.", f"Shorten it to {MAX_DESCRIPTION}.")
+
+
 def _check_part(part: Array | None, size: int, where: str) -> None:
     if part is None:
         return
@@ -94,7 +108,7 @@ def _check_part(part: Array | None, size: int, where: str) -> None:
 
 
 class Status(StrEnum):
-    """Life of a vector: active until it is deleted."""
+    """Life of a vector: active, deleted (hidden, can be restored), and gone from the catalogue when it is purged."""
 
     ACTIVE = "active"
     DELETED = "deleted"
@@ -102,10 +116,13 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class VectorRecord:
-    """A registered vector as the catalogue holds it; everything but the status never changes.
+    """A registered vector as the catalogue holds it, with its card as it is now.
 
-    id: ULID. version: 1, 2, 3 ... among the vectors of one name. sha256, size: of the artifact's bytes.
-    object_key: where the artifact lies in the store. seq: position in the change log of its registration.
+    Only status, deleted_at, revision and the card's description (with its key), tags and metadata ever change.
+
+    id: ULID. version: 1, 2, 3 ... among the vectors of one name, never given twice. sha256, size: of the artifact's
+    bytes. object_key: where the artifact lies in the store. seq: position in the change log of its registration.
+    revision: 1, 2, 3 ..., one more with every change of the record. deleted_at: None while it is active.
     """
 
     id: str
@@ -121,7 +138,21 @@ class VectorRecord:
     created_at: datetime
     seq: int
     status: Status = Status.ACTIVE
+    revision: int = 1
+    deleted_at: datetime | None = None
 
     @property
     def name(self) -> str:
         return self.card.name
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        return self.card.tags
+
+    @property
+    def metadata(self) -> Mapping[str, MetadataValue]:
+        return self.card.metadata
+
+    @property
+    def derived_from(self) -> tuple[str, ...]:
+        return self.card.derived_from

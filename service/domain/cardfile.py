@@ -2,7 +2,8 @@
 
 {"name": "colour-codes", "description": "...", "embedder": "<fingerprint>",
  "keys": [{"kind": "centroid", "image": [...], "text": [...]}],
- "thresholds": {"image_text": 0.9, "text": 0.8}, "results": {"zero_shot": 0.03, "steered": 0.97}}
+ "thresholds": {"image_text": 0.9, "text": 0.8}, "results": {"zero_shot": 0.03, "steered": 0.97},
+ "tags": ["demo"], "metadata": {"shots": 16, "split": "train"}, "derived_from": ["<id of a vector>"]}
 """
 
 from __future__ import annotations
@@ -19,14 +20,24 @@ from service.domain.query import Modality, TaskEmbedding
 from service.domain.text import is_storable
 from service.domain.vector import Array
 
-_FIELDS = {"name", "description", "embedder", "keys", "thresholds", "results"}
+_FIELDS = {
+    "name",
+    "description",
+    "embedder",
+    "keys",
+    "thresholds",
+    "results",
+    "tags",
+    "metadata",
+    "derived_from",
+}
 _KEY_FIELDS = {"kind", "image", "text"}
 _EXAMPLE = 'See the example at /docs: {"name": "colour-codes", "description": "..."}.'
 
 
 def dump_card(card: VectorCard) -> str:
     """The card as JSON text."""
-    document = {
+    document: dict[str, Any] = {
         "name": card.name,
         "description": card.description,
         "embedder": card.embedder,
@@ -34,6 +45,9 @@ def dump_card(card: VectorCard) -> str:
         "thresholds": {str(modality): least for modality, least in card.thresholds.items()},
         "results": dict(card.results),
     }
+    # Only where there are some: cards of before they existed keep their text, and their requests their digest.
+    optional = {"tags": list(card.tags), "metadata": dict(card.metadata), "derived_from": list(card.derived_from)}
+    document |= {name: value for name, value in optional.items() if value}
     return json.dumps(document, allow_nan=False)
 
 
@@ -56,6 +70,9 @@ def parse_card(text: str | bytes) -> VectorCard:
         keys=tuple(_parse_key(key, number) for number, key in enumerate(_list(fields.get("keys", []), "keys"))),
         thresholds=_parse_thresholds(fields.get("thresholds", {})),
         results=_object(fields.get("results", {}), "results", None),
+        tags=_texts(fields.get("tags", []), "tags"),
+        metadata=_object(fields.get("metadata", {}), "metadata", None),
+        derived_from=_texts(fields.get("derived_from", []), "derived_from"),
     )
 
 
@@ -103,6 +120,10 @@ def _list(value: Any, where: str) -> list[Any]:
     if not isinstance(value, list):
         raise InvalidCard(f"{where} is not a list.", _EXAMPLE)
     return value
+
+
+def _texts(value: Any, where: str) -> tuple[str, ...]:
+    return tuple(_text(entry, f"{where}[{number}]") for number, entry in enumerate(_list(value, where)))
 
 
 def _text(value: Any, where: str) -> str:

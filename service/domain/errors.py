@@ -8,12 +8,26 @@ VLibraryError
 │   ├── InvalidCard            the card beside the file is wrong
 │   ├── InvalidImage           unreadable, animated or too many pixels
 │   ├── InvalidQuery           empty or contradictory query
+│   ├── InvalidArchive         the archive, or a vector in it, is cut off, altered or no archive of ours
 │   ├── PromptTooLong          the prompt does not fit the model's context
+│   ├── InvalidBackup          unfinished, damaged, or of another release
 │   └── KeyReused              an idempotency key came back with another body
 ├── TooLarge                   more bytes than the service takes
 ├── NotFound
 │   ├── VectorNotFound
+│   ├── AliasNotFound
 │   └── ModelNotFound
+├── Conflict                   the request does not fit what the library holds now
+│   ├── StaleRevision          it was meant for an earlier revision
+│   ├── RevisionRequired       it must say for which revision it is meant
+│   ├── AliasTaken             there is such an alias already
+│   ├── StillAliased           an alias points to the vector that shall go
+│   ├── NotDeleted             only a deleted vector can be restored or purged
+│   ├── SeqNotReached          the change log is shorter than the caller knows it
+│   ├── NotEmpty               a backup would replace what the library holds
+│   ├── CollectorPaused        after a restoration, until the library was examined
+│   ├── VectorExists           the id belongs to another registration
+│   └── VectorPurged           what the idempotency key made was removed for good
 ├── InProgress                 the same idempotency key is still at work
 ├── Unavailable                a store or worker cannot answer now; trying again may help
 │   ├── CatalogueUnavailable
@@ -27,7 +41,7 @@ VLibraryError
 ├── ArtifactLost               the catalogue has a vector whose bytes are missing or damaged
 └── UnsupportedModel           a base model that cannot be steered exactly
 
-Only the edge (service/api/errors.py) knows HTTP. Every error says what is wrong and how to mend it.
+Only the edge (service/edge.py) knows HTTP. Every error says what is wrong and how to mend it.
 """
 
 from __future__ import annotations
@@ -76,12 +90,20 @@ class InvalidQuery(InvalidInput):
     slug, title = "invalid-query", "The query cannot be used"
 
 
+class InvalidArchive(InvalidInput):
+    slug, title = "invalid-archive", "The archive cannot be used"
+
+
 class PromptTooLong(InvalidInput):
     slug, title = "prompt-too-long", "The prompt does not fit the model's context"
 
 
 class KeyReused(InvalidInput):
     slug, title = "idempotency-key-reused", "The idempotency key was used for another request"
+
+
+class InvalidBackup(InvalidInput):
+    slug, title = "invalid-backup", "The backup cannot be used"
 
 
 class TooLarge(VLibraryError):
@@ -98,6 +120,54 @@ class VectorNotFound(NotFound):
 
 class ModelNotFound(NotFound):
     slug, title = "model-not-found", "No worker serves this model"
+
+
+class AliasNotFound(NotFound):
+    slug, title = "alias-not-found", "There is no such alias"
+
+
+class Conflict(VLibraryError):
+    slug, title = "conflict", "The request does not fit the library's present state"
+
+
+class StaleRevision(Conflict):
+    slug, title = "stale-revision", "It was changed since you read it"
+
+
+class RevisionRequired(Conflict):
+    slug, title = "revision-required", "The request must say which revision it changes"
+
+
+class AliasTaken(Conflict):
+    slug, title = "alias-taken", "There is such an alias already"
+
+
+class StillAliased(Conflict):
+    slug, title = "still-aliased", "An alias points to the vector"
+
+
+class NotDeleted(Conflict):
+    slug, title = "not-deleted", "The vector is not deleted"
+
+
+class NotEmpty(Conflict):
+    slug, title = "not-empty", "The library is not empty"
+
+
+class CollectorPaused(Conflict):
+    slug, title = "collector-paused", "The collector is paused"
+
+
+class SeqNotReached(Conflict):
+    slug, title = "seq-not-reached", "The change log has not come that far"
+
+
+class VectorExists(Conflict):
+    slug, title = "vector-exists", "The vector's id is in use"
+
+
+class VectorPurged(Conflict):
+    slug, title = "vector-purged", "The vector was removed for good"
 
 
 class InProgress(VLibraryError):

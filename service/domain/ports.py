@@ -1,71 +1,54 @@
 """What the use cases ask of the outside world. Each docstring is the contract that every adapter is tested against.
 
-The in-memory twins stand in service/adapters/memory.py.
+The catalogue's port is in service/domain/catalogue.py; the in-memory twins stand in service/adapters/memory*.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from service.domain.card import TaskKey, VectorRecord
+from service.domain.catalogue import (
+    ANONYMOUS,
+    Alias,
+    Amendment,
+    AuditEntry,
+    Catalogue,
+    Change,
+    ChangeKind,
+    Page,
+    Position,
+    Upload,
+)
+from service.domain.filters import Filter
 from service.domain.query import Query, TaskEmbedding
 from service.domain.vector import SteeringVector
 from service.domain.wire import GenerateCall, Generation, TextPiece, WorkerInfo, WorkerStatus
 
-
-@dataclass(frozen=True)
-class Upload:
-    """An intended registration: recorded before any byte is stored, void after its deadline.
-
-    Once its reservation is gone (released, expired and replaced) it can never be published, so that an object with
-    neither record nor reservation may be deleted.
-
-    idempotency_key: the client's, or the upload's own id when the client sent none.
-    request_sha256: digest of everything the client sent, to tell a repeat from a reuse of its key.
-    """
-
-    vector_id: str
-    object_key: str
-    idempotency_key: str
-    request_sha256: str
-    deadline: datetime
-
-
-class ChangeKind(StrEnum):
-    PUBLISHED = "published"
-    DELETED = "deleted"
-
-
-@dataclass(frozen=True)
-class Change:
-    """One entry of the change log. model_id, keys and embedder (who made the keys) are filled for PUBLISHED only."""
-
-    seq: int
-    kind: ChangeKind
-    vector_id: str
-    model_id: str = ""
-    keys: tuple[TaskKey, ...] = ()
-    embedder: str | None = None
-
-
-@dataclass(frozen=True)
-class Position:
-    """A place in the change log. epoch changes when the catalogue was replaced or restored: rebuild then."""
-
-    epoch: str
-    seq: int
-
-
-@dataclass(frozen=True)
-class Page:
-    """A page of records, newest first. next: cursor of the following page, None on the last."""
-
-    records: tuple[VectorRecord, ...]
-    next: str | None
+__all__ = [
+    "ANONYMOUS",
+    "Alias",
+    "Amendment",
+    "Artifacts",
+    "AuditEntry",
+    "Catalogue",
+    "Change",
+    "ChangeKind",
+    "Clock",
+    "Filter",
+    "Hit",
+    "IndexGap",
+    "Inference",
+    "Linking",
+    "Page",
+    "Position",
+    "StoredObject",
+    "TaskIndex",
+    "Upload",
+    "Worker",
+]
 
 
 @dataclass(frozen=True)
@@ -76,55 +59,13 @@ class Hit:
     score: float
 
 
-class Catalogue(Protocol):
-    """The truth about vectors. Every method is one transaction; raises CatalogueUnavailable when it cannot be asked."""
+@dataclass(frozen=True)
+class StoredObject:
+    """What an artifact store tells of an object without reading it. size: in bytes. modified: by the store's clock."""
 
-    def reserve(self, upload: Upload) -> VectorRecord | None:
-        """Record the upload before its bytes are stored.
-
-        Returns None when the caller shall go on, or the record that the same key with the same request already
-        made (as it is now: perhaps deleted since). Raises KeyReused (same key, other request) or InProgress (same
-        key, same request, deadline not over). An expired reservation of the same key is replaced, whatever its request.
-        """
-        ...
-
-    def publish(self, upload: Upload, record: VectorRecord) -> VectorRecord:
-        """Make the vector visible; returns the record with its version, created_at and seq filled in.
-
-        The change-log entry is the last write, so numbers are gapless and in commit order. Publishing the same upload
-        again returns the record that it made, so a lost answer can be asked for once more.
-        Raises UploadExpired when the reservation is gone or its deadline has passed; nothing is visible then. The
-        deadline is judged by the catalogue's own clock.
-        """
-        ...
-
-    def release(self, upload: Upload) -> None:
-        """Forget a reservation that will not be published; unknown or published ones are left alone."""
-        ...
-
-    def get(self, vector_id: str) -> VectorRecord:
-        """The active record. Raises VectorNotFound (also for a deleted one)."""
-        ...
-
-    def get_many(self, vector_ids: Sequence[str]) -> list[VectorRecord]:
-        """The active ones among them, in the order asked; others are left out."""
-        ...
-
-    def page(self, *, name: str | None, model_id: str | None, limit: int, cursor: str | None) -> Page:
-        """Active records, newest first. Raises InvalidInput for a cursor that this catalogue did not give."""
-        ...
-
-    def delete(self, vector_id: str) -> int:
-        """Hide the vector from every reader; returns the change's seq. Raises VectorNotFound."""
-        ...
-
-    def position(self) -> Position:
-        """The newest place in the change log."""
-        ...
-
-    def changes(self, after: int, limit: int) -> list[Change]:
-        """Entries with seq > after, in order, without gaps, at most limit."""
-        ...
+    key: str
+    size: int
+    modified: datetime
 
 
 class Artifacts(Protocol):
@@ -150,8 +91,36 @@ class Artifacts(Protocol):
         """Remove the object; a missing one is fine."""
         ...
 
+    def stat(self, key: str) -> StoredObject | None:
+        """The object without its bytes; None when there is none."""
+        ...
+
+    def list(self, after: str | None = None) -> Iterator[StoredObject]:
+        """All objects with key > after, in the order of their keys by code point.
+
+        What is stored or deleted meanwhile may or may not be among them. What writers left behind that were killed is
+        listed under keys of its own, so that a collector finds it.
+        """
+        ...
+
+    def now(self) -> datetime:
+        """The store's clock, by which `modified` is to be judged; timezone-aware UTC."""
+        ...
+
     def check(self) -> None:
         """Raises ArtifactsUnavailable unless the store can be reached, written to and read; leaves nothing in it."""
+        ...
+
+
+@runtime_checkable
+class Linking(Protocol):
+    """What an artifact store has beside Artifacts when others may fetch from it, past this service."""
+
+    def link(self, key: str, seconds: int, *, filename: str) -> str:
+        """An address that serves the object to anybody for so many seconds, to be saved under this plain name.
+
+        Whether the object is there and whole is not checked. Raises ArtifactsUnavailable when none can be made.
+        """
         ...
 
 
@@ -177,15 +146,19 @@ class TaskIndex(Protocol):
     def apply(self, changes: Sequence[Change]) -> None:
         """Apply entries that follow on the position; ones already applied are skipped.
 
-        Keys of another embedder than the index's are left out: they cannot be compared. Raises IndexGap when an entry
-        is missing between, or before the first reset; the index is as it was then.
+        The keys of a vector's last entry replace those it had. Keys of another embedder than the index's are left out,
+        since they cannot be compared, and so are keys that are not finite. Raises IndexGap when an entry is missing
+        between, or before the first reset; the index is as it was then.
         """
         ...
 
-    def search(self, query: TaskEmbedding, *, model_id: str, k: int) -> list[Hit]:
+    def search(self, query: TaskEmbedding, *, model_id: str, k: int, among: frozenset[str] | None = None) -> list[Hit]:
         """The k best vectors for this model, best first, one hit a vector; ties by vector id.
 
-        Exact: scores are those of service.domain.query.score.
+        among: only these vectors, such as the ids that pass a filter of the catalogue's.
+        Scores are those of service.domain.query.score, to the last bit. A large index may miss a vector (fewer than one
+        in a hundred of the ten best, whatever is filtered out); a small one is exact. Raises InvalidQuery for an
+        embedding that is not finite.
         """
         ...
 

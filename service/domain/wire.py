@@ -24,12 +24,16 @@ class WorkerInfo:
 
 @dataclass(frozen=True)
 class WorkerStatus:
-    """A worker's heartbeat. running, waiting: requests; room: how many more it takes before it is overloaded."""
+    """A worker's heartbeat. running, waiting: requests; room: how many more it takes before it is overloaded.
+
+    leaving: it finishes what runs and takes nothing new.
+    """
 
     info: WorkerInfo
     running: int
     waiting: int
     room: int
+    leaving: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,12 @@ class Prompt:
     text: str
     images: tuple[bytes, ...] = ()
     demonstrations: tuple[Demonstration, ...] = ()
+
+    @property
+    def every_image(self) -> tuple[bytes, ...]:
+        """In the order in which the model sees them."""
+        shown = (image for one in self.demonstrations for image in one.images)
+        return (*shown, *self.images)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,11 @@ class EncodedPrompt:
     length: int
     images: tuple[str, ...] = ()
 
+    @property
+    def bytes(self) -> int:
+        """What its tensors take; pictures are most of it."""
+        return sum(value.nbytes for value in self.inputs.values())
+
 
 @dataclass(eq=False)
 class Job:

@@ -18,7 +18,7 @@ from service.domain.card import KeyKind, TaskKey, VectorCard, VectorRecord
 from service.domain.cardfile import dump_card
 from service.domain.codec import decode, sha256_of
 from service.domain.errors import ArtifactsUnavailable, InvalidCard, UploadExpired, VLibraryError
-from service.domain.ports import Artifacts, Catalogue, Clock, Inference, TaskIndex, Upload
+from service.domain.ports import ANONYMOUS, Artifacts, Catalogue, Clock, Inference, TaskIndex, Upload
 from service.domain.query import Query
 from service.domain.vector import SteeringVector
 from service.library.reindex import catch_up
@@ -28,11 +28,17 @@ DEADLINE = timedelta(minutes=15)
 
 @dataclass(frozen=True)
 class Submission:
-    """What a client sends to register a vector. idempotency_key: None when the client sent none."""
+    """What a client sends to register a vector.
+
+    idempotency_key: None when the client sent none. actor: who sends it. vector_id: the id that it shall have, because
+    it has it in the library that it comes from; None for a new one.
+    """
 
     artifact: bytes
     card: VectorCard
     idempotency_key: str | None = None
+    actor: str = ANONYMOUS
+    vector_id: str | None = None
 
 
 def publish(
@@ -46,7 +52,8 @@ def publish(
 ) -> VectorRecord:
     """The registered vector; a repeat under the same idempotency key returns the first one's record.
 
-    Raises InvalidArtifact, WrongModel, UnsupportedEdit, InvalidCard, KeyReused, InProgress, UploadExpired, Unavailable.
+    Raises InvalidArtifact, WrongModel, UnsupportedEdit, InvalidCard, KeyReused, InProgress, VectorExists, VectorPurged,
+    UploadExpired, Unavailable.
     """
     vector = decode(submission.artifact)
     worker.check(vector)
@@ -59,7 +66,7 @@ def publish(
     _store(upload, submission.artifact, sha256, catalogue, artifacts)
     draft = _draft(upload, vector, card, sha256, len(submission.artifact), clock)
     try:
-        record = catalogue.publish(upload, draft)
+        record = catalogue.publish(upload, draft, actor=submission.actor)
     except UploadExpired:
         # Surely not published, and the key is ours alone: the bytes can go. Any other failure has an unknown outcome,
         # so the bytes stay until a collector finds them unreferenced and past the deadline.
@@ -74,23 +81,37 @@ def _findable(card: VectorCard, worker: Inference) -> VectorCard:
     spec = worker.served()[0].embedder
     card.check_keys(spec)
     keys = tuple(key for key in card.keys if key.kind is not KeyKind.DESCRIPTION)
-    if card.description.strip():
-        keys += (TaskKey(KeyKind.DESCRIPTION, worker.embed(Query(text=card.description))),)
+    described = description_key(card.description, worker)
+    if described is not None:
+        keys += (described,)
     if not keys:
-        raise InvalidCard(
-            "The card has neither keys nor a description, so no query could ever find the vector.",
-            "Add a description, or keys computed from training queries.",
-        )
+        raise not_findable()
     return replace(card, keys=keys, embedder=spec.fingerprint)
 
 
+def description_key(description: str, worker: Inference) -> TaskKey | None:
+    """The key at which a vector is found by its description; None for a blank one."""
+    if not description.strip():
+        return None
+    return TaskKey(KeyKind.DESCRIPTION, worker.embed(Query(text=description)))
+
+
+def not_findable() -> InvalidCard:
+    return InvalidCard(
+        "The card has neither keys nor a description, so no query could ever find the vector.",
+        "Add a description, or keys computed from training queries.",
+    )
+
+
 def _upload(submission: Submission, clock: Clock) -> Upload:
-    vector_id = str(ULID())
+    fresh = str(ULID())
+    vector_id = submission.vector_id or fresh
     digest = hashlib.sha256(submission.artifact)
     digest.update(dump_card(submission.card).encode())
     return Upload(
         vector_id=vector_id,
-        object_key=f"{vector_id}/{sha256_of(submission.artifact)}.safetensors",
+        # Its own for every upload, also when the id comes from elsewhere: see the module's text.
+        object_key=f"{fresh}/{sha256_of(submission.artifact)}.safetensors",
         idempotency_key=submission.idempotency_key or vector_id,
         request_sha256=digest.hexdigest(),
         deadline=clock.now() + DEADLINE,

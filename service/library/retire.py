@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from service.domain.ports import Catalogue, TaskIndex
+from service.domain.ports import ANONYMOUS, Catalogue, TaskIndex
 from service.library.reindex import catch_up
 
 
-def retire(vector_id: str, *, catalogue: Catalogue, index: TaskIndex) -> int:
-    """Hide the vector at once from every reader; returns the seq of the change. Raises VectorNotFound.
+def retire(
+    vector_id: str,
+    *,
+    catalogue: Catalogue,
+    index: TaskIndex,
+    expected_revision: int | None = None,
+    actor: str = ANONYMOUS,
+) -> int:
+    """Hide the vector at once from every reader; returns the seq of the change.
+
+    expected_revision: None for any. Raises VectorNotFound, StaleRevision, StillAliased.
 
     Its bytes stay in the store for now: a running answer may still need them, and a mistake can be undone.
     """
-    seq = catalogue.delete(vector_id)
+    seq = catalogue.delete(vector_id, expected_revision=expected_revision, actor=actor)
     catch_up(catalogue, index)
     return seq

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from service.domain.card import VectorRecord
-from service.domain.errors import InvalidInput
-from service.domain.ports import Catalogue, Inference, TaskIndex
+from service.domain.errors import InvalidInput, SeqNotReached
+from service.domain.ports import Catalogue, Filter, Inference, TaskIndex
 from service.domain.query import Query
 from service.library.reindex import catch_up
 
@@ -37,19 +37,25 @@ def retrieve(
     catalogue: Catalogue,
     index: TaskIndex,
     worker: Inference,
+    among: Filter | None = None,
+    min_seq: int = 0,
 ) -> list[Match]:
     """The k best vectors for the query, best first, accepted or not.
 
-    Everything registered before the call is found, and nothing deleted before it. Raises InvalidInput for k out of
-    range, ModelNotFound, InvalidImage, InvalidQuery, Unavailable.
+    Everything registered before the call is found, and nothing deleted before it. among: only vectors that pass.
+    min_seq: a place in the change log that the caller knows of. Raises InvalidInput for k out of range, ModelNotFound,
+    InvalidImage, InvalidQuery, SeqNotReached, Unavailable.
     """
     if not 1 <= k <= MAX_K:
         raise InvalidInput(f"k is {k}.", f"Ask for 1 to {MAX_K} vectors.")
     model = worker.find(model_id).model.model_id
     embedding = worker.embed(query)
-    catch_up(catalogue, index)
-    hits = index.search(embedding, model_id=model, k=k)
-    records = {record.id: record for record in catalogue.get_many([hit.vector_id for hit in hits])}
+    _check_seq(catch_up(catalogue, index), min_seq)
+    passing = None if among is None else catalogue.ids(among)
+    hits = index.search(embedding, model_id=model, k=k, among=passing)
+    found = catalogue.get_many([hit.vector_id for hit in hits])
+    # Asked again of the records themselves: they may have been amended since.
+    records = {record.id: record for record in found if among is None or among.allows(record)}
     return [
         Match(
             record=records[hit.vector_id],
@@ -59,3 +65,12 @@ def retrieve(
         for hit in hits
         if hit.vector_id in records
     ]
+
+
+def _check_seq(seq: int, min_seq: int) -> None:
+    """The log is read to its end before every search, so only a catalogue that lost its newest part can be behind."""
+    if seq < min_seq:
+        raise SeqNotReached(
+            f"The catalogue is at change {seq}, and the request asks for {min_seq}.",
+            "Leave min_seq out: it comes from another library, or from before this one was restored from a backup.",
+        )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from service.domain.card import VectorRecord
 from service.domain.errors import InvalidInput, WorkerLost
 from service.domain.ports import Catalogue, Inference, TaskIndex
 from service.domain.query import Query
 from service.domain.wire import Applied, Decoding, GenerateCall, Generation, Prompt, TextPiece
+from service.library.resolve import resolve
 from service.library.retrieve import Match, retrieve
 
 
@@ -28,7 +29,7 @@ class Auto:
 
 @dataclass(frozen=True)
 class Chosen:
-    """Apply these vectors, as pairs of id and strength; several add up."""
+    """Apply these vectors, as pairs of a reference (service.library.resolve) and a strength; several add up."""
 
     vectors: tuple[tuple[str, float], ...]
 
@@ -68,6 +69,10 @@ class Plan:
     applied: tuple[AppliedVector, ...]
     reason: str | None
 
+    def within(self, seconds: float) -> Plan:
+        """The same plan; the worker has so many seconds for the whole answer."""
+        return replace(self, call=replace(self.call, timeout_s=seconds))
+
     def answered(self, generation: Generation) -> Answer:
         """This plan with what the model said."""
         return Answer(generation, self.applied, self.reason, self.call.model_id)
@@ -79,19 +84,18 @@ def plan(
     decoding: Decoding,
     *,
     model_id: str | None,
-    timeout_s: float | None = None,
     catalogue: Catalogue,
     index: TaskIndex,
     worker: Inference,
 ) -> Plan:
     """Choose the vectors. Asks the stores and embeds the prompt, so it blocks; the worker's `generate` is the rest.
 
-    Raises VectorNotFound, ModelNotFound, InvalidImage, InvalidQuery, InvalidInput, Unavailable.
+    Raises VectorNotFound, AliasNotFound, ModelNotFound, InvalidImage, InvalidQuery, InvalidInput, Unavailable.
     """
     model = worker.find(model_id).model.model_id
     applied, reason = _choose(prompt, steering, model, catalogue, index, worker)
     vectors = tuple(map(_reference, applied))
-    return Plan(GenerateCall(prompt, model, vectors, decoding, timeout_s), applied, reason)
+    return Plan(GenerateCall(prompt, model, vectors, decoding), applied, reason)
 
 
 async def stream(plan: Plan, worker: Inference) -> AsyncGenerator[TextPiece | Answer]:
@@ -125,7 +129,8 @@ def _choose(
     if isinstance(steering, Off):
         return (), "Steering was switched off."
     if isinstance(steering, Chosen):
-        return tuple(_named(catalogue, vector_id, strength) for vector_id, strength in steering.vectors), None
+        named = tuple(_named(catalogue, reference, strength) for reference, strength in steering.vectors)
+        return named, None if named else "The request named no vector."
     _require_finite(steering.strength)
     query = steering.query or Query(text=prompt.text, images=prompt.images)
     matches = retrieve(query, k=1, model_id=model_id, catalogue=catalogue, index=index, worker=worker)
@@ -137,9 +142,9 @@ def _choose(
     return (AppliedVector(best.record, best.score, steering.strength),), None
 
 
-def _named(catalogue: Catalogue, vector_id: str, strength: float) -> AppliedVector:
+def _named(catalogue: Catalogue, reference: str, strength: float) -> AppliedVector:
     _require_finite(strength)
-    return AppliedVector(catalogue.get(vector_id), None, strength)
+    return AppliedVector(resolve(reference, catalogue), None, strength)
 
 
 def _require_finite(strength: float) -> None:

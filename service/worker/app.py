@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -18,10 +18,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.domain import errors
 from service.domain.codec import decode
-from service.domain.errors import InvalidInput, VLibraryError, WorkerUnavailable
-from service.wirejson import CALL, QUERY, STATUS, EmbeddingMessage, line_of
+from service.domain.errors import VLibraryError, WorkerUnavailable
+from service.edge import status_of
+from service.wirejson import CALL, LARGE_BYTES, QUERY, STATUS, EmbeddingMessage, line_of
 from service.worker.host import Host
 from service.worker.stream import AnswerStream, unforeseen
 
@@ -30,17 +30,6 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 JSON = "application/json"
 MAX_BODY_BYTES = 192 * 2**20
-
-# For people and proxies; the api goes by the error's slug. The nearest ancestor decides.
-_STATUS: Mapping[type[VLibraryError], int] = {
-    VLibraryError: 500,
-    errors.InvalidInput: 422,
-    errors.TooLarge: 413,
-    errors.NotFound: 404,
-    errors.Unavailable: 503,
-    errors.Overloaded: 429,
-    errors.TimedOut: 504,
-}
 
 
 def create_app(
@@ -102,11 +91,11 @@ class _Face:
         self._registry = registry
 
     async def generate(self, request: Request) -> AnswerStream:
-        call = _read(CALL.from_json, await request.body())
+        call = await _read(CALL.from_json, request)
         return AnswerStream(self._host.worker().generate(call))
 
     async def embed(self, request: Request) -> Response:
-        query = _read(QUERY.from_json, await request.body())
+        query = await _read(QUERY.from_json, request)
         embedding = await run_in_threadpool(self._host.worker().embed, query)
         return Response(EmbeddingMessage.of(embedding).model_dump_json(), media_type=JSON)
 
@@ -117,7 +106,7 @@ class _Face:
 
     async def status(self, _request: Request) -> Response:
         # Not in the thread pool: a heartbeat must not wait behind embeddings.
-        return Response(STATUS.to_json(self._host.worker().status()), media_type=JSON)
+        return Response(STATUS.to_json(self._host.status()), media_type=JSON)
 
     async def live(self, _request: Request) -> Response:
         return JSONResponse({"live": True})
@@ -133,18 +122,21 @@ class _Face:
         return Response(generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-def _read(parse: Callable[[bytes], T], body: bytes) -> T:
+async def _read(parse: Callable[[bytes], T], request: Request) -> T:
+    """The message. Raises WorkerUnavailable for one that another release wrote: it is not the user's mistake."""
+    body = await request.body()
     try:
-        return parse(body)
+        return await run_in_threadpool(parse, body) if len(body) > LARGE_BYTES else parse(body)
     except ValueError as error:
-        raise InvalidInput(
-            f"The message cannot be read: {error}", "Run the same release of VLibrary on the api and on its workers."
+        raise WorkerUnavailable(
+            f"The worker cannot read the message: {error}",
+            "Run the same release of VLibrary on the api and on its workers.",
         ) from error
 
 
 async def _ours(_request: Request, error: Exception) -> Response:
     assert isinstance(error, VLibraryError)
-    return _problem(error, next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS))
+    return _problem(error, status_of(error))
 
 
 async def _unforeseen(request: Request, error: Exception) -> Response:

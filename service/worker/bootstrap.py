@@ -59,6 +59,7 @@ def open_worker(settings: Settings, artifacts: Artifacts, registry: CollectorReg
         artifacts,
         open_engine(settings, lvlm),
         most_inside=settings.max_batch + settings.max_waiting,
+        most_held=settings.prepared_mb * 2**20,
         registry=registry,
     )
 

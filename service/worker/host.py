@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 
 from service.domain.errors import WorkerUnavailable
 from service.domain.ports import Worker
+from service.domain.wire import WorkerStatus
 
 log = structlog.get_logger(__name__)
 
@@ -16,7 +18,7 @@ log = structlog.get_logger(__name__)
 class Host:
     """Holds the worker of this process; loading takes seconds to minutes, and livez answers meanwhile.
 
-    failure: why it could not be loaded.
+    failure: why it could not be loaded, or cannot answer any more.
     """
 
     def __init__(self, open_worker: Callable[[], Worker]) -> None:
@@ -33,9 +35,24 @@ class Host:
         """The worker, for new work. Raises WorkerUnavailable while it loads and once it leaves."""
         if self._leaving:
             raise WorkerUnavailable("The worker is shutting down.", "Ask another worker.")
+        return self._loaded()
+
+    def status(self) -> WorkerStatus:
+        """The heartbeat, which goes on while the worker leaves, since answers still run.
+
+        Raises WorkerUnavailable while it loads, and when its model has died.
+        """
+        status = self._loaded().status()
+        return replace(status, room=0, leaving=True) if self._leaving else status
+
+    def watch(self) -> None:
+        """Note it as the failure when the loaded worker's model has died: only a new process can mend that."""
         if self._worker is None:
-            raise WorkerUnavailable("The worker is still loading its models.", "Ask again in a moment.")
-        return self._worker
+            return
+        try:
+            self._worker.status()
+        except WorkerUnavailable as error:
+            self.failure = error
 
     @property
     def leaving(self) -> bool:
@@ -48,6 +65,11 @@ class Host:
     def close(self) -> None:
         if self._worker is not None:
             self._worker.close()
+
+    def _loaded(self) -> Worker:
+        if self._worker is None:
+            raise WorkerUnavailable("The worker is still loading its models.", "Ask again in a moment.")
+        return self._worker
 
     def _load(self) -> None:
         try:

@@ -45,15 +45,21 @@ class LocalWorker:
         engine: Engine,
         *,
         most_inside: int,
+        most_held: int = 2**31,
         registry: CollectorRegistry | None = None,
     ) -> None:
-        """engine: started, on this lvlm. registry: where its metrics go."""
+        """engine: started, on this lvlm. registry: where its metrics go.
+
+        most_inside: requests under way or waiting; most_held: bytes of their prepared prompts.
+        """
         registry = registry or CollectorRegistry()
         self._lvlm = lvlm
         self._embedder = embedder
         self._engine = engine
         self._most_inside = most_inside
         self._inside = 0
+        self._most_held = most_held
+        self._held = 0
         self._counting = threading.Lock()
         self._preparers = ThreadPoolExecutor(PREPARERS, thread_name_prefix="prepare")
         self._answers = Answers(registry)
@@ -61,6 +67,8 @@ class LocalWorker:
         registry.register(Parts(engine, lvlm.table, self._residency))
 
     def served(self) -> tuple[WorkerInfo, ...]:
+        if not self._engine.open:
+            raise WorkerUnavailable("The model's thread has ended.", "Restart the worker; its log says why.")
         return (WorkerInfo(self._lvlm.spec, self._embedder.spec, self._lvlm.context_length),)
 
     def find(self, model_id: str | None) -> WorkerInfo:
@@ -71,10 +79,9 @@ class LocalWorker:
 
         Raises WorkerUnavailable when the model's thread has ended.
         """
-        if not self._engine.open:
-            raise WorkerUnavailable("The model's thread has ended.", "Restart the worker; its log says why.")
+        info = self.served()[0]
         running, inside = self._engine.load().running, self._inside
-        return WorkerStatus(self.served()[0], running, max(0, inside - running), max(0, self._most_inside - inside))
+        return WorkerStatus(info, running, max(0, inside - running), max(0, self._most_inside - inside))
 
     def close(self) -> None:
         """Stop the threads; requests under way, and later ones, end with WorkerUnavailable."""
@@ -102,6 +109,9 @@ class LocalWorker:
         except VLibraryError as error:
             end = error.slug
             raise
+        except Exception:
+            end = "failed"
+            raise
         finally:
             if end:
                 self._answers.ended(end, steered=steered)
@@ -110,17 +120,18 @@ class LocalWorker:
         deadline = None if call.timeout_s is None else time.monotonic() + call.timeout_s
         events: asyncio.Queue[Event] = asyncio.Queue()
         job = await self._prepared(call, _into(events), deadline)
-        self._engine.submit(job)
-        try:
-            while True:
-                event = await events.get()
-                if isinstance(event, VLibraryError):
-                    raise event
-                yield event
-                if isinstance(event, Generation):
-                    return
-        finally:
-            self._engine.cancel(job)
+        with self._holding(job.prompt.bytes):
+            self._engine.submit(job)
+            try:
+                while True:
+                    event = await events.get()
+                    if isinstance(event, VLibraryError):
+                        raise event
+                    yield event
+                    if isinstance(event, Generation):
+                        return
+            finally:
+                self._engine.cancel(job)
 
     async def _prepared(self, call: GenerateCall, emit: Callable[[Event], None], deadline: float | None) -> Job:
         def prepare() -> Job:
@@ -150,6 +161,19 @@ class LocalWorker:
         finally:
             with self._counting:
                 self._inside -= 1
+
+    @contextmanager
+    def _holding(self, size: int) -> Iterator[None]:
+        """Room for a prepared prompt in host memory; the only one there always has it."""
+        with self._counting:
+            if self._held and self._held + size > self._most_held:
+                raise Overloaded(f"Prepared prompts hold {self._held:,} bytes already.", "Try again later.")
+            self._held += size
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._held -= size
 
 
 def _into(events: asyncio.Queue[Event]) -> Callable[[Event], None]:

@@ -1,4 +1,4 @@
-"""Runs a worker's app until it is told to leave, and then until its answers are finished."""
+"""Runs a worker's app until it is told to leave, and then until its answers are finished, or until its model dies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ KEEP_ALIVE_S = 30
 class WorkerServer(uvicorn.Server):
     """At the first signal readyz goes 503 and new work is refused; what runs may finish within the grace time.
 
-    A second signal ends it at once. uvicorn alone would close the door at the first, and readyz with it.
+    A second signal ends it at once, and so does a failure of the host. uvicorn alone would close the door at the first
+    signal, and readyz with it.
     """
 
     def __init__(self, app: Starlette, host: Host, *, address: str, port: int, grace_s: float) -> None:
@@ -44,5 +45,6 @@ class WorkerServer(uvicorn.Server):
         self._leave_by = time.monotonic() + self._grace_s
 
     async def on_tick(self, counter: int) -> bool:
+        self._host.watch()
         finished = self._host.leaving and (not self.server_state.tasks or time.monotonic() > self._leave_by)
         return await super().on_tick(counter) or finished or self._host.failure is not None

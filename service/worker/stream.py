@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 import structlog
+from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from service.domain.errors import VLibraryError, WorkerLost
 from service.domain.wire import Generation, TextPiece
+from service.edge import while_there
 from service.wirejson import line_of
 
 log = structlog.get_logger(__name__)
@@ -29,16 +30,8 @@ class AnswerStream:
         self._events = events
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        answering = asyncio.create_task(self._answer(send))
-        leaving = asyncio.create_task(_until_gone(receive))
-        try:
-            await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
-            if answering.done():
-                answering.result()
-        finally:
-            answering.cancel()
-            leaving.cancel()
-            await asyncio.gather(answering, leaving, return_exceptions=True)
+        with suppress(ClientDisconnect):  # nobody is left to tell
+            await while_there(receive, self._answer(send))
 
     async def _answer(self, send: Send) -> None:
         async with aclosing(self._events) as events:
@@ -63,15 +56,10 @@ async def _rest(events: AsyncGenerator[TextPiece | Generation]) -> AsyncGenerato
 
 
 def unforeseen() -> WorkerLost:
-    """What the other side hears of an error that nobody foresaw; it does not try WorkerLost elsewhere."""
+    """What the other side hears of an error that nobody foresaw."""
     return WorkerLost(
         "The worker met an error that nobody foresaw; its log has it.", "If it stays, report it with the worker's log."
     )
-
-
-async def _until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _start() -> Message:

@@ -9,13 +9,16 @@ from pathlib import Path
 
 import pytest
 from mypy_boto3_s3 import S3Client
+from sqlalchemy import Engine
 
 from service.adapters.artifacts_s3 import S3Artifacts, connect
 from service.adapters.catalogue_sql import SqlCatalogue
-from service.adapters.catalogue_sql import connect as connect_database
-from service.adapters.memory import MemoryCatalogue
+from service.adapters.database import connect as connect_database
+from service.adapters.memory_catalogue import MemoryCatalogue
 from service.adapters.schema import upgrade
 from service.domain.ports import Catalogue
+from tests.support.postgres_server import NotAvailable as NoPostgres
+from tests.support.postgres_server import PostgresServer
 from tests.support.s3_server import ACCESS_KEY, SECRET_KEY, NotAvailable, S3Server
 
 
@@ -28,19 +31,79 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def database_url(empty_database: Path, tmp_path: Path) -> str:
+def new_sqlite(empty_database: Path, tmp_path: Path) -> Callable[[], str]:
+    """Makes SQLite databases, each empty and up to date."""
+
+    def make() -> str:
+        path = tmp_path / f"{uuid.uuid4().hex}.db"
+        shutil.copy(empty_database, path)
+        return f"sqlite:///{path}"
+
+    return make
+
+
+@pytest.fixture
+def sqlite_url(new_sqlite: Callable[[], str]) -> str:
+    """A SQLite database of this test's own."""
+    return new_sqlite()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A real PostgreSQL server, started once; skips, and says why, where none can be had."""
+    try:
+        server = PostgresServer.create()
+    except NoPostgres as reason:
+        pytest.skip(str(reason))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres: PostgresServer) -> str:
+    """The name of a database as Alembic makes it, to be copied."""
+    name = postgres.new_database()
+    upgrade(postgres.url(name))
+    return name
+
+
+@pytest.fixture
+def new_postgres(postgres: PostgresServer, postgres_template: str) -> Callable[[], str]:
+    """Makes databases on PostgreSQL, each empty and up to date."""
+    return lambda: postgres.url(postgres.new_database(postgres_template))
+
+
+@pytest.fixture
+def postgres_url(new_postgres: Callable[[], str]) -> str:
+    """A database on PostgreSQL of this test's own."""
+    return new_postgres()
+
+
+DATABASES = ["sqlite", pytest.param("postgres", marks=pytest.mark.real)]
+
+
+@pytest.fixture(params=DATABASES)
+def database_url(request: pytest.FixtureRequest) -> str:
     """A database of this test's own: empty, up to date."""
-    path = tmp_path / "catalogue.db"
-    shutil.copy(empty_database, path)
-    return f"sqlite:///{path}"
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    """An engine that is not patient, since tests make it wait."""
+    engine = connect_database(database_url, patience=0.2)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(params=["memory", *DATABASES])
 def catalogue(request: pytest.FixtureRequest) -> Iterator[Catalogue]:
     if request.param == "memory":
         yield MemoryCatalogue()
         return
-    engine = connect_database(request.getfixturevalue("database_url"))
+    # Patient, since tests let many threads race on a busy machine.
+    engine = connect_database(request.getfixturevalue(f"{request.param}_url"), patience=60.0)
     yield SqlCatalogue(engine)
     engine.dispose()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,50 @@ def test_keys_that_could_lead_elsewhere_are_refused(artifacts: Artifacts, key: s
         artifacts.get(key, sha256(DATA))
     with pytest.raises(InvalidInput):
         artifacts.delete(key)
+
+
+def test_objects_are_listed_in_the_order_of_their_whole_keys(artifacts: Artifacts) -> None:
+    keys = ["01/b", "01/a/c", "01-x", "01.y/z", "01a", "0", "01/a.b", "Z/a", "a/B", "01/a-b/c/d"]
+    for key in keys:
+        artifacts.put(key, key.encode(), sha256(key.encode()))
+    assert [found.key for found in artifacts.list()] == sorted(keys)
+    assert {found.key: found.size for found in artifacts.list()} == {key: len(key) for key in keys}
+
+
+@pytest.mark.parametrize("after", ["", "0", "01-", "01.y", "01/", "01/a", "01/a/", "01/a/c", "01/zz", "01a", "zz"])
+def test_a_listing_goes_on_after_any_key(artifacts: Artifacts, after: str) -> None:
+    keys = ["01/b", "01/a/c", "01-x", "01.y/z", "01a", "0"]
+    for key in keys:
+        artifacts.put(key, DATA, sha256(DATA))
+    assert [found.key for found in artifacts.list(after=after)] == sorted(key for key in keys if key > after)
+
+
+def test_an_object_can_be_asked_about_without_reading_it(artifacts: Artifacts) -> None:
+    before = artifacts.now() - timedelta(seconds=2)
+    artifacts.put(KEY, DATA, sha256(DATA))
+    artifacts.put(f"{KEY}2", b"", sha256(b""))
+    found = artifacts.stat(KEY)
+    assert found is not None
+    assert (found.key, found.size) == (KEY, len(DATA))
+    assert before <= found.modified <= artifacts.now() + timedelta(seconds=1)
+    assert found == next(artifacts.list())
+    artifacts.delete(KEY)
+    assert artifacts.stat(KEY) is None
+    assert artifacts.stat("01JD") is None
+    with pytest.raises(InvalidInput):
+        artifacts.stat("../a")
+
+
+def test_objects_may_come_and_go_during_a_listing(artifacts: Artifacts) -> None:
+    for number in range(6):
+        artifacts.put(f"0{number}/x", DATA, sha256(DATA))
+    listing = artifacts.list()
+    seen = [next(listing).key]
+    artifacts.delete("03/x")
+    artifacts.put("09/x", DATA, sha256(DATA))
+    seen += [found.key for found in listing]
+    assert seen == sorted(seen)
+    assert set(seen) >= {f"0{number}/x" for number in (0, 1, 2, 4, 5)}
 
 
 def test_of_many_writers_of_one_key_the_first_wins(artifacts: Artifacts) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import resource
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,6 +96,33 @@ def test_a_place_that_can_be_no_folder_is_unavailable(tmp_path: Path) -> None:
         FolderArtifacts(tmp_path / "file")
     with pytest.raises(ArtifactsUnavailable):
         FolderArtifacts(Path("/proc/nothing/here"))
+
+
+def test_what_a_killed_writer_left_is_listed_and_can_be_deleted(tmp_path: Path) -> None:
+    script = (
+        "import os, signal, sys; from pathlib import Path; "
+        "from service.adapters.artifacts_folder import FolderArtifacts; "
+        "os.link = lambda *_: os.kill(os.getpid(), signal.SIGKILL); "
+        f"FolderArtifacts(Path(sys.argv[1])).put({KEY!r}, b'', {hashlib.sha256(b'').hexdigest()!r})"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False).returncode == -signal.SIGKILL
+    artifacts = FolderArtifacts(tmp_path)
+    (left,) = artifacts.list()
+    assert left.key.startswith("01JD/draft-")
+    artifacts.delete(left.key)
+    assert list(artifacts.list()) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_and_folders_that_are_no_objects_are_not_listed(tmp_path: Path) -> None:
+    artifacts = FolderArtifacts(tmp_path)
+    artifacts.put(KEY, DATA, SHA256)
+    (tmp_path / "lost+found").mkdir()
+    (tmp_path / "lost+found" / "a").touch()
+    (tmp_path / ".hidden").touch()
+    (tmp_path / "01JD" / "loop").symlink_to(tmp_path)
+    assert next(artifacts.list()).key == KEY
+    assert len(list(artifacts.list())) < 10
 
 
 def test_errors_do_not_show_where_the_folder_lies(tmp_path: Path, small_disk: None) -> None:

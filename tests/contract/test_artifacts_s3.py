@@ -79,7 +79,14 @@ class TestForeignErrors:
         made = error.__new__(error)
         made.__dict__["response"] = {}  # what every ClientError has
         store = raising(made)
-        for ask in (lambda: store.get(KEY, SHA256), lambda: store.put(KEY, DATA, SHA256), lambda: store.delete(KEY)):
+        for ask in (
+            lambda: store.get(KEY, SHA256),
+            lambda: store.put(KEY, DATA, SHA256),
+            lambda: store.delete(KEY),
+            lambda: store.stat(KEY),
+            lambda: list(store.list()),
+            store.now,
+        ):
             with pytest.raises(ArtifactsUnavailable):
                 ask()
         with pytest.raises(ArtifactsUnavailable):
@@ -212,6 +219,13 @@ class TestRealServer:
         with pytest.raises(ArtifactsUnavailable, match="TimeoutError"):
             store.get(KEY, SHA256)
         assert 0.9 < time.monotonic() - started < 20.0  # the whole drip would take minutes
+
+    def test_a_listing_of_several_pages_is_whole(self, s3_client: S3Client, bucket: str) -> None:
+        store = S3Artifacts(s3_client, bucket, page=3)
+        for number in range(7):
+            store.put(f"0{number}/x", b"", hashlib.sha256(b"").hexdigest())
+        assert [found.key for found in store.list()] == [f"0{number}/x" for number in range(7)]
+        assert [found.key for found in store.list(after="02/x")] == [f"0{number}/x" for number in range(3, 7)]
 
     def test_threads_may_share_a_store(self, s3_artifacts: Callable[..., S3Artifacts]) -> None:
         store = s3_artifacts()

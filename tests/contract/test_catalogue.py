@@ -1,4 +1,4 @@
-"""The Catalogue port's contract, on the in-memory twin and on SQLite built by Alembic."""
+"""The Catalogue port's contract, on the in-memory twin, SQLite and PostgreSQL: registering, reading, the change log."""
 
 from __future__ import annotations
 
@@ -9,23 +9,13 @@ from datetime import UTC, datetime, timedelta, timezone
 import numpy as np
 import pytest
 
-from service.adapters.memory import MemoryCatalogue
-from service.domain.card import KeyKind, Status, TaskKey, VectorRecord
-from service.domain.errors import InProgress, InvalidInput, KeyReused, UploadExpired, VectorNotFound
-from service.domain.ports import Catalogue, ChangeKind
+from service.adapters.memory_catalogue import MemoryCatalogue
+from service.domain.card import KeyKind, Status, TaskKey
+from service.domain.errors import InProgress, InvalidInput, KeyReused, UploadExpired, VectorExists, VectorNotFound
+from service.domain.ports import Catalogue, ChangeKind, Filter
 from service.domain.query import Modality, TaskEmbedding
 from service.domain.vector import ModelSpec
-from tests.support.registrations import EMBEDDER, MODEL, draft, embedding, register, upload
-
-
-def plain(record: VectorRecord) -> tuple[object, ...]:
-    """Everything in a record, comparable: keys as numbers."""
-    keys = [(key.kind, _list(key.embedding.image), _list(key.embedding.text)) for key in record.card.keys]
-    return (replace(record, card=replace(record.card, keys=())), keys)
-
-
-def _list(part: np.ndarray | None) -> list[float] | None:
-    return None if part is None else [float(number) for number in part]
+from tests.support.registrations import EMBEDDER, MODEL, draft, embedding, plain, plain_keys, register, upload
 
 
 class TestPublishing:
@@ -57,7 +47,7 @@ class TestPublishing:
     def test_nothing_is_visible_before_it_is_published(self, catalogue: Catalogue) -> None:
         new = upload()
         catalogue.reserve(new)
-        assert catalogue.page(name=None, model_id=None, limit=9, cursor=None).records == ()
+        assert catalogue.page(limit=9, cursor=None).records == ()
         assert catalogue.position().seq == 0
         with pytest.raises(VectorNotFound):
             catalogue.get(new.vector_id)
@@ -92,6 +82,28 @@ class TestPublishing:
         with pytest.raises(UploadExpired):
             catalogue.publish(late, draft(late))
         assert catalogue.publish(new, draft(new)).seq == 1
+
+    def test_reserving_the_very_same_upload_again_is_fine(self, catalogue: Catalogue) -> None:
+        new = upload("key")
+        assert catalogue.reserve(new) is None
+        assert catalogue.reserve(new) is None
+        record = catalogue.publish(new, draft(new))
+        answer = catalogue.reserve(new)
+        assert answer is not None
+        assert answer.id == record.id
+
+    def test_an_id_or_object_key_of_another_registration_is_refused(self, catalogue: Catalogue) -> None:
+        first = upload("first")
+        catalogue.reserve(first)
+        for taken in (
+            replace(upload("second"), vector_id=first.vector_id),
+            replace(upload("second"), object_key=first.object_key),
+        ):
+            with pytest.raises(VectorExists):
+                catalogue.reserve(taken)
+        catalogue.publish(first, draft(first))
+        with pytest.raises(VectorExists):
+            catalogue.reserve(replace(upload("second"), vector_id=first.vector_id))
 
     def test_an_upload_without_reservation_is_not_published(self, catalogue: Catalogue) -> None:
         unknown = upload()
@@ -180,7 +192,7 @@ class TestReading:
         catalogue.delete(ids.pop(3))
         pages, cursor = [], None
         while True:
-            page = catalogue.page(name=None, model_id=None, limit=2, cursor=cursor)
+            page = catalogue.page(limit=2, cursor=cursor)
             pages.append([record.id for record in page.records])
             cursor = page.next
             if cursor is None:
@@ -190,10 +202,10 @@ class TestReading:
 
     def test_what_is_registered_between_two_pages_does_not_shift_them(self, catalogue: Catalogue) -> None:
         first, second = register(catalogue).id, register(catalogue).id
-        page = catalogue.page(name=None, model_id=None, limit=1, cursor=None)
+        page = catalogue.page(limit=1, cursor=None)
         assert page.records[0].id == second
         register(catalogue)
-        following = catalogue.page(name=None, model_id=None, limit=1, cursor=page.next)
+        following = catalogue.page(limit=1, cursor=page.next)
         assert [record.id for record in following.records] == [first]
 
     def test_pages_can_be_kept_to_a_name_and_a_model(self, catalogue: Catalogue) -> None:
@@ -201,18 +213,18 @@ class TestReading:
         register(catalogue, "a")
         wanted = register(catalogue, "a", model=other)
         register(catalogue, "b", model=other)
-        found = catalogue.page(name="a", model_id=other.model_id, limit=9, cursor=None)
+        found = catalogue.page(Filter(name="a", model_id=other.model_id), limit=9)
         assert [record.id for record in found.records] == [wanted.id]
-        assert len(catalogue.page(name="a", model_id=None, limit=9, cursor=None).records) == 2
-        assert len(catalogue.page(name=None, model_id=MODEL.model_id, limit=9, cursor=None).records) == 1
-        assert catalogue.page(name="\x00", model_id="\ud800", limit=9, cursor=None).records == ()
+        assert len(catalogue.page(Filter(name="a"), limit=9).records) == 2
+        assert len(catalogue.page(Filter(model_id=MODEL.model_id), limit=9).records) == 1
+        assert catalogue.page(Filter(name="\x00", model_id="\ud800"), limit=9).records == ()
 
     @pytest.mark.parametrize(
         "cursor", ["", "x", "djE6", "djI6MQ", "djE6MDE", "djE6MQ==", "djE6LTE", "é", "v1:1", "a" * 9999]
     )
     def test_a_foreign_cursor_is_refused(self, catalogue: Catalogue, cursor: str) -> None:
         with pytest.raises(InvalidInput):
-            catalogue.page(name=None, model_id=None, limit=9, cursor=cursor)
+            catalogue.page(limit=9, cursor=cursor)
 
 
 class TestChangeLog:
@@ -230,7 +242,7 @@ class TestChangeLog:
         ]
         # Of a deleted vector, too: an index that replays the log goes through every step.
         assert (log[0].model_id, log[0].embedder) == (MODEL.model_id, EMBEDDER.fingerprint)
-        assert _list(log[0].keys[0].embedding.image) == _list(part.image)
+        assert plain_keys(log[0].keys) == plain_keys(keys)
         assert (log[1].keys, log[1].embedder) == ((), None)
         assert (log[2].model_id, log[2].keys, log[2].embedder) == ("", (), None)
 

@@ -1,4 +1,4 @@
-"""What only the SQL catalogue can get wrong: foreign errors, a busy file, a crash, the schema."""
+"""What only a SQL catalogue can get wrong: foreign errors, a lost commit; and what only SQLite can: a busy file."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ import inspect
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy.exc
-from alembic import command
 from sqlalchemy import Engine, event, text
+from sqlalchemy.pool import PoolProxiedConnection
 
-from service.adapters.catalogue_sql import SqlCatalogue, connect
-from service.adapters.schema import alembic_config, is_current, upgrade
+from service.adapters.catalogue_sql import SqlCatalogue
+from service.adapters.database import connect
+from service.adapters.schema import upgrade
 from service.domain.errors import CatalogueUnavailable, InvalidInput
-from tests.support.registrations import register, upload
+from tests.support.registrations import draft, register, upload
 
 # Everything it raises. EmulatedDBAPIException stands in for an error of a driver, which SQLAlchemy wraps.
 FOREIGN = [
@@ -32,8 +35,8 @@ FOREIGN = [
 
 
 @pytest.fixture
-def engine(database_url: str) -> Iterator[Engine]:
-    engine = connect(database_url, patience=0.2)
+def sqlite_engine(sqlite_url: str) -> Iterator[Engine]:
+    engine = connect(sqlite_url, patience=0.2)
     yield engine
     engine.dispose()
 
@@ -80,13 +83,56 @@ class TestErrors:
             SqlCatalogue(engine).changes(after=2**80, limit=1)
 
 
+class TestLostAnswers:
+    """The driver is made to fail at the commit, as it does when the connection breaks there."""
+
+    def test_a_commit_that_sqlite_refuses_is_told_and_nothing_is_kept(self, sqlite_url: str) -> None:
+        engine = connect(sqlite_url)
+        catalogue = SqlCatalogue(engine)
+        commit = engine.dialect.do_commit
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(engine.dialect, "do_commit", _full_disk)
+            with pytest.raises(CatalogueUnavailable):
+                catalogue.reserve(upload("key"))
+        assert engine.dialect.do_commit == commit
+        assert register(catalogue, key="key").seq == 1
+        engine.dispose()
+
+
+def test_a_publisher_that_commits_past_its_deadline_keeps_its_object(database_url: str) -> None:
+    """It looked at the clock before its deadline, then took long: a collector that asks meanwhile waits for it."""
+    patient = connect(database_url)
+    new, late = upload(seconds=0.5), threading.Event()
+    SqlCatalogue(patient).reserve(new)
+    commit = patient.dialect.do_commit
+
+    def slow_commit(connection: PoolProxiedConnection) -> None:
+        late.wait(1.0)
+        commit(connection)
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor() as pool:
+        patch.setattr(patient.dialect, "do_commit", slow_commit)
+        published = pool.submit(SqlCatalogue(patient).publish, new, draft(new))
+        late.wait(0.7)
+        assert not published.done()
+        collector = connect(database_url)
+        assert SqlCatalogue(collector).references([new.object_key]) == {new.object_key}
+        assert published.result().id == new.vector_id
+    patient.dispose()
+    collector.dispose()
+
+
+def _full_disk(_: Any) -> None:
+    raise sqlite3.OperationalError("database or disk is full")
+
+
 class TestSqlite:
     def test_readers_go_on_beside_a_writer_and_a_second_writer_waits_its_patience(
-        self, engine: Engine, database_url: str
+        self, sqlite_engine: Engine, sqlite_url: str
     ) -> None:
-        catalogue = SqlCatalogue(engine)
+        catalogue = SqlCatalogue(sqlite_engine)
         record = register(catalogue)
-        busy = sqlite3.connect(database_url.removeprefix("sqlite:///"), isolation_level=None)
+        busy = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
         busy.execute("BEGIN IMMEDIATE")
         assert catalogue.get(record.id).id == record.id
         with pytest.raises(CatalogueUnavailable):
@@ -95,85 +141,41 @@ class TestSqlite:
         busy.close()
         assert register(catalogue).seq == 2
 
-    def test_a_writer_goes_on_beside_a_reader_that_takes_long(self, engine: Engine, database_url: str) -> None:
-        register(SqlCatalogue(engine))
-        reader = sqlite3.connect(database_url.removeprefix("sqlite:///"), isolation_level=None)
+    def test_a_writer_goes_on_beside_a_reader_that_takes_long(self, sqlite_engine: Engine, sqlite_url: str) -> None:
+        register(SqlCatalogue(sqlite_engine))
+        reader = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
         reader.execute("BEGIN")
         count = "SELECT count(*) FROM vectors"
         assert reader.execute(count).fetchone() == (1,)
-        register(SqlCatalogue(engine))
+        register(SqlCatalogue(sqlite_engine))
         assert reader.execute(count).fetchone() == (1,)
         reader.execute("COMMIT")
         assert reader.execute(count).fetchone() == (2,)
         reader.close()
 
-    def test_rows_must_fit_together(self, engine: Engine) -> None:
-        with engine.connect() as connection, pytest.raises(sqlalchemy.exc.IntegrityError):
-            connection.execute(text("INSERT INTO changes VALUES (1, 'published', 'unknown', '2026-01-01 00:00:00')"))
+    def test_rows_must_fit_together(self, sqlite_engine: Engine) -> None:
+        with sqlite_engine.connect() as connection, pytest.raises(sqlalchemy.exc.IntegrityError):
+            connection.execute(text("INSERT INTO task_keys VALUES ('unknown', 0, 'centroid', NULL, NULL)"))
 
-    def test_what_was_acknowledged_survives_a_kill_and_the_log_has_no_gap(self, database_url: str) -> None:
+    def test_what_was_acknowledged_survives_a_kill_and_the_log_has_no_gap(self, sqlite_url: str) -> None:
         child = (
             "import sys\n"
-            "from service.adapters.catalogue_sql import SqlCatalogue, connect\n"
+            "from service.adapters.catalogue_sql import SqlCatalogue\n"
+            "from service.adapters.database import connect\n"
             "from tests.support.registrations import register\n"
             "catalogue = SqlCatalogue(connect(sys.argv[1]))\n"
             "while True: print(register(catalogue).id, flush=True)\n"
         )
         root = Path(__file__).parents[2]
-        with subprocess.Popen([sys.executable, "-c", child, database_url], stdout=subprocess.PIPE, cwd=root) as process:
+        with subprocess.Popen([sys.executable, "-c", child, sqlite_url], stdout=subprocess.PIPE, cwd=root) as process:
             assert process.stdout is not None
             acknowledged = [process.stdout.readline().decode().strip() for _ in range(30)]
             process.kill()
             acknowledged += [line.decode().strip() for line in process.stdout if line.endswith(b"\n")]
-        engine = connect(database_url)
+        engine = connect(sqlite_url)
         catalogue = SqlCatalogue(engine)
         log = catalogue.changes(after=0, limit=10_000)
         assert [entry.seq for entry in log] == list(range(1, catalogue.position().seq + 1))
         assert set(acknowledged) <= {entry.vector_id for entry in log}
         assert register(catalogue).version == len(log) + 1
         engine.dispose()
-
-
-class TestSchema:
-    def test_the_migrations_make_the_tables_that_the_code_uses(self, database_url: str) -> None:
-        command.check(alembic_config(database_url))
-
-    def test_an_upgrade_keeps_the_data_and_can_be_repeated(self, engine: Engine, database_url: str) -> None:
-        record = register(SqlCatalogue(engine))
-        upgrade(database_url)
-        assert SqlCatalogue(engine).get(record.id).version == 1
-
-    def test_down_and_up_again(self, tmp_path: Path) -> None:
-        url = f"sqlite:///{tmp_path / 'new 100%.db'}"
-        assert not is_current(url)
-        upgrade(url)
-        assert is_current(url)
-        command.downgrade(alembic_config(url), "base")
-        assert not is_current(url)
-        upgrade(url)
-        assert is_current(url)
-
-    def test_a_newer_versions_database_is_left_alone(self, engine: Engine, database_url: str) -> None:
-        with engine.begin() as connection:
-            connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-        assert not is_current(database_url)
-        with pytest.raises(CatalogueUnavailable):
-            upgrade(database_url)
-
-    def test_every_new_database_has_an_epoch_of_its_own(self, engine: Engine, tmp_path: Path) -> None:
-        url = f"sqlite:///{tmp_path / 'another.db'}"
-        upgrade(url)
-        another = connect(url)
-        assert SqlCatalogue(another).position().epoch != SqlCatalogue(engine).position().epoch
-        another.dispose()
-
-    def test_the_command_line_of_alembic_works_for_developers(self, database_url: str) -> None:
-        run = subprocess.run(
-            [sys.executable, "-m", "alembic", "check"],
-            cwd=Path(__file__).parents[2],
-            env={"VLIBRARY_DATABASE_URL": database_url},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert run.returncode == 0, run.stderr

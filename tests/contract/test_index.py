@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from service.adapters.index_faiss import FaissIndex
-from service.adapters.memory import MemoryIndex
-from service.domain.ports import Change, Hit, IndexGap, Position, TaskIndex
+from service.adapters.memory_index import MemoryIndex
+from service.domain.errors import InvalidQuery
+from service.domain.ports import Change, ChangeKind, Hit, IndexGap, Position, TaskIndex
 from service.domain.query import EmbedderSpec, TaskEmbedding, score
 from tests.support.exact_search import exact
+from tests.support.indexes import ALL
 from tests.support.registrations import EMBEDDER, deleted, direction, embedding, published
 
-KINDS: list[Callable[[EmbedderSpec], TaskIndex]] = [MemoryIndex, FaissIndex]
 
-
-@pytest.fixture(params=KINDS, ids=lambda kind: kind.__name__)
+@pytest.fixture(params=ALL)
 def index(request: pytest.FixtureRequest) -> TaskIndex:
-    empty: TaskIndex = request.param(EMBEDDER)
+    empty = ALL[request.param](EMBEDDER)
     empty.reset("epoch")
     return empty
 
@@ -34,8 +34,8 @@ def rng() -> np.random.Generator:
 
 class TestPosition:
     def test_there_is_none_before_the_first_reset(self) -> None:
-        for kind in KINDS:
-            assert kind(EMBEDDER).position is None
+        for make in ALL.values():
+            assert make(EMBEDDER).position is None
 
     def test_it_follows_what_was_applied(self, index: TaskIndex, rng: np.random.Generator) -> None:
         assert index.position == Position("epoch", 0)
@@ -64,9 +64,9 @@ class TestPosition:
         assert index.search(embedding(rng), model_id="m", k=9) == []
 
     def test_nothing_can_be_applied_before_a_reset(self, rng: np.random.Generator) -> None:
-        for kind in KINDS:
+        for make in ALL.values():
             with pytest.raises(IndexGap):
-                kind(EMBEDDER).apply([published(1, "a", embedding(rng))])
+                make(EMBEDDER).apply([published(1, "a", embedding(rng))])
 
 
 class TestSearch:
@@ -125,6 +125,49 @@ class TestSearch:
         hits = index.search(embedding(rng), model_id="m", k=9)
         assert sorted(hit.vector_id for hit in hits) == ["ours", "unnamed"]
 
+    def test_a_key_that_is_not_finite_is_left_out(self, index: TaskIndex, rng: np.random.Generator) -> None:
+        broken = embedding(rng)
+        assert broken.text is not None
+        broken.text[0] = np.nan
+        log = [published(1, "a", broken, embedding(rng)), published(2, "b", broken), published(3, "c", embedding(rng))]
+        index.apply(log)
+        hits = index.search(embedding(rng), model_id="m", k=9)
+        assert sorted(hit.vector_id for hit in hits) == ["a", "c"]
+        assert np.isfinite([hit.score for hit in hits]).all()
+
+    def test_a_query_that_is_not_finite_is_refused(self, index: TaskIndex, rng: np.random.Generator) -> None:
+        index.apply([published(1, "a", embedding(rng))])
+        with pytest.raises(InvalidQuery, match="not a finite vector of 11 numbers"):
+            index.search(TaskEmbedding(image=np.full(6, np.nan, np.float32)), model_id="m", k=1)
+        with pytest.raises(InvalidQuery):
+            index.search(TaskEmbedding(), model_id="m", k=1)
+
+    def test_a_query_of_another_embedder_is_refused(self, index: TaskIndex, rng: np.random.Generator) -> None:
+        index.apply([published(1, "a", embedding(rng))])
+        with pytest.raises(InvalidQuery):
+            index.search(TaskEmbedding(image=direction(rng, 99)), model_id="m", k=1)
+
+    def test_more_than_there_are_gives_all(self, index: TaskIndex, rng: np.random.Generator) -> None:
+        log = [published(number, f"v{number:03}", embedding(rng), embedding(rng)) for number in range(1, 81)]
+        index.apply(log)
+        query = embedding(rng)
+        assert index.search(query, model_id="m", k=1_000) == exact(log, query, "m", 1_000)
+
+    def test_keys_are_replaced_by_those_of_a_later_entry(self, index: TaskIndex, rng: np.random.Generator) -> None:
+        old, new = embedding(rng), embedding(rng)
+        log = [
+            published(1, "a", old),
+            published(2, "b", old),
+            replace(published(3, "a", new), kind=ChangeKind.REKEYED),
+            deleted(4, "b"),
+            replace(published(5, "b", new), kind=ChangeKind.RESTORED),
+        ]
+        index.apply(log[:2])
+        index.apply(log[2:])
+        hits = index.search(new, model_id="m", k=9)
+        assert hits == [Hit("a", score(new, new, EMBEDDER)), Hit("b", score(new, new, EMBEDDER))]
+        assert max(hit.score for hit in index.search(old, model_id="m", k=9)) < 0.99
+
     @pytest.mark.parametrize("k", [-1, 0])
     def test_no_hits_for_no_k(self, index: TaskIndex, rng: np.random.Generator, k: int) -> None:
         index.apply([published(1, "a", embedding(rng))])
@@ -143,10 +186,42 @@ class TestSearch:
             assert index.search(query, model_id="m", k=3) == exact(log, query, "m", 3)
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_searches_beside_an_applier_always_see_one_moment(kind: Callable[[EmbedderSpec], TaskIndex]) -> None:
+class TestFilters:
+    @pytest.mark.parametrize("share", [0.5, 0.1, 0.01, 0.001])
+    def test_the_best_of_those_that_pass_are_found(
+        self, index: TaskIndex, rng: np.random.Generator, share: float
+    ) -> None:
+        log = [published(number, f"v{number:04}", embedding(rng)) for number in range(1, 2_001)]
+        index.apply(log)
+        for _ in range(5):
+            among = frozenset(f"v{number:04}" for number in 1 + rng.choice(2_000, int(2_000 * share), replace=False))
+            query = embedding(rng)
+            assert index.search(query, model_id="m", k=10, among=among) == exact(log, query, "m", 10, among)
+
+    def test_a_filter_that_keeps_only_what_is_far_from_the_query(
+        self, index: TaskIndex, rng: np.random.Generator
+    ) -> None:
+        log = [published(number, f"v{number:04}", embedding(rng)) for number in range(1, 1_001)]
+        index.apply(log)
+        query = embedding(rng)
+        far = frozenset(hit.vector_id for hit in exact(log, query, "m", 1_000)[500:])
+        assert index.search(query, model_id="m", k=10, among=far) == exact(log, query, "m", 10, far)
+
+    def test_nothing_comes_from_outside_it(self, index: TaskIndex, rng: np.random.Generator) -> None:
+        target = embedding(rng)
+        index.apply([published(1, "a", target), published(2, "b", embedding(rng)), published(3, "c", target)])
+        assert index.search(target, model_id="m", k=9, among=frozenset()) == []
+        assert index.search(target, model_id="m", k=9, among=frozenset(["unknown"])) == []
+        found = index.search(target, model_id="m", k=9, among=frozenset(["b", "c", "unknown"]))
+        assert [hit.vector_id for hit in found] == ["c", "b"]
+        index.apply([deleted(4, "c")])
+        assert [hit.vector_id for hit in index.search(target, model_id="m", k=9, among=frozenset("bc"))] == ["b"]
+
+
+@pytest.mark.parametrize("kind", ["memory", "exact", "lists"])
+def test_searches_beside_an_applier_always_see_one_moment(kind: str) -> None:
     rng = np.random.default_rng(3)
-    index = kind(EMBEDDER)
+    index = ALL[kind](EMBEDDER)
     index.reset("epoch")
     target = embedding(rng)
     # A pair is published in one batch and deleted in one batch: a search sees both of them or neither.
@@ -204,7 +279,7 @@ class TestFaissSegments:
         for batch in batches:
             index.apply(batch)
         (shelf,) = index._state.shelves.values()
-        return [len(segment.owners) for segment in shelf]
+        return [segment.rows for segment in shelf.segments]
 
 
 def test_scores_and_ties_do_not_depend_on_how_faiss_sums() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
 
+import httpx
 import pytest
 
 from service.bundled.tasks import examples, task
@@ -74,6 +75,9 @@ def test_main_job(service: Client, trained: Path, tmp_path: Path) -> None:
     assert (found[0]["id"], found[0]["accepted"]) == (record["id"], True)
     answer = json.loads(vlibrary("generate", query.question, "--image", str(picture), "--json", url=service.url))
     assert answer["steering"]["applied"][0]["sha256"] == record["sha256"]
+    figures = httpx.get(f"{service.url}/metrics").text
+    assert 'vlibrary_worker_slots_total{outcome="miss"} 1.0' in figures
+    assert "vlibrary_api_requests_total" in figures
     chosen = vlibrary("generate", query.question, "--image", str(picture), "--vector", record["id"], url=service.url)
     assert answer["text"] in chosen
 

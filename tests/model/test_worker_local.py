@@ -62,6 +62,23 @@ def test_several_vectors_are_applied_as_their_weighted_sum(open_desk: Open) -> N
     assert wanted != static(desk.lvlm, call.prompt, one * 0.5, call.decoding)
 
 
+def test_prepared_prompts_do_not_fill_the_hosts_memory(open_desk: Open) -> None:
+    """A request alone always goes, however large; others wait outside until there is room."""
+    desk = open_desk(most_held=1, start=False)
+
+    async def scene() -> None:
+        first = asyncio.create_task(answer(desk.worker.generate(desk.call())))
+        await desk.waiting(1)
+        with pytest.raises(Overloaded, match="Prepared prompts hold"):
+            await answer(desk.worker.generate(desk.call()))
+        await stepped(desk, [first])
+        second = asyncio.create_task(answer(desk.worker.generate(desk.call())))
+        await desk.waiting(1)
+        await stepped(desk, [second])
+
+    asyncio.run(scene())
+
+
 def test_one_request_too_many_is_refused_before_anything_is_done_for_it(open_desk: Open) -> None:
     desk = open_desk(most_inside=2, start=False)
     no_picture = desk.call(prompt=Prompt("what?", (b"no picture at all",)))

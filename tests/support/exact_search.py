@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from service.domain.ports import Change, ChangeKind, Hit
+from service.domain.ports import Change, Hit
 from service.domain.query import TaskEmbedding, score
 from tests.support.registrations import EMBEDDER
 
 
-def exact(log: Sequence[Change], query: TaskEmbedding, model_id: str, k: int) -> list[Hit]:
+def exact(
+    log: Sequence[Change], query: TaskEmbedding, model_id: str, k: int, among: frozenset[str] | None = None
+) -> list[Hit]:
     """What a search must answer, straight from the log."""
-    gone = {change.vector_id for change in log if change.kind is ChangeKind.DELETED}
+    last = {change.vector_id: change for change in log}
     scores = {
         change.vector_id: max(score(query, key.embedding, EMBEDDER) for key in change.keys)
-        for change in log
-        if change.keys
+        for change in last.values()
+        if change.kind.findable
+        and change.keys
         and change.model_id == model_id
-        and change.vector_id not in gone
         and change.embedder in (None, EMBEDDER.fingerprint)
+        and (among is None or change.vector_id in among)
     }
     ranked = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
     return [Hit(vector_id, found) for vector_id, found in ranked[:k]]

@@ -108,5 +108,7 @@ class FaultProxy:
 
 
 def _flipped(data: bytes) -> bytes:
+    if not data:
+        return data
     middle = len(data) // 2
     return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]

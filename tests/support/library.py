@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from service.adapters.clock import SystemClock
-from service.adapters.memory import MemoryArtifacts, MemoryCatalogue, MemoryIndex
+from service.adapters.memory import MemoryArtifacts
+from service.adapters.memory_catalogue import MemoryCatalogue
+from service.adapters.memory_index import MemoryIndex
 from service.adapters.memory_worker import EMBEDDER, MODEL, MemoryWorker
 from service.api.deps import Ports
 from service.domain.card import VectorRecord

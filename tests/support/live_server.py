@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -18,9 +20,15 @@ STOP_TIMEOUT_S = 20.0
 @contextmanager
 def live(app: Starlette) -> Iterator[str]:
     """The address of the app, on a free port, for as long as the `with` lasts."""
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
+    with running(uvicorn.Server(config)) as url:
+        yield url
+
+
+@contextmanager
+def running(server: uvicorn.Server) -> Iterator[str]:
+    """The address of this server, on a free port; at the end of the `with` it has stopped."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
-        server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         try:
@@ -30,6 +38,17 @@ def live(app: Starlette) -> Iterator[str]:
             server.should_exit = True
             thread.join(STOP_TIMEOUT_S)
     assert not thread.is_alive(), "The server did not stop: a request is still at work."
+
+
+@contextmanager
+def unread(url: str, path: str, body: Mapping[str, Any]) -> Iterator[None]:
+    """A request sent over a connection from which nothing is read; at the end it is closed."""
+    data = json.dumps(body)
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(data)}"
+    host, _, port = url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(f"{head}\r\n\r\n{data}".encode())
+        yield
 
 
 def _wait_for(server: uvicorn.Server) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from ulid import ULID
 
 from service.domain.card import KeyKind, TaskKey, VectorCard, VectorRecord
-from service.domain.ports import Catalogue, Change, ChangeKind, Upload
+from service.domain.ports import ANONYMOUS, Catalogue, Change, ChangeKind, Upload
 from service.domain.query import EmbedderSpec, TaskEmbedding, unit
 from service.domain.vector import Array, ModelSpec, Positions
 
@@ -30,14 +31,16 @@ def upload(key: str | None = None, *, request: str = "request", seconds: float =
     )
 
 
-def draft(of: Upload, name: str = "colours", *, model: ModelSpec = MODEL, **card: Any) -> VectorRecord:
+def draft(
+    of: Upload, name: str = "colours", *, model: ModelSpec = MODEL, method: str = "m2iv", **card: Any
+) -> VectorRecord:
     """The record of an upload before it is published; version, seq and created_at are not for the caller to say."""
     return VectorRecord(
         id=of.vector_id,
         version=0,
         card=VectorCard(name=name, **card),
         model=model,
-        method="m2iv",
+        method=method,
         positions=Positions.ALL,
         training={"shots": 16, "losses": [1.5, 0.25]},
         sha256="0" * 64,
@@ -48,11 +51,13 @@ def draft(of: Upload, name: str = "colours", *, model: ModelSpec = MODEL, **card
     )
 
 
-def register(catalogue: Catalogue, name: str = "colours", **more: Any) -> VectorRecord:
+def register(
+    catalogue: Catalogue, name: str = "colours", *, key: str | None = None, actor: str = ANONYMOUS, **more: Any
+) -> VectorRecord:
     """Reserve and publish one vector."""
-    new = upload()
+    new = upload(key)
     assert catalogue.reserve(new) is None
-    return catalogue.publish(new, draft(new, name, **more))
+    return catalogue.publish(new, draft(new, name, **more), actor=actor)
 
 
 def direction(rng: np.random.Generator, size: int) -> Array:
@@ -68,8 +73,22 @@ def embedding(rng: np.random.Generator, *, image: bool = True, text: bool = True
     )
 
 
-def key(part: TaskEmbedding) -> TaskKey:
-    return TaskKey(KeyKind.CENTROID, part)
+def key(part: TaskEmbedding, kind: KeyKind = KeyKind.CENTROID) -> TaskKey:
+    return TaskKey(kind, part)
+
+
+def plain(record: VectorRecord) -> tuple[object, ...]:
+    """Everything in a record, comparable: keys as numbers."""
+    return (replace(record, card=replace(record.card, keys=())), plain_keys(record.card.keys))
+
+
+def plain_keys(keys: tuple[TaskKey, ...]) -> list[object]:
+    """Keys as numbers."""
+    return [(key.kind, _list(key.embedding.image), _list(key.embedding.text)) for key in keys]
+
+
+def _list(part: Array | None) -> list[float] | None:
+    return None if part is None else [float(number) for number in part]
 
 
 def published(

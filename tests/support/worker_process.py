@@ -27,12 +27,16 @@ def free_port() -> int:
 
 @dataclass
 class Running:
-    """One `vlibrary VERB --port PORT`; its output goes to a file in folder, whose data it works on."""
+    """One `vlibrary VERB --port PORT`; its output goes to a file in folder, whose data it works on.
+
+    before: Python that the process runs first, to bring about what no request can.
+    """
 
     verb: str
     folder: Path
     settings: Mapping[str, str]
     port: int = field(default_factory=free_port)
+    before: str = ""
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -51,7 +55,8 @@ class Running:
     def start(self) -> None:
         """Returns at once."""
         environment = os.environ | {"VLIBRARY_DATA_DIR": str(self.folder)} | dict(self.settings)
-        command = [sys.executable, "-m", "service.cli", self.verb, "--port", str(self.port)]
+        program = f"{self.before}\nfrom service.cli import main\nmain()"
+        command = [sys.executable, "-c", program, self.verb, "--port", str(self.port)]
         with (self.folder / f"{self.port}.log").open("ab") as output:
             self.process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
 

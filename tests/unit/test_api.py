@@ -171,6 +171,7 @@ def test_over_large_bodies(api: TestClient) -> None:
     assert_problem(api.post("/generate", content=chunks()), 413, "too-large")
 
 
+PICTURE = base64.b64encode(png()).decode()
 BOMB = png(size=(13_000, 13_000))
 
 BAD_GENERATE: dict[str, tuple[dict[str, Any], int]] = {
@@ -185,6 +186,15 @@ BAD_GENERATE: dict[str, tuple[dict[str, Any], int]] = {
     "not an image": ({"prompt": "a", "images": [base64.b64encode(b"hello").decode()]}, 422),
     "truncated image": ({"prompt": "a", "images": [base64.b64encode(png()[:60]).decode()]}, 422),
     "decompression bomb": ({"prompt": "a", "images": [base64.b64encode(BOMB[:50_000]).decode()]}, 422),
+    "pictures and demonstrations": (
+        {
+            "prompt": "a",
+            "images": [PICTURE],
+            "demonstrations": [{"prompt": "a", "images": [PICTURE] * 32, "answer": "b"}] * 2,
+        },
+        422,
+    ),
+    "seventeen vectors": ({"prompt": "a", "steering": [{"id": "x"}] * 17}, 422),
     "too long": ({"prompt": "word " * CONTEXT_LENGTH}, 422),
     "no tokens wanted": ({"prompt": "a", "decoding": {"max_new_tokens": 0}}, 422),
 }
@@ -195,6 +205,12 @@ def test_bad_generate(api: TestClient, case: str) -> None:
     body, status = BAD_GENERATE[case]
     answer = api.post("/generate", content=json.dumps(body), headers={"content-type": "application/json"})
     assert_problem(answer, status)
+
+
+def test_as_many_pictures_as_one_request_may_have(api: TestClient) -> None:
+    shown = [{"prompt": "a", "images": [PICTURE] * 21, "answer": "b"}] * 3
+    body = {"prompt": "a", "images": [PICTURE], "demonstrations": shown, "steering": "off"}
+    assert api.post("/generate", json=body).status_code == 200
 
 
 def test_bad_retrieve(api: TestClient) -> None:

@@ -17,7 +17,9 @@ from service.adapters.worker_fleet import Fleet
 from service.domain.errors import (
     InvalidQuery,
     ModelNotFound,
+    OutOfMemory,
     Overloaded,
+    Unavailable,
     VLibraryError,
     WorkerLost,
     WorkerUnavailable,
@@ -38,7 +40,8 @@ CALL = GenerateCall(Prompt("one two three"), MODEL.model_id)
 class Moody(MemoryWorker):
     """A worker whose state a test sets. refusal: raised before the first piece; breaks: raised after it.
 
-    absent: it misses its beats; asked: how many requests reached it.
+    absent: it misses its beats; heart_attack: raised by a beat; busy: when cleared, it embeds until it is set.
+    asked: how many requests reached it.
     """
 
     def __init__(self, model: ModelSpec = MODEL, *, embedder: str | None = None, load: int = 0) -> None:
@@ -50,6 +53,11 @@ class Moody(MemoryWorker):
         self.breaks: VLibraryError | None = None
         self.absent = False
         self.silent = False
+        self.leaving = False
+        self.room = 64
+        self.heart_attack: Exception | None = None
+        self.busy = threading.Event()
+        self.busy.set()
         self.asked = 0
         self.closed = threading.Event()
 
@@ -59,7 +67,9 @@ class Moody(MemoryWorker):
     def status(self) -> WorkerStatus:
         if self.absent:
             raise WorkerUnavailable("No beat.", "Wake it.")
-        return WorkerStatus(self.info, self.running, 0, 64)
+        if self.heart_attack is not None:
+            raise self.heart_attack
+        return WorkerStatus(self.info, self.running, 0, self.room, self.leaving)
 
     def check(self, vector: SteeringVector) -> None:
         self._enter()
@@ -67,6 +77,7 @@ class Moody(MemoryWorker):
 
     def embed(self, query: Query) -> TaskEmbedding:
         self._enter()
+        assert self.busy.wait(20)
         return super().embed(query)
 
     async def generate(self, call: GenerateCall) -> AsyncGenerator[TextPiece | Generation]:
@@ -142,7 +153,28 @@ def test_requests_sent_since_the_last_beat_count_as_load() -> None:
     assert (first.asked, second.asked) == (3, 3)
 
 
-@pytest.mark.parametrize("refusal", [Overloaded("Full.", "Wait."), WorkerUnavailable("Gone.", "Start it.")])
+def test_a_worker_without_room_comes_last() -> None:
+    full, large = Moody(load=2), Moody(load=9)
+    full.room = 0
+    with fleet_of(full, large) as fleet:
+        text_of(fleet)
+        assert (full.asked, large.asked) == (0, 1)
+        large.refusal = Overloaded("Full.", "Wait.")
+        text_of(fleet)  # its last beat may be old
+        assert (full.asked, large.asked) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        Overloaded("Full.", "Wait."),
+        WorkerUnavailable("Gone.", "Start it."),
+        OutOfMemory("No memory.", "Ask for less."),
+        WorkerLost("Nobody foresaw it.", "Report it."),
+        Unavailable("The model failed.", "See the log."),
+    ],
+    ids=lambda refusal: refusal.slug,
+)
 def test_another_worker_is_tried_when_one_fails_before_the_first_piece(refusal: VLibraryError) -> None:
     first, second = Moody(), Moody(load=1)
     first.refusal = refusal
@@ -184,6 +216,13 @@ def test_overloaded_only_when_every_living_one_is() -> None:
             text_of(fleet)
 
 
+def test_what_failed_is_told_rather_than_that_another_one_is_gone() -> None:
+    first, second = Moody(), Moody(load=1)
+    first.refusal, second.refusal = OutOfMemory("No memory.", "Ask for less."), WorkerUnavailable("Gone.", "Start it.")
+    with fleet_of(first, second) as fleet, pytest.raises(OutOfMemory):
+        text_of(fleet)
+
+
 def test_a_worker_is_dead_after_three_missed_beats_and_alive_at_the_next_good_one() -> None:
     first, second = Moody(), Moody(load=1)
     with fleet_of(first, second) as fleet:
@@ -195,6 +234,37 @@ def test_a_worker_is_dead_after_three_missed_beats_and_alive_at_the_next_good_on
         until(lambda: fleet.members[0].status is not None)
         text_of(fleet)
         assert (first.asked, second.asked) == (1, 1)
+
+
+def test_a_heartbeat_that_fails_unforeseen_is_a_missed_one() -> None:
+    only = Moody()
+    with fleet_of(only) as fleet:
+        only.heart_attack = ZeroDivisionError("hm")
+        until(lambda: fleet.members[0].status is None)
+        assert "ZeroDivisionError" in str(fleet.members[0].problem)
+        only.heart_attack = None
+        until(lambda: fleet.members[0].status is not None)
+
+
+def test_a_worker_that_leaves_gets_nothing_new_and_is_no_unknown_model() -> None:
+    first, second = Moody(), Moody(OTHER)
+    with fleet_of(first, second) as fleet:
+        second.leaving = True
+        until(lambda: fleet.members[1].status is None)
+        assert [info.model for info in fleet.served()] == [MODEL]
+        with pytest.raises(WorkerUnavailable, match="tests/other"):
+            text_of(fleet, replace(CALL, model_id=OTHER.model_id))
+        assert second.asked == 0
+
+
+def test_a_frozen_worker_s_embedding_is_given_up_when_it_is_dead() -> None:
+    frozen, other = Moody(), Moody(load=1)
+    with fleet_of(frozen, other) as fleet:
+        frozen.busy.clear()
+        threading.Timer(2 * BEAT_S, lambda: setattr(frozen, "absent", True)).start()
+        assert fleet.embed(Query("a")).text is not None  # by the other one
+        assert (frozen.asked, other.asked) == (1, 1)
+        frozen.busy.set()
 
 
 def test_a_slow_worker_delays_no_other_s_heartbeat() -> None:
@@ -257,6 +327,15 @@ def test_who_serves_what() -> None:
         assert fleet.find(None).model == MODEL
 
 
+def test_a_model_that_was_replaced_is_unknown() -> None:
+    first, second = Moody(), Moody(OTHER)
+    with fleet_of(first, second) as fleet:
+        second.info = first.info
+        until(lambda: [info.model for info in fleet.served()] == [MODEL])
+        with pytest.raises(ModelNotFound, match="tests/other"):
+            text_of(fleet, replace(CALL, model_id=OTHER.model_id))
+
+
 def test_nobody_alive() -> None:
     only = Moody()
     with fleet_of(only) as fleet:
@@ -275,7 +354,7 @@ def test_nobody_alive() -> None:
 
 def test_a_worker_with_another_embedder_than_the_first_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     first = Moody(load=3)
-    other = Moody(embedder="9" * 64)
+    other = Moody(replace(MODEL, model_id="tests/left-out", fingerprint="3" * 64), embedder="9" * 64)
     other.absent = True
     with fleet_of(first, other, admitted=1) as fleet:
         other.absent = False
@@ -286,6 +365,8 @@ def test_a_worker_with_another_embedder_than_the_first_is_left_out(capsys: pytes
             fleet.embed(Query("a")).row(first.info.embedder), first.embed(Query("a")).row(first.info.embedder)
         )
         assert other.asked == 0
+        with pytest.raises(ModelNotFound):
+            fleet.find("tests/left-out")
     assert capsys.readouterr().out.count("fleet.worker_left_out") == 1
 
 

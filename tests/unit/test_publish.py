@@ -39,7 +39,7 @@ def send(ports: Ports, data: bytes, text: str) -> None:
 
 def assert_nothing_registered(ports: Ports) -> None:
     assert ports.catalogue.position().seq == 0
-    assert ports.catalogue.page(name=None, model_id=None, limit=10, cursor=None).records == ()
+    assert ports.catalogue.page(limit=10).records == ()
 
 
 def test_a_registered_vector_comes_back_byte_for_byte() -> None:

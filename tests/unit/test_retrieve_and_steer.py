@@ -177,3 +177,9 @@ def test_a_strength_that_is_not_finite_is_refused(strength: float) -> None:
     for steering in (Auto(strength), Chosen(((colour.id, strength),))):
         with pytest.raises(InvalidInput, match="finite"):
             ask(ports, COLOUR, steering)
+
+
+def test_an_empty_list_of_vectors_steers_nothing_and_says_so() -> None:
+    given = ask(memory_ports(), COLOUR, Chosen(()))
+    assert given.applied == ()
+    assert given.reason == "The request named no vector."

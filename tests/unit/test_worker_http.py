@@ -15,8 +15,9 @@ from prometheus_client import CollectorRegistry, Counter
 
 from service.adapters.memory import MemoryArtifacts
 from service.adapters.memory_worker import MODEL, MemoryWorker
+from service.adapters.worker_fleet import Fleet
 from service.adapters.worker_http import HttpWorker
-from service.domain.errors import InvalidInput, Overloaded, TimedOut, TooLarge, WorkerLost, WorkerUnavailable
+from service.domain.errors import Overloaded, TimedOut, TooLarge, WorkerLost, WorkerUnavailable
 from service.domain.query import Query
 from service.domain.wire import GenerateCall, Generation, Prompt, TextPiece
 from service.worker.app import create_app
@@ -115,23 +116,31 @@ def test_a_worker_that_loads_or_leaves_lives_but_is_not_ready() -> None:
         host.leave()
         assert httpx.get(f"{url}/livez").status_code == 200
         assert httpx.get(f"{url}/readyz").status_code == 503
-        with pytest.raises(WorkerUnavailable, match="shutting down"):
-            ask(worker)
+        for new in (lambda: ask(worker), lambda: worker.embed(Query("a"))):
+            with pytest.raises(WorkerUnavailable, match="shutting down"):
+                new()
+        status = worker.status()  # it still has a heart
+        assert (status.leaving, status.room) == (True, 0)
 
 
-def test_what_runs_is_finished_when_the_worker_leaves() -> None:
-    host = Host(lambda: memory_worker(pause_s=0.05))
-    with live(create_app(host, CollectorRegistry())) as url, connected(url) as worker:
-        until(lambda: httpx.get(f"{url}/readyz").status_code == 200)
+def test_what_runs_is_finished_through_the_fleet_when_the_worker_leaves_however_slowly_it_goes() -> None:
+    host = Host(lambda: memory_worker(pause_s=0.4))  # eight times the beats after which a silent one is dead
+    with (
+        live(create_app(host, CollectorRegistry())) as url,
+        closing(Fleet({url: HttpWorker(url)}, beat_s=0.02)) as fleet,
+    ):
+        fleet.wait(10)
 
-        async def answer() -> TextPiece | Generation | None:
-            last = None
-            async for event in worker.generate(CALL):
+        async def answer() -> list[TextPiece | Generation]:
+            events = []
+            async for event in fleet.generate(CALL):
                 host.leave()
-                last = event
-            return last
+                events.append(event)
+            return events
 
-        assert isinstance(asyncio.run(answer()), Generation)
+        assert len(asyncio.run(answer())) == 4
+        with pytest.raises(WorkerUnavailable):
+            fleet.embed(Query("a"))
 
 
 def test_an_error_after_the_first_piece_is_the_stream_s_last_line() -> None:
@@ -250,7 +259,7 @@ def test_a_silent_worker_misses_its_beat_in_time() -> None:
         worker.status()
 
 
-def test_a_message_that_is_too_large_or_unreadable_is_refused() -> None:
+def test_a_message_that_is_too_large_is_the_caller_s_fault_and_one_of_another_release_is_not() -> None:
     host = Host(memory_worker)
     with live(create_app(host, CollectorRegistry(), max_body_bytes=1_000)) as url, connected(url) as worker:
         until(lambda: httpx.get(f"{url}/readyz").status_code == 200)
@@ -260,5 +269,5 @@ def test_a_message_that_is_too_large_or_unreadable_is_refused() -> None:
             ask(worker, replace(CALL, prompt=Prompt("a" * 1_000)))
         for body in (b"{}", b"no json", b'{"prompt": {"text": "a"}, "model_id": "m", "beams": 4}'):
             answer = httpx.post(f"{url}/generate", content=body)
-            assert (answer.status_code, answer.json()["error"]["slug"]) == (422, InvalidInput.slug)
+            assert (answer.status_code, answer.json()["error"]["slug"]) == (503, WorkerUnavailable.slug)
         assert httpx.post(f"{url}/check", content=b"\x80\x04").json()["error"]["slug"] == "invalid-artifact"

@@ -57,7 +57,7 @@ def test_an_api_with_workers_elsewhere_imports_no_torch(tmp_path: Path) -> None:
     code = (
         "import sys; from service.cli.serve import read_settings; from service.api.bootstrap import open_app\n"
         "from service.domain.errors import WorkerUnavailable\n"
-        "try: open_app(read_settings(), lambda artifacts: sys.exit('asked for a worker of its own'))\n"
+        "try: open_app(read_settings(), lambda *_: sys.exit('asked for a worker of its own'))\n"
         "except WorkerUnavailable as error: print(error)\n"
         "sys.exit('torch was imported' if 'torch' in sys.modules else 0)"
     )

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
-from service.api.fields import MAX_TEXT, StopText, StrictIn, image_bytes
+from service.api.fields import MAX_TEXT, StopText, StrictIn, check_images, image_bytes
 from service.api.generate_schemas import MAX_NEW_TOKENS, MAX_STOPS, SteeredIn
 from service.api.samples import SAMPLE_IMAGE
 
@@ -209,6 +209,7 @@ class ChatIn(StrictIn):
             raise ValueError("max_tokens and max_completion_tokens differ; give one of them")
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options are for a stream; set stream to true or leave them out")
+        check_images(sum(isinstance(part, ImagePart) for message in self.messages for part in message.content))
         return self
 
     @property

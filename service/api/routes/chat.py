@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import secrets
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request
-from fastapi.concurrency import run_in_threadpool
 
 from service.api.asking import planned
 from service.api.bodies import json_docs, read_json
-from service.api.connection import while_connected
-from service.api.deps import UseLimits, UsePorts
+from service.api.deps import UseLimits, UsePlace, UsePorts
 from service.api.openai.answers import ChatModelOut, ChatModelsOut, ChatOut, Completion
 from service.api.openai.conversation import read_conversation
 from service.api.openai.schemas import ChatIn
@@ -51,7 +50,7 @@ data: [DONE]
     },
     openapi_extra=json_docs(ChatIn, name="ChatIn"),
 )
-async def complete(request: Request, ports: UsePorts, limits: UseLimits) -> ChatOut | AnswerStream:
+async def complete(request: Request, place: UsePlace, ports: UsePorts, limits: UseLimits) -> ChatOut | AnswerStream:
     """OpenAI's chat completions: set a client's base URL to this service's `/v1`, with any API key.
 
     Pictures come as data URLs. Earlier turns become demonstrations before the last question, system messages go before
@@ -61,22 +60,24 @@ async def complete(request: Request, ports: UsePorts, limits: UseLimits) -> Chat
     `vlibrary` in the request says how to steer, as in `POST /generate`; in the answer it tells what acted, or why
     nothing did. In a stream it comes with the chunk that has the `finish_reason`. Errors carry OpenAI's `error` too.
     """
-    body = await read_json(request, ChatIn)
+    async with place.within(limits.timeout_s):
+        body = await read_json(request, ChatIn)
     prompt, query = read_conversation(body.messages)
-    info = await run_in_threadpool(ports.worker.find, body.model)
+    info = await place.asked(partial(ports.worker.find, body.model), limits.seconds(body.vlibrary.timeout_s))
     plan = await planned(
         body.vlibrary,
         prompt,
         _decoding(body, info.context_length),
         model_id=info.model.model_id,
         query=query,
+        place=place,
         ports=ports,
         limits=limits,
     )
     completion = Completion(info, usage=bool(body.stream_options and body.stream_options.include_usage))
     if body.stream:
-        return await respond(request, stream(plan, ports.worker), completion)
-    return completion.whole(await while_connected(request, answer(plan, ports.worker)))
+        return await respond(place, stream(plan, ports.worker), completion)
+    return completion.whole(await place.finished(answer(plan, ports.worker)))
 
 
 @router.get(

@@ -9,8 +9,7 @@ from fastapi.sse import format_sse_event
 
 from service.api.asking import planned
 from service.api.bodies import body_docs, read_body
-from service.api.connection import while_connected
-from service.api.deps import UseLimits, UsePorts
+from service.api.deps import UseLimits, UsePlace, UsePorts
 from service.api.errors import Problem
 from service.api.generate_schemas import GenerateIn, GenerateOut, SteeringOut, TokenOut
 from service.api.responses import event, problems, streamed
@@ -53,7 +52,7 @@ data: {"text":"lorp","finish_reason":"stop","model":"vlibrary/bundled-llava","st
     },
     openapi_extra=body_docs(GenerateIn, name="GenerateIn"),
 )
-async def generate(request: Request, ports: UsePorts, limits: UseLimits) -> GenerateOut | AnswerStream:
+async def generate(request: Request, place: UsePlace, ports: UsePorts, limits: UseLimits) -> GenerateOut | AnswerStream:
     """The answer names each vector that acted on it, or says why none did.
 
     `steering` is "auto" (the best match of the prompt and its images, if it passes its threshold), "off", or a list of
@@ -63,13 +62,20 @@ async def generate(request: Request, ports: UsePorts, limits: UseLimits) -> Gene
     (`{"text", "tokens"}`: the next piece and how many tokens are drawn so far), and last `done` (the whole answer) or
     `error` (a problem). Leaving cancels the request.
     """
-    body = await read_body(request, GenerateIn, limits)
+    async with place.within(limits.timeout_s):
+        body = await read_body(request, GenerateIn, limits)
     plan = await planned(
-        body, body.prompt_of(), body.decoding.decoding(), model_id=body.model, ports=ports, limits=limits
+        body,
+        body.prompt_of(),
+        body.decoding.decoding(),
+        model_id=body.model,
+        place=place,
+        ports=ports,
+        limits=limits,
     )
     if body.stream:
-        return await respond(request, stream(plan, ports.worker), _Events(plan))
-    return GenerateOut.of(await while_connected(request, answer(plan, ports.worker)))
+        return await respond(place, stream(plan, ports.worker), _Events(plan))
+    return GenerateOut.of(await place.finished(answer(plan, ports.worker)))
 
 
 class _Events:

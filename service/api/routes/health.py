@@ -7,8 +7,8 @@ from collections.abc import Callable
 from fastapi import APIRouter, Response
 
 from service.api.deps import Ports, UsePorts
+from service.api.health_schemas import CheckOut, LiveOut, ModelOut, ModelsOut, ReadyOut
 from service.api.responses import problems
-from service.api.schemas import CheckOut, LiveOut, ModelOut, ModelsOut, ReadyOut
 from service.domain.errors import VLibraryError
 from service.library.reindex import catch_up
 

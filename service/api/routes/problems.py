@@ -6,10 +6,10 @@ import inspect
 
 from fastapi import APIRouter
 
-from service.api.errors import status_of
 from service.api.responses import problems
 from service.api.schemas import ProblemTypeOut
 from service.domain import errors
+from service.edge import status_of
 
 router = APIRouter(prefix="/problems", tags=["problems"])
 

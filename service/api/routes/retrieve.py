@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from fastapi.concurrency import run_in_threadpool
 
 from service.api.bodies import body_docs, read_body
-from service.api.deps import Ports, UseLimits, UsePorts
+from service.api.deps import Ports, UseLimits, UsePlace, UsePorts
 from service.api.fields import MAX_TEXT
+from service.api.filtering import Conditions, FilterIn, Name, Tags
 from service.api.responses import problems
-from service.api.schemas import MatchOut, RetrieveIn, RetrieveOut
+from service.api.schemas import MIN_SEQ, MatchOut, RetrieveIn, RetrieveOut
 from service.domain import query as domain
+from service.domain.ports import Filter
 from service.library.retrieve import retrieve
 
 router = APIRouter(prefix="/retrieve", tags=["retrieve"])
@@ -22,34 +24,55 @@ router = APIRouter(prefix="/retrieve", tags=["retrieve"])
     "",
     operation_id="retrieve_by_text",
     summary="Find vectors by text",
-    responses=problems(404, 422, 429, 503),
+    responses=problems(404, 409, 422, 429, 503, 504),
 )
-def by_text(
+async def by_text(
+    place: UsePlace,
     ports: UsePorts,
+    limits: UseLimits,
     query: Annotated[str, Query(max_length=MAX_TEXT, description="The question", examples=["Which hue?"])],
     k: Annotated[int, Query(description="How many vectors, 1 to 100")] = 5,
     model: Annotated[str | None, Query(max_length=512, description="Id of the base model")] = None,
+    name: Annotated[Name, Query()] = None,
+    tag: Annotated[Tags, Query()] = [],  # noqa: B006  FastAPI copies defaults
+    metadata: Annotated[Conditions, Query()] = [],  # noqa: B006  FastAPI copies defaults
+    min_seq: Annotated[int, Query(ge=0, lt=2**53, description=MIN_SEQ)] = 0,
 ) -> RetrieveOut:
     """The best vectors for a question without an image. `accepted` tells which are near enough to be applied."""
-    return _find(ports, domain.Query(text=query), k, model)
+    among = FilterIn(name=name, tags=tag, metadata=metadata).filter()
+    find = partial(_find, ports, domain.Query(text=query), k, model, among, min_seq)
+    return await place.asked(find, limits.timeout_s)
 
 
 @router.post(
     "",
     operation_id="retrieve",
     summary="Find vectors by text, image or both",
-    responses=problems(400, 404, 413, 422, 429, 503),
+    responses=problems(400, 404, 409, 413, 422, 429, 503, 504),
     openapi_extra=body_docs(RetrieveIn, name="RetrieveIn"),
 )
-async def by_query(request: Request, ports: UsePorts, limits: UseLimits) -> RetrieveOut:
+async def by_query(request: Request, place: UsePlace, ports: UsePorts, limits: UseLimits) -> RetrieveOut:
     """As JSON with base64 images, or as a form with uploaded ones."""
-    body = await read_body(request, RetrieveIn, limits)
+    async with place.within(limits.timeout_s):
+        body = await read_body(request, RetrieveIn, limits)
     query = domain.Query(text=body.text, images=tuple(body.images))
-    return await run_in_threadpool(_find, ports, query, body.k, body.model)
+    find = partial(_find, ports, query, body.k, body.model, body.filter.filter(), body.min_seq)
+    return await place.asked(find, limits.timeout_s)
 
 
-def _find(ports: Ports, query: domain.Query, k: int, model: str | None) -> RetrieveOut:
-    matches = retrieve(query, k=k, model_id=model, catalogue=ports.catalogue, index=ports.index, worker=ports.worker)
+def _find(
+    ports: Ports, query: domain.Query, k: int, model: str | None, among: Filter | None, min_seq: int
+) -> RetrieveOut:
+    matches = retrieve(
+        query,
+        k=k,
+        model_id=model,
+        catalogue=ports.catalogue,
+        index=ports.index,
+        worker=ports.worker,
+        among=among,
+        min_seq=min_seq,
+    )
     return RetrieveOut(
         model=ports.worker.find(model).model.model_id,
         modality=query.modality,

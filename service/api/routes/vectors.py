@@ -1,4 +1,4 @@
-"""Register, list, read and retire vectors."""
+"""Register, list and read vectors."""
 
 from __future__ import annotations
 
@@ -10,16 +10,30 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 
 from service.api.bodies import read_form
+from service.api.conditions import (
+    SEQ_HEADER,
+    Reference,
+    UseActor,
+    content_etag,
+    is_known,
+    revision_etag,
+)
 from service.api.deps import UseLimits, UsePorts
+from service.api.filtering import UseFilter
+from service.api.registry_schemas import LineageOut
 from service.api.responses import problems
 from service.api.schemas import VectorOut, VectorPage
-from service.domain.card import NAME_PATTERN
+from service.domain.card import VectorRecord
 from service.domain.cardfile import parse_card
 from service.domain.errors import InvalidInput, TooLarge
+from service.domain.ports import Linking
+from service.library.lineage import lineage
 from service.library.publish import Submission, publish
-from service.library.retire import retire
+from service.library.resolve import resolve
 
 router = APIRouter(prefix="/vectors", tags=["vectors"])
+
+LINK_SECONDS = 300
 
 _CARD_EXAMPLE = '{"name": "colour-codes", "description": "Colours of drawn shapes, answered in code words"}'
 _UPLOAD: dict[str, Any] = {
@@ -63,6 +77,7 @@ async def register(
     response: Response,
     ports: UsePorts,
     limits: UseLimits,
+    actor: UseActor,
     idempotency_key: Annotated[
         str | None, Header(min_length=1, max_length=255, description="Repeat the same request safely under one key")
     ] = None,
@@ -77,7 +92,7 @@ async def register(
         card = await _part(form, "card", limits.card_bytes)
     finally:
         await form.close()
-    submission = Submission(artifact, parse_card(card), idempotency_key)
+    submission = Submission(artifact, parse_card(card), idempotency_key, actor)
     record = await run_in_threadpool(
         publish,
         submission,
@@ -88,6 +103,8 @@ async def register(
         clock=ports.clock,
     )
     response.headers["Location"] = f"/vectors/{record.id}"
+    response.headers["ETag"] = revision_etag(record.revision)
+    response.headers[SEQ_HEADER] = str(record.seq)
     return VectorOut.of(record)
 
 
@@ -99,13 +116,12 @@ async def register(
 )
 def page(
     ports: UsePorts,
-    name: Annotated[str | None, Query(pattern=NAME_PATTERN, description="Only versions of this name")] = None,
-    model: Annotated[str | None, Query(max_length=512, description="Only vectors for this base model")] = None,
+    which: UseFilter,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     cursor: Annotated[str | None, Query(max_length=512, description="The previous page's next")] = None,
 ) -> VectorPage:
-    """Pages stay stable while vectors come and go."""
-    found = ports.catalogue.page(name=name, model_id=model, limit=limit, cursor=cursor)
+    """All filters hold together. Pages stay stable while vectors come and go; keep the filters from page to page."""
+    found = ports.catalogue.page(which, limit=limit, cursor=cursor)
     return VectorPage(items=[VectorOut.of(record) for record in found.records], next=found.next)
 
 
@@ -115,9 +131,26 @@ def page(
     summary="Read a vector's record",
     responses=problems(404, 422, 503),
 )
-def read(vector_id: str, ports: UsePorts) -> VectorOut:
-    """Everything that the library knows of the vector; its tensors are at /vectors/{vector_id}/content."""
-    return VectorOut.of(ports.catalogue.get(vector_id))
+def read(vector_id: Reference, response: Response, ports: UsePorts) -> VectorOut:
+    """Everything that the library knows of the vector; its tensors are at /vectors/{vector_id}/content.
+
+    `ETag` is what PATCH and DELETE take as If-Match. `Content-Location` is the address that never means another vector.
+    """
+    record = resolve(vector_id, ports.catalogue)
+    response.headers["ETag"] = revision_etag(record.revision)
+    response.headers["Content-Location"] = f"/vectors/{record.id}"
+    return VectorOut.of(record)
+
+
+@router.get(
+    "/{vector_id}/lineage",
+    operation_id="get_vector_lineage",
+    summary="What a vector was made from, and what from it",
+    responses=problems(404, 422, 503),
+)
+def read_lineage(vector_id: Reference, ports: UsePorts) -> LineageOut:
+    """Parents and children, one generation each way; `derived_from` of a card names the parents."""
+    return LineageOut.of(lineage(resolve(vector_id, ports.catalogue), ports.catalogue))
 
 
 @router.get(
@@ -131,31 +164,32 @@ def read(vector_id: str, ports: UsePorts) -> VectorOut:
             "description": "The safetensors file, checked against its sha256",
             "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
         },
+        304: {"description": "The client has these bytes already"},
+        307: {"description": "Location serves the bytes, unchecked, to anybody for five minutes"},
     },
 )
-def content(vector_id: str, ports: UsePorts) -> Response:
+def content(
+    vector_id: Reference,
+    ports: UsePorts,
+    if_none_match: Annotated[str | None, Header(max_length=4_096, description="ETags of bytes that you have")] = None,
+    redirect: Annotated[bool, Query(description="Be sent to the store itself, if it can serve others")] = False,
+) -> Response:
     """The bytes exactly as they were registered. `ETag` and `Repr-Digest` (RFC 9530) carry their sha256."""
-    record = ports.catalogue.get(vector_id)
+    record = resolve(vector_id, ports.catalogue)
+    headers = {"ETag": content_etag(record.sha256), "Content-Location": f"/vectors/{record.id}/content"}
+    if is_known(if_none_match, headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    filename = f"{record.name}-{record.version}.safetensors"
+    if redirect and isinstance(ports.artifacts, Linking):
+        address = ports.artifacts.link(record.object_key, LINK_SECONDS, filename=filename)
+        return Response(status_code=307, headers={"Location": address, "Cache-Control": "no-store"})
     data = ports.artifacts.get(record.object_key, record.sha256)
-    digest = base64.b64encode(bytes.fromhex(record.sha256)).decode()
-    headers = {
-        "ETag": f'"sha256:{record.sha256}"',
-        "Repr-Digest": f"sha-256=:{digest}:",
-        "Content-Disposition": f'attachment; filename="{record.name}-{record.version}.safetensors"',
-    }
+    headers |= {"Repr-Digest": _digest(record), "Content-Disposition": f'attachment; filename="{filename}"'}
     return Response(data, media_type="application/octet-stream", headers=headers)
 
 
-@router.delete(
-    "/{vector_id}",
-    operation_id="delete_vector",
-    summary="Retire a vector",
-    status_code=204,
-    responses=problems(404, 422, 503),
-)
-def delete(vector_id: str, ports: UsePorts) -> None:
-    """From now on no query finds it and no answer uses it."""
-    retire(vector_id, catalogue=ports.catalogue, index=ports.index)
+def _digest(record: VectorRecord) -> str:
+    return f"sha-256=:{base64.b64encode(bytes.fromhex(record.sha256)).decode()}:"
 
 
 async def _form(request: Request, most_field_bytes: int) -> FormData:

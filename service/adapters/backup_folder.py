@@ -1,0 +1,134 @@
+"""A backup as a folder that can be copied, packed and kept anywhere.
+
+manifest.json names the folder of the catalogue's tables and the digests of its files; objects/ holds the objects by
+their keys, whose digests the table of vectors knows. The manifest is replaced last, so what it says is always whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+from ulid import ULID
+
+from service.adapters.artifacts_folder import FolderArtifacts
+from service.adapters.backup_tables import TABLES, read_rows, table_file
+from service.domain.backup import Dump, ObjectRef
+from service.domain.errors import ArtifactsUnavailable, InvalidBackup
+from service.domain.ports import Artifacts
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+CATALOGUE = "catalogue-"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a backup is. catalogue: the folder of the tables. sha256: of its files, by name."""
+
+    format: int
+    catalogue: str
+    dump: Dump
+    sha256: dict[str, str]
+
+
+_MANIFEST = TypeAdapter(Manifest)
+
+
+class BackupFolder:
+    """domain.backup.Backup below root, which is made for a draft. Raises ArtifactsUnavailable when it cannot be."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    @cached_property
+    def objects(self) -> Artifacts:
+        return FolderArtifacts(self._root / "objects")
+
+    def draft(self) -> Path:
+        with _reachable():
+            folder = self._root / f"{CATALOGUE}{ULID()}"
+            folder.mkdir(parents=True)
+        return folder
+
+    def references(self, folder: Path) -> Iterator[ObjectRef]:
+        for row in read_rows(table_file(folder, "vectors")):
+            yield ObjectRef(row["object_key"], row["sha256"], row["size"])
+
+    def commit(self, folder: Path, dump: Dump) -> None:
+        with _reachable():
+            files = [table_file(folder, name) for name in TABLES]
+            for path in (*files, folder):
+                _sync(path)
+            digests = {path.name: _sha256(path) for path in files}
+            self._write_manifest(Manifest(FORMAT, folder.name, dump, digests))
+            for other in self._root.glob(f"{CATALOGUE}*"):
+                if other != folder:
+                    shutil.rmtree(other)
+        needed = {reference.key for reference in self.references(folder)}
+        for found in self.objects.list():
+            if found.key not in needed:
+                self.objects.delete(found.key)
+
+    def open(self) -> tuple[Path, Dump]:
+        manifest = self._manifest()
+        folder = self._root / manifest.catalogue
+        for name, sha256 in manifest.sha256.items():
+            if not (folder / name).is_file() or _sha256(folder / name) != sha256:
+                raise InvalidBackup(f"{name} of the backup is missing or damaged.", "Take another copy of the backup.")
+        return folder, manifest.dump
+
+    def _manifest(self) -> Manifest:
+        try:
+            manifest = _MANIFEST.validate_json((self._root / MANIFEST).read_bytes())
+        except FileNotFoundError as error:
+            raise InvalidBackup(
+                f"{self._root} holds no whole backup: it has no {MANIFEST}.",
+                "Check the path; if `vlibrary backup` was broken off, run it again.",
+            ) from error
+        except (OSError, ValidationError) as error:
+            raise InvalidBackup(f"The backup's {MANIFEST} cannot be read.", "Take another copy of it.") from error
+        known = manifest.format == FORMAT and set(manifest.sha256) == {table_file(Path(), name).name for name in TABLES}
+        if not known or Path(manifest.catalogue).name != manifest.catalogue:
+            raise InvalidBackup(
+                f"The backup has format {manifest.format} or other tables than this release.",
+                "Restore it with the release that made it.",
+            )
+        return manifest
+
+    def _write_manifest(self, manifest: Manifest) -> None:
+        draft = self._root / f".{MANIFEST}"
+        draft.write_bytes(_MANIFEST.dump_json(manifest, indent=2))
+        _sync(draft)
+        draft.replace(self._root / MANIFEST)
+        _sync(self._root)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _reachable() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ArtifactsUnavailable(
+            f"The backup's folder cannot be written to ({error.strerror}).", "Free some space or choose another folder."
+        ) from error

@@ -1,0 +1,104 @@
+"""The change log, the audit log, and the head that numbers both."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import String, null, select, update
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Session
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.expression import FunctionElement
+
+from service.adapters import rows
+from service.adapters.database import database_now
+from service.adapters.tables import AuditRow, ChangeRow, LogHeadRow
+from service.adapters.transactions import Writer
+from service.domain.ports import AuditEntry, ChangeKind, Position
+
+# The timeline changes when a standby takes over, or a backup is rolled forward to some moment: the log may then have
+# lost its end, and grown another one.
+_SERVER = """(SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE
+    system_identifier || '/' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END FROM pg_control_system())"""
+
+
+class server_identity(FunctionElement[str]):  # noqa: N801  (reads as the SQL function that it is)
+    """Which PostgreSQL cluster and timeline this is; NULL on SQLite and on a standby."""
+
+    type = String()
+    inherit_cache = True
+
+
+@compiles(server_identity)
+def _identity(element: server_identity, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ARG001
+    return _SERVER
+
+
+@compiles(server_identity, "sqlite")
+def _no_identity(element: server_identity, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ARG001
+    return compiler.process(null(), **options)
+
+
+def position(session: Session) -> Position | None:
+    """The newest place in the log; None when the epoch belongs to another server and must be settled first."""
+    head = session.execute(select(LogHeadRow.epoch, LogHeadRow.n, LogHeadRow.server, server_identity())).one()
+    epoch, n, settled_on, server = head
+    return Position(epoch, n) if server in (None, settled_on) else None
+
+
+def settle_epoch(writer: Writer) -> Position:
+    """The position, with a new epoch if the database was given its epoch on another server."""
+    found = position(writer.session)
+    if found is not None:
+        return found
+    head = _head(writer)
+    if head.server is None:  # its first day on PostgreSQL
+        head.server = writer.session.scalar(select(server_identity()))
+        return Position(head.epoch, head.n)
+    return renew_epoch(writer)
+
+
+def renew_epoch(writer: Writer) -> Position:
+    """Give the database a new epoch, bound to the server that it is on now."""
+    head = _head(writer)
+    old, head.epoch = head.epoch, uuid.uuid4().hex
+    head.server = writer.session.scalar(select(server_identity()))
+    audit(writer, "catalogue.renew_epoch", head.epoch, {"old": old, "seq": head.n})
+    return Position(head.epoch, head.n)
+
+
+def append(writer: Writer, kind: ChangeKind, vector_id: str) -> int:
+    """Log the change and return its number: no gaps, and in the order of the commits, since writers take turns."""
+    counted = update(LogHeadRow).values(n=LogHeadRow.n + 1).returning(LogHeadRow.n)
+    seq = writer.session.scalars(counted).one()
+    writer.session.add(ChangeRow(seq=seq, kind=kind, vector_id=vector_id, at=database_now()))
+    return seq
+
+
+def audit(writer: Writer, action: str, subject: str, detail: Mapping[str, Any]) -> int:
+    """Log what the actor does, once a transaction, since the entry carries its token; returns the entry's number."""
+    counted = update(LogHeadRow).values(audited=LogHeadRow.audited + 1).returning(LogHeadRow.audited)
+    seq = writer.session.scalars(counted).one()
+    writer.session.add(
+        AuditRow(
+            seq=seq,
+            at=database_now(),
+            actor=writer.actor,
+            action=action,
+            subject=subject,
+            detail=dict(detail),
+            token=writer.token,
+        )
+    )
+    return seq
+
+
+def audit_entries(session: Session, after: int, limit: int) -> list[AuditEntry]:
+    entries = select(AuditRow).where(AuditRow.seq > after).order_by(AuditRow.seq).limit(limit)
+    return [rows.audit_entry(entry) for entry in session.scalars(entries)]
+
+
+def _head(writer: Writer) -> LogHeadRow:
+    return writer.session.scalars(select(LogHeadRow)).one()

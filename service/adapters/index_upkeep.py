@@ -1,0 +1,109 @@
+"""Looks after the task index in a thread of its own: merges what wants merging, and keeps snapshots."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+
+import structlog
+
+from service.adapters.index_faiss import FaissIndex
+from service.adapters.index_kinds import Stopped
+from service.adapters.index_snapshot import save
+from service.adapters.snapshots import Snapshots, SnapshotsUnavailable
+from service.domain.ports import Position
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Rhythm:
+    """How often it looks at the index. A snapshot is due after a merge, after so many changes, or after a while.
+
+    snapshot_s: how old a change may get before it is kept.
+    """
+
+    look_s: float = 0.5
+    after_failure_s: float = 60.0
+    snapshot_changes: int = 10_000
+    snapshot_s: float = 300.0
+
+
+class Upkeep:
+    """One thread from `start` to `close`, which keeps a last snapshot. What fails is logged, and tried again later.
+
+    snapshots: None to keep none. kept: the position of the snapshot that the index was loaded from.
+    """
+
+    def __init__(
+        self,
+        index: FaissIndex,
+        snapshots: Snapshots | None,
+        *,
+        kept: Position | None = None,
+        rhythm: Rhythm | None = None,
+    ) -> None:
+        self._index = index
+        self._snapshots = snapshots
+        self._kept = kept
+        self._merged = False
+        self._rhythm = rhythm or Rhythm()
+        self._since = time.monotonic()
+        self._stop = threading.Event()
+        # A daemon: training inverted lists cannot be interrupted, and a process that shall end must not wait for it.
+        self._thread = threading.Thread(target=self._run, name="index-upkeep", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self, wait_s: float = 10.0) -> None:
+        """End the thread, after a last snapshot if anything changed since the one before."""
+        self._stop.set()
+        self._thread.join(wait_s)
+        if not self._thread.is_alive() and (self._merged or self._changes()):
+            self._snapshot()
+
+    def _run(self) -> None:
+        pause = self._rhythm.look_s
+        while not self._stop.wait(pause):
+            pause = self._rhythm.look_s
+            try:
+                self._look()
+            except Stopped:
+                return
+            except Exception:  # the thread's border: searches go on without what failed
+                log.exception("index.upkeep_failed")
+                pause = self._rhythm.after_failure_s
+
+    def _look(self) -> None:
+        while self._index.compact(self._stop):
+            log.info("index.merged", position=self._index.position)
+            self._merged = True
+        if self._merged or self._due():
+            self._snapshot()
+
+    def _changes(self) -> int:
+        """How many there were since the last snapshot."""
+        now, kept = self._index.position, self._kept
+        if now is None:
+            return 0
+        return now.seq if kept is None or kept.epoch != now.epoch else now.seq - kept.seq
+
+    def _due(self) -> bool:
+        changes = self._changes()
+        if changes == 0:
+            self._since = time.monotonic()
+        overdue = time.monotonic() - self._since > self._rhythm.snapshot_s
+        return changes > 0 and (overdue or changes >= self._rhythm.snapshot_changes)
+
+    def _snapshot(self) -> None:
+        self._merged = False
+        self._since = time.monotonic()
+        if self._snapshots is None:
+            return
+        try:
+            self._kept = save(self._index, self._snapshots)
+            log.info("index.snapshot_kept", position=self._kept)
+        except SnapshotsUnavailable as reason:
+            log.warning("index.snapshot_failed", reason=str(reason))

@@ -1,0 +1,243 @@
+"""Snapshots in a folder, each a folder of its own that appears under its name whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import structlog
+from pydantic import TypeAdapter, ValidationError
+from ulid import ULID
+
+from service.adapters.snapshots import Draft, Snapshot, SnapshotDamaged, SnapshotsUnavailable
+from service.domain.ports import Position
+
+KEPT = 2
+PART = 32 * 2**20  # bytes that are hashed at once: several parts of one file keep several cores busy
+DRAFT = ".draft"
+ABANDONED_S = 3_600.0  # a draft this old belongs to a process that died
+READ = 2**20
+FORMAT = 1
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A file of a snapshot. sha256: of each of its parts."""
+
+    size: int
+    sha256: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a snapshot is and what belongs to it."""
+
+    format: int
+    epoch: str
+    seq: int
+    embedder: str
+    body: dict[str, Any]
+    pieces: dict[str, Piece]
+
+
+_MANIFEST = TypeAdapter(Manifest)
+
+
+class FolderSnapshots:
+    """snapshots.Snapshots below root, which is made if need be.
+
+    Unchanged pieces are hard links to those of the snapshot before. Files are mapped, never copied into memory: the
+    operating system reads them ahead and may drop them again.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def save(self, draft: Draft) -> None:
+        self.keep(draft)
+
+    def keep(self, draft: Draft) -> Path:
+        """As `save`; returns the snapshot's folder."""
+        with _reachable():
+            self._root.mkdir(parents=True, exist_ok=True)
+            folder = self._root / f"{ULID()}{DRAFT}"
+            folder.mkdir()
+            try:
+                self._write(draft, folder)
+                _sync(folder)
+                whole = folder.rename(folder.with_suffix(""))
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+            _sync(self._root)
+            self._prune()
+            return whole
+
+    def newest(self, epoch: str, embedder: str) -> Snapshot | None:
+        with _reachable():
+            for folder in self.folders():
+                try:
+                    manifest = read_manifest(folder)
+                    foreign = why_foreign(manifest, epoch, embedder)
+                    if foreign is None:
+                        pieces = {name: _checked(folder / name, piece) for name, piece in manifest.pieces.items()}
+                        return Snapshot(Position(epoch, manifest.seq), manifest.body, pieces)
+                    log.info("snapshots.ignored", snapshot=folder.name, reason=foreign)
+                except SnapshotDamaged as damage:
+                    log.warning("snapshots.ignored", snapshot=folder.name, reason=str(damage))
+        return None
+
+    def folders(self) -> list[Path]:
+        """The whole ones, newest first."""
+        if not self._root.is_dir():
+            return []
+        return sorted((path for path in self._root.iterdir() if path.is_dir() and not path.suffix), reverse=True)
+
+    def _write(self, draft: Draft, folder: Path) -> None:
+        kept = self._kept()
+        pieces: dict[str, Piece] = {}
+        for name, write in draft.pieces.items():
+            path = folder / name
+            if name in kept and _linked(kept[name][0] / name, path):
+                pieces[name] = kept[name][1]
+            else:
+                write(path)
+                _sync(path)
+                pieces[name] = _measured(path)
+        position = draft.position
+        manifest = Manifest(FORMAT, position.epoch, position.seq, draft.embedder, dict(draft.body), pieces)
+        data = dump_manifest(manifest)
+        path = folder / manifest_name(data)
+        path.write_bytes(data)
+        _sync(path)
+
+    def _kept(self) -> Mapping[str, tuple[Path, Piece]]:
+        """The pieces of the newest snapshot, and where they are."""
+        for folder in self.folders()[:1]:
+            try:
+                return {name: (folder, piece) for name, piece in read_manifest(folder).pieces.items()}
+            except SnapshotDamaged:
+                return {}
+        return {}
+
+    def _prune(self) -> None:
+        old = self.folders()[KEPT:]
+        for draft in self._root.glob(f"*{DRAFT}"):
+            if time.time() - draft.stat().st_mtime > ABANDONED_S:
+                old.append(draft)
+        for folder in old:
+            shutil.rmtree(folder, ignore_errors=True)  # another process may be at it too
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """What the folder's manifest says. Raises SnapshotDamaged unless it is whole and of this format."""
+    paths = list(folder.glob("manifest-*.json"))
+    if len(paths) != 1:
+        raise SnapshotDamaged(f"{len(paths)} manifests")
+    try:
+        data = paths[0].read_bytes()
+    except FileNotFoundError as error:
+        raise SnapshotDamaged("another process has just removed it") from error
+    if paths[0].name != manifest_name(data):
+        raise SnapshotDamaged("the manifest does not have its digest")
+    return parse_manifest(data)
+
+
+def manifest_name(data: bytes) -> str:
+    return f"manifest-{hashlib.sha256(data).hexdigest()}.json"
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """Raises SnapshotDamaged for another format."""
+    try:
+        manifest = _MANIFEST.validate_json(data)
+    except ValidationError as error:
+        raise SnapshotDamaged("the manifest is of another format") from error
+    if manifest.format != FORMAT:
+        raise SnapshotDamaged(f"format {manifest.format}")
+    return manifest
+
+
+def dump_manifest(manifest: Manifest) -> bytes:
+    return _MANIFEST.dump_json(manifest)
+
+
+def why_foreign(manifest: Manifest, epoch: str, embedder: str) -> str | None:
+    """Why the snapshot is of no use here, if it is not."""
+    if manifest.epoch != epoch:
+        return f"of epoch {manifest.epoch}"
+    return None if manifest.embedder == embedder else f"keys of embedder {manifest.embedder}"
+
+
+def _checked(path: Path, piece: Piece) -> mmap.mmap:
+    """The file in memory. Raises SnapshotDamaged unless it has its size and digests."""
+    try:
+        if path.stat().st_size != piece.size:
+            raise SnapshotDamaged(f"{path.name} has not its size")
+        if _digests(path, piece.size) != piece.sha256:
+            raise SnapshotDamaged(f"{path.name} does not have its digest")
+        return _mapped(path)
+    except FileNotFoundError as error:
+        raise SnapshotDamaged(f"{path.name} is missing") from error
+
+
+def _measured(path: Path) -> Piece:
+    size = path.stat().st_size
+    return Piece(size, _digests(path, size))
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _digests(path: Path, size: int) -> tuple[str, ...]:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return tuple(pool.map(partial(_digest, path), range(0, size, PART)))
+
+
+def _digest(path: Path, start: int) -> str:
+    """Of one part. Reading into a small buffer is faster than touching every page of a mapped file."""
+    sha256, buffer = hashlib.sha256(), memoryview(bytearray(READ))
+    with path.open("rb", buffering=0) as file:
+        file.seek(start)
+        left = PART
+        while left and (count := file.readinto(buffer[: min(left, READ)])):
+            sha256.update(buffer[:count])
+            left -= count
+    return sha256.hexdigest()
+
+
+def _linked(existing: Path, path: Path) -> bool:
+    try:
+        os.link(existing, path)
+    except OSError:  # gone, or a file system without links
+        return False
+    return True
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _reachable() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SnapshotsUnavailable(error.strerror or type(error).__name__) from error

@@ -1,0 +1,91 @@
+"""Transactions of the catalogue: one writer at a time, tried again where that is safe, settled when a commit got lost.
+
+Writers run one after another (SQLite: BEGIN IMMEDIATE; PostgreSQL: the lock on the log head's row), readers beside
+them. A publish is a millisecond or two of database time next to an upload of many, and with one writer at a time the
+version, the idempotency key, the alias and the deadline are decided without a race.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+from sqlalchemy import Engine, exists, select
+from sqlalchemy.orm import Session
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
+
+from service.adapters.database import database_now, for_reading, for_writing, is_passing, our_errors
+from service.adapters.tables import AuditRow, LogHeadRow
+from service.domain.ports import ANONYMOUS
+
+T = TypeVar("T")
+
+# Long enough for a connection that broke and a server that restarts, short enough for a client that waits.
+RETRY_S = 2.0
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A running write transaction. token: the mark that its audit entry carries."""
+
+    session: Session
+    actor: str
+    token: str
+
+    def now(self) -> datetime:
+        """The database's clock."""
+        return self.session.scalars(select(database_now())).one()
+
+
+class Transactions:
+    """Runs functions in transactions of a database. Threads may share it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._reading = for_reading(engine)
+        self._writing = for_writing(engine)
+
+    def read(self, act: Callable[[Session], T]) -> T:
+        """What the function returns for one unchanging state of the database. It may be called several times."""
+
+        def once() -> T:
+            with Session(self._reading) as session, session.begin():
+                return act(session)
+
+        return _with_patience(once)
+
+    def write(self, act: Callable[[Writer], T], *, actor: str = ANONYMOUS) -> T:
+        """What the function returned for the transaction that was kept, once; it may be called several times.
+
+        When the answer to a commit gets lost, the audit entry tells whether it was kept; a function that writes none
+        must be one that can be repeated.
+        """
+        token = uuid.uuid4().hex
+        unsettled: list[T] = []
+
+        def once() -> T:
+            with Session(self._writing) as session:
+                # The lock: whatever an earlier try left running at the server is over when it is ours.
+                session.execute(select(LogHeadRow.n).with_for_update()).one()  # SQLite leaves FOR UPDATE out
+                if unsettled and session.scalar(select(exists().where(AuditRow.token == token))):
+                    return unsettled[-1]
+                result = act(Writer(session, actor, token))
+                session.flush()
+                unsettled.append(result)
+                session.commit()
+                return result
+
+        return _with_patience(once)
+
+
+def _with_patience(once: Callable[[], T]) -> T:
+    retrying = Retrying(
+        retry=retry_if_exception(is_passing),
+        stop=stop_after_delay(RETRY_S),
+        wait=wait_exponential_jitter(multiplier=0.02, max=0.5, jitter=0.05),
+        reraise=True,
+    )
+    with our_errors():
+        return retrying(once)

@@ -1,0 +1,94 @@
+"""Take vectors from library to library."""
+
+from __future__ import annotations
+
+import io
+from itertools import chain
+
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
+
+from service.api.conditions import SEQ_HEADER, UseActor
+from service.api.deps import Limits, Ports, UseLimits, UsePlace, UsePorts
+from service.api.filtering import UseFilter
+from service.api.registry_schemas import ImportedOut, ImportOut
+from service.api.responses import problems
+from service.archive import MEDIA_TYPE, open_archive
+from service.domain.errors import InvalidArchive, InvalidInput
+from service.library.archive import Loaded, Loader, export
+
+router = APIRouter(tags=["archive"])
+
+MOST_ITEMS = 1_000
+_BINARY = {"content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
+_TYPES = (MEDIA_TYPE, "application/octet-stream", "")
+
+
+@router.get(
+    "/export",
+    operation_id="export_vectors",
+    summary="Download vectors as one archive",
+    response_class=StreamingResponse,
+    responses={
+        **problems(422, 500, 503),
+        200: {"description": "A tar: artifacts and cards, and last their manifest", **_BINARY},
+    },
+)
+def download(ports: UsePorts, which: UseFilter) -> StreamingResponse:
+    """All vectors that pass the filters, streamed. An archive that was cut off has no manifest, and cannot be loaded.
+
+    With curl: `curl -fo vectors.tar 'http://127.0.0.1:8000/export?tag=checked'`
+    """
+    pieces = export(which, catalogue=ports.catalogue, artifacts=ports.artifacts)
+    # The first piece is asked for here, while a failure can still be told as a problem.
+    return StreamingResponse(
+        chain([next(pieces)], pieces),
+        media_type=MEDIA_TYPE,
+        headers={"Content-Disposition": 'attachment; filename="vectors.tar"'},
+    )
+
+
+@router.post(
+    "/import",
+    operation_id="import_vectors",
+    summary="Register the vectors of an archive",
+    response_model=ImportOut,
+    responses=problems(400, 413, 422, 429, 503, 504),
+    openapi_extra={"requestBody": {"required": True, **_BINARY}},
+)
+async def upload(
+    request: Request, response: Response, place: UsePlace, ports: UsePorts, limits: UseLimits, actor: UseActor
+) -> ImportOut:
+    """Tells for each vector whether it was imported, was present already, or why it was refused.
+
+    Vectors keep their ids and get the next versions of their names here. Sending the same archive again changes
+    nothing. `vlibrary import` sends a large archive in parts; by hand, send at most 1,000 vectors at a time.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in _TYPES:
+        raise InvalidInput(f"The body's type is {kind!r}.", f"Send the archive itself, as {MEDIA_TYPE}.")
+    async with place.within(limits.timeout_s):
+        data = await request.body()
+    loaded = await run_in_threadpool(_load, ports, limits, data, actor)
+    response.headers[SEQ_HEADER] = str(max((one.record.seq for one in loaded if one.record), default=0))
+    return ImportOut(items=list(map(ImportedOut.of, loaded)))
+
+
+def _load(ports: Ports, limits: Limits, data: bytes, actor: str) -> list[Loaded]:
+    archive = open_archive(io.BytesIO(data))
+    if len(archive.entries) > MOST_ITEMS:
+        raise InvalidArchive(
+            f"The archive has {len(archive.entries):,} vectors.",
+            f"Send at most {MOST_ITEMS:,} at a time; `vlibrary import` does so.",
+        )
+    loader = Loader(
+        catalogue=ports.catalogue,
+        artifacts=ports.artifacts,
+        index=ports.index,
+        worker=ports.worker,
+        clock=ports.clock,
+        artifact_bytes=limits.artifact_bytes,
+        card_bytes=limits.card_bytes,
+    )
+    return list(loader.load(archive, actor=actor))

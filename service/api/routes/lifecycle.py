@@ -1,0 +1,116 @@
+"""Amend, delete, restore and purge vectors."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from service.api.bodies import json_docs, read_json
+from service.api.conditions import (
+    SEQ_HEADER,
+    FixedReference,
+    IfMatch,
+    UseActor,
+    asked_revision,
+    required_revision,
+    revision_etag,
+)
+from service.api.deps import Ports, UsePorts
+from service.api.registry_schemas import AmendIn
+from service.api.responses import problems
+from service.api.schemas import VectorOut
+from service.domain.card import Status, VectorRecord
+from service.library.amend import Changes, amend
+from service.library.lifecycle import purge, restore
+from service.library.resolve import resolve_fixed
+from service.library.retire import retire
+
+router = APIRouter(prefix="/vectors", tags=["vectors"])
+
+
+@router.patch(
+    "/{vector_id}",
+    operation_id="amend_vector",
+    summary="Change a vector's description, tags and metadata",
+    response_model=VectorOut,
+    responses=problems(400, 404, 412, 413, 422, 428, 503),
+    openapi_extra=json_docs(AmendIn, name="AmendIn"),
+)
+async def change(
+    vector_id: FixedReference,
+    request: Request,
+    response: Response,
+    ports: UsePorts,
+    actor: UseActor,
+    if_match: Annotated[
+        str | None, Header(max_length=64, description="The ETag that you read", examples=['"v1"'])
+    ] = None,
+) -> VectorOut:
+    """Only what the body names is changed, and only at the revision that `If-Match` names.
+
+    Queries find the vector by its new description at once. The artifact never changes.
+    """
+    revision = required_revision(if_match)
+    body = await read_json(request, AmendIn)
+    record, seq = await run_in_threadpool(_amend, ports, vector_id, body.changes(), revision, actor)
+    response.headers["ETag"] = revision_etag(record.revision)
+    response.headers[SEQ_HEADER] = str(seq)
+    return VectorOut.of(record)
+
+
+@router.delete(
+    "/{vector_id}",
+    operation_id="delete_vector",
+    summary="Delete a vector, or purge a deleted one",
+    status_code=204,
+    responses=problems(404, 409, 412, 422, 503),
+)
+def delete(
+    vector_id: FixedReference,
+    response: Response,
+    ports: UsePorts,
+    actor: UseActor,
+    if_match: IfMatch = None,
+    forever: Annotated[bool, Query(alias="purge", description="Forget a vector that is deleted already")] = False,
+) -> None:
+    """From now on no query finds it and no answer uses it; POST /vectors/{vector_id}/restore brings it back.
+
+    With `purge=true`, a deleted vector is forgotten for good. A vector that an alias points to is not deleted.
+    """
+    remove = partial(purge if forever else retire, expected_revision=asked_revision(if_match), actor=actor)
+    record = resolve_fixed(vector_id, ports.catalogue, status=None if forever else Status.ACTIVE)
+    response.headers[SEQ_HEADER] = str(remove(record.id, catalogue=ports.catalogue, index=ports.index))
+
+
+@router.post(
+    "/{vector_id}/restore",
+    operation_id="restore_vector",
+    summary="Undo a deletion",
+    responses=problems(404, 409, 412, 422, 503),
+)
+def bring_back(
+    vector_id: FixedReference, response: Response, ports: UsePorts, actor: UseActor, if_match: IfMatch = None
+) -> VectorOut:
+    """The vector is found and applied again, with the id and version that it had."""
+    revision = asked_revision(if_match)
+    found = resolve_fixed(vector_id, ports.catalogue, status=None)
+    seq = restore(found.id, catalogue=ports.catalogue, index=ports.index, expected_revision=revision, actor=actor)
+    record = ports.catalogue.get(found.id)
+    response.headers["ETag"] = revision_etag(record.revision)
+    response.headers[SEQ_HEADER] = str(seq)
+    return VectorOut.of(record)
+
+
+def _amend(ports: Ports, reference: str, changes: Changes, revision: int, actor: str) -> tuple[VectorRecord, int]:
+    return amend(
+        resolve_fixed(reference, ports.catalogue),
+        changes,
+        expected_revision=revision,
+        catalogue=ports.catalogue,
+        index=ports.index,
+        worker=ports.worker,
+        actor=actor,
+    )

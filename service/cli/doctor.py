@@ -1,0 +1,155 @@
+"""`vlibrary doctor`: does a running service work; and with --deep, does the library keep its promises."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from service.adapters.snapshots import SnapshotsUnavailable
+from service.adapters.snapshots_place import open_snapshots
+from service.cli.index_check import check_index
+from service.cli.library import LOCAL, AsJson, Url
+from service.cli.operations import OPERATOR, Actor
+from service.cli.showing import console, errors, print_json, progress
+from service.cli.stores import Stores, open_stores
+from service.client import Client
+from service.config import Settings
+from service.domain.errors import CollectorPaused, InvalidInput
+from service.domain.query import EmbedderSpec
+from service.library.clearance import check_cleared, clear
+from service.library.examine import examine
+from service.library.findings import Finding, Level, wrong
+
+SNAPSHOTS = "snapshots"
+SHOWN = 50
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(doctor)
+
+
+def doctor(
+    url: Url = LOCAL,
+    deep: Annotated[bool, typer.Option("--deep", help="Examine the stores themselves, without a service")] = False,
+    sample: Annotated[
+        float, typer.Option(min=0, max=1, help="With --deep: share of objects to read and hash, not only to look for")
+    ] = 1.0,
+    cursor: Annotated[str | None, typer.Option(help="With --deep: go on where an examination was broken off")] = None,
+    index: Annotated[bool, typer.Option("--index/--no-index", help="With --deep: examine the index's snapshot")] = True,
+    repair_index: Annotated[
+        bool, typer.Option("--repair-index", help="With --deep: keep a new snapshot if there is no right one")
+    ] = False,
+    actor: Actor = OPERATOR,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the service whether its parts work; with --deep, examine the library. Exit code 1: something is wrong."""
+    if not deep:
+        if cursor is not None or repair_index or not index or sample != 1.0:
+            raise InvalidInput("An option for --deep is given without it.", "Add --deep.")
+        _ask(url, as_json=as_json)
+        return
+    stores = open_stores()
+    spec = _embedder(stores.settings) if index else None
+    findings = _examined(stores, sample, cursor)
+    if spec is not None:
+        findings += _index_findings(stores, spec, repair=repair_index)
+    sound = all(finding.level is not Level.WRONG for finding in findings)
+    cleared = sound and cursor is None and _clear_collector(stores)
+    counts = Counter(finding.kind for finding in findings)
+    stores.catalogue.note("library.examine", "all" if cursor is None else f"from {cursor}", dict(counts), actor=actor)
+    _show(findings, sound=sound, cleared=cleared, as_json=as_json)
+    if not sound:
+        raise typer.Exit(1)
+
+
+def _ask(url: str, *, as_json: bool) -> None:
+    with Client(url) as service:
+        report = service.ready()
+    if as_json:
+        print_json(report)
+    else:
+        table = Table("part", "works", "detail")
+        for check in report["checks"]:
+            table.add_row(check["name"], "[green]yes[/]" if check["ok"] else "[red]no[/]", check["detail"])
+        console.print(table)
+    if not report["ready"]:
+        raise typer.Exit(1)
+
+
+def _examined(stores: Stores, sample: float, cursor: str | None) -> list[Finding]:
+    findings: list[Finding] = []
+    try:
+        with progress() as bar:
+            task = bar.add_task("vectors")
+            for step in examine(stores.catalogue, stores.artifacts, sample=sample, cursor=cursor):
+                if isinstance(step, Finding):
+                    findings.append(step)
+                    continue
+                cursor = step.cursor
+                bar.update(task, description=f"{step.part}: {step.done}; {len(findings)} findings")
+    except KeyboardInterrupt:
+        _show(findings, sound=False, cleared=False, as_json=False)
+        errors.print(f"Broken off; go on with --cursor {cursor}." if cursor else "Broken off.", highlight=False)
+        raise
+    return findings
+
+
+def _index_findings(stores: Stores, spec: EmbedderSpec, *, repair: bool) -> list[Finding]:
+    settings = stores.settings
+    cache = settings.data_dir / SNAPSHOTS
+    snapshots = open_snapshots(settings.snapshots_place, cache=cache, endpoint_url=settings.s3_endpoint_url)
+    try:
+        return check_index(stores.catalogue, snapshots, spec, repair=repair).findings()
+    except SnapshotsUnavailable as error:
+        detail = f"The index's snapshots cannot be read or written ({error})."
+        return [wrong("snapshots-unavailable", SNAPSHOTS, detail, "Check the folder's disk and permissions.")]
+
+
+def _clear_collector(stores: Stores) -> bool:
+    """Whether the collector was paused, and now is not."""
+    epoch = stores.catalogue.position().epoch
+    try:
+        check_cleared(stores.artifacts, epoch)
+    except CollectorPaused:
+        clear(stores.artifacts, epoch)
+        return True
+    return False
+
+
+def _embedder(settings: Settings) -> EmbedderSpec:
+    """Whose keys the service compares: of its workers, or of the settings' own embedder."""
+    # The libraries load for seconds; the command line must not wait for them to print its help.
+    if settings.workers:
+        from service.api.bootstrap import open_fleet
+
+        fleet = open_fleet(settings)
+        try:
+            return fleet.served()[0].embedder
+        finally:
+            fleet.close()
+    from service.worker.bootstrap import open_embedder
+
+    return open_embedder(settings).spec
+
+
+def _show(findings: list[Finding], *, sound: bool, cleared: bool, as_json: bool) -> None:
+    if as_json:
+        result: dict[str, Any] = {"sound": sound, "findings": [asdict(finding) for finding in findings]}
+        print_json(result | {"collector_cleared": cleared})
+        return
+    table = Table("level", "kind", "detail", "what to do")
+    for finding in sorted(findings, key=lambda finding: finding.level, reverse=True)[:SHOWN]:
+        table.add_row(finding.level, finding.kind, escape(finding.detail), escape(finding.cure))
+    if findings:
+        console.print(table)
+    if len(findings) > SHOWN:
+        console.print(f"... and {len(findings) - SHOWN} more; --json prints all.")
+    if cleared:
+        console.print("The collector may work again.")
+    console.print("[green]Nothing is wrong.[/]" if sound else "[red]Something is wrong.[/]")

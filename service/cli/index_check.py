@@ -1,0 +1,67 @@
+"""Whether what the service would start from, a snapshot of the task index, is what the catalogue says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from service.adapters.index_census import Census, census
+from service.adapters.index_faiss import FaissIndex
+from service.adapters.index_snapshot import load, save
+from service.adapters.snapshots import Snapshots
+from service.domain.ports import Catalogue
+from service.domain.query import EmbedderSpec
+from service.library.findings import Finding, wrong
+from service.library.reindex import catch_up
+
+TRIES = 5
+
+
+@dataclass(frozen=True)
+class IndexCheck:
+    """expected: of an index built from the change log alone. kept: of one that began with the newest snapshot.
+
+    Both are at one position. kept is None without a usable snapshot, and while writers are too busy to compare.
+    """
+
+    expected: Census
+    kept: Census | None
+
+    def findings(self) -> list[Finding]:
+        if self.kept is None or self.kept == self.expected:
+            return []
+        return [
+            wrong(
+                "index-differs",
+                "snapshot",
+                f"An index from the newest snapshot holds {self.kept.keys} keys (digest {self.kept.digest:x}), "
+                f"one from the catalogue {self.expected.keys} (digest {self.expected.digest:x}).",
+                "Run `vlibrary doctor --deep --repair-index`, and start the service again.",
+            )
+        ]
+
+
+def check_index(catalogue: Catalogue, snapshots: Snapshots, spec: EmbedderSpec, *, repair: bool = False) -> IndexCheck:
+    """What such an index is, and what it ought to be. Raises SnapshotsUnavailable.
+
+    repair: keep a new snapshot, made from the change log alone, unless the kept one is right.
+    """
+    fresh = FaissIndex(spec)
+    catch_up(catalogue, fresh)
+    found = _compared(catalogue, fresh, snapshots)
+    if repair and found.kept != found.expected:
+        save(fresh, snapshots)
+        found = _compared(catalogue, fresh, snapshots)
+    return found
+
+
+def _compared(catalogue: Catalogue, fresh: FaissIndex, snapshots: Snapshots) -> IndexCheck:
+    kept = FaissIndex(fresh.spec)
+    epoch = catalogue.position().epoch
+    if load(kept, snapshots, epoch) is None:
+        return IndexCheck(census(fresh), None)
+    for _ in range(TRIES):
+        catch_up(catalogue, kept)
+        catch_up(catalogue, fresh)
+        if kept.position == fresh.position:  # nobody wrote in between
+            return IndexCheck(census(fresh), census(kept))
+    return IndexCheck(census(fresh), None)

@@ -1,0 +1,63 @@
+"""Change what a vector's card says; the vector itself never changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from service.domain.card import KeyKind, TaskKey, VectorRecord, check_description
+from service.domain.errors import InvalidCard
+from service.domain.labels import MetadataValue
+from service.domain.ports import ANONYMOUS, Amendment, Catalogue, Inference, TaskIndex
+from service.library.publish import description_key, not_findable
+from service.library.reindex import catch_up
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What shall be different; None leaves a field as it is. tags and metadata are replaced as a whole."""
+
+    description: str | None = None
+    tags: tuple[str, ...] | None = None
+    metadata: Mapping[str, MetadataValue] | None = None
+
+
+def amend(
+    record: VectorRecord,
+    changes: Changes,
+    *,
+    expected_revision: int,
+    catalogue: Catalogue,
+    index: TaskIndex,
+    worker: Inference,
+    actor: str = ANONYMOUS,
+) -> tuple[VectorRecord, int]:
+    """The vector as it is now, and the seq that the index now has; queries find it by its new description at once.
+
+    record: the vector, at any revision. Raises InvalidCard, VectorNotFound, StaleRevision, Unavailable.
+    """
+    amendment = Amendment(
+        description=changes.description,
+        description_key=_key(record, changes.description, worker),
+        tags=changes.tags,
+        metadata=changes.metadata,
+    )
+    after = catalogue.update(record.id, amendment, expected_revision=expected_revision, actor=actor)
+    return after, catch_up(catalogue, index)
+
+
+def _key(record: VectorRecord, description: str | None, worker: Inference) -> TaskKey | None:
+    """The new description's key. Raises InvalidCard when it cannot stand beside the others, or no key is left."""
+    if description is None:
+        return None
+    check_description(description)
+    spec = worker.served()[0].embedder
+    if record.card.embedder != spec.fingerprint:
+        raise InvalidCard(
+            f"The vector's keys are of embedder {record.card.embedder!r}; this service uses {spec.fingerprint!r}.",
+            "Leave the description as it is, or register the vector again with this service's embedder.",
+        )
+    key = description_key(description, worker)
+    if key is None and all(one.kind is KeyKind.DESCRIPTION for one in record.card.keys):
+        raise not_findable()
+    return key

@@ -1,0 +1,116 @@
+"""Take vectors out of one library and into another, with their ids, so that lineage stays true."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from service.archive import Archive, Entry, Item, pack
+from service.domain.card import KeyKind, VectorCard, VectorRecord
+from service.domain.cardfile import dump_card, parse_card
+from service.domain.errors import InvalidArchive, VectorExists, VectorNotFound, VLibraryError
+from service.domain.ports import ANONYMOUS, Artifacts, Catalogue, Clock, Filter, Inference, TaskIndex
+from service.library.publish import Submission, publish
+from service.library.walk import pages
+
+
+class Outcome(StrEnum):
+    """PRESENT: the library has this very vector already, perhaps deleted; it is left as it is."""
+
+    IMPORTED = "imported"
+    PRESENT = "present"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What became of one vector of an archive. record: in this library. error: why it was refused."""
+
+    entry: Entry
+    outcome: Outcome
+    record: VectorRecord | None = None
+    error: VLibraryError | None = None
+
+
+def export(which: Filter, *, catalogue: Catalogue, artifacts: Artifacts) -> Iterator[bytes]:
+    """The archive of all vectors that pass, in pieces; each vector is read when its turn comes.
+
+    Raises ArtifactLost and Unavailable, at any piece: an archive that
+    ends so has no manifest, and no library loads it.
+    """
+    return pack(_item(record, artifacts) for page in pages(catalogue, which) for record in page.records)
+
+
+@dataclass(frozen=True)
+class Loader:
+    """Loads archives into a library. artifact_bytes, card_bytes: what a vector of an archive may have at most."""
+
+    catalogue: Catalogue
+    artifacts: Artifacts
+    index: TaskIndex
+    worker: Inference
+    clock: Clock
+    artifact_bytes: int
+    card_bytes: int
+
+    def load(self, archive: Archive, *, actor: str = ANONYMOUS) -> Iterator[Loaded]:
+        """Import the archive's vectors, oldest version first. Loading it again changes nothing.
+
+        What is wrong with one vector is in its Loaded and does not keep the others out; nothing is raised.
+        """
+        for entry in archive.entries:
+            try:
+                yield self._load(archive, entry, actor)
+            except VLibraryError as error:
+                yield Loaded(entry, Outcome.REFUSED, error=error)
+
+    def _load(self, archive: Archive, entry: Entry, actor: str) -> Loaded:
+        item = archive.item(entry, artifact_bytes=self.artifact_bytes, card_bytes=self.card_bytes)
+        known = self._known(entry)
+        if known is not None:
+            return Loaded(entry, Outcome.PRESENT, known)
+        submission = Submission(item.artifact, _card(item), f"import:{entry.id}", actor, entry.id)
+        record = publish(
+            submission,
+            catalogue=self.catalogue,
+            artifacts=self.artifacts,
+            index=self.index,
+            worker=self.worker,
+            clock=self.clock,
+        )
+        return Loaded(entry, Outcome.IMPORTED, record)
+
+    def _known(self, entry: Entry) -> VectorRecord | None:
+        """The vector of the entry's id, if there is one. Raises VectorExists when it is not the same vector."""
+        try:
+            record = self.catalogue.get(entry.id, deleted=True)
+        except VectorNotFound:
+            return None
+        if record.sha256 != entry.sha256:
+            raise VectorExists(
+                f"The id {entry.id} belongs to another vector here, {record.name} version {record.version}.",
+                "One of the two was altered: find out which, and register the other one anew from its file.",
+            )
+        return record
+
+
+def _card(item: Item) -> VectorCard:
+    card = parse_card(item.card)
+    if card.name != item.entry.name:
+        raise InvalidArchive(
+            f"The card's name is {card.name!r}, and the manifest says {item.entry.name!r}.", "Export it again."
+        )
+    return card
+
+
+def _item(record: VectorRecord, artifacts: Artifacts) -> Item:
+    artifact = artifacts.get(record.object_key, record.sha256)
+    card = dump_card(_portable(record.card)).encode()
+    return Item.of(record.id, record.name, record.version, artifact, card)
+
+
+def _portable(card: VectorCard) -> VectorCard:
+    """Without the description's key, which every library makes with its own embedder."""
+    keys = tuple(key for key in card.keys if key.kind is not KeyKind.DESCRIPTION)
+    return replace(card, keys=keys, embedder=card.embedder if keys else None)

@@ -1,0 +1,92 @@
+"""Copy a library to a backup, and back. Broken off at any moment and started again, it goes on where it was.
+
+A backup's catalogue is written before its objects are copied, from one moment of the database; so every object that it
+names was in the store then. A restoration goes the other way: objects first, so that no vector is visible without its
+bytes. It ends with a new epoch, upon which every index is rebuilt, and pauses the collector: what was registered after
+the backup is unknown to the restored catalogue, and should not be removed before somebody has looked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from dataclasses import replace as but
+
+from service.domain.backup import Backup, ObjectRef, Tables
+from service.domain.errors import ArtifactLost
+from service.domain.ports import Artifacts
+from service.library.clearance import pause
+
+
+@dataclass(frozen=True)
+class Copied:
+    """How far the copying of objects is. there: those that needed none. lost: keys of those that no longer exist."""
+
+    total: int
+    copied: int = 0
+    there: int = 0
+    size: int = 0
+    lost: tuple[str, ...] = ()
+
+    @property
+    def done(self) -> int:
+        return self.copied + self.there + len(self.lost)
+
+
+def back_up(tables: Tables, artifacts: Artifacts, backup: Backup) -> Iterator[Copied]:
+    """Yields how far it is; the last one is the result. Objects that are lost are told of, and do not stop it.
+
+    Raises Unavailable, InvalidBackup.
+    """
+    folder = backup.draft()
+    dump = tables.dump(folder)
+    yield from copy(backup.references(folder), artifacts, backup.objects, total=dump.rows["vectors"])
+    backup.commit(folder, dump)
+
+
+def restore(tables: Tables, artifacts: Artifacts, backup: Backup, *, replace: bool, actor: str) -> Iterator[Copied]:
+    """Yields how far it is; the last one is the result. replace: give up what the library holds.
+
+    Objects that the backup has lost do not stop it: the examination that must follow names their vectors.
+    Raises Unavailable, InvalidBackup, NotEmpty.
+    """
+    folder, dump = backup.open()
+    tables.check_loadable(dump, replace=replace)
+    pause(artifacts)
+    yield from copy(backup.references(folder), backup.objects, artifacts, total=dump.rows["vectors"])
+    tables.load(folder, replace=replace, actor=actor)
+
+
+def copy(references: Iterable[ObjectRef], source: Artifacts, target: Artifacts, *, total: int) -> Iterator[Copied]:
+    """Make sure that the target has every object with the right digest; yields after each one."""
+    so_far = Copied(total)
+    yield so_far
+    for reference in references:
+        if _has(target, reference):
+            so_far = but(so_far, there=so_far.there + 1)
+        elif _copy(reference, source, target):
+            so_far = but(so_far, copied=so_far.copied + 1, size=so_far.size + reference.size)
+        else:
+            so_far = but(so_far, lost=(*so_far.lost, reference.key))
+        yield so_far
+
+
+def _has(target: Artifacts, reference: ObjectRef) -> bool:
+    if target.stat(reference.key) is None:
+        return False
+    try:
+        target.get(reference.key, reference.sha256)
+    except ArtifactLost:
+        return False
+    return True
+
+
+def _copy(reference: ObjectRef, source: Artifacts, target: Artifacts) -> bool:
+    """False when the source has lost it."""
+    try:
+        data = source.get(reference.key, reference.sha256)
+    except ArtifactLost:
+        return False
+    target.delete(reference.key)  # damaged bytes, if any: the digest is part of what a key stands for
+    target.put(reference.key, data, reference.sha256)
+    return True

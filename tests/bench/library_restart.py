@@ -1,0 +1,84 @@
+"""A restart from a snapshot, in a process of its own: how long it takes and how much memory the index then holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from service.adapters.index_faiss import FaissIndex
+from service.adapters.index_kinds import Kinds
+from service.adapters.index_snapshot import load, save
+from service.adapters.snapshots_folder import FolderSnapshots
+from tests.bench.library_keys import KEYS, MODEL_ID, SPEC, Tasks, changes
+from tests.bench.spread import seconds
+
+EPOCH = "bench"
+PAIRS = 3
+
+
+def keep(keys: int, kinds: Kinds, folder: Path) -> None:
+    """Keeps a snapshot of an index of so many keys."""
+    rng = np.random.default_rng(1)
+    index = FaissIndex(SPEC, kinds)
+    index.reset(EPOCH)
+    for batch in changes(Tasks.random(keys // KEYS, rng), rng):
+        index.apply(batch)
+    while index.compact():
+        pass
+    save(index, FolderSnapshots(folder))
+
+
+def restart(folder: Path) -> dict[str, float]:
+    """restart_ratio: loading ÷ reading the files, from disk, in turn. memory_ratio: what it then holds ÷ their size."""
+    runs = [_in_process(folder) for _ in range(PAIRS)]
+    return {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+
+
+def _in_process(folder: Path) -> dict[str, float]:
+    command = [sys.executable, "-m", "tests.bench.library_restart", str(folder)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+def main(folder: Path) -> None:
+    """One restart; prints the figures as JSON."""
+    files = [path for path in FolderSnapshots(folder).folders()[0].iterdir() if path.is_file()]
+    _drop(files)
+    reading = seconds(lambda: [path.read_bytes() for path in files])
+    _drop(files)
+    before = _resident()
+    index = FaissIndex(SPEC)
+    loading = seconds(lambda: load(index, FolderSnapshots(folder), EPOCH))
+    query = Tasks.random(1, np.random.default_rng(3)).queries(1, np.random.default_rng(4))[0]
+    assert len(index.search(query, model_id=MODEL_ID, k=10)) == 10
+    size = sum(path.stat().st_size for path in files)
+    figures = {
+        "restart_ratio": loading / reading,
+        "memory_ratio": (_resident() - before) / size,
+        "restart_s": loading,
+        "snapshot_mb": size / 2**20,
+    }
+    print(json.dumps(figures))
+
+
+def _drop(files: list[Path]) -> None:
+    """Out of the operating system's memory, as after a start of the machine."""
+    for path in files:
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _resident() -> int:
+    """Bytes of this process in memory, mapped files included."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

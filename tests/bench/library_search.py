@@ -1,0 +1,125 @@
+"""How fast and how well the index finds, beside FAISS alone and beside other stores."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import faiss
+import numpy as np
+
+from service.domain.ports import Filter
+from service.domain.query import Query
+from service.library.retrieve import retrieve
+from tests.bench.library_keys import BUCKETS, SPEC
+from tests.bench.library_rivals import RIVALS, Absent, Ask
+from tests.bench.library_subject import MODEL_ID, Prepared, Subject
+from tests.bench.spread import seconds
+
+K = 10
+SHARES = (0.5, 0.1, 0.01, 0.001)
+BUCKET = 7
+WARM_UP = 20
+
+Figures = Mapping[str, float | list[float] | str]
+
+
+def latency(subject: Subject) -> Figures:
+    """The retrieval part of /retrieve beside FAISS alone, which is asked for the same ten nearest keys."""
+    worker = Prepared()
+    bare = _bare_faiss(subject)
+    whole, search, alone = [], [], []
+    for query in subject.queries:
+        worker.next = query
+        whole.append(
+            seconds(
+                partial(
+                    retrieve,
+                    Query(text="?"),
+                    k=K,
+                    model_id=None,
+                    catalogue=subject.catalogue,
+                    index=subject.index,
+                    worker=worker,
+                )
+            )
+        )
+        search.append(seconds(partial(subject.index.search, query, model_id=MODEL_ID, k=K)))
+        alone.append(seconds(partial(bare, query.row(SPEC))))
+    p50 = _ms(whole, 0.5)
+    return {
+        "p50_ms": p50,
+        "p99_ms": _ms(whole, 0.99),
+        "over_faiss_ms": p50 - _ms(alone, 0.5),
+        "index_p50_ms": _ms(search, 0.5),
+        "index_p99_ms": _ms(search, 0.99),
+        "faiss_p50_ms": _ms(alone, 0.5),
+    }
+
+
+def recall(subject: Subject) -> Figures:
+    """recall@10 against exact search, and the lowest of those under filters."""
+    rng = np.random.default_rng(2)
+    plain = _recall(subject, [None] * len(subject.queries))
+    filtered = [_recall(subject, [_some(subject, share, rng) for _ in subject.queries]) for share in SHARES]
+    return {"recall": plain, "recall_filtered": min(filtered), "recall_by_share": filtered}
+
+
+def against(subject: Subject, name: str, scratch: Path) -> Figures:
+    """[plain, under a filter that keeps 1 %]: the other store's p50 over ours, asked in turn."""
+    try:
+        with RIVALS[name](subject.rows, subject.buckets, BUCKET, scratch) as rival:
+            ratios, figures = [], []
+            for ours, theirs in ((_plain(subject), rival.plain), (_filtered(subject), rival.filtered)):
+                mine, other = [], []
+                for query in subject.queries:
+                    mine.append(seconds(partial(ours, query)))
+                    other.append(seconds(partial(theirs, query.row(SPEC))))
+                ratios.append(_ms(other, 0.5) / _ms(mine, 0.5))
+                figures += [_ms(mine, 0.5), _ms(other, 0.5)]
+            return {f"vs_{name}": ratios, f"vs_{name}_ms": figures}
+    except Absent as reason:
+        return {f"vs_{name}": f"skipped: {reason}"}
+
+
+def _plain(subject: Subject) -> Callable[..., object]:
+    return lambda query: subject.index.search(query, model_id=MODEL_ID, k=K)
+
+
+def _filtered(subject: Subject) -> Callable[..., object]:
+    """As the service does it: the ids that pass come from the catalogue, each time."""
+    which = Filter(tags=(f"bucket-{BUCKET % BUCKETS}",))
+    return lambda query: subject.index.search(query, model_id=MODEL_ID, k=K, among=subject.catalogue.ids(which))
+
+
+def _bare_faiss(subject: Subject) -> Ask:
+    main = subject.main
+    if main.lists is None:
+        return lambda row: main.flat.search(row[None], K)
+    refined = faiss.IndexRefine(main.lists, main.flat)
+    breadth = faiss.IndexRefineSearchParameters(
+        k_factor=main.breadth.proposals,
+        base_index_params=faiss.IVFSearchParameters(nprobe=main.breadth.lists),
+    )
+    return lambda row: refined.search(row[None], K, params=breadth)
+
+
+def _recall(subject: Subject, filters: Sequence[frozenset[str] | None]) -> float:
+    recalls = []
+    for query, among in zip(subject.queries, filters, strict=True):
+        right = subject.exact.search(query, model_id=MODEL_ID, k=K, among=among)
+        found = subject.index.search(query, model_id=MODEL_ID, k=K, among=among)
+        recalls.append(len({hit.vector_id for hit in right} & {hit.vector_id for hit in found}) / len(right))
+    return statistics.fmean(recalls)
+
+
+def _some(subject: Subject, share: float, rng: np.random.Generator) -> frozenset[str]:
+    """A filter that keeps this share of the vectors."""
+    size = max(1, round(share * len(subject.vectors)))
+    return frozenset(subject.vectors[number] for number in rng.choice(len(subject.vectors), size, replace=False))
+
+
+def _ms(times: list[float], share: float) -> float:
+    return 1e3 * float(np.quantile(times[WARM_UP:], share))

@@ -1,0 +1,189 @@
+"""A client of a cycle: random requests, one at a time, about things that nobody else touches."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from http import HTTPStatus
+
+from service.client import Json, ServiceError
+from tests.faults.ledger import Entry, Ledger, Pointer, State, attempt
+from tests.faults.processes import Door
+
+NAMES = ("hues", "forms", "sums")
+MOST_MATCHES = 100
+NEAR = 0.999
+# The longest deadline of a registration, and more.
+GRACES_S = (0.3, 1.0)
+
+
+class Actor:
+    """One client, over all lives of a cycle. name: unique in the cycle."""
+
+    def __init__(self, name: str, rng: random.Random, ledger: Ledger) -> None:
+        self._name = name
+        self._rng = rng
+        self._ledger = ledger
+        self._doors: Sequence[Door] = ()
+        self._entries: list[Entry] = []
+        self._pointers: list[Pointer] = []
+
+    def work(self, doors: Sequence[Door], acts: int) -> None:
+        """Do so many random things, or fewer if the service dies. doors: replicas, any of which it may ask."""
+        self._doors = doors
+        choices: dict[Callable[[], None], int] = {
+            self.register: 8,
+            self.repeat: 2,
+            self.delete: 4,
+            self.restore: 2,
+            self.purge: 1,
+            self.move_alias: 2,
+            self.drop_alias: 1,
+            self.retrieve: 4,
+            self.download: 2,
+            self.keep_snapshot: 1,
+            self.collect: 1,
+        }
+        for _ in range(acts):
+            act = self._rng.choices(list(choices), list(choices.values()))[0]
+            try:
+                act()
+            except ServiceError as error:
+                if error.status == 0 and len(self._doors) == 1:
+                    return
+                self._judge(act.__name__, error)
+
+    def register(self) -> None:
+        number = len(self._entries)
+        seed = self._rng.randrange(2**31)
+        entry = Entry(f"{self._name}-{number}", self._rng.choice(NAMES), seed)
+        self._entries.append(entry)
+        self._ledger.entries.append(entry)
+        register(self._door, entry)
+
+    def repeat(self) -> None:
+        """Send a registration again under its key, as a client does that got no answer."""
+        entry = self._one(State.ABSENT, State.ACTIVE, State.DELETED)
+        if entry is not None:
+            register(self._door, entry, self._ledger)
+
+    def delete(self) -> None:
+        entry = self._one(State.ACTIVE)
+        if entry is not None and self._ledger.may_delete(entry):
+            with attempt(entry.possible, State.DELETED):
+                self._door.delete(_id(entry))
+
+    def restore(self) -> None:
+        entry = self._one(State.DELETED)
+        if entry is not None:
+            with attempt(entry.possible, State.ACTIVE):
+                self._door.act("restore", vector_id=_id(entry))
+
+    def purge(self) -> None:
+        entry = self._one(State.DELETED)
+        if entry is not None:
+            with attempt(entry.possible, State.PURGED):
+                self._door.act("purge", vector_id=_id(entry))
+
+    def move_alias(self) -> None:
+        entry = self._one(State.ACTIVE)
+        if entry is None:
+            return
+        pointer = self._pointer(entry.name)
+        door = self._door
+        revision = self._revision(door, pointer)
+        with attempt(pointer.possible, entry.vector_id):
+            door.act("set_alias", name=pointer.name, alias=pointer.alias, vector_id=_id(entry), expected=revision)
+
+    def drop_alias(self) -> None:
+        pointers = [pointer for pointer in self._pointers if None not in pointer.possible]
+        if pointers:
+            pointer = self._rng.choice(pointers)
+            door = self._door
+            revision = self._revision(door, pointer)
+            with attempt(pointer.possible, None):
+                door.act("drop_alias", name=pointer.name, alias=pointer.alias, expected=revision)
+
+    def retrieve(self) -> None:
+        """What was acknowledged is found at once, on every replica, and what was deleted is not."""
+        if not self._entries:
+            return
+        asked = self._rng.choice(self._entries)
+        matches = {match["id"]: match for match in self._door.retrieve(asked.description, k=MOST_MATCHES)}
+        for entry in self._entries:
+            found = entry.vector_id in matches
+            if entry.surely(State.ACTIVE):
+                self._ledger.expect(found, f"{entry} was not found")
+            elif State.ACTIVE not in entry.possible:
+                self._ledger.expect(not found, f"{entry} was found")
+        if asked.surely(State.ACTIVE) and asked.vector_id in matches:
+            self._ledger.expect(matches[asked.vector_id]["score"] > NEAR, f"{asked} has another vector's key")
+
+    def download(self) -> None:
+        entry = self._one(State.ACTIVE)
+        if entry is not None:
+            same = self._door.content(_id(entry)) == entry.artifact
+            self._ledger.expect(same, f"{entry} came with other bytes")
+
+    def keep_snapshot(self) -> None:
+        self._door.act("snapshot")
+
+    def collect(self) -> None:
+        self._door.act("collect", grace_s=self._rng.choice(GRACES_S))
+
+    @property
+    def _door(self) -> Door:
+        return self._rng.choice(self._doors)
+
+    def _one(self, *states: State) -> Entry | None:
+        """A random entry of its own that is surely in one of these states."""
+        fitting = [entry for entry in self._entries if entry.surely(*states)]
+        return self._rng.choice(fitting) if fitting else None
+
+    def _pointer(self, name: str) -> Pointer:
+        for pointer in self._pointers:
+            if pointer.name == name:
+                return pointer
+        pointer = Pointer(name, f"of-{self._name}")
+        self._pointers.append(pointer)
+        self._ledger.pointers.append(pointer)
+        return pointer
+
+    def _revision(self, door: Door, pointer: Pointer) -> int:
+        found: list[Json] = door.act("aliases", name=pointer.name)
+        return next((one["revision"] for one in found if one["alias"] == pointer.alias), 0)
+
+    def _judge(self, act: str, error: ServiceError) -> None:
+        """Nobody else touches what it asks for, so no refusal is fine but that of a repeat that comes too early."""
+        early = act == "repeat" and error.status == HTTPStatus.CONFLICT
+        broken = error.status == HTTPStatus.INTERNAL_SERVER_ERROR
+        fine = early or error.status == 0 or (error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not broken)
+        self._ledger.expect(fine, f"{self._name}: {act} was answered with {error.status}: {error}")
+
+
+def register(door: Door, entry: Entry, ledger: Ledger | None = None) -> None:
+    """Register the entry (again). The ledger hears of it when a repeat makes another vector than before."""
+    if entry.surely(State.DELETED):
+        becoming = State.DELETED
+    elif entry.surely(State.ABSENT, State.ACTIVE):
+        becoming = State.ACTIVE
+    else:
+        return
+    with attempt(entry.possible, becoming):
+        made: str = door.register(entry.artifact, entry.card, idempotency_key=entry.key)["id"]
+    if ledger is not None:
+        ledger.expect(entry.vector_id in (None, made), f"{entry} became a second vector, {made}")
+    entry.vector_id = made
+
+
+def register_until_known(door: Door, entry: Entry, ledger: Ledger) -> bool:
+    """Repeat once; whether its outcome is known now. It is not while the first try's deadline is not over."""
+    with suppress(ServiceError):
+        register(door, entry, ledger)
+    return len(entry.possible) == 1
+
+
+def _id(entry: Entry) -> str:
+    assert entry.vector_id is not None
+    return entry.vector_id

@@ -1,0 +1,114 @@
+"""One fault cycle: random clients, a fault, a restart, and the invariants. All of it follows from the seed."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from tests.faults.checks import check, check_nothing_is_left
+from tests.faults.clients import Actor, register_until_known
+from tests.faults.failpoints import FILE_CALLS, Failpoint
+from tests.faults.ledger import Ledger, State
+from tests.faults.processes import Api, Died, Door
+from tests.faults.world import World
+
+PORT_STEPS = (
+    *(f"catalogue.{call}" for call in ("reserve", "publish", "release", "references", "delete", "restore", "purge")),
+    *(f"catalogue.{call}" for call in ("set_alias", "drop_alias", "position", "changes", "get_many", "note")),
+    *(f"artifacts.{call}" for call in ("put", "get", "delete", "list")),
+    *(f"index.{call}" for call in ("apply", "reset", "search")),
+)
+# How often a life of a process comes by such a step, roughly.
+PORT_HITS, FILE_HITS, COMMIT_HITS, STATEMENT_HITS = 2, 3, 12, 80
+DEADLINES_S = (0.05, 0.3, 0.3, 0.3)
+KNOWN_BY_REPEAT = 0.5
+
+
+@dataclass
+class Cycle:
+    """What one cycle works with. struck: the steps at which its failpoints struck."""
+
+    scenario: str
+    world: World
+    rng: random.Random
+    ledger: Ledger = field(default_factory=Ledger)
+    struck: list[str] = field(default_factory=list)
+
+    def actors(self, count: int) -> list[Actor]:
+        return [Actor(f"c{number}", random.Random(self.rng.random()), self.ledger) for number in range(count)]
+
+    def failpoint(self) -> Failpoint | None:
+        """A random step to die at; None: none, so that the kill comes at any moment."""
+        match self.rng.randrange(10):
+            case 0 | 1:
+                return None
+            case 2 | 3:
+                return Failpoint("sql.statement", self._hit(STATEMENT_HITS))
+            case 4:
+                return Failpoint("sql.commit", self._hit(COMMIT_HITS))
+            case 5 | 6:
+                return Failpoint(f"file.{self.rng.choice(FILE_CALLS)}.{self._side()}", self._hit(FILE_HITS))
+            case _:
+                return Failpoint(f"{self.rng.choice(PORT_STEPS)}.{self._side()}", self._hit(PORT_HITS))
+
+    def live(self, actors: Sequence[Actor], acts: int, **how: object) -> None:
+        """One process, from its start to its end by kill -9."""
+        failpoint = self.failpoint()
+        deadline_s = self.rng.choice(DEADLINES_S)
+        kill_after_s = self.rng.uniform(0.05, 0.4) if failpoint is None else 10.0
+        try:
+            api = Api(self.world.life(failpoint=failpoint, deadline_s=deadline_s, **how))
+        except Died:
+            self.struck.append("at start")
+            return
+        killer = threading.Timer(kill_after_s, api.strike)
+        killer.start()
+        work(actors, [api], acts)
+        killer.cancel()
+        killer.join()
+        api.kill()
+        self.note(api)
+
+    def note(self, api: Api) -> None:
+        """Remember where its failpoint struck, if it did."""
+        if api.struck:
+            self.struck.append(api.struck)
+
+    def check(self, doors: Sequence[Door]) -> None:
+        check(self.world, doors, self.ledger, self.rng)
+
+    def recover(self, replicas: int = 1) -> None:
+        """Start it again, and check everything; twice, with a collection in between."""
+        with ExitStack() as ending:
+            apis = [Api(self.world.life()) for _ in range(replicas)]
+            for api in apis:
+                ending.callback(api.kill)
+            doors = [api.door for api in apis]
+            deadlines_over = time.monotonic() + self.world.longest_s
+            for entry in self.ledger.entries:
+                if entry.possible == {State.ABSENT, State.ACTIVE} and self.rng.random() < KNOWN_BY_REPEAT:
+                    while not register_until_known(doors[0], entry, self.ledger) and time.monotonic() < deadlines_over:
+                        time.sleep(0.05)
+            self.check(doors)
+            time.sleep(max(0.0, deadlines_over - time.monotonic()))
+            doors[0].act("collect", grace_s=-2.0)
+            check_nothing_is_left(self.world, self.ledger)
+            self.check(doors)
+
+    def _hit(self, mean: float) -> int:
+        return 1 + int(self.rng.expovariate(1 / mean))
+
+    def _side(self) -> str:
+        return self.rng.choice(("before", "after"))
+
+
+def work(actors: Sequence[Actor], apis: Sequence[Api], acts: int) -> None:
+    """All actors at the same time, each so many acts."""
+    doors = [api.door for api in apis]
+    with ThreadPoolExecutor(len(actors)) as pool:
+        list(pool.map(lambda actor: actor.work(doors, acts), actors))

@@ -1,0 +1,67 @@
+"""Handles on a library's stores, as one process has them, and processes that die at a bad moment."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from service.adapters.artifacts_folder import FolderArtifacts
+from service.adapters.catalogue_sql import SqlCatalogue
+from service.adapters.database import connect
+from service.adapters.index_faiss import FaissIndex
+from service.adapters.memory_worker import EMBEDDER, MemoryWorker
+from service.domain.ports import Artifacts, Catalogue
+from service.library.publish import DEADLINE, Submission, publish
+from tests.support.indexes import TINY_EXACT, MergedIndex
+
+
+class Later:
+    """The machine's clock, set by hand: for publishers that reserve and die, and for a collector long after."""
+
+    def __init__(self, by: timedelta = timedelta(0)) -> None:
+        self._by = by
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + self._by
+
+
+class LaterFolder(FolderArtifacts):
+    """The folder, after every grace."""
+
+    def now(self) -> datetime:
+        return super().now() + 2 * DEADLINE
+
+
+class Dying(Exception):
+    """A process ends here."""
+
+
+class DyingAfterPut(FolderArtifacts):
+    """The folder of a process that is killed when the bytes are stored and nothing refers to them yet."""
+
+    def put(self, key: str, data: bytes, sha256: str) -> None:
+        super().put(key, data, sha256)
+        raise Dying
+
+
+class Library:
+    """One process's handles on the stores, which it shares with others."""
+
+    def __init__(self, folder: Path) -> None:
+        self.engine = connect(f"sqlite:///{folder / 'catalogue.db'}")
+        self.catalogue: Catalogue = SqlCatalogue(self.engine)
+        self.artifacts: Artifacts = FolderArtifacts(folder / "artifacts")
+        self.index: FaissIndex = MergedIndex(EMBEDDER, TINY_EXACT)
+        self.worker = MemoryWorker(self.artifacts)
+
+    def publish(
+        self, submission: Submission, artifacts: Artifacts | None = None, late: timedelta = timedelta(0)
+    ) -> str:
+        return publish(
+            submission,
+            catalogue=self.catalogue,
+            artifacts=artifacts or self.artifacts,
+            index=self.index,
+            worker=self.worker,
+            clock=Later(late),
+        ).id

@@ -1,0 +1,70 @@
+"""The library as a few dictionaries: what every operation must answer, for the model-based tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+
+from service.adapters.memory import MemoryArtifacts
+from service.adapters.memory_worker import EMBEDDER, MemoryWorker
+from service.domain.card import Status
+from service.domain.query import Query, TaskEmbedding, score
+
+
+@dataclass
+class Known:
+    """A vector that was published. status: None when it was purged."""
+
+    id: str
+    name: str
+    version: int
+    description: str
+    seed: int
+    status: Status | None = Status.ACTIVE
+    revision: int = 1
+    tags: tuple[str, ...] = ()
+
+
+@dataclass
+class Oracle:
+    """vectors: by id. keys: what was sent under an idempotency key, and the id that it made. seq: changes so far."""
+
+    vectors: dict[str, Known] = field(default_factory=dict)
+    keys: dict[str, tuple[tuple[str, str, int], str]] = field(default_factory=dict)
+    aliases: dict[tuple[str, str], str] = field(default_factory=dict)
+    newest: dict[str, int] = field(default_factory=dict)
+    seq: int = 0
+
+    def published(self, made: str, name: str, description: str, seed: int) -> Known:
+        """A new vector of this id."""
+        version = self.newest[name] = self.newest.get(name, 0) + 1
+        self.seq += 1
+        known = self.vectors[made] = Known(made, name, version, description, seed)
+        return known
+
+    def stepped(self, known: Known, status: Status | None) -> None:
+        """Its deletion, restoration or purge."""
+        known.status = status
+        known.revision += 1
+        self.seq += 1
+
+    def having(self, *statuses: Status | None) -> list[Known]:
+        """The vectors of one of these, in the order of their publication."""
+        return [known for known in self.vectors.values() if known.status in statuses]
+
+    def aliased(self, vector_id: str) -> bool:
+        return vector_id in self.aliases.values()
+
+    def best(self, text: str, k: int) -> list[tuple[str, float]]:
+        """The k nearest active vectors with their scores."""
+        query = embedding(text)
+        scored = [
+            (known.id, score(query, embedding(known.description), EMBEDDER)) for known in self.having(Status.ACTIVE)
+        ]
+        return sorted(scored, key=lambda pair: (-pair[1], pair[0]))[:k]
+
+
+@cache
+def embedding(text: str) -> TaskEmbedding:
+    """Where the text lies."""
+    return MemoryWorker(MemoryArtifacts()).embed(Query(text=text))

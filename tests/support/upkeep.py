@@ -1,0 +1,104 @@
+"""A library in steps: uploads that can be left off anywhere, and a clock that goes when it is told to."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from service.adapters.artifacts_folder import FolderArtifacts
+from service.adapters.catalogue_sql import SqlCatalogue
+from service.adapters.clock import SystemClock
+from service.adapters.database import connect
+from service.adapters.memory import MemoryArtifacts
+from service.adapters.memory_catalogue import MemoryCatalogue
+from service.domain.card import VectorRecord
+from service.domain.ports import Artifacts, Catalogue, Clock, Upload
+from service.library.collect import Collection, Rules, collect
+from tests.support.registrations import draft
+
+DATA = b"the bytes of every vector"
+SHA256 = hashlib.sha256(DATA).hexdigest()
+DAY = timedelta(days=1)
+DEADLINE = timedelta(minutes=15)
+
+
+class HandClock:
+    """ports.Clock."""
+
+    def __init__(self) -> None:
+        self.at = datetime(2030, 1, 1, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        return self.at
+
+
+class Library:
+    """Two stores, and the steps of a registration."""
+
+    def __init__(self, catalogue: Catalogue, artifacts: Artifacts, clock: Clock) -> None:
+        self.catalogue = catalogue
+        self.artifacts = artifacts
+        self._clock = clock
+        self._numbers = itertools.count(1)
+
+    def upload(self, *, deadline: timedelta = DEADLINE) -> Upload:
+        vector_id = f"{next(self._numbers):026}"  # no ULID: the order of the keys is part of an interleaving
+        key = f"{vector_id}/{SHA256}.safetensors"
+        return Upload(vector_id, key, vector_id, SHA256, self._clock.now() + deadline)
+
+    def reserve(self, *, deadline: timedelta = DEADLINE) -> Upload:
+        upload = self.upload(deadline=deadline)
+        self.catalogue.reserve(upload)
+        return upload
+
+    def store(self, *, deadline: timedelta = DEADLINE) -> Upload:
+        upload = self.reserve(deadline=deadline)
+        self.artifacts.put(upload.object_key, DATA, SHA256)
+        return upload
+
+    def publish(self, **card: Any) -> VectorRecord:
+        upload = self.store()
+        return self.catalogue.publish(upload, drafted(upload, **card))
+
+    def collect(self, rules: Rules | None = None, **more: Any) -> Collection:
+        return list(collect(self.catalogue, self.artifacts, rules or Rules(), actor="tester", **more))[-1]
+
+    def keys(self) -> list[str]:
+        """Of all objects that are not the collector's own."""
+        return [found.key for found in self.artifacts.list() if not found.key.startswith("collector/")]
+
+
+class MemoryLibrary(Library):
+    """On in-memory stores, with a clock that can be moved. make: a catalogue that misbehaves, perhaps."""
+
+    def __init__(self, make: Callable[[Clock], Catalogue] = MemoryCatalogue) -> None:
+        self.clock = HandClock()
+        super().__init__(make(self.clock), MemoryArtifacts(self.clock), self.clock)
+
+
+class RealLibrary(Library):
+    """On a database and a folder, whose clock stands for nobody: objects are made old instead."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.engine = connect(url)
+        self.folder = folder
+        super().__init__(SqlCatalogue(self.engine), FolderArtifacts(folder), SystemClock())
+
+    def age(self, days: float = 2.0) -> None:
+        """Make all objects that there are older."""
+        then = time.time() - days * DAY.total_seconds()
+        for path in self.folder.rglob("*"):
+            if path.is_file():
+                os.utime(path, (then, then))
+
+
+def drafted(upload: Upload, **card: Any) -> VectorRecord:
+    """The record of an upload of DATA before it is published."""
+    return replace(draft(upload, **card), sha256=SHA256, size=len(DATA))

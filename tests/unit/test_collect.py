@@ -1,0 +1,242 @@
+"""The collector on in-memory stores with a clock that the tests move."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from contextlib import suppress
+from datetime import timedelta
+
+import pytest
+
+from service.domain.card import Status, VectorRecord
+from service.domain.errors import CollectorPaused, InvalidInput, UploadExpired, VectorNotFound
+from service.domain.filters import Filter
+from service.library.clearance import clear, pause
+from service.library.collect import Collection, Rules, collect
+from tests.support.interleaving import Interleaving
+from tests.support.upkeep import DATA, DAY, DEADLINE, SHA256, MemoryLibrary, drafted
+
+
+@pytest.fixture
+def library() -> MemoryLibrary:
+    return MemoryLibrary()
+
+
+def test_only_old_objects_without_an_owner_are_removed(library: MemoryLibrary) -> None:
+    orphan = library.store()
+    active, deleted, purged = (library.publish() for _ in range(3))
+    for record in (deleted, purged):
+        library.catalogue.delete(record.id)
+    library.catalogue.purge(purged.id)
+    library.clock.at += DAY + timedelta(seconds=1)
+    reserved, young = library.store(), library.store()
+    library.catalogue.release(young)
+    done = library.collect()
+    assert library.keys() == sorted([active.object_key, deleted.object_key, reserved.object_key, young.object_key])
+    assert (done.seen, done.removed, done.freed, done.young) == (6, 2, 2 * len(DATA), 2)
+    with pytest.raises(UploadExpired):
+        library.catalogue.publish(orphan, drafted(orphan))
+
+
+def test_a_dry_run_counts_the_same_and_changes_nothing(library: MemoryLibrary) -> None:
+    library.store()
+    library.catalogue.delete(library.publish().id)
+    library.clock.at += 2 * DAY
+    before = library.catalogue.position(), library.keys(), library.catalogue.audit(0, 100)
+    counted = library.collect(Rules(retention=DAY, dry_run=True))
+    assert (library.catalogue.position(), library.keys(), library.catalogue.audit(0, 100)) == before
+    assert counted == Collection(released=1, purged=1, seen=2, removed=1, freed=len(DATA), cursor=library.keys()[-1])
+    done = library.collect(Rules(retention=DAY))
+    assert (done.released, done.purged) == (1, 1)
+    assert done.removed == 2  # the purged vector's object, which the dry run could not foresee
+    assert library.keys() == []
+
+
+def test_a_grace_shorter_than_a_registration_is_refused() -> None:
+    with pytest.raises(InvalidInput):
+        Rules(grace=DEADLINE - timedelta(seconds=1))
+    with pytest.raises(InvalidInput):
+        Rules(retention=-DAY)
+
+
+def test_stuck_reservations_are_released_and_open_ones_stay(library: MemoryLibrary) -> None:
+    stuck = [library.reserve() for _ in range(250)]
+    library.clock.at += DEADLINE
+    still_open = library.reserve()
+    assert library.collect().released == len(stuck)
+    assert library.catalogue.stuck_uploads(10) == []
+    assert library.catalogue.publish(still_open, drafted(still_open)).version == 1
+
+
+def test_vectors_are_purged_only_when_they_were_deleted_long_ago(library: MemoryLibrary) -> None:
+    long_ago, restored, lately = (library.publish() for _ in range(3))
+    for record in (long_ago, restored):
+        library.catalogue.delete(record.id)
+    library.clock.at += 30 * DAY
+    library.catalogue.restore(restored.id)
+    library.catalogue.delete(lately.id)
+    assert library.collect().purged == 0
+    assert library.collect(Rules(retention=7 * DAY)).purged == 1
+    left = library.catalogue.page(Filter(status=None), limit=10).records
+    assert {record.id for record in left} == {restored.id, lately.id}
+
+
+def test_every_removal_is_in_the_audit_log_before_it_happens(library: MemoryLibrary) -> None:
+    library.store()
+    library.clock.at += 2 * DAY
+    seen: list[str] = []
+
+    def pace() -> None:
+        newest = library.catalogue.audit(0, 100)[-1]
+        seen.extend(newest.detail["objects"])
+        assert newest.actor == "tester"
+
+    keys = library.keys()
+    library.collect(pace=pace)
+    assert seen == keys
+
+
+def test_a_run_that_was_broken_off_goes_on_after_its_cursor(library: MemoryLibrary) -> None:
+    for _ in range(250):
+        library.store()
+    library.clock.at += 2 * DAY
+    keys = library.keys()
+    steps = collect(library.catalogue, library.artifacts, Rules(), actor="tester")
+    next(steps)
+    first = next(steps)
+    assert first.removed == 100
+    assert library.keys() == keys[100:]
+    rest = library.collect(after=first.cursor)
+    assert (rest.seen, rest.removed) == (150, 150)
+    assert library.keys() == []
+
+
+def test_a_restored_catalogue_must_be_cleared_first(library: MemoryLibrary) -> None:
+    library.collect()
+    library.store()
+    library.clock.at += 2 * DAY
+    epoch = library.catalogue.renew_epoch().epoch
+    with pytest.raises(CollectorPaused):
+        library.collect()
+    with pytest.raises(CollectorPaused):
+        library.collect(Rules(dry_run=True))
+    assert len(library.keys()) == 1
+    clear(library.artifacts, epoch)
+    assert library.collect().removed == 1
+
+
+def test_a_pause_stops_a_collector_that_is_at_work(library: MemoryLibrary) -> None:
+    for _ in range(250):
+        library.store()
+    library.clock.at += 2 * DAY
+    steps = collect(library.catalogue, library.artifacts, Rules(), actor="tester")
+    next(steps)
+    next(steps)
+    pause(library.artifacts)
+    with pytest.raises(CollectorPaused):
+        next(steps)
+    assert len(library.keys()) == 150
+
+
+def test_a_pause_that_was_killed_half_way_is_a_pause(library: MemoryLibrary) -> None:
+    library.collect()
+    clear_mark = next(library.artifacts.list())
+    pause(library.artifacts)
+    library.artifacts.put(clear_mark.key, b"", hashlib.sha256(b"").hexdigest())
+    with pytest.raises(CollectorPaused):
+        library.collect()
+    clear(library.artifacts, library.catalogue.position().epoch)
+    assert library.collect().seen == 0
+
+
+def test_marks_of_the_collector_are_neither_counted_nor_removed(library: MemoryLibrary) -> None:
+    library.collect()
+    library.clock.at += 2 * DAY
+    assert library.collect().seen == 0
+    library.catalogue.renew_epoch()
+    with pytest.raises(CollectorPaused):
+        library.collect()
+
+
+class Bustle:
+    """Writers, a deleter and collectors on one library; every port call is a step, and the seed says whose is next.
+
+    The clock may jump days between two steps, and writers may stop for ever after any step.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.library = MemoryLibrary()
+        self._chance = random.Random(seed)
+        self._turns = Interleaving(seed)
+        self._catalogue = self._turns.gate(self.library.catalogue)
+        self._artifacts = self._turns.gate(self.library.artifacts)
+        self.kept: list[VectorRecord] = []
+
+    def run(self) -> None:
+        collectors = [self._collect] * 2
+        self._turns.run(self._write, self._write, self._write, self._hide, *collectors, between=self._jump)
+
+    def _write(self) -> None:
+        upload = self.library.upload()
+        with suppress(UploadExpired):
+            self._catalogue.reserve(upload)
+            if self._chance.random() < 0.2:
+                return
+            self._artifacts.put(upload.object_key, DATA, SHA256)
+            if self._chance.random() < 0.4:
+                return
+            self.kept.append(self._catalogue.publish(upload, drafted(upload)))
+
+    def _hide(self) -> None:
+        """Delete what there is and bring it back, unless it was purged meanwhile."""
+        for record in list(self.kept):
+            self.kept.remove(record)
+            self._catalogue.delete(record.id)
+            with suppress(VectorNotFound):
+                self._catalogue.restore(record.id)
+                self.kept.append(record)
+
+    def _collect(self) -> None:
+        list(collect(self._catalogue, self._artifacts, Rules(retention=DAY), actor="tester"))
+
+    def _jump(self) -> None:
+        self.library.clock.at += self._chance.choice([timedelta(0)] * 25 + [timedelta(minutes=10)] * 2 + [2 * DAY])
+
+
+@pytest.mark.parametrize("first", range(0, 400, 100))
+def test_no_interleaving_of_writers_a_deleter_and_two_collectors_loses_a_vector(first: int) -> None:
+    kept = 0
+    removed = 0
+    for seed in range(first, first + 100):
+        bustle = Bustle(seed)
+        bustle.run()
+        library = bustle.library
+        for record in bustle.kept:
+            assert library.artifacts.get(library.catalogue.get(record.id).object_key, SHA256) == DATA, seed
+        kept += len(bustle.kept)
+        library.clock.at += 3 * DAY
+        left = len(library.keys())
+        library.collect(Rules(retention=DAY))
+        removed += left - len(library.keys())
+        records = library.catalogue.page(Filter(status=None), limit=100).records
+        assert library.keys() == sorted(record.object_key for record in records), seed
+    assert kept > 50
+    assert removed > 20
+
+
+def test_a_stalled_collector_that_wakes_late_removes_nothing_that_came_since(library: MemoryLibrary) -> None:
+    library.store()
+    library.clock.at += 2 * DAY
+    came: list[VectorRecord] = []
+
+    def stall() -> None:
+        if came:
+            return
+        library.clock.at += 30 * DAY
+        came.append(library.publish())  # the same bytes
+        library.collect()
+
+    library.collect(pace=stall)
+    assert library.keys() == [came[0].object_key]
+    assert library.catalogue.get(came[0].id).status is Status.ACTIVE

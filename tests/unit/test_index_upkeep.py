@@ -1,0 +1,148 @@
+"""The thread behind the task index, and what a restart goes on from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from structlog.testing import capture_logs
+
+from service.adapters.index_faiss import FaissIndex
+from service.adapters.index_kinds import Kinds
+from service.adapters.index_snapshot import load, save
+from service.adapters.index_upkeep import Rhythm, Upkeep
+from service.adapters.snapshots_folder import FolderSnapshots, read_manifest
+from service.domain.ports import Position
+from tests.support.registrations import EMBEDDER, deleted, embedding, published
+
+TINY = Kinds(exact=40, merged=16)
+BRISK = Rhythm(look_s=0.01, after_failure_s=0.01, snapshot_changes=10, snapshot_s=3_600)
+
+
+@pytest.fixture
+def snapshots(tmp_path: Path) -> FolderSnapshots:
+    return FolderSnapshots(tmp_path / "snapshots")
+
+
+@pytest.fixture
+def index() -> FaissIndex:
+    empty = FaissIndex(EMBEDDER, TINY)
+    empty.reset("epoch")
+    return empty
+
+
+def fill(index: FaissIndex, count: int, *, after: int = 0) -> None:
+    rng = np.random.default_rng(after)
+    index.apply([published(after + n, f"v{after + n}", embedding(rng)) for n in range(1, count + 1)])
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+class TestUpkeep:
+    def test_it_merges_and_keeps_what_it_merged(self, index: FaissIndex, snapshots: FolderSnapshots) -> None:
+        upkeep = Upkeep(index, snapshots, rhythm=BRISK)
+        upkeep.start()
+        fill(index, 100)
+        eventually(lambda: any(read_manifest(folder).seq == 100 for folder in snapshots.folders()))
+        upkeep.close()
+        main = index.state.shelves["m"].main
+        assert main is not None
+        assert main.rows == 100
+
+    def test_few_changes_wait_for_the_end(self, index: FaissIndex, snapshots: FolderSnapshots) -> None:
+        upkeep = Upkeep(index, snapshots, rhythm=BRISK)
+        upkeep.start()
+        fill(index, 3)
+        time.sleep(0.1)
+        assert snapshots.folders() == []
+        upkeep.close()
+        assert [read_manifest(folder).seq for folder in snapshots.folders()] == [3]
+
+    def test_a_change_does_not_wait_too_long(self, index: FaissIndex, snapshots: FolderSnapshots) -> None:
+        upkeep = Upkeep(index, snapshots, rhythm=replace(BRISK, snapshot_s=0.05))
+        upkeep.start()
+        fill(index, 3)
+        eventually(lambda: len(snapshots.folders()) == 1)
+        upkeep.close()
+
+    def test_nothing_new_is_not_kept_again(self, index: FaissIndex, snapshots: FolderSnapshots) -> None:
+        fill(index, 3)
+        upkeep = Upkeep(index, snapshots, kept=Position("epoch", 3), rhythm=BRISK)
+        upkeep.start()
+        upkeep.close()
+        assert snapshots.folders() == []
+
+    def test_a_place_that_fails_is_logged_and_tried_again(self, index: FaissIndex, tmp_path: Path) -> None:
+        (tmp_path / "snapshots").write_bytes(b"in the way")
+        snapshots = FolderSnapshots(tmp_path / "snapshots")
+        upkeep = Upkeep(index, snapshots, rhythm=BRISK)
+        with capture_logs() as logs:
+            upkeep.start()
+            fill(index, 20)
+            eventually(lambda: any(entry["event"] == "index.snapshot_failed" for entry in logs))
+            (tmp_path / "snapshots").unlink()
+            eventually(lambda: len(snapshots.folders()) > 0)
+            upkeep.close()
+
+
+class TestRestart:
+    def test_a_restart_goes_on_from_the_snapshot(self, index: FaissIndex, snapshots: FolderSnapshots) -> None:
+        fill(index, 100)
+        index.compact()
+        fill(index, 5, after=100)
+        index.apply([deleted(106, "v3"), deleted(107, "v104")])
+        assert save(index, snapshots) == Position("epoch", 107)
+        again = FaissIndex(EMBEDDER, TINY)
+        assert load(again, snapshots, "epoch") == again.position == Position("epoch", 107)
+        query = embedding(np.random.default_rng(9))
+        assert again.search(query, model_id="m", k=500) == index.search(query, model_id="m", k=500)
+        fill(again, 50, after=107)
+        while again.compact():
+            pass
+        assert len(again.search(query, model_id="m", k=500)) == 153
+
+    @pytest.mark.parametrize("other", ["epoch", "embedder", "flipped bit"])
+    def test_what_does_not_fit_is_left(self, index: FaissIndex, snapshots: FolderSnapshots, other: str) -> None:
+        fill(index, 10)
+        save(index, snapshots)
+        spec = EMBEDDER if other != "embedder" else replace(EMBEDDER, fingerprint="f" * 64)
+        if other == "flipped bit":
+            (path,) = snapshots.folders()[0].glob("*.flat")
+            data = bytearray(path.read_bytes())
+            data[-1] ^= 4
+            path.write_bytes(data)
+        again = FaissIndex(spec, TINY)
+        assert load(again, snapshots, "another" if other == "epoch" else "epoch") is None
+        assert again.position is None
+
+    def test_a_snapshot_of_rows_of_another_length_is_left(self, index: FaissIndex, snapshots: FolderSnapshots) -> None:
+        fill(index, 10)
+        save(index, snapshots)
+        again = FaissIndex(replace(EMBEDDER, text_size=EMBEDDER.text_size + 1), TINY)
+        with capture_logs() as logs:
+            assert load(again, snapshots, "epoch") is None
+        assert "10 rows of 11 numbers" in logs[0]["reason"]
+
+    def test_a_merged_segment_is_written_once(self, index: FaissIndex, snapshots: FolderSnapshots) -> None:
+        fill(index, 100)
+        index.compact()
+        save(index, snapshots)
+        fill(index, 3, after=100)
+        save(index, snapshots)
+        main = index.state.shelves["m"].main
+        assert main is not None
+        newer, older = snapshots.folders()
+        assert (newer / f"{main.name}.flat").samefile(older / f"{main.name}.flat")
+
+    def test_an_index_without_a_position_is_not_kept(self, snapshots: FolderSnapshots) -> None:
+        assert save(FaissIndex(EMBEDDER), snapshots) is None
+        assert snapshots.folders() == []
