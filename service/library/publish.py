@@ -17,7 +17,7 @@ from ulid import ULID
 from service.domain.card import KeyKind, TaskKey, VectorCard, VectorRecord
 from service.domain.cardfile import dump_card
 from service.domain.codec import decode, sha256_of
-from service.domain.errors import ArtifactsUnavailable, InvalidCard, UploadExpired, VLibraryError
+from service.domain.errors import ArtifactLost, ArtifactsUnavailable, InvalidCard, UploadExpired, VLibraryError
 from service.domain.ports import ANONYMOUS, Artifacts, Catalogue, Clock, Inference, TaskIndex, Upload
 from service.domain.query import Query
 from service.domain.vector import SteeringVector
@@ -121,6 +121,10 @@ def _upload(submission: Submission, clock: Clock) -> Upload:
 def _store(upload: Upload, data: bytes, sha256: str, catalogue: Catalogue, artifacts: Artifacts) -> None:
     try:
         artifacts.put(upload.object_key, data, sha256)
+    except ArtifactLost as error:
+        # The key is fresh and ours alone: nobody's vector is lost, the store cannot be relied on just now.
+        _discard(upload, catalogue, artifacts)
+        raise ArtifactsUnavailable("The store gave other bytes back than it was given.", "Register again.") from error
     except VLibraryError:
         _discard(upload, catalogue, artifacts)
         raise

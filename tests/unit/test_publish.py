@@ -12,7 +12,14 @@ from service.api.deps import Ports
 from service.domain.card import KeyKind
 from service.domain.cardfile import dump_card, parse_card
 from service.domain.codec import decode, encode
-from service.domain.errors import ArtifactsUnavailable, InvalidArtifact, InvalidCard, KeyReused, WrongModel
+from service.domain.errors import (
+    ArtifactLost,
+    ArtifactsUnavailable,
+    InvalidArtifact,
+    InvalidCard,
+    KeyReused,
+    WrongModel,
+)
 from service.domain.vector import SteeringVector
 from service.library.publish import Submission, publish
 from tests.support.library import memory_ports, register
@@ -105,6 +112,20 @@ def test_a_store_that_fails_leaves_nothing_registered_and_the_key_free() -> None
     assert_nothing_registered(ports)
     mended = replace(ports, artifacts=MemoryArtifacts())
     assert register(mended, "colour", "any", key="k1").version == 1
+
+
+class DamagingArtifacts(MemoryArtifacts):
+    """Keeps other bytes than it was given, and notices."""
+
+    def put(self, key: str, data: bytes, sha256: str) -> None:
+        raise ArtifactLost(f"Object {key} differs.", "Register the vector again.")
+
+
+def test_a_fresh_upload_that_comes_back_damaged_is_the_stores_failure_and_no_loss() -> None:
+    ports = memory_ports(DamagingArtifacts())
+    with pytest.raises(ArtifactsUnavailable, match="other bytes"):
+        register(ports, "colour", "any")
+    assert_nothing_registered(ports)
 
 
 def test_a_card_survives_its_file() -> None:
