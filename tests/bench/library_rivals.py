@@ -117,9 +117,14 @@ def lancedb(rows: Array, buckets: list[int], bucket: int, scratch: Path) -> Iter
     table.create_index(metric="dot", index_type="IVF_HNSW_SQ")
     table.create_scalar_index("bucket")
     yield Rival(
-        lambda row: table.search(row).distance_type("dot").limit(K).select(["id"]).to_arrow(),
+        lambda row: table.search(row).distance_type("dot").limit(K).select(["id", "_distance"]).to_arrow(),
         lambda row: (
-            table.search(row).distance_type("dot").where(f"bucket = {bucket}").limit(K).select(["id"]).to_arrow()
+            table.search(row)
+            .distance_type("dot")
+            .where(f"bucket = {bucket}")
+            .limit(K)
+            .select(["id", "_distance"])
+            .to_arrow()
         ),
     )
 
