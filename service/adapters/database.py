@@ -137,6 +137,8 @@ def migrating(engine: Engine) -> Iterator[Connection]:
             cursor = connection.connection.cursor()
             cursor.execute("PRAGMA foreign_keys = OFF")
             cursor.execute(f"PRAGMA busy_timeout = {MIGRATION_WAIT_MS}")
+            # The lock must be held before Alembic looks which steps are missing: it takes one for each step otherwise.
+            connection.begin()
         else:
             connection.execute(text(f"SET LOCAL lock_timeout = {MIGRATION_WAIT_MS}"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
