@@ -16,6 +16,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import FunctionElement
 from sqlalchemy.types import TypeDecorator
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from service.domain.errors import CatalogueUnavailable, InvalidInput
 
@@ -165,12 +166,23 @@ def _postgres(url: URL, patience: float) -> Engine:
     return engine
 
 
+def _use_write_ahead_log(connection: sqlite3.Connection, patience: float) -> None:
+    """SQLite does not wait for others when it changes the journal of a new database, whatever its busy_timeout is."""
+    locked = Retrying(
+        retry=retry_if_exception_type(sqlite3.OperationalError),
+        stop=stop_after_delay(patience),
+        wait=wait_fixed(0.02),
+        reraise=True,
+    )
+    locked(connection.execute, "PRAGMA journal_mode = WAL")
+
+
 def _set_up_sqlite(engine: Engine, patience: float) -> None:
     @event.listens_for(engine, "connect")
     def on_connect(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:  # noqa: ARG001
         connection.isolation_level = None  # the driver begins nothing by itself: on_begin does
         connection.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
-        connection.execute("PRAGMA journal_mode = WAL")
+        _use_write_ahead_log(connection, patience)
         connection.execute("PRAGMA synchronous = FULL")  # an acknowledged registration survives a power cut
         connection.execute("PRAGMA foreign_keys = ON")
 
