@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from service.adapters.durable import sync
 from service.adapters.objects import check_digest, check_key, digest, is_key, missing, unavailable
 from service.domain.errors import ArtifactLost
 from service.domain.ports import StoredObject
@@ -93,11 +94,7 @@ class FolderArtifacts:
 
     def _sync_folders(self, path: Path) -> None:
         for folder in [*self._folders(path), self._root]:
-            handle = os.open(folder, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            sync(folder)
 
     @contextmanager
     def _reachable(self, what: str) -> Iterator[None]:

@@ -7,7 +7,6 @@ their keys, whose digests the table of vectors knows. The manifest is replaced l
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from ulid import ULID
 
 from service.adapters.artifacts_folder import FolderArtifacts
 from service.adapters.backup_tables import TABLES, read_rows, table_file
+from service.adapters.durable import sync
 from service.domain.backup import Dump, ObjectRef
 from service.domain.errors import ArtifactsUnavailable, InvalidBackup
 from service.domain.ports import Artifacts
@@ -66,7 +66,7 @@ class BackupFolder:
         with _reachable():
             files = [table_file(folder, name) for name in TABLES]
             for path in (*files, folder):
-                _sync(path)
+                sync(path)
             digests = {path.name: _sha256(path) for path in files}
             self._write_manifest(Manifest(FORMAT, folder.name, dump, digests))
             for other in self._root.glob(f"{CATALOGUE}*"):
@@ -106,22 +106,14 @@ class BackupFolder:
     def _write_manifest(self, manifest: Manifest) -> None:
         draft = self._root / f".{MANIFEST}"
         draft.write_bytes(_MANIFEST.dump_json(manifest, indent=2))
-        _sync(draft)
+        sync(draft)
         draft.replace(self._root / MANIFEST)
-        _sync(self._root)
+        sync(self._root)
 
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager

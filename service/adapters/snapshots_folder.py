@@ -19,6 +19,7 @@ import structlog
 from pydantic import TypeAdapter, ValidationError
 from ulid import ULID
 
+from service.adapters.durable import sync
 from service.adapters.snapshots import Draft, Snapshot, SnapshotDamaged, SnapshotsUnavailable
 from service.domain.ports import Position
 
@@ -76,11 +77,11 @@ class FolderSnapshots:
             folder.mkdir()
             try:
                 self._write(draft, folder)
-                _sync(folder)
+                sync(folder)
                 whole = folder.rename(folder.with_suffix(""))
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
-            _sync(self._root)
+            sync(self._root)
             self._prune()
             return whole
 
@@ -113,14 +114,14 @@ class FolderSnapshots:
                 pieces[name] = kept[name][1]
             else:
                 write(path)
-                _sync(path)
+                sync(path)
                 pieces[name] = _measured(path)
         position = draft.position
         manifest = Manifest(FORMAT, position.epoch, position.seq, draft.embedder, dict(draft.body), pieces)
         data = dump_manifest(manifest)
         path = folder / manifest_name(data)
         path.write_bytes(data)
-        _sync(path)
+        sync(path)
 
     def _kept(self) -> Mapping[str, tuple[Path, Piece]]:
         """The pieces of the newest snapshot, and where they are."""
@@ -225,14 +226,6 @@ def _linked(existing: Path, path: Path) -> bool:
     except OSError:  # gone, or a file system without links
         return False
     return True
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager
