@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import String, null, select, update
+from sqlalchemy import Connection, String, null, select, update
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -41,11 +41,16 @@ def _no_identity(element: server_identity, compiler: SQLCompiler, **options: Any
     return compiler.process(null(), **options)
 
 
-def position(session: Session) -> Position | None:
+# Made once and of the table's own columns, since every search asks it: to put it together from the mapper's attributes
+# takes SQLAlchemy longer than the rest.
+_HEAD = LogHeadRow.__table__.c
+_POSITION = select(_HEAD.epoch, _HEAD.n, _HEAD.mark, _HEAD.server, server_identity())
+
+
+def position(database: Session | Connection) -> Position | None:
     """The newest place in the log; None when the epoch belongs to another server and must be settled first."""
-    head = session.execute(select(LogHeadRow.epoch, LogHeadRow.n, LogHeadRow.server, server_identity())).one()
-    epoch, n, settled_on, server = head
-    return Position(epoch, n) if server in (None, settled_on) else None
+    epoch, n, mark, settled_on, server = database.execute(_POSITION).one()
+    return Position(epoch, n, mark) if server in (None, settled_on) else None
 
 
 def settle_epoch(writer: Writer) -> Position:
@@ -56,24 +61,26 @@ def settle_epoch(writer: Writer) -> Position:
     head = _head(writer)
     if head.server is None:  # its first day on PostgreSQL
         head.server = writer.session.scalar(select(server_identity()))
-        return Position(head.epoch, head.n)
+        return _position(head)
     return renew_epoch(writer)
 
 
-def renew_epoch(writer: Writer) -> Position:
-    """Give the database a new epoch, bound to the server that it is on now."""
+def renew_epoch(writer: Writer, replacing: str | None = None) -> Position:
+    """Give the database a new epoch, bound to the server that it is on now, if its epoch is the one to be replaced."""
     head = _head(writer)
+    if replacing is not None and head.epoch != replacing:
+        return _position(head)
     old, head.epoch = head.epoch, uuid.uuid4().hex
     head.server = writer.session.scalar(select(server_identity()))
     audit(writer, "catalogue.renew_epoch", head.epoch, {"old": old, "seq": head.n})
-    return Position(head.epoch, head.n)
+    return _position(head)
 
 
 def append(writer: Writer, kind: ChangeKind, vector_id: str) -> int:
     """Log the change and return its number: no gaps, and in the order of the commits, since writers take turns."""
-    counted = update(LogHeadRow).values(n=LogHeadRow.n + 1).returning(LogHeadRow.n)
+    counted = update(LogHeadRow).values(n=LogHeadRow.n + 1, mark=writer.token).returning(LogHeadRow.n)
     seq = writer.session.scalars(counted).one()
-    writer.session.add(ChangeRow(seq=seq, kind=kind, vector_id=vector_id, at=database_now()))
+    writer.session.add(ChangeRow(seq=seq, kind=kind, vector_id=vector_id, at=database_now(), mark=writer.token))
     return seq
 
 
@@ -98,6 +105,10 @@ def audit(writer: Writer, action: str, subject: str, detail: Mapping[str, Any]) 
 def audit_entries(session: Session, after: int, limit: int) -> list[AuditEntry]:
     entries = select(AuditRow).where(AuditRow.seq > after).order_by(AuditRow.seq).limit(limit)
     return [rows.audit_entry(entry) for entry in session.scalars(entries)]
+
+
+def _position(head: LogHeadRow) -> Position:
+    return Position(head.epoch, head.n, head.mark)
 
 
 def _head(writer: Writer) -> LogHeadRow:

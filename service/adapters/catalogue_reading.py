@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Select, inspect, select
+from sqlalchemy import Connection, Select, bindparam, inspect, select
 from sqlalchemy.orm import Session
 
 from service.adapters import rows
 from service.adapters.tables import ChangeRow, KeyRow, VectorRow
-from service.domain.card import TaskKey, VectorRecord
+from service.domain.card import Status, TaskKey, VectorRecord
 from service.domain.ports import Change, ChangeKind
 
 # Well below the number of parameters that any database takes.
 IDS_A_QUERY = 500
 
-VECTORS: Select[Any] = select(*(getattr(VectorRow, column.key) for column in inspect(VectorRow).column_attrs))
+VECTORS: Select[Any] = select(*(column.columns[0].label(column.key) for column in inspect(VectorRow).column_attrs))
+# Made once and of the table's own columns, since every search asks it: to put it together from the mapper's attributes
+# takes SQLAlchemy as long as the rest.
+_TABLE = VectorRow.__table__.c
+_ACTIVE = VECTORS.where(_TABLE.id.in_(bindparam("ids", expanding=True)), _TABLE.status == Status.ACTIVE)
 _KEYS = select(KeyRow.vector_id, KeyRow.kind, KeyRow.image, KeyRow.text)
 _CHANGES = select(
-    ChangeRow.seq, ChangeRow.kind, ChangeRow.vector_id, VectorRow.model_id, VectorRow.embedder
+    ChangeRow.seq, ChangeRow.kind, ChangeRow.vector_id, VectorRow.model_id, VectorRow.embedder, ChangeRow.mark
 ).outerjoin_from(ChangeRow, VectorRow, VectorRow.id == ChangeRow.vector_id)
 
 
@@ -31,16 +35,22 @@ def records(session: Session, query: Select[Any]) -> list[VectorRecord]:
     return [rows.record(row, keys.get(row.id, ())) for row in found]
 
 
+def active(connection: Connection, vector_ids: Collection[str]) -> dict[str, VectorRecord]:
+    """The active ones among these vectors, by id; their cards' keys are left out, which are most of a vector's row."""
+    found = connection.execute(_ACTIVE, {"ids": list(vector_ids)}).all()
+    return {row.id: rows.record(row, ()) for row in found}
+
+
 def changes(session: Session, after: int, limit: int) -> list[Change]:
     """As ports.Catalogue.changes."""
     query = _CHANGES.where(ChangeRow.seq > after).order_by(ChangeRow.seq).limit(limit)
     found = session.execute(query).all()
     keys = _keys(session, {row.vector_id for row in found if ChangeKind(row.kind).findable})
     return [
-        Change(seq, ChangeKind(kind), vector_id, model_id, keys.get(vector_id, ()), embedder)
+        Change(seq, ChangeKind(kind), vector_id, model_id, keys.get(vector_id, ()), embedder, mark)
         if model_id is not None and ChangeKind(kind).findable  # None: purged since
-        else Change(seq, ChangeKind(kind), vector_id)
-        for seq, kind, vector_id, model_id, embedder in found
+        else Change(seq, ChangeKind(kind), vector_id, mark=mark)
+        for seq, kind, vector_id, model_id, embedder, mark in found
     ]
 
 

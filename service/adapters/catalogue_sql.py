@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Engine, Select, select
 
 from service.adapters import catalogue_aliases, catalogue_lifecycle, catalogue_log, catalogue_uploads
 from service.adapters.catalogue_filters import clauses
-from service.adapters.catalogue_reading import VECTORS, changes, records
+from service.adapters.catalogue_reading import VECTORS, active, changes, records
 from service.adapters.catalogue_rules import vector_not_found
 from service.adapters.cursor import decode_cursor, encode_cursor
 from service.adapters.tables import VectorRow
@@ -18,6 +19,7 @@ from service.domain.card import Status, VectorRecord
 from service.domain.filters import EVERYTHING_ACTIVE
 from service.domain.ports import (
     ANONYMOUS,
+    SYSTEM,
     Alias,
     Amendment,
     AuditEntry,
@@ -28,9 +30,6 @@ from service.domain.ports import (
     Upload,
 )
 from service.domain.text import is_storable
-
-# Who renews the epoch of a database that finds itself on another server.
-SYSTEM = "system"
 
 
 class SqlCatalogue:
@@ -48,8 +47,8 @@ class SqlCatalogue:
     def release(self, upload: Upload) -> None:
         self._db.write(lambda writer: catalogue_uploads.release(writer, upload))
 
-    def references(self, object_keys: Collection[str]) -> frozenset[str]:
-        return self._db.write(lambda writer: catalogue_uploads.references(writer, object_keys))
+    def references(self, object_keys: Collection[str], *, purged_within: timedelta = timedelta(0)) -> frozenset[str]:
+        return self._db.write(lambda writer: catalogue_uploads.references(writer, object_keys, purged_within))
 
     def stuck_uploads(self, limit: int) -> list[Upload]:
         return self._db.read(lambda session: catalogue_uploads.stuck(session, limit))
@@ -64,10 +63,9 @@ class SqlCatalogue:
         return found[0]
 
     def get_many(self, vector_ids: Sequence[str]) -> list[VectorRecord]:
-        asked = list(filter(is_storable, vector_ids))
-        found = self._records(VECTORS.where(VectorRow.id.in_(set(asked)), VectorRow.status == Status.ACTIVE))
-        records = {record.id: record for record in found}
-        return [records[vector_id] for vector_id in asked if vector_id in records]
+        asked = set(filter(is_storable, vector_ids))
+        found = self._db.look(lambda connection: active(connection, asked))
+        return [found[vector_id] for vector_id in vector_ids if vector_id in found]
 
     def page(self, which: Filter = EVERYTHING_ACTIVE, *, limit: int, cursor: str | None = None) -> Page:
         query = VECTORS.where(*clauses(which)).order_by(VectorRow.seq.desc()).limit(limit + 1)
@@ -118,14 +116,14 @@ class SqlCatalogue:
         self._db.write(lambda writer: catalogue_aliases.drop(writer, name, alias, expected), actor=actor)
 
     def position(self) -> Position:
-        found = self._db.read(catalogue_log.position)
+        found = self._db.look(catalogue_log.position)
         return found or self._db.write(catalogue_log.settle_epoch, actor=SYSTEM)
 
     def changes(self, after: int, limit: int) -> list[Change]:
         return self._db.read(lambda session: changes(session, after, limit))
 
-    def renew_epoch(self, *, actor: str = ANONYMOUS) -> Position:
-        return self._db.write(catalogue_log.renew_epoch, actor=actor)
+    def renew_epoch(self, *, replacing: str | None = None, actor: str = ANONYMOUS) -> Position:
+        return self._db.write(lambda writer: catalogue_log.renew_epoch(writer, replacing), actor=actor)
 
     def audit(self, after: int, limit: int) -> list[AuditEntry]:
         return self._db.read(lambda session: catalogue_log.audit_entries(session, after, limit))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from datetime import timedelta
 
-from sqlalchemy import or_, select, union
+from sqlalchemy import and_, or_, select, union
 from sqlalchemy.orm import Session
 
 from service.adapters import rows
@@ -19,7 +20,7 @@ from service.adapters.catalogue_rules import (
     vector_purged,
 )
 from service.adapters.database import database_now
-from service.adapters.tables import NameRow, UploadRow, VectorRow
+from service.adapters.tables import ChangeRow, NameRow, UploadRow, VectorRow
 from service.adapters.transactions import Writer
 from service.domain.card import VectorRecord
 from service.domain.ports import ChangeKind, Upload
@@ -52,6 +53,8 @@ def publish(writer: Writer, upload: Upload, record: VectorRecord) -> VectorRecor
         raise upload_expired(upload)
     if reserved.published:
         return _record(session, upload, upload.vector_id)
+    if reserved.object_key != upload.object_key:  # a later upload of the same vector took its place
+        raise upload_expired(upload)
     now = writer.now()
     if reserved.deadline <= now:
         raise upload_expired(upload)
@@ -69,19 +72,23 @@ def publish(writer: Writer, upload: Upload, record: VectorRecord) -> VectorRecor
 
 def release(writer: Writer, upload: Upload) -> None:
     reserved = writer.session.get(UploadRow, upload.idempotency_key)
-    if reserved is not None and reserved.vector_id == upload.vector_id and not reserved.published:
+    if reserved is not None and reserved.object_key == upload.object_key and not reserved.published:
         writer.session.delete(reserved)
 
 
-def references(writer: Writer, object_keys: Collection[str]) -> frozenset[str]:
+def references(writer: Writer, object_keys: Collection[str], purged_within: timedelta) -> frozenset[str]:
     """As a writer, though it writes nothing: a publisher that made its deadline has committed by now, or never will."""
+    of_late = (ChangeRow.kind == ChangeKind.PURGED, ChangeRow.at > writer.now() - purged_within)
+    purged = select(ChangeRow.vector_id).where(*of_late)
     asked = [key for key in object_keys if is_storable(key)]
     found: set[str] = set()
     for start in range(0, len(asked), KEYS_A_QUERY):
         part = asked[start : start + KEYS_A_QUERY]
         kept = select(VectorRow.object_key).where(VectorRow.object_key.in_(part))
-        open_still = (UploadRow.object_key.in_(part), ~UploadRow.published, UploadRow.deadline > database_now())
-        found.update(writer.session.scalars(union(kept, select(UploadRow.object_key).where(*open_still))))
+        is_open = and_(~UploadRow.published, UploadRow.deadline > database_now())
+        held = or_(is_open, UploadRow.vector_id.in_(purged))
+        uploads = select(UploadRow.object_key).where(UploadRow.object_key.in_(part), held)
+        found.update(writer.session.scalars(union(kept, uploads)))
     return frozenset(found)
 
 

@@ -21,7 +21,7 @@ def follow(position: Position | None, changes: Sequence[Change]) -> tuple[Positi
     for expected, change in enumerate(fresh, start=position.seq + 1):
         if change.seq != expected:
             raise IndexGap(f"Change {expected} is missing before {change.seq}.")
-    return Position(position.epoch, position.seq + len(fresh)), fresh
+    return (Position(position.epoch, fresh[-1].seq, fresh[-1].mark) if fresh else position), fresh
 
 
 def latest(changes: Iterable[Change]) -> dict[str, Change]:

@@ -6,6 +6,7 @@ import threading
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from service.adapters.catalogue_rules import (
@@ -53,6 +54,14 @@ class _Reservation:
     published: bool
 
 
+@dataclass(frozen=True)
+class _Entry:
+    kind: ChangeKind
+    vector_id: str
+    at: datetime
+    mark: str
+
+
 class MemoryCatalogue:
     """ports.Catalogue; every method holds one lock."""
 
@@ -64,7 +73,7 @@ class MemoryCatalogue:
         self._records: dict[str, VectorRecord] = {}
         self._newest: dict[str, int] = {}
         self._aliases: dict[tuple[str, str], Alias] = {}
-        self._log: list[tuple[ChangeKind, str]] = []
+        self._log: list[_Entry] = []
         self._audit: list[AuditEntry] = []
 
     def reserve(self, upload: Upload) -> VectorRecord | None:
@@ -86,6 +95,8 @@ class MemoryCatalogue:
                 raise upload_expired(upload)
             if known.published:
                 return self._made_by(upload, upload.vector_id)
+            if known.upload.object_key != upload.object_key:
+                raise upload_expired(upload)
             now = self._clock.now()
             if known.upload.deadline <= now:
                 raise upload_expired(upload)
@@ -99,17 +110,20 @@ class MemoryCatalogue:
     def release(self, upload: Upload) -> None:
         with self._lock:
             known = self._uploads.get(upload.idempotency_key)
-            if known is not None and known.upload.vector_id == upload.vector_id and not known.published:
+            if known is not None and known.upload.object_key == upload.object_key and not known.published:
                 del self._uploads[upload.idempotency_key]
 
-    def references(self, object_keys: Collection[str]) -> frozenset[str]:
+    def references(self, object_keys: Collection[str], *, purged_within: timedelta = timedelta(0)) -> frozenset[str]:
         with self._lock:
             now = self._clock.now()
+            purged = {
+                one.vector_id for one in self._log if one.kind is ChangeKind.PURGED and one.at > now - purged_within
+            }
             kept = {record.object_key for record in self._records.values()}
             open_still = {
                 one.upload.object_key
                 for one in self._uploads.values()
-                if not one.published and one.upload.deadline > now
+                if (not one.published and one.upload.deadline > now) or one.upload.vector_id in purged
             }
             return frozenset(object_keys) & (kept | open_still)
 
@@ -129,7 +143,8 @@ class MemoryCatalogue:
     def get_many(self, vector_ids: Sequence[str]) -> list[VectorRecord]:
         with self._lock:
             found = [self._records[vector_id] for vector_id in vector_ids if vector_id in self._records]
-        return [record for record in found if record.status is Status.ACTIVE]
+        active = [record for record in found if record.status is Status.ACTIVE]
+        return [replace(record, card=replace(record.card, keys=())) for record in active]
 
     def page(self, which: Filter = EVERYTHING_ACTIVE, *, limit: int, cursor: str | None = None) -> Page:
         before = None if cursor is None else decode_cursor(cursor)
@@ -206,16 +221,18 @@ class MemoryCatalogue:
 
     def position(self) -> Position:
         with self._lock:
-            return Position(self._epoch, len(self._log))
+            return Position(self._epoch, len(self._log), self._log[-1].mark if self._log else "")
 
     def changes(self, after: int, limit: int) -> list[Change]:
         with self._lock:
             first = max(after, 0)
             entries = enumerate(self._log[first:][:limit], first + 1)
-            return [self._change(seq, kind, vector_id) for seq, (kind, vector_id) in entries]
+            return [self._change(seq, entry) for seq, entry in entries]
 
-    def renew_epoch(self, *, actor: str = ANONYMOUS) -> Position:
+    def renew_epoch(self, *, replacing: str | None = None, actor: str = ANONYMOUS) -> Position:
         with self._lock:
+            if replacing not in (None, self._epoch):
+                return self.position()
             old, self._epoch = self._epoch, uuid.uuid4().hex
             self._note(actor, "catalogue.renew_epoch", self._epoch, {"old": old, "seq": len(self._log)})
             return self.position()
@@ -249,14 +266,15 @@ class MemoryCatalogue:
         self._note(actor, action, record.id, step(record))
         return self._append(kind, record.id)
 
-    def _change(self, seq: int, kind: ChangeKind, vector_id: str) -> Change:
-        record = self._records.get(vector_id)
-        if record is None or not kind.findable:
-            return Change(seq, kind, vector_id)
-        return Change(seq, kind, vector_id, record.model.model_id, record.card.keys, record.card.embedder)
+    def _change(self, seq: int, entry: _Entry) -> Change:
+        record = self._records.get(entry.vector_id)
+        if record is None or not entry.kind.findable:
+            return Change(seq, entry.kind, entry.vector_id, mark=entry.mark)
+        card = record.card
+        return Change(seq, entry.kind, record.id, record.model.model_id, card.keys, card.embedder, entry.mark)
 
     def _append(self, kind: ChangeKind, vector_id: str) -> int:
-        self._log.append((kind, vector_id))
+        self._log.append(_Entry(kind, vector_id, self._clock.now(), uuid.uuid4().hex))
         return len(self._log)
 
     def _note(self, actor: str, action: str, subject: str, detail: Mapping[str, Any]) -> int:

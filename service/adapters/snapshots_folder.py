@@ -28,7 +28,7 @@ PART = 32 * 2**20  # bytes that are hashed at once: several parts of one file ke
 DRAFT = ".draft"
 ABANDONED_S = 3_600.0  # a draft this old belongs to a process that died
 READ = 2**20
-FORMAT = 1
+FORMAT = 2
 
 log = structlog.get_logger(__name__)
 
@@ -48,9 +48,14 @@ class Manifest:
     format: int
     epoch: str
     seq: int
+    mark: str
     embedder: str
     body: dict[str, Any]
     pieces: dict[str, Piece]
+
+    @property
+    def position(self) -> Position:
+        return Position(self.epoch, self.seq, self.mark)
 
 
 _MANIFEST = TypeAdapter(Manifest)
@@ -93,7 +98,7 @@ class FolderSnapshots:
                     foreign = why_foreign(manifest, epoch, embedder)
                     if foreign is None:
                         pieces = {name: _checked(folder / name, piece) for name, piece in manifest.pieces.items()}
-                        return Snapshot(Position(epoch, manifest.seq), manifest.body, pieces)
+                        return Snapshot(manifest.position, manifest.body, pieces)
                     log.info("snapshots.ignored", snapshot=folder.name, reason=foreign)
                 except SnapshotDamaged as damage:
                     log.warning("snapshots.ignored", snapshot=folder.name, reason=str(damage))
@@ -117,7 +122,8 @@ class FolderSnapshots:
                 sync(path)
                 pieces[name] = _measured(path)
         position = draft.position
-        manifest = Manifest(FORMAT, position.epoch, position.seq, draft.embedder, dict(draft.body), pieces)
+        place = (position.epoch, position.seq, position.mark)
+        manifest = Manifest(FORMAT, *place, draft.embedder, dict(draft.body), pieces)
         data = dump_manifest(manifest)
         path = folder / manifest_name(data)
         path.write_bytes(data)

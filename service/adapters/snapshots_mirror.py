@@ -27,7 +27,7 @@ from service.adapters.snapshots_folder import (
     why_foreign,
 )
 from service.domain.errors import ArtifactLost, ArtifactsUnavailable
-from service.domain.ports import Artifacts, Position, StoredObject
+from service.domain.ports import Artifacts, StoredObject
 
 MANIFESTS, PIECES = "manifests/", "pieces/"
 ABANDONED = timedelta(hours=1)  # a piece this old without a manifest belongs to a process that died
@@ -44,8 +44,8 @@ class MirroredSnapshots:
 
     def save(self, draft: Draft) -> None:
         whole = self._folder.keep(draft)
-        manifest = read_manifest(whole)
         with _reachable():
+            manifest = read_manifest(whole)
             stored = {found.key for found in self._store.list(after=PIECES)}
             for name, piece in manifest.pieces.items():
                 self._store_piece(whole / name, piece, stored)
@@ -99,8 +99,7 @@ class MirroredSnapshots:
     def _fetched(self, manifest: Manifest) -> Snapshot | None:
         """The snapshot by way of the folder, which has most of its pieces already if this machine is not new."""
         writers = {name: self._fetcher(name, piece) for name, piece in manifest.pieces.items()}
-        position = Position(manifest.epoch, manifest.seq)
-        self._folder.save(Draft(position, manifest.embedder, manifest.body, writers))
+        self._folder.save(Draft(manifest.position, manifest.embedder, manifest.body, writers))
         return self._folder.newest(manifest.epoch, manifest.embedder)
 
     def _fetcher(self, name: str, piece: Piece) -> Callable[[Path], None]:
@@ -113,18 +112,20 @@ class MirroredSnapshots:
 
     def _prune(self) -> None:
         keys = self._manifest_keys()
-        kept = [self._manifest(key) for key in keys[:KEPT]]
-        needed = {
-            _part_key(name, number)
-            for manifest in kept
-            for name, piece in manifest.pieces.items()
-            for number in range(len(piece.sha256))
-        }
+        needed = {part for key in keys[:KEPT] for part in self._parts(key)}
         for key in keys[KEPT:]:
             self._store.delete(key)
         for found in self._store.list(after=PIECES):
             if found.key not in needed and self._abandoned(found):
                 self._store.delete(found.key)
+
+    def _parts(self, key: str) -> list[str]:
+        """The keys of all that this manifest names; nothing if it is damaged or of another format."""
+        try:
+            pieces = self._manifest(key).pieces
+        except (SnapshotDamaged, ArtifactLost):
+            return []
+        return [_part_key(name, number) for name, piece in pieces.items() for number in range(len(piece.sha256))]
 
     def _abandoned(self, found: StoredObject) -> bool:
         """Whether no other replica can still be about to name it in a manifest."""
@@ -141,3 +142,5 @@ def _reachable() -> Iterator[None]:
         yield
     except (ArtifactsUnavailable, ArtifactLost) as error:
         raise SnapshotsUnavailable(error.detail) from error
+    except (SnapshotDamaged, FileNotFoundError) as error:  # a process with the same folder has pruned it meanwhile
+        raise SnapshotsUnavailable(str(error)) from error

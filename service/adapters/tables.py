@@ -142,14 +142,19 @@ class UploadRow(Base):
 
 
 class ChangeRow(Base):
-    """One entry of the change log: what happened to which vector, and when. It outlives the vector."""
+    """One entry of the change log: what happened to which vector, and when. It outlives the vector.
+
+    mark: the token of the transaction that wrote it, by which one history is told from another.
+    """
 
     __tablename__ = "changes"
+    __table_args__ = (Index(None, "kind", "at"),)
 
     seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     kind: Mapped[str]
     vector_id: Mapped[str]
     at: Mapped[datetime] = mapped_column(UtcTime)
+    mark: Mapped[str]
 
 
 class AuditRow(Base):
@@ -170,7 +175,7 @@ class LogHeadRow(Base):
     """The one row that numbers both logs; who locks it is the one writer.
 
     epoch is new for every database and every restored backup. server: which PostgreSQL server and timeline it was
-    given on.
+    given on. mark: the newest change's.
     """
 
     __tablename__ = "log_head"
@@ -179,5 +184,6 @@ class LogHeadRow(Base):
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     epoch: Mapped[str]
     n: Mapped[int] = mapped_column(BigInteger)
+    mark: Mapped[str]
     audited: Mapped[int] = mapped_column(BigInteger)
     server: Mapped[str | None]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
-from sqlalchemy import Engine, exists, select
+from sqlalchemy import Connection, Engine, exists, select
 from sqlalchemy.orm import Session
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
@@ -53,6 +53,15 @@ class Transactions:
         def once() -> T:
             with Session(self._reading) as session, session.begin():
                 return act(session)
+
+        return _with_patience(once)
+
+    def look(self, act: Callable[[Connection], T]) -> T:
+        """As `read`, for what every search asks: making and ending a session takes as long as such a query."""
+
+        def once() -> T:
+            with self._reading.connect() as connection:
+                return act(connection)
 
         return _with_patience(once)
 

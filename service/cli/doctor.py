@@ -113,11 +113,11 @@ def _index_findings(stores: Stores, spec: EmbedderSpec, *, repair: bool) -> list
 
 def _clear_collector(stores: Stores) -> bool:
     """Whether the collector was paused, and now is not."""
-    epoch = stores.catalogue.position().epoch
+    position = stores.catalogue.position()
     try:
-        check_cleared(stores.artifacts, epoch)
+        check_cleared(stores.catalogue, stores.artifacts)
     except CollectorPaused:
-        clear(stores.artifacts, epoch)
+        clear(stores.artifacts, position)
         return True
     return False
 

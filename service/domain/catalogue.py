@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -13,6 +13,8 @@ from service.domain.filters import EVERYTHING_ACTIVE, Filter
 from service.domain.labels import MetadataValue, check_metadata, check_tags
 
 ANONYMOUS = "anonymous"
+# Who does what nobody asked for: notices that the database was put back or moved, and gives it a new epoch.
+SYSTEM = "system"
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Change:
     """One entry of the change log.
 
     model_id, keys and embedder (who made the keys) are filled for findable kinds, with what the vector has now;
-    they are empty when it has been purged since.
+    they are empty when it has been purged since. mark: random, given once and for all when the entry was written.
     """
 
     seq: int
@@ -65,14 +67,20 @@ class Change:
     model_id: str = ""
     keys: tuple[TaskKey, ...] = ()
     embedder: str | None = None
+    mark: str = ""
 
 
 @dataclass(frozen=True)
 class Position:
-    """A place in the change log. epoch changes when the catalogue was replaced or restored: rebuild then."""
+    """A place in the change log. epoch changes when the catalogue was replaced or restored: rebuild then.
+
+    mark: that of the entry with this seq; empty at 0. Another one at the same place: another history, since somebody
+    put an earlier state of the database back in some other way than ours.
+    """
 
     epoch: str
     seq: int
+    mark: str = ""
 
 
 @dataclass(frozen=True)
@@ -159,9 +167,10 @@ class Catalogue(Protocol):
         """Forget a reservation that will not be published; unknown or published ones are left alone."""
         ...
 
-    def references(self, object_keys: Collection[str]) -> frozenset[str]:
+    def references(self, object_keys: Collection[str], *, purged_within: timedelta = timedelta(0)) -> frozenset[str]:
         """Those among the keys that a vector of any status has, or a reservation whose deadline is not over.
 
+        purged_within: also those of vectors that were purged so lately, by the catalogue's own clock.
         The others will never be needed again, if their uploads reserved before they stored: exact beside publishers.
         """
         ...
@@ -175,7 +184,10 @@ class Catalogue(Protocol):
         ...
 
     def get_many(self, vector_ids: Sequence[str]) -> list[VectorRecord]:
-        """The active ones among them, in the order asked; others are left out."""
+        """The active ones among them, in the order asked; others are left out.
+
+        Their cards come without keys: this is for showing what a search found, and keys are most of what a vector has.
+        """
         ...
 
     def page(self, which: Filter = EVERYTHING_ACTIVE, *, limit: int, cursor: str | None = None) -> Page:
@@ -241,8 +253,11 @@ class Catalogue(Protocol):
         """Entries with seq > after, in order, without gaps, at most limit."""
         ...
 
-    def renew_epoch(self, *, actor: str = ANONYMOUS) -> Position:
-        """Give the catalogue a new epoch, after it was restored: every index of it is rebuilt."""
+    def renew_epoch(self, *, replacing: str | None = None, actor: str = ANONYMOUS) -> Position:
+        """Give the catalogue a new epoch, after it was restored: every index of it is rebuilt.
+
+        replacing: only if its epoch is still this one. Returns the position, whoever gave it its epoch.
+        """
         ...
 
     def audit(self, after: int, limit: int) -> list[AuditEntry]:

@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 
 from service.domain.catalogue import (
     ANONYMOUS,
+    SYSTEM,
     Alias,
     Amendment,
     AuditEntry,
@@ -29,6 +30,7 @@ from service.domain.wire import GenerateCall, Generation, TextPiece, WorkerInfo,
 
 __all__ = [
     "ANONYMOUS",
+    "SYSTEM",
     "Alias",
     "Amendment",
     "Artifacts",

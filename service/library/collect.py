@@ -3,7 +3,8 @@
 Why collectors, stalled ones too, are safe beside each other and beside publishers: every upload has an object key of
 its own, which is never used again. So an object that has neither a vector nor an open reservation can never get one,
 and it does not matter how late somebody removes it who has seen this once. The grace is for what a catalogue cannot
-know: a restoration that puts objects back before their rows.
+know: a restoration that puts objects back before their rows, and one that brings back a row which has been purged. So
+a state of the database that is not older than the grace can be put back, and finds all its objects.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ GRACE = timedelta(hours=24)
 class Rules:
     """What to remove. Raises InvalidInput.
 
-    grace: objects younger than this stay. retention: vectors deleted longer ago than this are purged; None: none are.
+    grace: objects younger than this stay, and those of vectors purged no longer ago. retention: vectors deleted longer
+    ago than this are purged; None: none are.
     dry_run: only count.
     """
 
@@ -78,10 +80,9 @@ def collect(
 
     pace: called before every removal; it may wait. Raises CollectorPaused, Unavailable.
     """
-    epoch = catalogue.position().epoch  # read once: what a restoration puts in its place must not be cleared here
-    check_cleared(artifacts, epoch)
+    position = check_cleared(catalogue, artifacts)
     if not rules.dry_run:
-        clear(artifacts, epoch)
+        clear(artifacts, position)  # as it was checked: what a restoration puts in its place must not be cleared here
     done = Collection(
         released=_release(catalogue, rules, actor), purged=_purge(catalogue, artifacts, rules, actor), cursor=after
     )
@@ -90,7 +91,7 @@ def collect(
     for batch in batches(artifacts.list(after), BATCH):
         objects = [found for found in batch if not is_mark(found.key)]
         old = [found for found in objects if found.modified < newest]
-        doomed = _unreferenced(catalogue, old)
+        doomed = _unreferenced(catalogue, old, rules.grace)
         if doomed and not rules.dry_run:
             _remove(catalogue, artifacts, doomed, actor, pace)
         done = replace(
@@ -104,19 +105,15 @@ def collect(
         yield done
 
 
-def _check_cleared(catalogue: Catalogue, artifacts: Artifacts) -> None:
-    check_cleared(artifacts, catalogue.position().epoch)
-
-
-def _unreferenced(catalogue: Catalogue, objects: Sequence[StoredObject]) -> list[StoredObject]:
-    referenced = catalogue.references([found.key for found in objects])
+def _unreferenced(catalogue: Catalogue, objects: Sequence[StoredObject], grace: timedelta) -> list[StoredObject]:
+    referenced = catalogue.references([found.key for found in objects], purged_within=grace)
     return [found for found in objects if found.key not in referenced]
 
 
 def _remove(
     catalogue: Catalogue, artifacts: Artifacts, doomed: Sequence[StoredObject], actor: str, pace: Callable[[], None]
 ) -> None:
-    _check_cleared(catalogue, artifacts)  # again: a restoration may have begun
+    check_cleared(catalogue, artifacts)  # again: a restoration may have begun
     # First the log, so that it tells of every removal, of one that is killed half-way too.
     keys = [found.key for found in doomed]
     catalogue.note("collector.remove", keys[0], {"objects": keys}, actor=actor)

@@ -167,7 +167,7 @@ def examine_orphans(catalogue: Catalogue, artifacts: Artifacts) -> Report:
     done = 0
     for batch in batches(artifacts.list(), STEP):
         old = {found.key: found for found in batch if not is_mark(found.key) and now - found.modified > YOUNG}
-        for key in sorted(old.keys() - catalogue.references(list(old))):
+        for key in sorted(old.keys() - catalogue.references(list(old), purged_within=YOUNG)):
             age = _age(now - old[key].modified)
             counts[age] += 1
             sizes[age] += old[key].size

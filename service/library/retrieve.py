@@ -18,7 +18,10 @@ DEFAULT_THRESHOLD = 0.8
 
 @dataclass(frozen=True)
 class Match:
-    """A vector found. score, threshold: mean cosine in [-1, 1]; it is accepted when score >= threshold."""
+    """A vector found. score, threshold: mean cosine in [-1, 1]; it is accepted when score >= threshold.
+
+    record: its card comes without keys.
+    """
 
     record: VectorRecord
     score: float

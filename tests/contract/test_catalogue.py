@@ -15,7 +15,7 @@ from service.domain.errors import InProgress, InvalidInput, KeyReused, UploadExp
 from service.domain.ports import Catalogue, ChangeKind, Filter
 from service.domain.query import Modality, TaskEmbedding
 from service.domain.vector import ModelSpec
-from tests.support.registrations import EMBEDDER, MODEL, draft, embedding, plain, plain_keys, register, upload
+from tests.support.registrations import EMBEDDER, MODEL, draft, embedding, key, plain, plain_keys, register, upload
 
 
 class TestPublishing:
@@ -178,6 +178,10 @@ class TestReading:
         asked = [ids[3], "unknown", ids[0], ids[1], ids[2]]
         assert [record.id for record in catalogue.get_many(asked)] == [ids[3], ids[0], ids[2]]
         assert catalogue.get_many([]) == []
+
+    def test_get_many_gives_all_of_a_record_but_its_keys(self, catalogue: Catalogue) -> None:
+        whole = register(catalogue, keys=(key(embedding(np.random.default_rng(0))),), tags=("checked",))
+        assert catalogue.get_many([whole.id]) == [replace(whole, card=replace(whole.card, keys=()))]
 
     @pytest.mark.parametrize("vector_id", ["", "unknown", "0" * 300, "a\x00b", "\ud800", "' OR 1=1 --"])
     def test_ids_that_no_vector_has_are_not_found(self, catalogue: Catalogue, vector_id: str) -> None:

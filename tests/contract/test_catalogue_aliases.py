@@ -132,6 +132,30 @@ def test_a_renewed_epoch_is_another_one_at_the_same_place(catalogue: Catalogue) 
     renewed = catalogue.renew_epoch(actor="restore")
     assert renewed == catalogue.position()
     assert renewed.epoch != before.epoch
-    assert renewed.seq == before.seq == 1
+    assert (renewed.seq, renewed.mark) == (before.seq, before.mark)
+    assert renewed.seq == 1
     entry = catalogue.audit(after=1, limit=9)[0]
     assert (entry.actor, entry.action, entry.subject) == ("restore", "catalogue.renew_epoch", renewed.epoch)
+
+
+def test_an_epoch_is_renewed_once_by_all_who_want_the_same_one_gone(catalogue: Catalogue) -> None:
+    before = catalogue.position()
+    renewed = catalogue.renew_epoch(replacing=before.epoch)
+    assert renewed.epoch != before.epoch
+    assert catalogue.renew_epoch(replacing=before.epoch) == renewed == catalogue.position()
+    assert len(catalogue.audit(after=0, limit=9)) == 1
+
+
+def test_every_change_has_a_mark_of_its_own_and_keeps_it(catalogue: Catalogue) -> None:
+    assert catalogue.position().mark == ""
+    record = register(catalogue)
+    register(catalogue)
+    before = [entry.mark for entry in catalogue.changes(after=0, limit=9)]
+    assert catalogue.position().mark == before[-1]
+    catalogue.delete(record.id)
+    catalogue.purge(record.id)
+    after = [entry.mark for entry in catalogue.changes(after=0, limit=9)]
+    assert after[:2] == before
+    assert catalogue.position().mark == after[-1]
+    assert len(set(after)) == 4
+    assert all(after)

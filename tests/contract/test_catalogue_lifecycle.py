@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from service.domain.card import KeyKind, Status
-from service.domain.errors import NotDeleted, StaleRevision, StillAliased, VectorNotFound, VectorPurged
-from service.domain.ports import Amendment, Catalogue, ChangeKind, Filter
+from service.domain.errors import NotDeleted, StaleRevision, StillAliased, UploadExpired, VectorNotFound, VectorPurged
+from service.domain.ports import Amendment, Catalogue, ChangeKind, Filter, Upload
 from tests.support.registrations import EMBEDDER, draft, embedding, key, plain, plain_keys, register, upload
 
 RNG = np.random.default_rng(7)
@@ -179,6 +179,41 @@ class TestPurging:
             catalogue.publish(first, draft(first))
 
 
+class TestLaterUploadsOfTheSameVector:
+    """An archive is imported twice under the vector's own id, the first time so slowly that its deadline passes."""
+
+    @pytest.fixture
+    def slow(self, catalogue: Catalogue) -> Upload:
+        slow = upload(seconds=-1)
+        catalogue.reserve(slow)
+        return slow
+
+    @pytest.fixture
+    def quick(self, catalogue: Catalogue, slow: Upload) -> Upload:
+        later = slow.deadline + timedelta(minutes=5)
+        quick = replace(slow, object_key=f"{upload().vector_id}/file", deadline=later)
+        assert catalogue.reserve(quick) is None
+        return quick
+
+    def test_the_slow_one_is_not_published_in_the_others_place(
+        self, catalogue: Catalogue, slow: Upload, quick: Upload
+    ) -> None:
+        with pytest.raises(UploadExpired):
+            catalogue.publish(slow, draft(slow))
+        assert catalogue.publish(quick, draft(quick)).object_key == quick.object_key
+
+    def test_the_slow_one_does_not_give_up_the_others_reservation(
+        self, catalogue: Catalogue, slow: Upload, quick: Upload
+    ) -> None:
+        catalogue.release(slow)
+        assert catalogue.references([quick.object_key]) == {quick.object_key}
+        assert catalogue.publish(quick, draft(quick)).id == slow.vector_id
+
+    def test_once_it_is_published_both_hear_of_it(self, catalogue: Catalogue, slow: Upload, quick: Upload) -> None:
+        made = catalogue.publish(quick, draft(quick))
+        assert plain(catalogue.publish(slow, draft(slow))) == plain(made)
+
+
 class TestReferences:
     def test_objects_of_vectors_and_of_open_reservations_are_needed(self, catalogue: Catalogue) -> None:
         active, deleted, purged = (register(catalogue) for _ in range(3))
@@ -192,6 +227,15 @@ class TestReferences:
         asked = {one.object_key for one in (active, deleted, purged, running, late, given_up)} | {"unknown", "\ud800"}
         assert catalogue.references(asked) == {active.object_key, deleted.object_key, running.object_key}
         assert catalogue.references([]) == frozenset()
+
+    def test_objects_of_what_was_purged_of_late_can_be_asked_for_too(self, catalogue: Catalogue) -> None:
+        purged, late = register(catalogue), upload(seconds=-1)
+        catalogue.delete(purged.id)
+        catalogue.purge(purged.id)
+        catalogue.reserve(late)
+        asked = {purged.object_key, late.object_key}
+        assert catalogue.references(asked, purged_within=timedelta(minutes=1)) == {purged.object_key}
+        assert catalogue.references(asked, purged_within=timedelta(0)) == frozenset()
 
     def test_many_keys_can_be_asked_for_at_once(self, catalogue: Catalogue) -> None:
         record = register(catalogue)

@@ -65,6 +65,17 @@ def test_only_what_nobody_can_need_any_more_is_removed(library: RealLibrary) -> 
         library.catalogue.publish(expired, drafted(expired))
 
 
+def test_a_database_put_back_finds_the_objects_of_what_was_purged_since(library: RealLibrary) -> None:
+    record = library.publish()
+    library.age()
+    library.catalogue.delete(record.id)
+    library.catalogue.purge(record.id)
+    assert library.collect().removed == 0
+    assert library.artifacts.get(record.object_key, SHA256) == DATA
+    library.age()
+    assert library.collect().removed == 1
+
+
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("removed", [0, 3])
 def test_a_collector_that_is_killed_loses_nothing_and_the_next_one_ends_its_work(

@@ -133,6 +133,7 @@ class TestFromTheFirstTables:
             (3, "vector.delete", "second"),
         ]
         assert (old.position().epoch, old.position().seq) == (self.epoch, 3)
+        assert old.position().mark == old.changes(after=2, limit=1)[0].mark != old.changes(after=1, limit=1)[0].mark
         assert [one.vector_id for one in old.stuck_uploads(9)] == ["late"]
 
     def test_everything_new_works_on_it(self, old: Catalogue, bare_url: str) -> None:

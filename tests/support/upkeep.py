@@ -12,12 +12,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import update
+
 from service.adapters.artifacts_folder import FolderArtifacts
 from service.adapters.catalogue_sql import SqlCatalogue
 from service.adapters.clock import SystemClock
 from service.adapters.database import connect
 from service.adapters.memory import MemoryArtifacts
 from service.adapters.memory_catalogue import MemoryCatalogue
+from service.adapters.tables import ChangeRow
 from service.domain.card import VectorRecord
 from service.domain.ports import Artifacts, Catalogue, Clock, Upload
 from service.library.collect import Collection, Rules, collect
@@ -92,8 +95,10 @@ class RealLibrary(Library):
         super().__init__(SqlCatalogue(self.engine), FolderArtifacts(folder), SystemClock())
 
     def age(self, days: float = 2.0) -> None:
-        """Make all objects that there are older."""
+        """Make all objects and all changes that there are older."""
         then = time.time() - days * DAY.total_seconds()
+        with self.engine.begin() as connection:
+            connection.execute(update(ChangeRow).values(at=datetime.fromtimestamp(then, UTC)))
         for path in self.folder.rglob("*"):
             if path.is_file():
                 os.utime(path, (then, then))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -231,6 +232,17 @@ class TestMirror:
         keys = [found.key for found in store.list()]
         assert sum(key.startswith("manifests/") for key in keys) == 2
         assert "pieces/piece1/000000" in keys
+
+    def test_a_manifest_of_another_format_or_a_damaged_one_stops_nobody(
+        self, here: MirroredSnapshots, there: MirroredSnapshots, store: MemoryArtifacts
+    ) -> None:
+        other = b'{"format": 1}'
+        store.put(f"manifests/0-{hashlib.sha256(other).hexdigest()}.json", other, hashlib.sha256(other).hexdigest())
+        store.put(f"manifests/1-{'0' * 64}.json", other, hashlib.sha256(other).hexdigest())
+        for seq in (3, 4, 5):
+            here.save(draft(seq))
+            assert newest_seq(there) == seq
+        assert len([found for found in store.list("manifests/") if found.key.startswith("manifests/")]) == 2
 
     def test_without_the_store_the_folder_serves(self, tmp_path: Path) -> None:
         store = FolderArtifacts(tmp_path / "store")
