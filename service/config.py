@@ -97,5 +97,15 @@ class Settings(BaseSettings):
         return self.artifacts or str((self.data_dir / "artifacts").resolve())
 
     @property
+    def snapshots_cache(self) -> Path:
+        """Where snapshots lie on this machine, also those that are kept in an object store."""
+        return self.data_dir / "snapshots"
+
+    @property
     def snapshots_place(self) -> str:
-        return self.snapshots or str((self.data_dir / "snapshots").resolve())
+        return self.snapshots or str(self.snapshots_cache.resolve())
+
+    @property
+    def beside_artifacts(self) -> tuple[str, ...]:
+        """The places that must not be part of the artifacts' place, nor it of them."""
+        return self.snapshots_place, str(self.snapshots_cache), self.catalogue_url

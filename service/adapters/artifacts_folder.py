@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from service.adapters.durable import sync
 from service.adapters.objects import check_digest, check_key, digest, is_key, missing, unavailable
+from service.domain import objects
 from service.domain.errors import ArtifactLost
 from service.domain.ports import StoredObject
 
@@ -34,7 +34,7 @@ class FolderArtifacts:
         path = self._path(key)
         with self._reachable(f"keep object {key}"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            draft = path.parent / f"draft-{uuid.uuid4().hex}"  # a key too, so that one left behind is collected
+            draft = path.parent / objects.draft_name()  # a key too, so that one left behind is collected
             try:
                 _write_synced(draft, data)
                 with suppress(FileExistsError):  # ours or another's: the read below tells
@@ -77,7 +77,7 @@ class FolderArtifacts:
         return datetime.now(UTC)
 
     def check(self) -> None:
-        key = f"check-{uuid.uuid4().hex}"
+        key = objects.check_key()
         try:
             self.put(key, b"", digest(b""))
         except ArtifactLost as error:

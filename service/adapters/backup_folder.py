@@ -7,13 +7,15 @@ their keys, whose digests the table of vectors knows. The manifest is replaced l
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 from ulid import ULID
 
@@ -21,12 +23,15 @@ from service.adapters.artifacts_folder import FolderArtifacts
 from service.adapters.backup_tables import TABLES, read_rows, table_file
 from service.adapters.durable import sync
 from service.domain.backup import Dump, ObjectRef
-from service.domain.errors import ArtifactsUnavailable, InvalidBackup
+from service.domain.errors import ArtifactsUnavailable, BackupBusy, InvalidBackup
+from service.domain.objects import is_ours
 from service.domain.ports import Artifacts
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 CATALOGUE = "catalogue-"
+LOCK = ".lock"
+_DRAFT = re.compile(CATALOGUE + "[0-9A-Z]{26}")
 
 
 @dataclass(frozen=True)
@@ -52,11 +57,25 @@ class BackupFolder:
     def objects(self) -> Artifacts:
         return FolderArtifacts(self._root / "objects")
 
-    def draft(self) -> Path:
-        with _reachable():
+    @contextmanager
+    def draft(self) -> Iterator[Path]:
+        with self._locked():
             folder = self._root / f"{CATALOGUE}{ULID()}"
-            folder.mkdir(parents=True)
-        return folder
+            with _reachable():
+                folder.mkdir()
+            yield folder
+
+    def _locked(self) -> AbstractContextManager[object]:
+        """Held by this process alone, and no longer than it lives."""
+        with _reachable():
+            self._root.mkdir(parents=True, exist_ok=True)
+            try:
+                return FileLock(self._root / LOCK).acquire(timeout=0)
+            except Timeout as error:
+                raise BackupBusy(
+                    f"Somebody is writing the backup in {self._root} at this moment.",
+                    "Wait until that has ended, or choose another folder.",
+                ) from error
 
     def references(self, folder: Path) -> Iterator[ObjectRef]:
         for row in read_rows(table_file(folder, "vectors")):
@@ -70,11 +89,11 @@ class BackupFolder:
             digests = {path.name: _sha256(path) for path in files}
             self._write_manifest(Manifest(FORMAT, folder.name, dump, digests))
             for other in self._root.glob(f"{CATALOGUE}*"):
-                if other != folder:
+                if other != folder and _DRAFT.fullmatch(other.name):
                     shutil.rmtree(other)
         needed = {reference.key for reference in self.references(folder)}
         for found in self.objects.list():
-            if found.key not in needed:
+            if found.key not in needed and is_ours(found.key):
                 self.objects.delete(found.key)
 
     def open(self) -> tuple[Path, Dump]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import delete as delete_from
 from sqlalchemy import select
 from sqlalchemy.orm import selectinload
+from sqlalchemy.orm.attributes import flag_modified
 
 from service.adapters import rows
 from service.adapters.catalogue_log import append, audit
@@ -31,13 +32,14 @@ def update(writer: Writer, vector_id: str, change: Amendment, expected: int | No
     before = _record(row)
     after = amended(before, change)
     row.description, row.tags, row.facts = after.card.description, list(after.tags), dict(after.metadata)
+    flag_modified(row, "facts")  # to Python, and so to SQLAlchemy, 1 and true are the same
     row.revision = after.revision
     _forget(writer, FacetRow, vector_id)
-    writer.session.add_all(rows.facet_rows(vector_id, after.card))
+    writer.add(FacetRow, *rows.facet_columns(vector_id, after.card))
     audit(writer, "vector.update", vector_id, amendment(before.card, after))
     if was_rekeyed(before, after):
         _forget(writer, KeyRow, vector_id)
-        writer.session.add_all(rows.key_row(vector_id, number, key) for number, key in enumerate(after.card.keys))
+        writer.add(KeyRow, *rows.key_columns(vector_id, after.card.keys))
         append(writer, ChangeKind.REKEYED, vector_id)
     return after
 

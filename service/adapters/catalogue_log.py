@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, String, null, select, update
+from sqlalchemy import Connection, String, bindparam, insert, null, select, update
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -14,7 +14,7 @@ from sqlalchemy.sql.expression import FunctionElement
 
 from service.adapters import rows
 from service.adapters.database import database_now
-from service.adapters.tables import AuditRow, ChangeRow, LogHeadRow
+from service.adapters.tables import AuditRow, ChangeRow, LogHeadRow, table
 from service.adapters.transactions import Writer
 from service.domain.ports import AuditEntry, ChangeKind, Position
 
@@ -41,10 +41,16 @@ def _no_identity(element: server_identity, compiler: SQLCompiler, **options: Any
     return compiler.process(null(), **options)
 
 
-# Made once and of the table's own columns, since every search asks it: to put it together from the mapper's attributes
-# takes SQLAlchemy longer than the rest.
-_HEAD = LogHeadRow.__table__.c
+# Made once and of the tables' own columns, since every search and every writer asks them: to put them together from the
+# mapper's attributes takes SQLAlchemy longer than the rest.
+_HEAD = table(LogHeadRow).c
 _POSITION = select(_HEAD.epoch, _HEAD.n, _HEAD.mark, _HEAD.server, server_identity())
+_COUNT_CHANGE = update(table(LogHeadRow)).values(n=_HEAD.n + 1, mark=bindparam("token")).returning(_HEAD.n)
+_COUNT_ENTRY = update(table(LogHeadRow)).values(audited=_HEAD.audited + 1).returning(_HEAD.audited)
+_ADD_CHANGE, _ADD_ENTRY = (
+    insert(log).values({column: bindparam(column.key) for column in log.columns} | {log.c.at: database_now()})
+    for log in (table(ChangeRow), table(AuditRow))
+)
 
 
 def position(database: Session | Connection) -> Position | None:
@@ -78,27 +84,17 @@ def renew_epoch(writer: Writer, replacing: str | None = None) -> Position:
 
 def append(writer: Writer, kind: ChangeKind, vector_id: str) -> int:
     """Log the change and return its number: no gaps, and in the order of the commits, since writers take turns."""
-    counted = update(LogHeadRow).values(n=LogHeadRow.n + 1, mark=writer.token).returning(LogHeadRow.n)
-    seq = writer.session.scalars(counted).one()
-    writer.session.add(ChangeRow(seq=seq, kind=kind, vector_id=vector_id, at=database_now(), mark=writer.token))
+    seq: int = writer.session.scalars(_COUNT_CHANGE, {"token": writer.token}).one()
+    change = {"seq": seq, "kind": kind, "vector_id": vector_id, "mark": writer.token}
+    writer.session.execute(_ADD_CHANGE, change)
     return seq
 
 
 def audit(writer: Writer, action: str, subject: str, detail: Mapping[str, Any]) -> int:
     """Log what the actor does, once a transaction, since the entry carries its token; returns the entry's number."""
-    counted = update(LogHeadRow).values(audited=LogHeadRow.audited + 1).returning(LogHeadRow.audited)
-    seq = writer.session.scalars(counted).one()
-    writer.session.add(
-        AuditRow(
-            seq=seq,
-            at=database_now(),
-            actor=writer.actor,
-            action=action,
-            subject=subject,
-            detail=dict(detail),
-            token=writer.token,
-        )
-    )
+    seq: int = writer.session.scalars(_COUNT_ENTRY).one()
+    entry = {"seq": seq, "actor": writer.actor, "action": action, "subject": subject, "token": writer.token}
+    writer.session.execute(_ADD_ENTRY, entry | {"detail": dict(detail)})
     return seq
 
 

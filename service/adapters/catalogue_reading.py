@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterable, Mapping
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, inspect, select
+from sqlalchemy import BindParameter, Connection, Select, bindparam, inspect, select
 from sqlalchemy.orm import Session
 
 from service.adapters import rows
-from service.adapters.tables import ChangeRow, KeyRow, VectorRow
+from service.adapters.tables import ChangeRow, KeyRow, VectorRow, table
 from service.domain.card import Status, TaskKey, VectorRecord
 from service.domain.ports import Change, ChangeKind
 
@@ -18,14 +18,23 @@ from service.domain.ports import Change, ChangeKind
 IDS_A_QUERY = 500
 
 VECTORS: Select[Any] = select(*(column.columns[0].label(column.key) for column in inspect(VectorRow).column_attrs))
-# Made once and of the table's own columns, since every search asks it: to put it together from the mapper's attributes
-# takes SQLAlchemy as long as the rest.
-_TABLE = VectorRow.__table__.c
-_ACTIVE = VECTORS.where(_TABLE.id.in_(bindparam("ids", expanding=True)), _TABLE.status == Status.ACTIVE)
-_KEYS = select(KeyRow.vector_id, KeyRow.kind, KeyRow.image, KeyRow.text)
-_CHANGES = select(
-    ChangeRow.seq, ChangeRow.kind, ChangeRow.vector_id, VectorRow.model_id, VectorRow.embedder, ChangeRow.mark
-).outerjoin_from(ChangeRow, VectorRow, VectorRow.id == ChangeRow.vector_id)
+# Made once and of the tables' own columns, since every search asks them: to put them together from the mapper's
+# attributes takes SQLAlchemy as long as the rest.
+_VECTOR, _KEY, _CHANGE = (table(row).c for row in (VectorRow, KeyRow, ChangeRow))
+_IDS: BindParameter[Any] = bindparam("ids", expanding=True)
+_ACTIVE = VECTORS.where(_VECTOR.id.in_(_IDS), _VECTOR.status == Status.ACTIVE)
+_KEYS = (
+    select(_KEY.vector_id, _KEY.kind, _KEY.image, _KEY.text)
+    .where(_KEY.vector_id.in_(_IDS))
+    .order_by(_KEY.vector_id, _KEY.number)
+)
+_CHANGES = (
+    select(_CHANGE.seq, _CHANGE.kind, _CHANGE.vector_id, _VECTOR.model_id, _VECTOR.embedder, _CHANGE.mark)
+    .outerjoin_from(table(ChangeRow), table(VectorRow), _VECTOR.id == _CHANGE.vector_id)
+    .where(_CHANGE.seq > bindparam("after"))
+    .order_by(_CHANGE.seq)
+    .limit(bindparam("limit"))
+)
 
 
 def records(session: Session, query: Select[Any]) -> list[VectorRecord]:
@@ -41,11 +50,10 @@ def active(connection: Connection, vector_ids: Collection[str]) -> dict[str, Vec
     return {row.id: rows.record(row, ()) for row in found}
 
 
-def changes(session: Session, after: int, limit: int) -> list[Change]:
+def changes(connection: Connection, after: int, limit: int) -> list[Change]:
     """As ports.Catalogue.changes."""
-    query = _CHANGES.where(ChangeRow.seq > after).order_by(ChangeRow.seq).limit(limit)
-    found = session.execute(query).all()
-    keys = _keys(session, {row.vector_id for row in found if ChangeKind(row.kind).findable})
+    found = connection.execute(_CHANGES, {"after": after, "limit": limit}).all()
+    keys = _keys(connection, {row.vector_id for row in found if ChangeKind(row.kind).findable})
     return [
         Change(seq, ChangeKind(kind), vector_id, model_id, keys.get(vector_id, ()), embedder, mark)
         if model_id is not None and ChangeKind(kind).findable  # None: purged since
@@ -54,13 +62,12 @@ def changes(session: Session, after: int, limit: int) -> list[Change]:
     ]
 
 
-def _keys(session: Session, vector_ids: Iterable[str]) -> Mapping[str, tuple[TaskKey, ...]]:
+def _keys(database: Session | Connection, vector_ids: Iterable[str]) -> Mapping[str, tuple[TaskKey, ...]]:
     """The keys of each vector that has some, in their order."""
     asked = list(vector_ids)
     found: dict[str, tuple[TaskKey, ...]] = {}
     for start in range(0, len(asked), IDS_A_QUERY):
-        query = _KEYS.where(KeyRow.vector_id.in_(asked[start : start + IDS_A_QUERY]))
-        in_order = session.execute(query.order_by(KeyRow.vector_id, KeyRow.number))
+        in_order = database.execute(_KEYS, {"ids": asked[start : start + IDS_A_QUERY]})
         for vector_id, own in groupby(in_order, key=lambda row: row.vector_id):
             found[vector_id] = tuple(rows.task_key(row.kind, row.image, row.text) for row in own)
     return found

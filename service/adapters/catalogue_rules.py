@@ -21,6 +21,7 @@ from service.domain.errors import (
     VectorNotFound,
     VectorPurged,
 )
+from service.domain.labels import same_metadata
 from service.domain.ports import Amendment, Upload
 
 
@@ -42,6 +43,13 @@ def upload_expired(upload: Upload) -> UploadExpired:
     return UploadExpired(
         f"The registration of vector {upload.vector_id} was not finished before {upload.deadline.isoformat()}.",
         "Send it again; nothing of it is visible.",
+    )
+
+
+def upload_replaced(upload: Upload) -> UploadExpired:
+    return UploadExpired(
+        f"Another registration of vector {upload.vector_id} began later and took this one's place.",
+        "Wait for the other one; send it again if that one does not end well.",
     )
 
 
@@ -136,12 +144,14 @@ def publication(record: VectorRecord) -> dict[str, Any]:
 
 def amendment(before: VectorCard, after: VectorRecord) -> dict[str, Any]:
     """What the audit log tells of an amendment: the new values of the fields that changed."""
-    fields = {
+    fields: dict[str, tuple[object, object]] = {
         "description": (before.description, after.card.description),
         "tags": (list(before.tags), list(after.tags)),
-        "metadata": (dict(before.metadata), dict(after.metadata)),
     }
-    return {"revision": after.revision} | {name: new for name, (old, new) in fields.items() if old != new}
+    changed = {name: new for name, (old, new) in fields.items() if old != new}
+    if not same_metadata(before.metadata, after.metadata):
+        changed["metadata"] = dict(after.metadata)
+    return {"revision": after.revision} | changed
 
 
 def step(record: VectorRecord) -> dict[str, Any]:

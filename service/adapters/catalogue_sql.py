@@ -77,7 +77,7 @@ class SqlCatalogue:
 
     def ids(self, which: Filter) -> frozenset[str]:
         query = select(VectorRow.id).where(*clauses(which))
-        return self._db.read(lambda session: frozenset(session.scalars(query)))
+        return self._db.look(lambda connection: frozenset(connection.scalars(query)))
 
     def update(
         self, vector_id: str, change: Amendment, *, expected_revision: int | None = None, actor: str = ANONYMOUS
@@ -120,7 +120,7 @@ class SqlCatalogue:
         return found or self._db.write(catalogue_log.settle_epoch, actor=SYSTEM)
 
     def changes(self, after: int, limit: int) -> list[Change]:
-        return self._db.read(lambda session: changes(session, after, limit))
+        return self._db.look(lambda connection: changes(connection, after, limit))
 
     def renew_epoch(self, *, replacing: str | None = None, actor: str = ANONYMOUS) -> Position:
         return self._db.write(lambda writer: catalogue_log.renew_epoch(writer, replacing), actor=actor)

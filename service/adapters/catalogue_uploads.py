@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import timedelta
+from typing import Any
 
-from sqlalchemy import and_, or_, select, union
+from sqlalchemy import Select, and_, bindparam, delete, or_, select, union, update
 from sqlalchemy.orm import Session
 
 from service.adapters import rows
@@ -16,11 +17,12 @@ from service.adapters.catalogue_rules import (
     publication,
     published_as,
     upload_expired,
+    upload_replaced,
     vector_exists,
     vector_purged,
 )
 from service.adapters.database import database_now
-from service.adapters.tables import ChangeRow, NameRow, UploadRow, VectorRow
+from service.adapters.tables import ChangeRow, FacetRow, KeyRow, NameRow, UploadRow, VectorRow, table
 from service.adapters.transactions import Writer
 from service.domain.card import VectorRecord
 from service.domain.ports import ChangeKind, Upload
@@ -29,43 +31,58 @@ from service.domain.text import is_storable
 # Well below the number of parameters that any database takes.
 KEYS_A_QUERY = 1_000
 
+# Made once and of the tables' own columns, since every registration asks them: to put them together from the mapper's
+# attributes takes SQLAlchemy longer than the rest.
+_UPLOAD, _NAME = table(UploadRow).c, table(NameRow).c
+_OF_KEY = _UPLOAD.idempotency_key == bindparam("key")
+_FOUND: Select[Any] = select(*_UPLOAD, database_now().label("now"))
+_RESERVED = _FOUND.where(_OF_KEY)
+_ALIKE = _FOUND.where(or_(_OF_KEY, _UPLOAD.vector_id == bindparam("id"), _UPLOAD.object_key == bindparam("object")))
+_PUBLISH = update(table(UploadRow)).where(_OF_KEY).values(published=True)
+_FORGET = delete(table(UploadRow)).where(_OF_KEY)
+_COUNT_VERSION = (
+    update(table(NameRow))
+    .where(_NAME.name == bindparam("name_"))
+    .values(newest=_NAME.newest + 1)
+    .returning(_NAME.newest)
+)
+
 
 def reserve(writer: Writer, upload: Upload) -> VectorRecord | None:
     session = writer.session
-    reserved = session.get(UploadRow, upload.idempotency_key)
-    if reserved is not None and (reserved.published or reserved.deadline > writer.now()):
+    wanted = {"key": upload.idempotency_key, "id": upload.vector_id, "object": upload.object_key}
+    known = {row.idempotency_key: row for row in session.execute(_ALIKE, wanted)}
+    reserved = known.pop(upload.idempotency_key, None)
+    if reserved is not None and (reserved.published or reserved.deadline > reserved.now):
         check_used_key(upload, rows.upload(reserved), published=reserved.published)
-        return _record(session, upload, reserved.vector_id) if reserved.published else None
-    if reserved is not None:
-        session.delete(reserved)
-        session.flush()
-    taken = or_(UploadRow.vector_id == upload.vector_id, UploadRow.object_key == upload.object_key)
-    if session.scalars(select(UploadRow.idempotency_key).where(taken)).first() is not None:
+        if reserved.published:
+            return _record(session, upload, reserved.vector_id)
+    if known:
         raise vector_exists(upload)
-    session.add(rows.upload_row(upload))
+    if reserved is not None:
+        session.execute(_FORGET, {"key": upload.idempotency_key})
+    writer.add(UploadRow, rows.upload_columns(upload))
     return None
 
 
 def publish(writer: Writer, upload: Upload, record: VectorRecord) -> VectorRecord:
     session = writer.session
-    reserved = session.get(UploadRow, upload.idempotency_key)
+    reserved = session.execute(_RESERVED, {"key": upload.idempotency_key}).one_or_none()
     if reserved is None or reserved.vector_id != upload.vector_id:
         raise upload_expired(upload)
     if reserved.published:
         return _record(session, upload, upload.vector_id)
-    if reserved.object_key != upload.object_key:  # a later upload of the same vector took its place
+    if reserved.object_key != upload.object_key:
+        raise upload_replaced(upload)
+    if reserved.deadline <= reserved.now:
         raise upload_expired(upload)
-    now = writer.now()
-    if reserved.deadline <= now:
-        raise upload_expired(upload)
-    reserved.published = True
-    name = session.get(NameRow, record.name) or NameRow(name=record.name, newest=0)
-    name.newest += 1
+    session.execute(_PUBLISH, {"key": upload.idempotency_key})
+    version = _next_version(writer, record.name)
     seq = append(writer, ChangeKind.PUBLISHED, record.id)
-    placed = published_as(record, version=name.newest, created_at=now, seq=seq)
-    session.add_all((name, rows.vector_row(placed)))
-    session.flush()  # facets refer to the vector
-    session.add_all(rows.facet_rows(placed.id, placed.card))
+    placed = published_as(record, version=version, created_at=reserved.now, seq=seq)
+    writer.add(VectorRow, rows.vector_columns(placed))
+    writer.add(KeyRow, *rows.key_columns(placed.id, placed.card.keys))
+    writer.add(FacetRow, *rows.facet_columns(placed.id, placed.card))
     audit(writer, "vector.publish", placed.id, publication(placed))
     return placed
 
@@ -96,6 +113,14 @@ def stuck(session: Session, limit: int) -> list[Upload]:
     late = (~UploadRow.published, UploadRow.deadline <= database_now())
     query = select(UploadRow).where(*late).order_by(UploadRow.deadline, UploadRow.vector_id).limit(limit)
     return [rows.upload(row) for row in session.scalars(query)]
+
+
+def _next_version(writer: Writer, name: str) -> int:
+    version: int | None = writer.session.scalars(_COUNT_VERSION, {"name_": name}).one_or_none()
+    if version is not None:
+        return version
+    writer.add(NameRow, {"name": name, "newest": 1})
+    return 1
 
 
 def _record(session: Session, upload: Upload, vector_id: str) -> VectorRecord:

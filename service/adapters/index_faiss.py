@@ -58,9 +58,10 @@ class FaissIndex:
         with self._applying:
             self._state = state
 
-    def reset(self, epoch: str) -> None:
+    def reset(self, epoch: str, *, replacing: Position | None) -> None:
         with self._applying:
-            self._state = IndexState(Position(epoch, 0))
+            if self._state.position == replacing:
+                self._state = IndexState(Position(epoch, 0))
 
     def apply(self, changes: Sequence[Change]) -> None:
         with self._applying:

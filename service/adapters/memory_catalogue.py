@@ -23,6 +23,7 @@ from service.adapters.catalogue_rules import (
     removal,
     step,
     upload_expired,
+    upload_replaced,
     vector_exists,
     vector_not_found,
     vector_purged,
@@ -81,7 +82,8 @@ class MemoryCatalogue:
             known = self._uploads.get(upload.idempotency_key)
             if known is not None and (known.published or known.upload.deadline > self._clock.now()):
                 check_used_key(upload, known.upload, published=known.published)
-                return self._made_by(upload, known.upload.vector_id) if known.published else None
+                if known.published:
+                    return self._made_by(upload, known.upload.vector_id)
             others = [one.upload for key, one in self._uploads.items() if key != upload.idempotency_key]
             if any(one.vector_id == upload.vector_id or one.object_key == upload.object_key for one in others):
                 raise vector_exists(upload)
@@ -96,7 +98,7 @@ class MemoryCatalogue:
             if known.published:
                 return self._made_by(upload, upload.vector_id)
             if known.upload.object_key != upload.object_key:
-                raise upload_expired(upload)
+                raise upload_replaced(upload)
             now = self._clock.now()
             if known.upload.deadline <= now:
                 raise upload_expired(upload)

@@ -30,9 +30,10 @@ class MemoryIndex:
     def position(self) -> Position | None:
         return self._state.position
 
-    def reset(self, epoch: str) -> None:
+    def reset(self, epoch: str, *, replacing: Position | None) -> None:
         with self._applying:
-            self._state = _IndexState(Position(epoch, 0), {})
+            if self._state.position == replacing:
+                self._state = _IndexState(Position(epoch, 0), {})
 
     def apply(self, changes: Sequence[Change]) -> None:
         with self._applying:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from sqlalchemy import Row
 
-from service.adapters.tables import AliasRow, AuditRow, FacetRow, KeyRow, UploadRow, VectorRow
+from service.adapters.tables import AliasRow, AuditRow, UploadRow, VectorRow
 from service.domain.card import KeyKind, Status, TaskKey, VectorCard, VectorRecord
 from service.domain.filters import ValueKind
 from service.domain.ports import Alias, AuditEntry, Upload
@@ -20,50 +21,47 @@ TAG = "tag"
 PARENT = "parent"
 
 
-def vector_row(record: VectorRecord) -> VectorRow:
-    """The row and its key rows of a record that is about to be published."""
+def vector_columns(record: VectorRecord) -> dict[str, Any]:
+    """The row of a record that is about to be published, without its keys."""
     card, model = record.card, record.model
-    return VectorRow(
-        id=record.id,
-        name=card.name,
-        version=record.version,
-        status=record.status,
-        description=card.description,
-        embedder=card.embedder,
-        thresholds={str(modality): least for modality, least in card.thresholds.items()},
-        results=dict(card.results),
-        model_id=model.model_id,
-        model_fingerprint=model.fingerprint,
-        model_architecture=model.architecture,
-        model_layers=model.layers,
-        model_hidden_size=model.hidden_size,
-        method=record.method,
-        positions=record.positions,
-        training=dict(record.training),
-        sha256=record.sha256,
-        size=record.size,
-        object_key=record.object_key,
-        tags=list(card.tags),
-        facts=dict(card.metadata),
-        derived_from=list(card.derived_from),
-        created_at=record.created_at,
-        seq=record.seq,
-        revision=record.revision,
-        deleted_at=record.deleted_at,
-        keys=[key_row(record.id, number, key) for number, key in enumerate(card.keys)],
-    )
+    return {
+        "id": record.id,
+        "name": card.name,
+        "version": record.version,
+        "status": record.status,
+        "description": card.description,
+        "embedder": card.embedder,
+        "thresholds": {str(modality): least for modality, least in card.thresholds.items()},
+        "results": dict(card.results),
+        "model_id": model.model_id,
+        "model_fingerprint": model.fingerprint,
+        "model_architecture": model.architecture,
+        "model_layers": model.layers,
+        "model_hidden_size": model.hidden_size,
+        "method": record.method,
+        "positions": record.positions,
+        "training": dict(record.training),
+        "sha256": record.sha256,
+        "size": record.size,
+        "object_key": record.object_key,
+        "tags": list(card.tags),
+        "metadata": dict(card.metadata),
+        "derived_from": list(card.derived_from),
+        "created_at": record.created_at,
+        "seq": record.seq,
+        "revision": record.revision,
+        "deleted_at": record.deleted_at,
+    }
 
 
-def facet_rows(vector_id: str, card: VectorCard) -> list[FacetRow]:
+def facet_columns(vector_id: str, card: VectorCard) -> list[dict[str, Any]]:
     """What a vector with this card can be filtered by."""
     plain = [(TAG, tag) for tag in card.tags] + [(PARENT, parent) for parent in card.derived_from]
-    found = [FacetRow(kind=kind, key=key, text=None, number=None) for kind, key in plain]
+    found: list[dict[str, Any]] = [{"kind": kind, "key": key, "text": None, "number": None} for kind, key in plain]
     for key, value in card.metadata.items():
         text, number = (value, None) if isinstance(value, str) else (None, float(value))
-        found.append(FacetRow(kind=ValueKind.of(value), key=key, text=text, number=number))
-    for position, facet in enumerate(found):
-        facet.vector_id, facet.position = vector_id, position
-    return found
+        found.append({"kind": ValueKind.of(value), "key": key, "text": text, "number": number})
+    return [facet | {"vector_id": vector_id, "position": position} for position, facet in enumerate(found)]
 
 
 def record(row: VectorRow | Row[Any], keys: tuple[TaskKey, ...]) -> VectorRecord:
@@ -103,20 +101,20 @@ def record(row: VectorRow | Row[Any], keys: tuple[TaskKey, ...]) -> VectorRecord
     )
 
 
-def upload_row(upload: Upload) -> UploadRow:
+def upload_columns(upload: Upload) -> dict[str, Any]:
     """The reservation of an upload."""
-    return UploadRow(
-        idempotency_key=upload.idempotency_key,
-        request_sha256=upload.request_sha256,
-        vector_id=upload.vector_id,
-        object_key=upload.object_key,
-        deadline=upload.deadline,
-        published=False,
-    )
+    return {
+        "idempotency_key": upload.idempotency_key,
+        "request_sha256": upload.request_sha256,
+        "vector_id": upload.vector_id,
+        "object_key": upload.object_key,
+        "deadline": upload.deadline,
+        "published": False,
+    }
 
 
-def upload(row: UploadRow) -> Upload:
-    """The upload of a reservation."""
+def upload(row: UploadRow | Row[Any]) -> Upload:
+    """The upload of a reservation, or of all its columns."""
     return Upload(
         vector_id=row.vector_id,
         object_key=row.object_key,
@@ -141,10 +139,18 @@ def task_key(kind: str, image: bytes | None, text: bytes | None) -> TaskKey:
     return TaskKey(KeyKind(kind), TaskEmbedding(_part(image), _part(text)))
 
 
-def key_row(vector_id: str, number: int, key: TaskKey) -> KeyRow:
-    """The row of a vector's key; number: its place among them."""
-    image, text = (_blob(part) for part in (key.embedding.image, key.embedding.text))
-    return KeyRow(vector_id=vector_id, number=number, kind=key.kind, image=image, text=text)
+def key_columns(vector_id: str, keys: Iterable[TaskKey]) -> list[dict[str, Any]]:
+    """The rows of a vector's keys."""
+    return [
+        {
+            "vector_id": vector_id,
+            "number": number,
+            "kind": key.kind,
+            "image": _blob(key.embedding.image),
+            "text": _blob(key.embedding.text),
+        }
+        for number, key in enumerate(keys)
+    ]
 
 
 def _blob(part: Array | None) -> bytes | None:

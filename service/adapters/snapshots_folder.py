@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ DRAFT = ".draft"
 ABANDONED_S = 3_600.0  # a draft this old belongs to a process that died
 READ = 2**20
 FORMAT = 2
+_NAME = re.compile("[0-7][0-9A-HJKMNP-TV-Z]{25}")  # a ULID
 
 log = structlog.get_logger(__name__)
 
@@ -106,9 +108,14 @@ class FolderSnapshots:
 
     def folders(self) -> list[Path]:
         """The whole ones, newest first."""
+        return sorted(self._named(""), reverse=True)
+
+    def _named(self, suffix: str) -> list[Path]:
+        """The folders with names such as ours: what else lies here, by mistake or not, is nobody's to remove."""
         if not self._root.is_dir():
             return []
-        return sorted((path for path in self._root.iterdir() if path.is_dir() and not path.suffix), reverse=True)
+        named = (path for path in self._root.iterdir() if path.suffix == suffix and _NAME.fullmatch(path.stem))
+        return [path for path in named if path.is_dir()]
 
     def _write(self, draft: Draft, folder: Path) -> None:
         kept = self._kept()
@@ -139,10 +146,9 @@ class FolderSnapshots:
         return {}
 
     def _prune(self) -> None:
-        old = self.folders()[KEPT:]
-        for draft in self._root.glob(f"*{DRAFT}"):
-            if time.time() - draft.stat().st_mtime > ABANDONED_S:
-                old.append(draft)
+        whole = (folder for folder in self.folders() if any(folder.glob("manifest-*.json")))
+        old = [_retired(folder) for folder in list(whole)[KEPT:]]
+        old += [draft for draft in self._named(DRAFT) if time.time() - draft.stat().st_mtime > ABANDONED_S]
         for folder in old:
             shutil.rmtree(folder, ignore_errors=True)  # another process may be at it too
 
@@ -185,6 +191,13 @@ def why_foreign(manifest: Manifest, epoch: str, embedder: str) -> str | None:
     if manifest.epoch != epoch:
         return f"of epoch {manifest.epoch}"
     return None if manifest.embedder == embedder else f"keys of embedder {manifest.embedder}"
+
+
+def _retired(folder: Path) -> Path:
+    """The folder under a draft's name: if its removal is broken off, somebody ends it in time."""
+    with suppress(OSError):  # another process was quicker
+        return folder.rename(folder.with_suffix(DRAFT))
+    return folder
 
 
 def _checked(path: Path, piece: Piece) -> mmap.mmap:

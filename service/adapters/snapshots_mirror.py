@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import takewhile
 from pathlib import Path
 
 import structlog
@@ -46,7 +47,7 @@ class MirroredSnapshots:
         whole = self._folder.keep(draft)
         with _reachable():
             manifest = read_manifest(whole)
-            stored = {found.key for found in self._store.list(after=PIECES)}
+            stored = {found.key for found in self._listed(PIECES)}
             for name, piece in manifest.pieces.items():
                 self._store_piece(whole / name, piece, stored)
             data = dump_manifest(manifest)
@@ -85,12 +86,11 @@ class MirroredSnapshots:
 
     def _manifest_keys(self) -> list[str]:
         """Newest first: their names begin with the time."""
-        keys = []
-        for found in self._store.list(after=MANIFESTS):
-            if not found.key.startswith(MANIFESTS):
-                break
-            keys.append(found.key)
-        return keys[::-1]
+        return [found.key for found in self._listed(MANIFESTS)][::-1]
+
+    def _listed(self, prefix: str) -> Iterator[StoredObject]:
+        """The objects below it, and no others: some store may be ours in part only, by mistake."""
+        return takewhile(lambda found: found.key.startswith(prefix), self._store.list(after=prefix))
 
     def _manifest(self, key: str) -> Manifest:
         sha256 = key.rpartition("-")[2].removesuffix(".json")
@@ -115,7 +115,7 @@ class MirroredSnapshots:
         needed = {part for key in keys[:KEPT] for part in self._parts(key)}
         for key in keys[KEPT:]:
             self._store.delete(key)
-        for found in self._store.list(after=PIECES):
+        for found in self._listed(PIECES):
             if found.key not in needed and self._abandoned(found):
                 self._store.delete(found.key)
 

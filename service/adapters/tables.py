@@ -15,6 +15,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     String,
+    Table,
     UniqueConstraint,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
@@ -187,3 +188,8 @@ class LogHeadRow(Base):
     mark: Mapped[str]
     audited: Mapped[int] = mapped_column(BigInteger)
     server: Mapped[str | None]
+
+
+def table(row: type[Base]) -> Table:
+    """The table itself, for statements that can do without the mapper's bookkeeping, which takes longer than they."""
+    return Base.metadata.tables[row.__tablename__]

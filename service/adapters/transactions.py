@@ -8,23 +8,26 @@ version, the idempotency key, the alias and the deadline are decided without a r
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, exists, select
+from sqlalchemy import Connection, Engine, exists, insert, select
 from sqlalchemy.orm import Session
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
 from service.adapters.database import database_now, for_reading, for_writing, is_passing, our_errors
-from service.adapters.tables import AuditRow, LogHeadRow
+from service.adapters.tables import AuditRow, Base, LogHeadRow, table
 from service.domain.ports import ANONYMOUS
 
 T = TypeVar("T")
 
 # Long enough for a connection that broke and a server that restarts, short enough for a client that waits.
 RETRY_S = 2.0
+# Made once, since every writer asks them. SQLite leaves FOR UPDATE out.
+_LOCK = select(table(LogHeadRow).c.n).with_for_update()
+_NOW = select(database_now())
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,12 @@ class Writer:
 
     def now(self) -> datetime:
         """The database's clock."""
-        return self.session.scalars(select(database_now())).one()
+        return self.session.scalars(_NOW).one()
+
+    def add(self, kind: type[Base], *rows: Mapping[str, Any]) -> None:
+        """Insert rows, each as its columns' values."""
+        if rows:
+            self.session.execute(insert(table(kind)), rows if len(rows) > 1 else rows[0])
 
 
 class Transactions:
@@ -57,7 +65,7 @@ class Transactions:
         return _with_patience(once)
 
     def look(self, act: Callable[[Connection], T]) -> T:
-        """As `read`, for what every search asks: making and ending a session takes as long as such a query."""
+        """As `read`, for queries of columns alone: making and ending a session takes as long as a small query."""
 
         def once() -> T:
             with self._reading.connect() as connection:
@@ -77,7 +85,7 @@ class Transactions:
         def once() -> T:
             with Session(self._writing) as session:
                 # The lock: whatever an earlier try left running at the server is over when it is ours.
-                session.execute(select(LogHeadRow.n).with_for_update()).one()  # SQLite leaves FOR UPDATE out
+                session.execute(_LOCK).one()
                 if unsettled and session.scalar(select(exists().where(AuditRow.token == token))):
                     return unsettled[-1]
                 result = act(Writer(session, actor, token))

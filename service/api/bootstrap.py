@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Protocol
 
 import structlog
@@ -18,6 +18,7 @@ from service.adapters.database import connect
 from service.adapters.index_faiss import FaissIndex
 from service.adapters.index_snapshot import load
 from service.adapters.index_upkeep import Rhythm, Upkeep
+from service.adapters.places import check_apart
 from service.adapters.schema import upgrade
 from service.adapters.snapshots_place import open_snapshots
 from service.adapters.worker_fleet import Fleet
@@ -26,7 +27,9 @@ from service.api.app import create_app
 from service.api.deps import Limits, Ports
 from service.api.metrics import Metrics
 from service.config import Settings
+from service.domain.errors import Unavailable
 from service.domain.ports import Artifacts, Inference
+from service.library.clearance import begin
 from service.library.reindex import catch_up
 
 log = structlog.get_logger(__name__)
@@ -45,8 +48,9 @@ def open_app(settings: Settings, open_worker: Callable[[Artifacts, CollectorRegi
 
     open_worker: makes a worker in this process, asked only when the settings name no others; it gets the artifact
     store, since both read from it, and the registry of /metrics. Raises WorkerUnavailable when none of the named
-    workers is ready in time.
+    workers is ready in time, InvalidInput when the stores' places are parts of each other.
     """
+    check_apart(settings.artifacts_place, settings.beside_artifacts)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     upgrade(settings.catalogue_url)
     catalogue = SqlCatalogue(connect(settings.catalogue_url))
@@ -55,7 +59,9 @@ def open_app(settings: Settings, open_worker: Callable[[Artifacts, CollectorRegi
     worker = open_fleet(settings) if settings.workers else open_worker(artifacts, metrics.registry)
     index = FaissIndex(worker.served()[0].embedder)
     upkeep = _open_upkeep(settings, index, catalogue.position().epoch)
-    log.info("api.index_filled", seq=catch_up(catalogue, index))
+    log.info("api.index_filled", seq=catch_up(catalogue, index).seq)
+    with suppress(Unavailable):  # the collector then waits for the next start, or for the doctor
+        begin(catalogue, artifacts)
     ports = Ports(catalogue=catalogue, artifacts=artifacts, index=index, worker=worker, clock=SystemClock())
 
     @asynccontextmanager
@@ -82,7 +88,7 @@ def open_fleet(settings: Settings) -> Fleet:
 
 def _open_upkeep(settings: Settings, index: FaissIndex, epoch: str) -> Upkeep:
     """What keeps the index in shape, after it was loaded from the newest snapshot of this epoch."""
-    place, cache = settings.snapshots_place, settings.data_dir / "snapshots"
+    place, cache = settings.snapshots_place, settings.snapshots_cache
     snapshots = open_snapshots(place, cache=cache, endpoint_url=settings.s3_endpoint_url)
     kept = load(index, snapshots, epoch)
     rhythm = Rhythm(snapshot_changes=settings.snapshot_changes, snapshot_s=settings.snapshot_s)

@@ -27,8 +27,8 @@ class Ports:
 class Limits:
     """The largest bodies that are taken, in bytes.
 
-    timeout_s: seconds for an answer whose request names no time of its own. inside: how many requests for an answer or
-    for vectors are inside at a time.
+    timeout_s: seconds for an answer whose request names no time of its own, and for a body to arrive. inside: how many
+    requests for an answer, for a search, or with a vector's bytes in them are inside at a time.
     """
 
     artifact_bytes: int = 64 * 2**20
@@ -61,4 +61,5 @@ async def _place(request: Request) -> AsyncGenerator[Place]:
 UsePorts = Annotated[Ports, Depends(_ports)]
 UseLimits = Annotated[Limits, Depends(_limits)]
 # Taken before the body is read, and kept until the answer is sent whole.
-UsePlace = Annotated[Place, Depends(_place)]
+TAKES_PLACE = Depends(_place)
+UsePlace = Annotated[Place, TAKES_PLACE]

@@ -181,7 +181,10 @@ class ImportedOut(BaseModel):
     name: str
     version: int | None = Field(description="Here; null when it was refused")
     state: Status | None
-    outcome: Outcome = Field(description="present: the library had this very vector already, and it stays as it is")
+    outcome: Outcome = Field(
+        description="present: the library had this very vector already; differs: with another description, tags or "
+        "metadata, which stay; updated: and now it has the archive's"
+    )
     problem: ProblemOut | None = Field(description="Why it was refused")
 
     @classmethod

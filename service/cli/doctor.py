@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -20,12 +21,12 @@ from service.cli.stores import Stores, open_stores
 from service.client import Client
 from service.config import Settings
 from service.domain.errors import CollectorPaused, InvalidInput
+from service.domain.ports import Position
 from service.domain.query import EmbedderSpec
-from service.library.clearance import check_cleared, clear
+from service.library.clearance import check_cleared, clear, marks
 from service.library.examine import examine
 from service.library.findings import Finding, Level, wrong
 
-SNAPSHOTS = "snapshots"
 SHOWN = 50
 
 
@@ -56,11 +57,13 @@ def doctor(
         return
     stores = open_stores()
     spec = _embedder(stores.settings) if index else None
-    findings = _examined(stores, sample, cursor)
-    if spec is not None:
-        findings += _index_findings(stores, spec, repair=repair_index)
+    # First, since an index that knows another history gives the catalogue a new epoch.
+    findings = [] if spec is None else _index_findings(stores, spec, repair=repair_index)
+    # Before the rest is examined: what is put in its place meanwhile must not be cleared.
+    began, marked = stores.catalogue.position(), marks(stores.artifacts)
+    findings += _examined(stores, sample, cursor)
     sound = all(finding.level is not Level.WRONG for finding in findings)
-    cleared = sound and cursor is None and _clear_collector(stores)
+    cleared = sound and cursor is None and _clear_collector(stores, began, marked)
     counts = Counter(finding.kind for finding in findings)
     stores.catalogue.note("library.examine", "all" if cursor is None else f"from {cursor}", dict(counts), actor=actor)
     _show(findings, sound=sound, cleared=cleared, as_json=as_json)
@@ -95,29 +98,31 @@ def _examined(stores: Stores, sample: float, cursor: str | None) -> list[Finding
                 bar.update(task, description=f"{step.part}: {step.done}; {len(findings)} findings")
     except KeyboardInterrupt:
         _show(findings, sound=False, cleared=False, as_json=False)
-        errors.print(f"Broken off; go on with --cursor {cursor}." if cursor else "Broken off.", highlight=False)
+        errors.print(f"Broken off; go on with --cursor {cursor}" if cursor else "Broken off.", highlight=False)
         raise
     return findings
 
 
 def _index_findings(stores: Stores, spec: EmbedderSpec, *, repair: bool) -> list[Finding]:
     settings = stores.settings
-    cache = settings.data_dir / SNAPSHOTS
-    snapshots = open_snapshots(settings.snapshots_place, cache=cache, endpoint_url=settings.s3_endpoint_url)
+    snapshots = open_snapshots(
+        settings.snapshots_place, cache=settings.snapshots_cache, endpoint_url=settings.s3_endpoint_url
+    )
     try:
         return check_index(stores.catalogue, snapshots, spec, repair=repair).findings()
     except SnapshotsUnavailable as error:
         detail = f"The index's snapshots cannot be read or written ({error})."
-        return [wrong("snapshots-unavailable", SNAPSHOTS, detail, "Check the folder's disk and permissions.")]
+        return [
+            wrong("snapshots-unavailable", settings.snapshots_place, detail, "Check the folder's disk and permissions.")
+        ]
 
 
-def _clear_collector(stores: Stores) -> bool:
+def _clear_collector(stores: Stores, examined: Position, marked: Collection[str]) -> bool:
     """Whether the collector was paused, and now is not."""
-    position = stores.catalogue.position()
     try:
         check_cleared(stores.catalogue, stores.artifacts)
     except CollectorPaused:
-        clear(stores.artifacts, position)
+        clear(stores.artifacts, examined, instead_of=marked)
         return True
     return False
 

@@ -8,7 +8,7 @@ from service.adapters.index_census import Census, census
 from service.adapters.index_faiss import FaissIndex
 from service.adapters.index_snapshot import load, save
 from service.adapters.snapshots import Snapshots
-from service.domain.ports import Catalogue
+from service.domain.ports import SYSTEM, Catalogue
 from service.domain.query import EmbedderSpec
 from service.library.findings import Finding, wrong
 from service.library.reindex import catch_up
@@ -35,7 +35,7 @@ class IndexCheck:
                 "snapshot",
                 f"An index from the newest snapshot holds {self.kept.keys} keys (digest {self.kept.digest:x}), "
                 f"one from the catalogue {self.expected.keys} (digest {self.expected.digest:x}).",
-                "Run `vlibrary doctor --deep --repair-index`, and start the service again.",
+                "Run `vlibrary doctor --deep --repair-index`; running services then rebuild theirs.",
             )
         ]
 
@@ -43,12 +43,16 @@ class IndexCheck:
 def check_index(catalogue: Catalogue, snapshots: Snapshots, spec: EmbedderSpec, *, repair: bool = False) -> IndexCheck:
     """What such an index is, and what it ought to be. Raises SnapshotsUnavailable.
 
-    repair: keep a new snapshot, made from the change log alone, unless the kept one is right.
+    repair: keep a new snapshot, made from the change log alone, unless the kept one is right. If that is wrong, the
+    catalogue gets a new epoch: the services that began with it hold the same wrong index, and would keep it again.
     """
     fresh = FaissIndex(spec)
-    catch_up(catalogue, fresh)
+    position = catch_up(catalogue, fresh)
     found = _compared(catalogue, fresh, snapshots)
     if repair and found.kept != found.expected:
+        if found.kept is not None:
+            catalogue.renew_epoch(replacing=position.epoch, actor=SYSTEM)
+            catch_up(catalogue, fresh)
         save(fresh, snapshots)
         found = _compared(catalogue, fresh, snapshots)
     return found

@@ -14,6 +14,7 @@ import typer
 
 from service.adapters.backup_folder import BackupFolder
 from service.adapters.backup_tables import SqlTables
+from service.adapters.places import check_apart
 from service.adapters.schema import revisions
 from service.cli.serve import read_settings
 from service.cli.showing import console, errors, followed, print_json
@@ -71,6 +72,7 @@ def backup(
 ) -> None:
     """Copy the library into a folder while it is in use. Broken off, it goes on when it is run again."""
     stores = open_stores()
+    check_apart(stores.settings.artifacts_place, [str(folder)])
     steps = back_up(SqlTables(stores.engine), stores.artifacts, BackupFolder(folder))
     done = followed(steps, _copied)
     stores.catalogue.note("library.backup", folder.name or ".", _numbers(done), actor=actor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -159,6 +160,9 @@ def export_file(
 
 def import_file(
     file: Annotated[Path, typer.Argument(help="An archive that `vlibrary export` wrote")],
+    update: Annotated[
+        bool, typer.Option("--update", help="Vectors that are there get the archive's description, tags and metadata")
+    ] = False,
     actor: Actor = None,
     url: Url = LOCAL,
     as_json: AsJson = False,
@@ -170,7 +174,9 @@ def import_file(
         raise InvalidInput(f"{file} cannot be read: {error.strerror}.", "Check the path.") from error
     with archive_file, Client(url, actor=actor) as service, _bar(MofNCompleteColumn()) as bar:
         archive = open_archive(archive_file)
-        results = list(bar.track(service.load(archive), total=len(archive.entries), description="import"))
+        results = list(
+            bar.track(service.load(archive, update=update), total=len(archive.entries), description="import")
+        )
     if as_json:
         print_json(results)
     else:
@@ -198,9 +204,15 @@ def _tell_results(results: list[Json]) -> None:
         if result["outcome"] == "refused":
             problem = result["problem"]
             console.print(f"{result['name']} {result['id']}: {problem['detail']} {problem['cure']}", markup=False)
-    counts = {outcome: sum(result["outcome"] == outcome for result in results) for outcome in ("imported", "present")}
-    refused = len(results) - sum(counts.values())
-    console.print(f"{counts['imported']} imported, {counts['present']} present already, {refused} refused")
+        elif result["outcome"] == "differs":
+            console.print(f"{_called(result)} {result['id']} has another description, tags or metadata", markup=False)
+    counts = Counter(result["outcome"] for result in results)
+    told = f"{counts['imported']} imported, {counts['present']} present already, {counts['refused']} refused"
+    if counts["updated"]:
+        told += f", {counts['updated']} updated"
+    if counts["differs"]:
+        told += f"; {counts['differs']} differ and stay as they are, unless --update is given and they are not deleted"
+    console.print(told)
 
 
 def _metadata(old: Json, put: list[str], unset: list[str]) -> Json:

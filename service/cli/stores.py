@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 from service.adapters.artifacts import open_artifacts
 from service.adapters.catalogue_sql import SqlCatalogue
 from service.adapters.database import connect
+from service.adapters.places import check_apart
 from service.adapters.schema import revisions, upgrade
 from service.cli.serve import read_settings
 from service.config import Settings
@@ -33,9 +34,10 @@ def open_stores(*, create: bool = False) -> Stores:
     """The stores that the settings name.
 
     create: make the tables, or bring them up to date, if need be. Without it, raises CatalogueUnavailable unless they
-    are.
+    are. Raises InvalidInput when the stores' places are parts of each other.
     """
     settings = read_settings()
+    check_apart(settings.artifacts_place, settings.beside_artifacts)
     if create:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         upgrade(settings.catalogue_url)

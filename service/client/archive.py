@@ -26,9 +26,10 @@ class Archives(Transport):
         with self._streamed("GET", "/export", params=dict(which)) as response:
             yield response.iter_bytes()
 
-    def load(self, archive: Archive) -> Iterator[Json]:
+    def load(self, archive: Archive, *, update: bool = False) -> Iterator[Json]:
         """Import an archive part by part: for each vector, what became of it (see ImportedOut at /docs).
 
+        update: vectors that are there already get the archive's description, tags and metadata.
         Loading it again changes nothing, so a load that broke off is simply begun anew.
         """
         batch: list[Item] = []
@@ -40,15 +41,15 @@ class Archives(Transport):
                 yield {"id": entry.id, "name": entry.name, "version": None, "outcome": "refused", "problem": told}
                 continue
             if batch and (len(batch) == BATCH_ITEMS or _size([*batch, item]) > BATCH_BYTES):
-                yield from self._load(batch)
+                yield from self._load(batch, update)
                 batch = []
             batch.append(item)
         if batch:
-            yield from self._load(batch)
+            yield from self._load(batch, update)
 
-    def _load(self, batch: list[Item]) -> list[Json]:
-        headers = {"Content-Type": MEDIA_TYPE}
-        items: list[Json] = self._json("POST", "/import", content=b"".join(pack(batch)), headers=headers)["items"]
+    def _load(self, batch: list[Item], update: bool) -> list[Json]:
+        sent = {"content": b"".join(pack(batch)), "headers": {"Content-Type": MEDIA_TYPE}}
+        items: list[Json] = self._json("POST", "/import", params={"update": update}, **sent)["items"]
         return items
 
 

@@ -14,6 +14,8 @@ from service.domain.errors import VLibraryError
 Json = dict[str, Any]
 # More than the service gives an answer by default, so that it is the service that says what was late.
 TIMEOUT_S = 150.0
+# Below the 5 s after which servers hang up on a connection that nobody uses, lest a request meets its end.
+KEEP_S = 2.0
 
 
 class ServiceError(VLibraryError):
@@ -32,7 +34,8 @@ class Transport:
     def __init__(self, url: str, *, timeout: float = TIMEOUT_S, actor: str | None = None) -> None:
         self.url = url
         headers = {} if actor is None else {"X-Actor": actor}
-        self._http = httpx.Client(base_url=url, timeout=timeout, headers=headers)
+        kept = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=KEEP_S)
+        self._http = httpx.Client(base_url=url, timeout=timeout, headers=headers, limits=kept)
 
     def __enter__(self) -> Self:
         return self

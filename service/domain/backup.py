@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -56,8 +57,8 @@ class Backup(Protocol):
         """The backup's own objects."""
         ...
 
-    def draft(self) -> Path:
-        """An empty folder for the files of a new backup."""
+    def draft(self) -> AbstractContextManager[Path]:
+        """An empty folder for the files of a new backup, whose one writer this is. Raises BackupBusy."""
         ...
 
     def references(self, folder: Path) -> Iterable[ObjectRef]:

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from service.domain import strictjson
 from service.domain.card import KeyKind, TaskKey, VectorCard
 from service.domain.errors import InvalidCard
 from service.domain.query import Modality, TaskEmbedding
-from service.domain.text import is_storable
 from service.domain.vector import Array
 
 _FIELDS = {
@@ -54,12 +54,10 @@ def dump_card(card: VectorCard) -> str:
 def parse_card(text: str | bytes) -> VectorCard:
     """The card in JSON text. Raises InvalidCard for anything else than the module's text shows."""
     try:
-        document = json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise InvalidCard(f"The card is not valid JSON: {error}.", _EXAMPLE) from error
+        document = strictjson.parse(text)
+    except ValueError as error:
+        raise InvalidCard(f"The card is not JSON that can be kept: {error}.", _EXAMPLE) from error
     fields = _object(document, "The card", _FIELDS)
-    if not is_storable(document):
-        raise InvalidCard("A text of the card holds a NUL or half a surrogate pair.", "Write plain Unicode text.")
     if "name" not in fields:
         raise InvalidCard("The card has no name.", _EXAMPLE)
     embedder = fields.get("embedder")
@@ -134,7 +132,3 @@ def _text(value: Any, where: str) -> str:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a JSON number")

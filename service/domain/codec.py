@@ -21,8 +21,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from service.domain import strictjson
 from service.domain.errors import InvalidArtifact
-from service.domain.text import is_storable
 from service.domain.vector import Array, Edit, ModelSpec, NormRule, Positions, Site, SteeringVector
 
 FORMAT = 1
@@ -108,19 +108,12 @@ def _header(data: bytes) -> dict[str, Any]:
     if len(data) < 8 + size:
         raise InvalidArtifact("The file is truncated inside its header.", "Upload the whole file.")
     try:
-        header = json.loads(data[8 : 8 + size], object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
+        header = strictjson.parse(data[8 : 8 + size])
+    except ValueError as error:
         raise InvalidArtifact(f"The header is not valid JSON: {error}.", "Upload a safetensors file.") from error
     if not isinstance(header, dict):
         raise InvalidArtifact("The header is not a JSON object.", "Upload a safetensors file.")
     return header
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    if len(set(names)) != len(names):
-        raise ValueError("a name occurs twice")
-    return dict(pairs)
 
 
 def _record(header: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -132,33 +125,19 @@ def _record(header: Mapping[str, Any]) -> Mapping[str, Any]:
             "Write the file with `vlibrary train` or service.domain.codec.encode.",
         )
     try:
-        record = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_unique)
-        _check_storable(json.dumps(record, ensure_ascii=False, allow_nan=False))
-    except (ValueError, RecursionError) as error:
+        record = strictjson.parse(text)
+    except ValueError as error:
         raise InvalidArtifact(
             f"The header's record is not valid JSON: {error}.", "Write it with codec.encode."
         ) from error
     if not isinstance(record, dict):
         raise InvalidArtifact("The header's record is not an object.", "Write it with codec.encode.")
-    if not is_storable(record):
-        raise InvalidArtifact("A text of the record holds a NUL or half a surrogate pair.", "Write plain Unicode text.")
     if record.get("format") != FORMAT:
         raise InvalidArtifact(
             f"The file has format {record.get('format')!r}.",
             f"This release reads format {FORMAT}; upgrade it for newer files.",
         )
     return record
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a JSON number")
-
-
-def _check_storable(text: str) -> None:
-    """JSON may hold lone surrogates and NUL, which no database column takes. Raises ValueError."""
-    text.encode()
-    if "\\u0000" in text:
-        raise ValueError("a text holds NUL")
 
 
 def _model(record: Mapping[str, Any]) -> ModelSpec:

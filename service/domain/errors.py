@@ -24,6 +24,7 @@ VLibraryError
 │   ├── StillAliased           an alias points to the vector that shall go
 │   ├── NotDeleted             only a deleted vector can be restored or purged
 │   ├── SeqNotReached          the change log is shorter than the caller knows it
+│   ├── BackupBusy             somebody else writes the same backup now
 │   ├── NotEmpty               a backup would replace what the library holds
 │   ├── CollectorPaused        after a restoration, until the library was examined
 │   ├── VectorExists           the id belongs to another registration
@@ -152,6 +153,10 @@ class NotDeleted(Conflict):
 
 class NotEmpty(Conflict):
     slug, title = "not-empty", "The library is not empty"
+
+
+class BackupBusy(Conflict):
+    slug, title = "backup-busy", "The backup is being written"
 
 
 class CollectorPaused(Conflict):

@@ -37,6 +37,12 @@ def check_tags(tags: tuple[str, ...]) -> tuple[str, ...]:
     return kept
 
 
+def same_metadata(one: Mapping[str, MetadataValue], other: Mapping[str, MetadataValue]) -> bool:
+    """Whether they say the same, kinds of values included: 1 is not true, though Python takes them as equal."""
+    typed = ({key: (type(value), value) for key, value in metadata.items()} for metadata in (one, other))
+    return next(typed) == next(typed)
+
+
 def check_metadata(metadata: Mapping[str, MetadataValue]) -> None:
     """Raises InvalidCard unless every key and value can be kept, compared and given back exactly."""
     if len(metadata) > MAX_METADATA:

@@ -141,8 +141,11 @@ class TaskIndex(Protocol):
         """How far the change log is applied; None before the first one."""
         ...
 
-    def reset(self, epoch: str) -> None:
-        """Forget everything and start at seq 0 of this epoch."""
+    def reset(self, epoch: str, *, replacing: Position | None) -> None:
+        """Forget everything and start at seq 0 of this epoch, if the position is still the one to be replaced.
+
+        So of many who found the same position outdated one resets, and none wipes out what another has rebuilt.
+        """
         ...
 
     def apply(self, changes: Sequence[Change]) -> None:

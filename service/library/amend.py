@@ -10,7 +10,7 @@ from service.domain.errors import InvalidCard
 from service.domain.labels import MetadataValue
 from service.domain.ports import ANONYMOUS, Amendment, Catalogue, Inference, TaskIndex
 from service.library.publish import description_key, not_findable
-from service.library.reindex import catch_up
+from service.library.reindex import follow
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def amend(
     worker: Inference,
     actor: str = ANONYMOUS,
 ) -> tuple[VectorRecord, int]:
-    """The vector as it is now, and the seq that the index now has; queries find it by its new description at once.
+    """The vector as it is now, and the seq that the index now has; queries find it by its new description.
 
     record: the vector, at any revision. Raises InvalidCard, VectorNotFound, StaleRevision, Unavailable.
     """
@@ -43,7 +43,7 @@ def amend(
         metadata=changes.metadata,
     )
     after = catalogue.update(record.id, amendment, expected_revision=expected_revision, actor=actor)
-    return after, catch_up(catalogue, index)
+    return after, follow(catalogue, index)
 
 
 def _key(record: VectorRecord, description: str | None, worker: Inference) -> TaskKey | None:

@@ -7,29 +7,41 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from service.archive import Archive, Entry, Item, pack
-from service.domain.card import KeyKind, VectorCard, VectorRecord
+from service.domain.card import KeyKind, Status, VectorCard, VectorRecord
 from service.domain.cardfile import dump_card, parse_card
 from service.domain.errors import InvalidArchive, VectorExists, VectorNotFound, VLibraryError
+from service.domain.labels import same_metadata
 from service.domain.ports import ANONYMOUS, Artifacts, Catalogue, Clock, Filter, Inference, TaskIndex
+from service.library.amend import Changes, amend
 from service.library.publish import Submission, publish
 from service.library.walk import pages
 
 
 class Outcome(StrEnum):
-    """PRESENT: the library has this very vector already, perhaps deleted; it is left as it is."""
+    """What became of a vector, of which the library may have had this very one already, perhaps deleted.
+
+    PRESENT: it had, with the same description, tags and metadata. DIFFERS: with others; it stays as it is. UPDATED: it
+    had others, and now has the archive's.
+    """
 
     IMPORTED = "imported"
     PRESENT = "present"
+    DIFFERS = "differs"
+    UPDATED = "updated"
     REFUSED = "refused"
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What became of one vector of an archive. record: in this library. error: why it was refused."""
+    """What became of one vector of an archive.
+
+    record: in this library. seq: a place in the change log by which this was so. error: why it was refused.
+    """
 
     entry: Entry
     outcome: Outcome
     record: VectorRecord | None = None
+    seq: int = 0
     error: VLibraryError | None = None
 
 
@@ -44,7 +56,11 @@ def export(which: Filter, *, catalogue: Catalogue, artifacts: Artifacts) -> Iter
 
 @dataclass(frozen=True)
 class Loader:
-    """Loads archives into a library. artifact_bytes, card_bytes: what a vector of an archive may have at most."""
+    """Loads archives into a library.
+
+    artifact_bytes, card_bytes: what a vector of an archive may have at most. update: give vectors that the library has
+    already the archive's description, tags and metadata.
+    """
 
     catalogue: Catalogue
     artifacts: Artifacts
@@ -53,6 +69,7 @@ class Loader:
     clock: Clock
     artifact_bytes: int
     card_bytes: int
+    update: bool = False
 
     def load(self, archive: Archive, *, actor: str = ANONYMOUS) -> Iterator[Loaded]:
         """Import the archive's vectors, oldest version first. Loading it again changes nothing.
@@ -67,10 +84,11 @@ class Loader:
 
     def _load(self, archive: Archive, entry: Entry, actor: str) -> Loaded:
         item = archive.item(entry, artifact_bytes=self.artifact_bytes, card_bytes=self.card_bytes)
+        card = _card(item)
         known = self._known(entry)
         if known is not None:
-            return Loaded(entry, Outcome.PRESENT, known)
-        submission = Submission(item.artifact, _card(item), f"import:{entry.id}", actor, entry.id)
+            return self._merge(entry, known, card, actor)
+        submission = Submission(item.artifact, card, f"import:{entry.id}", actor, entry.id)
         record = publish(
             submission,
             catalogue=self.catalogue,
@@ -79,7 +97,25 @@ class Loader:
             worker=self.worker,
             clock=self.clock,
         )
-        return Loaded(entry, Outcome.IMPORTED, record)
+        return Loaded(entry, Outcome.IMPORTED, record, record.seq)
+
+    def _merge(self, entry: Entry, known: VectorRecord, card: VectorCard, actor: str) -> Loaded:
+        """Leave the vector that is here as it is, or amend it. What nobody may amend is not compared."""
+        changes = _changes(known.card, card)
+        if changes == Changes():
+            return Loaded(entry, Outcome.PRESENT, known, known.seq)
+        if not self.update or known.status is not Status.ACTIVE:
+            return Loaded(entry, Outcome.DIFFERS, known, known.seq)
+        record, seq = amend(
+            known,
+            changes,
+            expected_revision=known.revision,
+            catalogue=self.catalogue,
+            index=self.index,
+            worker=self.worker,
+            actor=actor,
+        )
+        return Loaded(entry, Outcome.UPDATED, record, seq)
 
     def _known(self, entry: Entry) -> VectorRecord | None:
         """The vector of the entry's id, if there is one. Raises VectorExists when it is not the same vector."""
@@ -87,12 +123,21 @@ class Loader:
             record = self.catalogue.get(entry.id, deleted=True)
         except VectorNotFound:
             return None
-        if record.sha256 != entry.sha256:
+        if (record.sha256, record.name) != (entry.sha256, entry.name):
             raise VectorExists(
                 f"The id {entry.id} belongs to another vector here, {record.name} version {record.version}.",
                 "One of the two was altered: find out which, and register the other one anew from its file.",
             )
         return record
+
+
+def _changes(here: VectorCard, there: VectorCard) -> Changes:
+    """What makes the one say what the other says."""
+    return Changes(
+        description=None if here.description == there.description else there.description,
+        tags=None if here.tags == there.tags else there.tags,
+        metadata=None if same_metadata(here.metadata, there.metadata) else there.metadata,
+    )
 
 
 def _card(item: Item) -> VectorCard:

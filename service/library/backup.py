@@ -8,7 +8,7 @@ the backup is unknown to the restored catalogue, and should not be removed befor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from dataclasses import replace as but
 
@@ -33,15 +33,15 @@ class Copied:
         return self.copied + self.there + len(self.lost)
 
 
-def back_up(tables: Tables, artifacts: Artifacts, backup: Backup) -> Iterator[Copied]:
+def back_up(tables: Tables, artifacts: Artifacts, backup: Backup) -> Generator[Copied]:
     """Yields how far it is; the last one is the result. Objects that are lost are told of, and do not stop it.
 
-    Raises Unavailable, InvalidBackup.
+    Raises Unavailable, InvalidBackup, BackupBusy.
     """
-    folder = backup.draft()
-    dump = tables.dump(folder)
-    yield from copy(backup.references(folder), artifacts, backup.objects, total=dump.rows["vectors"])
-    backup.commit(folder, dump)
+    with backup.draft() as folder:
+        dump = tables.dump(folder)
+        yield from copy(backup.references(folder), artifacts, backup.objects, total=dump.rows["vectors"])
+        backup.commit(folder, dump)
 
 
 def restore(tables: Tables, artifacts: Artifacts, backup: Backup, *, replace: bool, actor: str) -> Iterator[Copied]:

@@ -17,14 +17,16 @@ from datetime import timedelta
 from service.domain.card import Status
 from service.domain.errors import Conflict, InvalidInput, VectorNotFound
 from service.domain.filters import Filter
+from service.domain.objects import is_ours
 from service.domain.ports import Artifacts, Catalogue, StoredObject
-from service.library.clearance import check_cleared, clear, is_mark
+from service.library.clearance import check_cleared, is_mark, note_progress
 from service.library.publish import DEADLINE
 from service.library.walk import batches, pages
 
 BATCH = 100
 COUNTED = 10_000  # stuck reservations that a dry run counts at most
 GRACE = timedelta(hours=24)
+LONGEST = timedelta(days=36_525)
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,18 @@ class Rules:
             )
         if self.retention is not None and self.retention < timedelta(0):
             raise InvalidInput(f"The retention of {self.retention} is negative.", "Give zero or more.")
+        if max(self.grace, self.retention or self.grace) > LONGEST:
+            raise InvalidInput(
+                "The grace or the retention is longer than a century.", "Leave --retention out to purge nothing."
+            )
 
 
 @dataclass(frozen=True)
 class Collection:
     """What has been done so far; of a dry run, what would have been.
 
-    released: reservations. purged: vectors. seen, young, removed: objects; freed: bytes of the removed ones.
+    released: reservations. purged: vectors. seen, young, removed: objects of the library's; freed: bytes of the removed
+    ones. foreign: objects that are no library's, which are left alone.
     cursor: a later run may go on after this key.
     """
 
@@ -64,6 +71,7 @@ class Collection:
     young: int = 0
     removed: int = 0
     freed: int = 0
+    foreign: int = 0
     cursor: str | None = None
 
 
@@ -82,14 +90,14 @@ def collect(
     """
     position = check_cleared(catalogue, artifacts)
     if not rules.dry_run:
-        clear(artifacts, position)  # as it was checked: what a restoration puts in its place must not be cleared here
+        note_progress(artifacts, position)
     done = Collection(
         released=_release(catalogue, rules, actor), purged=_purge(catalogue, artifacts, rules, actor), cursor=after
     )
     yield done
     newest = artifacts.now() - rules.grace
     for batch in batches(artifacts.list(after), BATCH):
-        objects = [found for found in batch if not is_mark(found.key)]
+        objects = [found for found in batch if is_ours(found.key)]
         old = [found for found in objects if found.modified < newest]
         doomed = _unreferenced(catalogue, old, rules.grace)
         if doomed and not rules.dry_run:
@@ -100,6 +108,7 @@ def collect(
             young=done.young + len(objects) - len(old),
             removed=done.removed + len(doomed),
             freed=done.freed + sum(found.size for found in doomed),
+            foreign=done.foreign + sum(not is_ours(found.key) and not is_mark(found.key) for found in batch),
             cursor=batch[-1].key,
         )
         yield done

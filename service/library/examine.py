@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from service.domain.card import Status, VectorRecord
-from service.domain.errors import AliasNotFound, ArtifactLost, VectorNotFound
+from service.domain.errors import AliasNotFound, ArtifactLost, InvalidInput, VectorNotFound
 from service.domain.filters import EVERYTHING_ACTIVE, Filter
+from service.domain.objects import is_ours
 from service.domain.ports import Alias, Artifacts, Catalogue
-from service.library.clearance import is_mark
 from service.library.findings import Finding, Progress, waste, wrong
 from service.library.walk import batches, changes, pages
 
@@ -34,13 +34,31 @@ def examine(catalogue: Catalogue, artifacts: Artifacts, *, sample: float = 1.0, 
     """Everything but the index, in turn: findings, and how far it is.
 
     sample: the share of objects that are read and hashed; all others are only looked for. cursor: of a Progress of an
-    examination that was broken off; the vectors before it are left out.
+    examination that was broken off; what was done before it is left out. Raises InvalidInput for another cursor.
     """
-    yield from examine_vectors(catalogue, artifacts, sample=sample, cursor=cursor)
-    yield from examine_log(catalogue)
-    yield from examine_aliases(catalogue)
-    yield from examine_uploads(catalogue)
-    yield from examine_orphans(catalogue, artifacts)
+    passes: Mapping[str, Callable[[str | None], Report]] = {
+        "vectors": lambda at: examine_vectors(catalogue, artifacts, sample=sample, cursor=at),
+        "log": lambda _: examine_log(catalogue),
+        "aliases": lambda _: examine_aliases(catalogue),
+        "uploads": lambda _: examine_uploads(catalogue),
+        "objects": lambda at: examine_orphans(catalogue, artifacts, after=at),
+    }
+    begin, _, at = (cursor or "vectors:").partition(":")
+    if begin not in passes:
+        raise InvalidInput(f"There is no examination to go on with at {cursor!r}.", "Give the cursor as it was told.")
+    for part in list(passes)[list(passes).index(begin) :]:
+        yield from _placed(passes[part](at or None), part, at)
+        at = ""
+
+
+def _placed(report: Report, part: str, at: str) -> Report:
+    """The pass's report, whose cursors are good for the whole examination."""
+    for step in report:
+        if isinstance(step, Finding):
+            yield step
+            continue
+        at = step.cursor or at
+        yield replace(step, cursor=f"{part}:{at}")
 
 
 def examine_vectors(catalogue: Catalogue, artifacts: Artifacts, *, sample: float, cursor: str | None = None) -> Report:
@@ -159,20 +177,20 @@ def examine_uploads(catalogue: Catalogue) -> Report:
     yield Progress("reservations", len(stuck))
 
 
-def examine_orphans(catalogue: Catalogue, artifacts: Artifacts) -> Report:
-    """Objects that no vector and no open reservation has, counted by age."""
+def examine_orphans(catalogue: Catalogue, artifacts: Artifacts, *, after: str | None = None) -> Report:
+    """Objects with key > after that no vector and no open reservation has, counted by age."""
     now = artifacts.now()
     counts: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
     done = 0
-    for batch in batches(artifacts.list(), STEP):
-        old = {found.key: found for found in batch if not is_mark(found.key) and now - found.modified > YOUNG}
+    for batch in batches(artifacts.list(after), STEP):
+        old = {found.key: found for found in batch if is_ours(found.key) and now - found.modified > YOUNG}
         for key in sorted(old.keys() - catalogue.references(list(old), purged_within=YOUNG)):
             age = _age(now - old[key].modified)
             counts[age] += 1
             sizes[age] += old[key].size
         done += len(batch)
-        yield Progress("objects", done)
+        yield Progress("objects", done, batch[-1].key)
     for age, count in counts.items():
         yield waste("orphans", age, f"{count} objects, {age} old, with {sizes[age]:,} bytes belong to no vector.")
 

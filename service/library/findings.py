@@ -26,7 +26,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Progress:
-    """part: what is being examined; done: how many things of it. cursor: where to go on, for the vectors."""
+    """part: what is being examined; done: how many things of it.
+
+    cursor: where to go on when it is broken off now; None from a pass that can only be begun anew.
+    """
 
     part: str
     done: int

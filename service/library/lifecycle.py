@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from service.domain.ports import ANONYMOUS, Catalogue, TaskIndex
-from service.library.reindex import catch_up
+from service.library.reindex import follow
 
 
 def restore(
@@ -19,7 +19,7 @@ def restore(
     expected_revision: None for any. Raises VectorNotFound, StaleRevision, NotDeleted.
     """
     seq = catalogue.restore(vector_id, expected_revision=expected_revision, actor=actor)
-    catch_up(catalogue, index)
+    follow(catalogue, index)
     return seq
 
 
@@ -36,5 +36,5 @@ def purge(
     expected_revision: None for any. Raises VectorNotFound, StaleRevision, NotDeleted.
     """
     seq = catalogue.purge(vector_id, expected_revision=expected_revision, actor=actor)
-    catch_up(catalogue, index)
+    follow(catalogue, index)
     return seq

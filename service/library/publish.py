@@ -16,12 +16,13 @@ from ulid import ULID
 
 from service.domain.card import KeyKind, TaskKey, VectorCard, VectorRecord
 from service.domain.cardfile import dump_card
-from service.domain.codec import decode, sha256_of
+from service.domain.codec import decode
 from service.domain.errors import ArtifactLost, ArtifactsUnavailable, InvalidCard, UploadExpired, VLibraryError
+from service.domain.objects import artifact_key
 from service.domain.ports import ANONYMOUS, Artifacts, Catalogue, Clock, Inference, TaskIndex, Upload
 from service.domain.query import Query
 from service.domain.vector import SteeringVector
-from service.library.reindex import catch_up
+from service.library.reindex import follow
 
 DEADLINE = timedelta(minutes=15)
 
@@ -58,11 +59,13 @@ def publish(
     vector = decode(submission.artifact)
     worker.check(vector)
     card = _findable(submission.card, worker)
-    upload = _upload(submission, clock)
+    digest = hashlib.sha256(submission.artifact)
+    sha256 = digest.hexdigest()
+    digest.update(dump_card(submission.card).encode())
+    upload = _upload(submission, sha256, digest.hexdigest(), clock)
     earlier = catalogue.reserve(upload)
     if earlier is not None:
         return earlier
-    sha256 = sha256_of(submission.artifact)
     _store(upload, submission.artifact, sha256, catalogue, artifacts)
     draft = _draft(upload, vector, card, sha256, len(submission.artifact), clock)
     try:
@@ -72,7 +75,7 @@ def publish(
         # so the bytes stay until a collector finds them unreferenced and past the deadline.
         _discard(upload, catalogue, artifacts)
         raise
-    catch_up(catalogue, index)
+    follow(catalogue, index)
     return record
 
 
@@ -103,17 +106,15 @@ def not_findable() -> InvalidCard:
     )
 
 
-def _upload(submission: Submission, clock: Clock) -> Upload:
+def _upload(submission: Submission, sha256: str, request_sha256: str, clock: Clock) -> Upload:
     fresh = str(ULID())
     vector_id = submission.vector_id or fresh
-    digest = hashlib.sha256(submission.artifact)
-    digest.update(dump_card(submission.card).encode())
     return Upload(
         vector_id=vector_id,
         # Its own for every upload, also when the id comes from elsewhere: see the module's text.
-        object_key=f"{fresh}/{sha256_of(submission.artifact)}.safetensors",
+        object_key=artifact_key(fresh, sha256),
         idempotency_key=submission.idempotency_key or vector_id,
-        request_sha256=digest.hexdigest(),
+        request_sha256=request_sha256,
         deadline=clock.now() + DEADLINE,
     )
 

@@ -4,55 +4,58 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from service.domain.errors import CatalogueUnavailable
-from service.domain.ports import SYSTEM, Catalogue, Change, IndexGap, Position, TaskIndex
+from service.domain.errors import CatalogueUnavailable, Unavailable
+from service.domain.ports import SYSTEM, Catalogue, IndexGap, Position, TaskIndex
 
 BATCH = 1_000
 
 
-def catch_up(catalogue: Catalogue, index: TaskIndex) -> int:
-    """Apply what the change log has beyond the index; returns the seq that the index now has.
+def catch_up(catalogue: Catalogue, index: TaskIndex) -> Position:
+    """Apply what the change log has beyond the index; returns the position that the index now has.
 
     An index of another epoch is rebuilt from nothing. One that knows another history than the log tells, since somebody
     put the database's files back, is rebuilt too, in a new epoch: so every other index and the collector hear of it.
     Raises CatalogueUnavailable, also for a log that lacks an entry.
     """
-    have = index.position  # before the catalogue's: that one goes on meanwhile, and never back
-    target = catalogue.position()
-    if have is None or have.epoch != target.epoch:
-        index.reset(target.epoch)
-    elif have.seq > target.seq or (have.seq == target.seq and have.mark != target.mark):
-        target = _start_anew(catalogue, index, have)
-    have = _position(index)
-    while have.seq < target.seq:
-        entries = catalogue.changes(after=max(0, have.seq - 1), limit=BATCH)
-        before = have
-        if _go_on(before, entries):
-            # A gap means that another thread has just reset the index: go on from where it now stands.
-            with suppress(IndexGap):
-                index.apply(entries)
+    goal: Position | None = None
+    while True:
+        have = index.position  # before the catalogue's: that one goes on meanwhile, and never back
+        if have is not None and goal is not None and have.epoch == goal.epoch and have.seq >= goal.seq:
+            return have
+        newest = catalogue.position()
+        if have is None or have.epoch != newest.epoch:
+            index.reset(newest.epoch, replacing=have)
+        elif have == newest:
+            return have
+        elif have.seq < newest.seq and _go_on(catalogue, index, have):
+            if goal is None or goal.epoch != newest.epoch:
+                goal = newest  # whatever is written meanwhile is for the next one who asks
         else:
-            target = _start_anew(catalogue, index, before)
-        have = _position(index)
-        if have == before:
-            raise CatalogueUnavailable(
-                f"The change log lacks an entry between {have.seq + 1} and {target.seq}.",
-                "Run `vlibrary doctor`; restore a backup.",
-            )
-    return have.seq
+            # The log has other entries than those that the index was made of.
+            catalogue.renew_epoch(replacing=have.epoch, actor=SYSTEM)
 
 
-def _start_anew(catalogue: Catalogue, index: TaskIndex, have: Position) -> Position:
-    """Empty the index, under an epoch that is not the one it had; returns the catalogue's position."""
-    position = catalogue.renew_epoch(replacing=have.epoch, actor=SYSTEM)
-    index.reset(position.epoch)
-    return position
+def follow(catalogue: Catalogue, index: TaskIndex) -> int:
+    """`catch_up` after a change that was kept; returns the seq that the index then has.
+
+    Nothing is raised when the catalogue cannot be asked now: the change has happened all the same, and every search
+    catches up by itself.
+    """
+    with suppress(Unavailable):
+        return catch_up(catalogue, index).seq
+    return 0 if index.position is None else index.position.seq
 
 
-def _go_on(have: Position, entries: list[Change]) -> bool:
-    """Whether the entries begin with the one that the index has applied last."""
-    return have.seq == 0 or (bool(entries) and (entries[0].seq, entries[0].mark) == (have.seq, have.mark))
-
-
-def _position(index: TaskIndex) -> Position:
-    return index.position or Position("", 0)
+def _go_on(catalogue: Catalogue, index: TaskIndex, have: Position) -> bool:
+    """Apply what comes next, if the log still has the entry that the index has applied last; whether it has."""
+    entries = catalogue.changes(after=max(0, have.seq - 1), limit=BATCH)
+    if have.seq and not (entries and (entries[0].seq, entries[0].mark) == (have.seq, have.mark)):
+        return False
+    # A gap means that another thread has just reset the index: go on from where it now stands.
+    with suppress(IndexGap):
+        index.apply(entries)
+    if index.position == have:
+        raise CatalogueUnavailable(
+            f"The change log lacks an entry soon after {have.seq}.", "Run `vlibrary doctor`; restore a backup."
+        )
+    return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 
 from service.domain.card import NAME_PATTERN, Status, VectorRecord
 from service.domain.errors import InvalidInput, VectorNotFound
@@ -17,7 +18,8 @@ _FORMS = "Name it by its id, as name:3, as name@alias, or as name for the newest
 def resolve(reference: str, catalogue: Catalogue) -> VectorRecord:
     """The active vector that is meant. Raises VectorNotFound, AliasNotFound."""
     if re.fullmatch(VECTOR_ID_PATTERN, reference):
-        return catalogue.get(reference)
+        with suppress(VectorNotFound):  # a name of 26 digits looks like an id
+            return catalogue.get(reference)
     name, mark, rest = _parts(reference)
     if mark == "@" and re.fullmatch(ALIAS_PATTERN, rest):
         return _aliased(name, rest, catalogue)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from service.domain.ports import ANONYMOUS, Catalogue, TaskIndex
-from service.library.reindex import catch_up
+from service.library.reindex import follow
 
 
 def retire(
@@ -21,5 +21,5 @@ def retire(
     Its bytes stay in the store for now: a running answer may still need them, and a mistake can be undone.
     """
     seq = catalogue.delete(vector_id, expected_revision=expected_revision, actor=actor)
-    catch_up(catalogue, index)
+    follow(catalogue, index)
     return seq

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from service.domain.card import VectorRecord
 from service.domain.errors import InvalidInput, SeqNotReached
-from service.domain.ports import Catalogue, Filter, Inference, TaskIndex
-from service.domain.query import Query
+from service.domain.ports import Catalogue, Filter, Hit, Inference, TaskIndex
+from service.domain.query import Modality, Query
 from service.library.reindex import catch_up
 
 MAX_K = 100
 # A vector whose card was never calibrated must be at least this near: in between what unrelated and related
 # queries score for common CLIP embedders. Calibrated cards carry their own threshold.
 DEFAULT_THRESHOLD = 0.8
+TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -53,20 +55,29 @@ def retrieve(
         raise InvalidInput(f"k is {k}.", f"Ask for 1 to {MAX_K} vectors.")
     model = worker.find(model_id).model.model_id
     embedding = worker.embed(query)
-    _check_seq(catch_up(catalogue, index), min_seq)
-    passing = None if among is None else catalogue.ids(among)
-    hits = index.search(embedding, model_id=model, k=k, among=passing)
+    matches: list[Match] = []
+    for _ in range(TRIES):
+        position = catch_up(catalogue, index)
+        _check_seq(position.seq, min_seq)
+        passing = None if among is None else catalogue.ids(among)
+        hits = index.search(embedding, model_id=model, k=k, among=passing)
+        matches = _matches(hits, query.modality, catalogue, among)
+        now = index.position
+        if len(matches) == len(hits) and now is not None and now.epoch == position.epoch:
+            break
+        # A hit was deleted or amended meanwhile, so that another vector is among the best; or another request has begun
+        # to rebuild the index, which was not whole when it was searched.
+    return matches
+
+
+def _matches(hits: Sequence[Hit], modality: Modality, catalogue: Catalogue, among: Filter | None) -> list[Match]:
+    """The hits that are still there and, asked again of the records themselves, still pass."""
     found = catalogue.get_many([hit.vector_id for hit in hits])
-    # Asked again of the records themselves: they may have been amended since.
-    records = {record.id: record for record in found if among is None or among.allows(record)}
+    scores = {hit.vector_id: hit.score for hit in hits}
     return [
-        Match(
-            record=records[hit.vector_id],
-            score=hit.score,
-            threshold=records[hit.vector_id].card.thresholds.get(query.modality, DEFAULT_THRESHOLD),
-        )
-        for hit in hits
-        if hit.vector_id in records
+        Match(record, scores[record.id], record.card.thresholds.get(modality, DEFAULT_THRESHOLD))
+        for record in found
+        if among is None or among.allows(record)
     ]
 
 

@@ -204,9 +204,27 @@ class TestRealServer:
         store.put(KEY, DATA, SHA256)
         assert proxy.seen == [("PUT", 200), ("PUT", 412), ("GET", 200)]
 
-    def test_an_upload_is_read_back_before_it_counts(self, proxy: FaultProxy, store: S3Artifacts) -> None:
-        proxy.faults.extend([Fault.NONE, Fault.FLIP, Fault.NONE, Fault.TRUNCATE])
+    def test_an_upload_counts_when_the_server_names_the_sum_of_its_bytes(
+        self, proxy: FaultProxy, store: S3Artifacts
+    ) -> None:
         store.put(KEY, DATA, SHA256)
+        assert proxy.seen == [("PUT", 200)]
+        assert store.get(KEY, SHA256) == DATA
+
+    @pytest.mark.parametrize("sum_of", [None, '"not of these bytes"', '"d41d8cd98f00b204e9800998ecf8427e-1"'])
+    def test_an_upload_is_read_back_before_it_counts_when_the_server_names_another_sum(
+        self, proxy: FaultProxy, s3_artifacts: Callable[..., S3Artifacts], sum_of: str | None
+    ) -> None:
+        other = client(proxy.endpoint)
+
+        def encrypting(parsed: dict[str, Any], **_: Any) -> None:
+            parsed.pop("ETag", None)  # a refusal has none
+            if sum_of is not None:
+                parsed["ETag"] = sum_of
+
+        other.meta.events.register("after-call.s3.PutObject", encrypting)
+        proxy.faults.extend([Fault.NONE, Fault.FLIP, Fault.NONE, Fault.TRUNCATE])
+        s3_artifacts(other).put(KEY, DATA, SHA256)
         assert [method for method, _ in proxy.seen] == ["PUT", "GET"] * 3
 
     def test_a_slow_drip_is_cut_off_at_the_deadline(

@@ -156,6 +156,7 @@ def test_a_backup_that_was_broken_off_leaves_the_last_one_and_goes_on(
         source.publish()
     steps = back_up(SqlTables(source.engine), source.artifacts, BackupFolder(folder))
     assert [next(steps).done for _ in range(6)][-1] == 5
+    steps.close()
     target.restore(folder)
     assert target.content() == before
     assert source.back_up(folder).there == 5

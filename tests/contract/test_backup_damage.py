@@ -10,7 +10,7 @@ import pytest
 
 from service.adapters.backup_folder import BackupFolder
 from service.adapters.backup_tables import SqlTables
-from service.domain.errors import InvalidBackup
+from service.domain.errors import BackupBusy, InvalidBackup
 from service.library.backup import back_up
 from service.library.examine import examine
 from service.library.findings import Finding
@@ -55,6 +55,27 @@ def test_a_damaged_object_is_named_and_the_rest_comes_back(source: Place, target
     assert source.back_up(tmp_path / "backup").copied == 1
     target.restore(tmp_path / "backup", replace=True)
     assert target.content() == source.content()
+
+
+def test_a_backup_has_one_writer_at_a_time(source: Place, tmp_path: Path) -> None:
+    tables, folder = SqlTables(source.engine), tmp_path / "backup"
+    slow = back_up(tables, source.artifacts, BackupFolder(folder))
+    next(slow)
+    with pytest.raises(BackupBusy):
+        source.back_up(folder)
+    *_, done = slow
+    assert done.lost == ()
+    assert source.back_up(folder).there == done.total
+
+
+def test_what_else_lies_in_the_backups_folder_stays(source: Place, tmp_path: Path) -> None:
+    others = [tmp_path / "backup" / name for name in ("catalogue-of-films/jaws", "objects/ab/cdef", "notes.txt")]
+    for path in others:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    for _ in range(2):
+        source.back_up(tmp_path / "backup")
+    assert all(path.exists() for path in others)
 
 
 def test_an_unfinished_backup_and_no_backup_are_refused(source: Place, target: Place, tmp_path: Path) -> None:

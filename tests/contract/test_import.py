@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from typing import Any
+
+import pytest
 
 from service.adapters.memory_worker import MODEL
 from service.api.deps import Ports
 from service.archive import Item, open_archive, pack
+from service.domain.cardfile import parse_card
 from service.domain.errors import VectorExists, VectorPurged
 from service.domain.filters import Filter
 from service.domain.ports import Catalogue
+from service.domain.query import Query
 from service.library.archive import Loaded, Loader, Outcome, export
 from service.library.lifecycle import purge
 from service.library.resolve import resolve
 from service.library.retire import retire
+from service.library.retrieve import retrieve
 from tests.support.library import memory_ports, register
 from tests.support.samples import artifact, card
 
 VECTOR_ID = "01K9Z4T0XJ4V6W8M2Q5R7S9A1B"
 
 
-def load(ports: Ports, data: bytes) -> Loaded:
+def load(ports: Ports, data: bytes, *, update: bool = False) -> Loaded:
     """What became of the archive's only vector."""
     loader = Loader(
         catalogue=ports.catalogue,
@@ -31,6 +37,7 @@ def load(ports: Ports, data: bytes) -> Loaded:
         clock=ports.clock,
         artifact_bytes=10_000,
         card_bytes=10_000,
+        update=update,
     )
     (loaded,) = loader.load(open_archive(io.BytesIO(data)))
     return loaded
@@ -65,6 +72,65 @@ def test_an_imported_vector_that_was_purged_is_not_imported_again(catalogue: Cat
     assert load(ports, data).outcome is Outcome.IMPORTED
     forget(ports, VECTOR_ID)
     assert isinstance(load(ports, data).error, VectorPurged)
+
+
+def packed(name: str = "colour", description: str = "Which hue?", **more: Any) -> bytes:
+    """An archive of one vector with this card."""
+    text = card(name, description, **more).encode()
+    return b"".join(pack([Item.of(VECTOR_ID, name, 1, artifact(MODEL), text)]))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        packed(description="Which colour?", tags=["a"], metadata={"shots": 1}),
+        packed(tags=["a", "b"], metadata={"shots": 1}),
+        packed(tags=["a"], metadata={"shots": True}),
+        packed(),
+    ],
+    ids=["description", "tags", "metadata", "nothing"],
+)
+def test_a_vector_with_another_card_stays_as_it_is_unless_it_shall_be_updated(
+    catalogue: Catalogue, other: bytes
+) -> None:
+    ports = replace(memory_ports(), catalogue=catalogue)
+    first = load(ports, packed(tags=["a"], metadata={"shots": 1})).record
+    assert first is not None
+    before = catalogue.position()
+    assert load(ports, other).outcome is Outcome.DIFFERS
+    assert (catalogue.position(), catalogue.get(VECTOR_ID).revision) == (before, 1)
+    updated = load(ports, other, update=True)
+    assert updated.outcome is Outcome.UPDATED
+    assert updated.seq == catalogue.position().seq
+    record = catalogue.get(VECTOR_ID)
+    text = parse_card(open_archive(io.BytesIO(other)).item(updated.entry, artifact_bytes=9_999, card_bytes=9_999).card)
+    assert (record.card.description, record.tags, dict(record.metadata)) == (text.description, text.tags, text.metadata)
+    assert type(record.metadata.get("shots")) is type(text.metadata.get("shots"))
+    assert (record.version, record.revision, record.created_at) == (1, 2, first.created_at)
+    assert load(ports, other, update=True).outcome is Outcome.PRESENT
+    found = retrieve(Query(text=text.description), k=1, model_id=None, **asked(ports))
+    assert found[0].score == pytest.approx(1.0)
+
+
+def test_a_deleted_vector_is_not_updated(catalogue: Catalogue) -> None:
+    ports = replace(memory_ports(), catalogue=catalogue)
+    load(ports, packed())
+    retire(VECTOR_ID, catalogue=catalogue, index=ports.index)
+    assert load(ports, packed()).outcome is Outcome.PRESENT
+    assert load(ports, packed(tags=["b"]), update=True).outcome is Outcome.DIFFERS
+    assert catalogue.get(VECTOR_ID, deleted=True).tags == ()
+
+
+def test_the_same_bytes_under_another_name_are_another_vector(catalogue: Catalogue) -> None:
+    ports = replace(memory_ports(), catalogue=catalogue)
+    load(ports, packed())
+    refused = load(ports, packed("form"), update=True)
+    assert isinstance(refused.error, VectorExists)
+    assert "colour version 1" in refused.error.detail
+
+
+def asked(ports: Ports) -> dict[str, Any]:
+    return {"catalogue": ports.catalogue, "index": ports.index, "worker": ports.worker}
 
 
 def forget(ports: Ports, vector_id: str) -> None:

@@ -23,7 +23,7 @@ from tests.support.registrations import EMBEDDER, deleted, direction, embedding,
 @pytest.fixture(params=ALL)
 def index(request: pytest.FixtureRequest) -> TaskIndex:
     empty = ALL[request.param](EMBEDDER)
-    empty.reset("epoch")
+    empty.reset("epoch", replacing=empty.position)
     return empty
 
 
@@ -37,13 +37,24 @@ class TestPosition:
         for make in ALL.values():
             assert make(EMBEDDER).position is None
 
+    def test_a_late_reset_does_not_wipe_out_what_another_has_rebuilt(
+        self, index: TaskIndex, rng: np.random.Generator
+    ) -> None:
+        outdated = index.position
+        index.reset("later", replacing=outdated)
+        index.apply([published(1, "v", embedding(rng))])
+        index.reset("later", replacing=outdated)
+        index.reset("epoch", replacing=None)
+        assert index.position == Position("later", 1)
+        assert len(index.search(embedding(rng), model_id="m", k=9)) == 1
+
     def test_it_follows_what_was_applied(self, index: TaskIndex, rng: np.random.Generator) -> None:
         assert index.position == Position("epoch", 0)
         index.apply([published(1, "a", embedding(rng)), deleted(2, "a")])
         assert index.position == Position("epoch", 2)
         index.apply([])
         assert index.position == Position("epoch", 2)
-        index.reset("later")
+        index.reset("later", replacing=index.position)
         assert index.position == Position("later", 0)
 
     def test_changes_may_come_twice(self, index: TaskIndex, rng: np.random.Generator) -> None:
@@ -222,7 +233,7 @@ class TestFilters:
 def test_searches_beside_an_applier_always_see_one_moment(kind: str) -> None:
     rng = np.random.default_rng(3)
     index = ALL[kind](EMBEDDER)
-    index.reset("epoch")
+    index.reset("epoch", replacing=index.position)
     target = embedding(rng)
     # A pair is published in one batch and deleted in one batch: a search sees both of them or neither.
     batches: list[list[Change]] = []
@@ -275,7 +286,7 @@ class TestFaissSegments:
 
     def _lengths(self, batches: list[list[Change]]) -> list[int]:
         index = FaissIndex(EMBEDDER)
-        index.reset("epoch")
+        index.reset("epoch", replacing=index.position)
         for batch in batches:
             index.apply(batch)
         (shelf,) = index._state.shelves.values()
@@ -293,7 +304,7 @@ def test_scores_and_ties_do_not_depend_on_how_faiss_sums() -> None:
     ]
     fast, plain = FaissIndex(spec), MemoryIndex(spec)
     for index in (fast, plain):
-        index.reset("epoch")
+        index.reset("epoch", replacing=index.position)
         for start in range(0, len(log), 13):
             index.apply(log[start : start + 13])
     for query in parts:

@@ -35,7 +35,7 @@ class IndexMachine(RuleBasedStateMachine):
         self.log: list[Change] = []
         self.applied = 0
         self.index = type(self).make(EMBEDDER)
-        self.index.reset("0")
+        self.index.reset("0", replacing=self.index.position)
 
     @rule(
         keys=st.lists(st.integers(0, 8), max_size=6),
@@ -80,7 +80,7 @@ class IndexMachine(RuleBasedStateMachine):
 
     @rule(epoch=st.text(max_size=3))
     def reset(self, epoch: str) -> None:
-        self.index.reset(epoch)
+        self.index.reset(epoch, replacing=self.index.position)
         self.applied = 0
 
     @precondition(lambda self: len(self.log) > self.applied + 1)

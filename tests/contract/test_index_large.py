@@ -49,7 +49,7 @@ class Library:
         self.queries += [TaskEmbedding(text=near(rng, description, 0.3)) for description in descriptions]
 
     def filled(self, index: FaissIndex) -> FaissIndex:
-        index.reset("epoch")
+        index.reset("epoch", replacing=index.position)
         for start in range(0, len(self.log), 500):
             index.apply(self.log[start : start + 500])
         return index
@@ -103,7 +103,7 @@ def test_keys_that_form_no_groups_are_found_as_well() -> None:
     log = [published(seq, f"v{seq:05}", part) for seq, part in enumerate(parts, start=1)]
     indexes = [FaissIndex(SPEC), MergedIndex(SPEC, Kinds(exact=1_000, merged=500))]
     for index in indexes:
-        index.reset("epoch")
+        index.reset("epoch", replacing=index.position)
         index.apply(log)
     queries = [TaskEmbedding(direction(rng, 24), direction(rng, 24)) for _ in range(60)]
     right, found = ([index.search(query, model_id="m", k=K) for query in queries] for index in indexes)
@@ -128,7 +128,7 @@ class TestMergingBeside:
 
     def test_changes_made_meanwhile_are_kept(self, rng: np.random.Generator) -> None:
         index = FaissIndex(EMBEDDER, Kinds(exact=40, merged=16))
-        index.reset("epoch")
+        index.reset("epoch", replacing=index.position)
         parts = [embedding(rng) for _ in range(121)]
         index.apply([published(seq, f"v{seq}", parts[seq]) for seq in range(1, 101)])
 
@@ -144,11 +144,11 @@ class TestMergingBeside:
 
     def test_a_reset_meanwhile_wins(self, rng: np.random.Generator) -> None:
         index = FaissIndex(EMBEDDER, Kinds(exact=40, merged=16))
-        index.reset("epoch")
+        index.reset("epoch", replacing=index.position)
         index.apply([published(seq, f"v{seq}", embedding(rng)) for seq in range(1, 101)])
 
         def change() -> None:
-            index.reset("later")
+            index.reset("later", replacing=index.position)
             index.apply([published(1, "new", embedding(rng))])
 
         _beside_a_merge(index, change)
@@ -157,7 +157,7 @@ class TestMergingBeside:
 
     def test_a_stopped_merge_leaves_everything_as_it_was(self, rng: np.random.Generator) -> None:
         index = FaissIndex(EMBEDDER, Kinds(exact=40, merged=16))
-        index.reset("epoch")
+        index.reset("epoch", replacing=index.position)
         index.apply([published(seq, f"v{seq}", embedding(rng)) for seq in range(1, 101)])
         stop = threading.Event()
         stop.set()
@@ -192,7 +192,7 @@ def _beside_a_merge(index: FaissIndex, change: Callable[[], None]) -> bool:
 def test_searches_and_changes_go_on_while_it_merges(library: Library) -> None:
     """A soak: searching threads beside one that applies and one that merges; every answer is of one moment."""
     index = FaissIndex(SPEC, Kinds(exact=500, merged=200))
-    index.reset("epoch")
+    index.reset("epoch", replacing=index.position)
     done = threading.Event()
     target = library.queries[0]
     pinned = published(1, "pinned", target)

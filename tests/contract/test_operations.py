@@ -160,7 +160,7 @@ class TestIndex:
     ) -> None:
         snapshots = FolderSnapshots(tmp_path / "snapshots")
         wrong = FaissIndex(EMBEDDER)
-        wrong.reset(catalogue.position().epoch)
+        wrong.reset(catalogue.position().epoch, replacing=wrong.position)
         for change in catalogue.changes(0, 100):
             # One vector's keys in the place of another's: as many as there should be.
             wrong.apply([replace(change, keys=catalogue.changes(0, 1)[0].keys) if change.seq == 3 else change])
@@ -171,11 +171,15 @@ class TestIndex:
         assert [finding.kind for finding in found.findings()] == ["index-differs"]
         assert check_index(catalogue, snapshots, EMBEDDER, repair=True).findings() == []
         assert check_index(catalogue, snapshots, EMBEDDER).findings() == []
+        save(wrong, snapshots)  # as a service does when it ends that has run all the while
+        assert check_index(catalogue, snapshots, EMBEDDER).findings() == []
+        assert catch_up(catalogue, wrong) == catalogue.position()
+        assert census(wrong) == check_index(catalogue, snapshots, EMBEDDER).expected
 
     def test_the_order_of_the_segments_does_not_matter(self, catalogue: Catalogue) -> None:
         at_once, one_by_one = FaissIndex(EMBEDDER), FaissIndex(EMBEDDER)
         catch_up(catalogue, at_once)
-        one_by_one.reset(catalogue.position().epoch)
+        one_by_one.reset(catalogue.position().epoch, replacing=one_by_one.position)
         for change in catalogue.changes(0, 100):
             one_by_one.apply([change])
         assert census(at_once) == census(one_by_one)

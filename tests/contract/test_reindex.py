@@ -21,6 +21,7 @@ from service.adapters.snapshots_folder import FolderSnapshots
 from service.domain.errors import CatalogueUnavailable, CollectorPaused
 from service.domain.ports import Position, TaskIndex
 from service.domain.query import EmbedderSpec
+from service.library.clearance import begin
 from service.library.collect import Rules, collect
 from service.library.reindex import catch_up
 from tests.support.registrations import EMBEDDER, MODEL, embedding, key, register
@@ -70,9 +71,9 @@ def found(index: TaskIndex) -> set[str]:
 
 def test_what_is_registered_is_found_and_what_is_deleted_is_not(database: Database, index: TaskIndex) -> None:
     first, second = database.register(2)
-    assert catch_up(database.catalogue, index) == 2
+    assert catch_up(database.catalogue, index).seq == 2
     database.catalogue.delete(first)
-    assert catch_up(database.catalogue, index) == 3
+    assert catch_up(database.catalogue, index).seq == 3
     assert found(index) == {second}
     assert index.position == database.catalogue.position()
 
@@ -89,7 +90,7 @@ def test_a_database_that_was_put_back_is_noticed_however_far_its_log_has_gone_on
     epoch = database.catalogue.position().epoch
     database.put_back(copy)
     kept += database.register(since)
-    assert catch_up(database.catalogue, index) == 2 + since
+    assert catch_up(database.catalogue, index).seq == 2 + since
     assert found(index) == set(kept)
     assert database.catalogue.position() == index.position
     assert database.catalogue.position().epoch != epoch, "nobody else hears of it"
@@ -128,6 +129,7 @@ def test_a_snapshot_of_the_lost_history_is_of_no_use(database: Database, tmp_pat
 @pytest.mark.parametrize("since", [0, 2, 5])
 def test_the_collector_pauses_when_its_database_was_put_back(database: Database, tmp_path: Path, since: int) -> None:
     artifacts = FolderArtifacts(tmp_path / "artifacts")
+    begin(database.catalogue, artifacts)
     database.register(1)
     copy = database.copy()
     database.register(2)
@@ -147,7 +149,7 @@ def test_threads_that_notice_together_end_with_one_history(database: Database, i
     database.put_back(copy)
     kept += database.register(30)
     with ThreadPoolExecutor(8) as pool:
-        seqs = list(pool.map(lambda _: catch_up(database.catalogue, index), range(8)))
+        seqs = list(pool.map(lambda _: catch_up(database.catalogue, index).seq, range(8)))
     assert set(seqs) == {32}
     assert found(index) == set(kept)
 

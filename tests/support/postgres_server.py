@@ -65,7 +65,7 @@ class PostgresServer:
         """Run it (again), and wait until it answers."""
         settings = ("listen_addresses=", f"unix_socket_directories={self._folder}", "max_connections=200", "fsync=off")
         command = ["postgres", *(part for setting in settings for part in ("-c", setting))]
-        with (self._folder / "log").open("ab") as log:
+        with self.log.open("ab") as log:
             self._process = self._open(*command, stdout=log, stderr=log)
         give_up = time.monotonic() + PATIENCE
         while time.monotonic() < give_up and self._process.poll() is None:
@@ -93,9 +93,9 @@ class PostgresServer:
         return self._process is not None and self._process.poll() is None
 
     @property
-    def log(self) -> str:
-        """What it has logged so far."""
-        return (self._folder / "log").read_text()
+    def log(self) -> Path:
+        """Where it tells what it does."""
+        return self._folder / "log"
 
     def stop(self) -> None:
         """Shut it down, cutting off its clients, and remove its data."""
@@ -128,7 +128,7 @@ class PostgresServer:
         self._process = None
 
     def _run(self, *command: str) -> None:
-        with (self._folder / "log").open("ab") as log:
+        with self.log.open("ab") as log:
             if self._open(*command, stdout=log, stderr=log).wait(PATIENCE):
                 raise RuntimeError(f"{command[0]} failed: {(self._folder / 'log').read_text()[-2000:]}")
 

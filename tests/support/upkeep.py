@@ -23,6 +23,7 @@ from service.adapters.memory_catalogue import MemoryCatalogue
 from service.adapters.tables import ChangeRow
 from service.domain.card import VectorRecord
 from service.domain.ports import Artifacts, Catalogue, Clock, Upload
+from service.library.clearance import begin
 from service.library.collect import Collection, Rules, collect
 from tests.support.registrations import draft
 
@@ -50,6 +51,7 @@ class Library:
         self.artifacts = artifacts
         self._clock = clock
         self._numbers = itertools.count(1)
+        begin(catalogue, artifacts)
 
     def upload(self, *, deadline: timedelta = DEADLINE) -> Upload:
         vector_id = f"{next(self._numbers):026}"  # no ULID: the order of the keys is part of an interleaving

@@ -14,6 +14,8 @@ import httpx
 import pytest
 from httpx_sse import connect_sse
 
+from service.adapters.memory import MemoryArtifacts
+from service.adapters.memory_worker import MODEL
 from service.api import gate
 from service.api.app import create_app
 from service.api.deps import Limits
@@ -21,6 +23,7 @@ from service.api.gate import Gate
 from service.api.server import ApiServer
 from service.domain.errors import TimedOut, Unavailable
 from service.domain.query import Query, TaskEmbedding
+from tests.support import samples
 from tests.support.library import memory_ports
 from tests.support.live_server import live, running, unread
 from tests.support.scripted_worker import ScriptedWorker, Then
@@ -122,6 +125,44 @@ def test_a_crowd_is_shed_and_those_inside_are_answered() -> None:
         statuses = asyncio.run(ask_all(url))
     assert set(statuses) == {200, 429}
     assert 8 <= statuses.count(200) < 60
+
+
+def test_uploads_beyond_what_fits_are_refused_and_none_is_lost() -> None:
+    class Slow(MemoryArtifacts):
+        """going_on: until this is set, nothing is stored."""
+
+        going_on = threading.Event()
+
+        def put(self, key: str, data: bytes, sha256: str) -> None:
+            assert self.going_on.wait(20)
+            super().put(key, data, sha256)
+
+    store = Slow()
+    ports = memory_ports(store)
+
+    def upload(client: httpx.Client, number: int) -> httpx.Response:
+        files = {"artifact": samples.artifact(MODEL, number)}
+        data = {"card": samples.card("hue", "Which hue?")}
+        return client.post("/vectors", files=files, data=data, headers={"Idempotency-Key": str(number)})
+
+    with (
+        live(create_app(ports, Limits(inside=2))) as url,
+        httpx.Client(base_url=url, timeout=30) as client,
+        ThreadPoolExecutor(8) as crowd,
+    ):
+        uploads = [crowd.submit(upload, client, number) for number in range(8)]
+        until(lambda: sum(one.done() for one in uploads) == 6)
+        assert client.get("/vectors").json()["items"] == []
+        store.going_on.set()
+        answers = [one.result() for one in uploads]
+        refused = [number for number, answer in enumerate(answers) if answer.status_code == 429]
+        assert len(refused) == 6
+        assert {answers[number].headers["retry-after"] for number in refused} == {"5"}
+        made = {answer.json()["id"] for answer in answers if answer.status_code == 201}
+        for number in refused:
+            made.add(upload(client, number).json()["id"])
+        assert {one["id"] for one in client.get("/vectors").json()["items"]} == made
+        assert len(made) == 8
 
 
 def test_a_thread_whose_caller_gave_up_counts_until_it_is_done(monkeypatch: pytest.MonkeyPatch) -> None:

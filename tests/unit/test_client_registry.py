@@ -137,6 +137,14 @@ def test_a_library_moves_by_file(library: Client, tmp_path: Path, monkeypatch: p
         assert [one["id"] for one in other.vectors()] == ids[::-1]
         assert "0 imported, 8 present already, 0 refused" in vlibrary(other, "import", str(file)).stdout
         results = json.loads(vlibrary(other, "import", str(file), "--json").stdout)
+        vlibrary(other, "tag", "colour:3", "--add", "mine")
+        told = vlibrary(other, "import", str(file)).stdout
+        assert f"colour version 3 {ids[2]} has another" in told
+        assert "7 present already, 0 refused; 1 differ" in told
+        assert other.vector("colour:3")["tags"] == ["mine"]
+        told = vlibrary(other, "import", str(file), "--update").stdout
+        assert "7 present already, 0 refused, 1 updated" in told
+        assert other.vector("colour:3")["tags"] == []
     assert [result["version"] for result in results] == list(range(1, 9))
 
 

@@ -222,7 +222,7 @@ BAD_RECORDS: dict[str, tuple[Any, str]] = {
     "training is a list": (record_of(ARTIFACT) | {"training": [1]}, "'training'"),
     "NaN": (record_of(ARTIFACT) | {"training": {"loss": float("nan")}}, "NaN"),
     "NUL": (with_model(model_id="a\0b"), "NUL"),
-    "half a surrogate pair": (record_of(ARTIFACT) | {"method": "\udc80"}, "surrogates"),
+    "half a surrogate pair": (record_of(ARTIFACT) | {"method": "\udc80"}, "surrogate"),
 }
 
 

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from ulid import ULID
 
+from service.adapters.memory import MemoryArtifacts
+from service.adapters.memory_catalogue import MemoryCatalogue
 from service.domain.card import Status, VectorRecord
 from service.domain.errors import CollectorPaused, InvalidInput, UploadExpired, VectorNotFound
 from service.domain.filters import Filter
-from service.library.clearance import clear, pause
+from service.domain.objects import artifact_key, check_key, draft_name
+from service.domain.ports import Position
+from service.library.clearance import begin, check_cleared, clear, marks, note_progress, pause
 from service.library.collect import Collection, Rules, collect
 from tests.support.interleaving import Interleaving
 from tests.support.upkeep import DATA, DAY, DEADLINE, SHA256, MemoryLibrary, drafted
@@ -46,7 +53,7 @@ def test_a_dry_run_counts_the_same_and_changes_nothing(library: MemoryLibrary) -
     before = library.catalogue.position(), library.keys(), library.catalogue.audit(0, 100)
     counted = library.collect(Rules(retention=DAY, dry_run=True))
     assert (library.catalogue.position(), library.keys(), library.catalogue.audit(0, 100)) == before
-    assert counted == Collection(released=1, purged=1, seen=2, removed=1, freed=len(DATA), cursor=library.keys()[-1])
+    assert replace(counted, cursor=None) == Collection(released=1, purged=1, seen=2, removed=1, freed=len(DATA))
     done = library.collect(Rules(retention=DAY))
     assert (done.released, done.purged) == (1, 1)
     assert done.removed == 1  # not the purged vector's object: see the next test
@@ -72,6 +79,10 @@ def test_a_grace_shorter_than_a_registration_is_refused() -> None:
         Rules(grace=DEADLINE - timedelta(seconds=1))
     with pytest.raises(InvalidInput):
         Rules(retention=-DAY)
+    with pytest.raises(InvalidInput):
+        Rules(grace=999_999 * DAY)
+    with pytest.raises(InvalidInput):
+        Rules(retention=999_999 * DAY)
 
 
 def test_stuck_reservations_are_released_and_open_ones_stay(library: MemoryLibrary) -> None:
@@ -136,7 +147,7 @@ def test_a_restored_catalogue_must_be_cleared_first(library: MemoryLibrary) -> N
     with pytest.raises(CollectorPaused):
         library.collect(Rules(dry_run=True))
     assert len(library.keys()) == 1
-    clear(library.artifacts, position)
+    clear(library.artifacts, position, instead_of=marks(library.artifacts))
     assert library.collect().removed == 1
 
 
@@ -153,21 +164,90 @@ def test_a_pause_stops_a_collector_that_is_at_work(library: MemoryLibrary) -> No
     assert len(library.keys()) == 150
 
 
-def test_a_pause_that_was_killed_half_way_is_a_pause(library: MemoryLibrary) -> None:
-    library.collect()
-    clear_mark = next(library.artifacts.list())
+def test_a_pause_that_begins_while_the_library_is_looked_at_outlives_the_clearance(library: MemoryLibrary) -> None:
     pause(library.artifacts)
-    library.artifacts.put(clear_mark.key, b"", hashlib.sha256(b"").hexdigest())
+    before, position = marks(library.artifacts), library.catalogue.position()
+    pause(library.artifacts)
+    clear(library.artifacts, position, instead_of=before)
     with pytest.raises(CollectorPaused):
         library.collect()
-    clear(library.artifacts, library.catalogue.position())
+    clear(library.artifacts, position, instead_of=marks(library.artifacts))
     assert library.collect().seen == 0
+
+
+def test_a_collector_that_notes_its_progress_ends_no_pause(library: MemoryLibrary) -> None:
+    position = check_cleared(library.catalogue, library.artifacts)
+    pause(library.artifacts)
+    note_progress(library.artifacts, position)
+    with pytest.raises(CollectorPaused):
+        library.collect()
+
+
+def test_a_store_that_nobody_has_cleared_is_left_alone_unless_all_is_empty() -> None:
+    """A database that was put back before the collector ever ran, or another one's store."""
+    library = MemoryLibrary()
+    library.publish()
+    library.store()
+    library.clock.at += 2 * DAY
+    stranger = MemoryCatalogue(library.clock)
+    with pytest.raises(CollectorPaused):
+        list(collect(stranger, library.artifacts, Rules(), actor="tester"))
+    for mark in marks(library.artifacts):
+        library.artifacts.delete(mark)
+    for catalogue in (stranger, library.catalogue):
+        begin(catalogue, library.artifacts)
+        with pytest.raises(CollectorPaused):
+            list(collect(catalogue, library.artifacts, Rules(), actor="tester"))
+    assert len(library.keys()) == 2
+    begin(stranger, MemoryArtifacts())
+    assert list(collect(stranger, MemoryArtifacts(), Rules(dry_run=True), actor="tester"))[-1].seen == 0
+
+
+def test_one_mark_that_no_longer_holds_outweighs_one_that_does(library: MemoryLibrary) -> None:
+    """Who noted the later place was killed before it removed the earlier one."""
+    begin(library.catalogue, library.artifacts)
+    lost = Position(library.catalogue.position().epoch, 7, "lost")
+    library.publish()
+    library.artifacts.put(f"collector/{lost.epoch}.{lost.seq}.{lost.mark}", b"", hashlib.sha256(b"").hexdigest())
+    with pytest.raises(CollectorPaused):
+        library.collect()
+
+
+@pytest.mark.parametrize(
+    "foreign", ["catalogue.db", "notes/today.txt", "manifests/a.json", f"{'0' * 26}/readme", "check-mate", "draft-1"]
+)
+def test_objects_that_are_no_librarys_are_left_alone(library: MemoryLibrary, foreign: str) -> None:
+    library.artifacts.put(foreign, DATA, SHA256)
+    library.store()
+    library.clock.at += 2 * DAY
+    done = library.collect()
+    assert (done.seen, done.removed, done.foreign) == (1, 1, 1)
+    assert library.keys() == [foreign]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: artifact_key(str(ULID()), SHA256),
+        lambda: f"{ULID()}/{draft_name()}",
+        lambda: f"collector/{draft_name()}",
+        draft_name,
+        check_key,
+    ],
+)
+def test_whatever_a_killed_process_left_is_removed(library: MemoryLibrary, make: Callable[[], str]) -> None:
+    library.artifacts.put(make(), DATA, SHA256)
+    library.clock.at += 2 * DAY
+    assert library.collect().removed == 1
+    assert library.keys() == []
 
 
 def test_marks_of_the_collector_are_neither_counted_nor_removed(library: MemoryLibrary) -> None:
+    library.publish()
     library.collect()
     library.clock.at += 2 * DAY
-    assert library.collect().seen == 0
+    done = library.collect()
+    assert (done.seen, done.foreign) == (1, 0)
     library.catalogue.renew_epoch()
     with pytest.raises(CollectorPaused):
         library.collect()

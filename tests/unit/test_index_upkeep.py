@@ -31,7 +31,7 @@ def snapshots(tmp_path: Path) -> FolderSnapshots:
 @pytest.fixture
 def index() -> FaissIndex:
     empty = FaissIndex(EMBEDDER, TINY)
-    empty.reset("epoch")
+    empty.reset("epoch", replacing=empty.position)
     return empty
 
 

@@ -115,6 +115,13 @@ def test_what_names_nothing_is_not_found(ports: Ports, reference: str) -> None:
         resolve(reference, ports.catalogue)
 
 
+def test_a_name_that_looks_like_an_id_is_a_name_all_the_same(ports: Ports) -> None:
+    number = "0" * 26
+    record = register(ports, number, HUE)
+    assert resolve(number, ports.catalogue).id == record.id
+    assert resolve(record.id, ports.catalogue).id == record.id
+
+
 def test_an_unknown_alias_and_an_impossible_one_are_not_found(ports: Ports) -> None:
     with pytest.raises(AliasNotFound):
         resolve("colour@production", ports.catalogue)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from service.adapters.memory import MemoryArtifacts
+from service.adapters.memory_catalogue import MemoryCatalogue
 from service.adapters.memory_worker import EMBEDDER, MODEL
 from service.api.deps import Ports
 from service.domain.card import KeyKind
@@ -15,13 +18,19 @@ from service.domain.codec import decode, encode
 from service.domain.errors import (
     ArtifactLost,
     ArtifactsUnavailable,
+    CatalogueUnavailable,
     InvalidArtifact,
     InvalidCard,
     KeyReused,
     WrongModel,
 )
+from service.domain.ports import Position
 from service.domain.vector import SteeringVector
+from service.library.amend import Changes, amend
+from service.library.lifecycle import restore
 from service.library.publish import Submission, publish
+from service.library.reindex import catch_up
+from service.library.retire import retire
 from tests.support.library import memory_ports, register
 from tests.support.samples import artifact, card, vector
 
@@ -114,6 +123,31 @@ def test_a_store_that_fails_leaves_nothing_registered_and_the_key_free() -> None
     assert register(mended, "colour", "any", key="k1").version == 1
 
 
+def test_a_change_that_was_kept_is_told_even_if_the_index_cannot_follow_now() -> None:
+    """The client would send it again, and make a second vector."""
+
+    class Away(MemoryCatalogue):
+        away = False
+
+        def position(self) -> Position:
+            if self.away:
+                raise CatalogueUnavailable("It does not answer.", "Wait.")
+            return super().position()
+
+    catalogue = Away()
+    ports = replace(memory_ports(), catalogue=catalogue)
+    catalogue.away = True
+    record = register(ports, "colour", "Which colour is it?")
+    stores: dict[str, Any] = {"catalogue": catalogue, "index": ports.index}
+    assert retire(record.id, **stores) == 2
+    assert restore(record.id, **stores) == 3
+    changes = Changes(tags=("a",))
+    amended, _ = amend(record, changes, expected_revision=3, worker=ports.worker, **stores)
+    assert amended.card.tags == ("a",)
+    catalogue.away = False
+    assert catch_up(catalogue, ports.index).seq == 3
+
+
 class DamagingArtifacts(MemoryArtifacts):
     """Keeps other bytes than it was given, and notices."""
 
@@ -151,9 +185,21 @@ def test_a_card_survives_its_file() -> None:
         "[" * 100_000,
         r'{"name": "a", "description": "\u0000"}',
         r'{"name": "a", "results": {"note": "\ud800"}}',
+        '{"name": "a", "name": "b"}',
+        '{"name": "a", "results": {"x": 1e400}}',
+        '{"name": "a", "results": {"x": -Infinity}}',
+        f'{{"name": "a", "results": {{"x": {"9" * 400}}}}}',
+        f'{{"name": "a", "thresholds": {{"text": {"9" * 400}}}}}',
+        f'{{"name": "a", "keys": [{{"kind": "centroid", "text": [{"9" * 400}]}}]}}',
+        f'{{"name": "a", "results": {{"x": {"[" * 40}{"]" * 40}}}}}',
     ],
 )
 def test_a_wrong_card_is_an_error_with_a_cure(text: str) -> None:
     with pytest.raises(InvalidCard) as caught:
         parse_card(text)
     assert caught.value.cure
+
+
+def test_figures_may_lie_as_deep_as_anybody_needs() -> None:
+    deep = f'{{"x": {"[" * 30}1{"]" * 30}}}'
+    assert json.loads(dump_card(parse_card(f'{{"name": "a", "results": {deep}}}')))["results"] == json.loads(deep)

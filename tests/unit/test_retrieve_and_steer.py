@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from service.adapters.memory_catalogue import MemoryCatalogue
+from service.adapters.memory_index import MemoryIndex
+from service.adapters.memory_worker import EMBEDDER
 from service.api.deps import Ports
+from service.domain.card import Status, VectorRecord
 from service.domain.errors import InvalidInput, InvalidQuery, ModelNotFound, VectorNotFound, WorkerLost
+from service.domain.ports import Filter, Hit
 from service.domain.query import Query
 from service.domain.wire import Decoding, Prompt, TextPiece
 from service.library.retire import retire
@@ -61,6 +69,47 @@ def test_a_retired_vector_is_gone_at_once() -> None:
     assert find(ports, COLOUR) == []
     with pytest.raises(VectorNotFound):
         retire(colour.id, catalogue=ports.catalogue, index=ports.index)
+
+
+class Meanwhile(MemoryCatalogue):
+    """Something happens, once, between the search and the records of what it found."""
+
+    def __init__(self, act: Callable[[list[str]], object]) -> None:
+        super().__init__()
+        self._acts = [act]
+
+    def get_many(self, vector_ids: Sequence[str]) -> list[VectorRecord]:
+        while self._acts:
+            self._acts.pop()(list(vector_ids))
+        return super().get_many(vector_ids)
+
+
+def test_a_hit_that_is_deleted_meanwhile_makes_room_for_the_next_best() -> None:
+    ports = replace(memory_ports(), catalogue=Meanwhile(lambda hits: ports.catalogue.delete(hits[0])))
+    colour, again = (register(ports, "colour", COLOUR, seed=seed) for seed in range(2))
+    (match,) = find(ports, COLOUR, k=1)
+    gone = {colour.id, again.id} - {match.record.id}
+    assert [one.id for one in ports.catalogue.page(Filter(status=Status.DELETED), limit=9).records] == list(gone)
+
+
+def test_an_index_that_another_request_begins_to_rebuild_is_searched_again() -> None:
+    def begin_to_rebuild(hits: list[str]) -> None:
+        ports.catalogue.renew_epoch()
+        ports.index.reset(ports.catalogue.position().epoch, replacing=ports.index.position)
+
+    class Emptied(MemoryIndex):
+        """Somebody resets it just before it is searched, once."""
+
+        def search(self, *asked: Any, **how: Any) -> list[Hit]:
+            while acts:
+                acts.pop()([])
+            return super().search(*asked, **how)
+
+    ports = replace(memory_ports(), index=Emptied(EMBEDDER))
+    acts: list[Callable[[list[str]], None]] = []
+    colour = register(ports, "colour", COLOUR)
+    acts.append(begin_to_rebuild)
+    assert [match.record.id for match in find(ports, COLOUR)] == [colour.id]
 
 
 def test_the_index_hears_of_what_another_replica_wrote() -> None:

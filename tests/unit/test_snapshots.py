@@ -6,10 +6,12 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
+from ulid import ULID
 
 from service.adapters.artifacts_folder import FolderArtifacts
 from service.adapters.memory import MemoryArtifacts
@@ -17,6 +19,7 @@ from service.adapters.snapshots import Draft, Snapshots, SnapshotsUnavailable
 from service.adapters.snapshots_folder import ABANDONED_S, PART, FolderSnapshots, read_manifest
 from service.adapters.snapshots_mirror import MirroredSnapshots
 from service.domain.ports import Position
+from tests.support.upkeep import HandClock
 
 EMBEDDER = "b" * 64
 
@@ -85,6 +88,18 @@ class TestKeeping:
             snapshots.save(draft(seq, {f"a{seq}": b"later"}))
         assert found is not None
         assert bytes(found.pieces["a"]) == b"first"
+
+    def test_what_else_lies_in_the_folder_is_left_alone(self, snapshots: FolderSnapshots, root: Path) -> None:
+        others = ["mail", "www", "db", str(ULID()), "mine.draft"]
+        for name in others:
+            (root / name).mkdir(parents=True)
+            (root / name / "file").touch()
+            os.utime(root / name, (0, 0))
+        for seq in range(5):
+            snapshots.save(draft(seq))
+            assert newest_seq(snapshots) == seq
+        assert all((root / name / "file").exists() for name in others)
+        assert len(list(root.iterdir())) == len(others) + 2
 
 
 class TestDoubting:
@@ -157,7 +172,7 @@ class TestFailing:
     def test_a_draft_of_a_dead_process_is_never_read_and_goes_in_time(
         self, snapshots: FolderSnapshots, root: Path
     ) -> None:
-        young, old = root / "01YOUNG.draft", root / "01OLD.draft"
+        young, old = (root / f"{ULID()}.draft" for _ in range(2))
         for folder in (young, old):
             folder.mkdir(parents=True)
             (folder / "a").write_bytes(b"half")
@@ -232,6 +247,18 @@ class TestMirror:
         keys = [found.key for found in store.list()]
         assert sum(key.startswith("manifests/") for key in keys) == 2
         assert "pieces/piece1/000000" in keys
+
+    def test_what_else_lies_in_the_store_is_left_alone(self, tmp_path: Path) -> None:
+        clock = HandClock()
+        store = MemoryArtifacts(clock)
+        for key in ("before/vector", "vectors/one", "pieces.txt"):
+            store.put(key, b"", hashlib.sha256(b"").hexdigest())
+        clock.at += timedelta(days=1)
+        mirrored = MirroredSnapshots(FolderSnapshots(tmp_path / "here"), store)
+        for seq in range(4):
+            mirrored.save(draft(seq))
+        kept = {found.key for found in store.list()}
+        assert {"before/vector", "vectors/one", "pieces.txt"} <= kept
 
     def test_a_manifest_of_another_format_or_a_damaged_one_stops_nobody(
         self, here: MirroredSnapshots, there: MirroredSnapshots, store: MemoryArtifacts

@@ -17,7 +17,7 @@ from service.api.conditions import (
 )
 from service.api.deps import Ports, UsePorts
 from service.api.registry_schemas import AliasesOut, AliasIn, AliasOut
-from service.api.responses import problems
+from service.api.responses import carries, problems
 from service.domain.card import NAME_PATTERN
 from service.domain.ports import Alias
 from service.library.alias import drop, find_alias, point
@@ -37,7 +37,12 @@ def every(
     return AliasesOut(items=list(map(AliasOut.of, ports.catalogue.aliases(name))))
 
 
-@router.get("/{name}/{alias}", operation_id="get_alias", summary="Read an alias", responses=problems(404, 422, 503))
+@router.get(
+    "/{name}/{alias}",
+    operation_id="get_alias",
+    summary="Read an alias",
+    responses={**problems(404, 422, 503), 200: carries("ETag")},
+)
 def read(name: Name, alias: AliasName, response: Response, ports: UsePorts) -> AliasOut:
     """`ETag` is what PUT and DELETE take as If-Match."""
     return _told(find_alias(name, alias, catalogue=ports.catalogue), response)
@@ -48,7 +53,7 @@ def read(name: Name, alias: AliasName, response: Response, ports: UsePorts) -> A
     operation_id="set_alias",
     summary="Make an alias, or move it",
     response_model=AliasOut,
-    responses=problems(400, 404, 412, 413, 422, 428, 503),
+    responses={**problems(400, 404, 412, 413, 422, 428, 503), 200: carries("ETag")},
     openapi_extra=json_docs(AliasIn, name="AliasIn"),
 )
 async def put(

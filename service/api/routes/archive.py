@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import io
 from itertools import chain
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from service.api.conditions import SEQ_HEADER, UseActor
-from service.api.deps import Limits, Ports, UseLimits, UsePlace, UsePorts
+from service.api.deps import TAKES_PLACE, Limits, Ports, UseLimits, UsePlace, UsePorts
 from service.api.filtering import UseFilter
 from service.api.registry_schemas import ImportedOut, ImportOut
-from service.api.responses import problems
+from service.api.responses import carries, problems
 from service.archive import MEDIA_TYPE, open_archive
 from service.domain.errors import InvalidArchive, InvalidInput
 from service.library.archive import Loaded, Loader, export
@@ -30,9 +31,11 @@ _TYPES = (MEDIA_TYPE, "application/octet-stream", "")
     operation_id="export_vectors",
     summary="Download vectors as one archive",
     response_class=StreamingResponse,
+    dependencies=[TAKES_PLACE],
     responses={
-        **problems(422, 500, 503),
-        200: {"description": "A tar: artifacts and cards, and last their manifest", **_BINARY},
+        **problems(422, 429, 500, 503),
+        200: {"description": "A tar: artifacts and cards, and last their manifest", **_BINARY}
+        | carries("Content-Disposition"),
     },
 )
 def download(ports: UsePorts, which: UseFilter) -> StreamingResponse:
@@ -54,13 +57,21 @@ def download(ports: UsePorts, which: UseFilter) -> StreamingResponse:
     operation_id="import_vectors",
     summary="Register the vectors of an archive",
     response_model=ImportOut,
-    responses=problems(400, 413, 422, 429, 503, 504),
+    responses={**problems(400, 413, 422, 429, 503, 504), 200: carries(SEQ_HEADER)},
     openapi_extra={"requestBody": {"required": True, **_BINARY}},
 )
 async def upload(
-    request: Request, response: Response, place: UsePlace, ports: UsePorts, limits: UseLimits, actor: UseActor
+    request: Request,
+    response: Response,
+    place: UsePlace,
+    ports: UsePorts,
+    limits: UseLimits,
+    actor: UseActor,
+    update: Annotated[
+        bool, Query(description="Give vectors that are here already the archive's description, tags and metadata")
+    ] = False,
 ) -> ImportOut:
-    """Tells for each vector whether it was imported, was present already, or why it was refused.
+    """Tells for each vector whether it was imported, was here already (and differs, perhaps), or why it was refused.
 
     Vectors keep their ids and get the next versions of their names here. Sending the same archive again changes
     nothing. `vlibrary import` sends a large archive in parts; by hand, send at most 1,000 vectors at a time.
@@ -70,12 +81,12 @@ async def upload(
         raise InvalidInput(f"The body's type is {kind!r}.", f"Send the archive itself, as {MEDIA_TYPE}.")
     async with place.within(limits.timeout_s):
         data = await request.body()
-    loaded = await run_in_threadpool(_load, ports, limits, data, actor)
-    response.headers[SEQ_HEADER] = str(max((one.record.seq for one in loaded if one.record), default=0))
+    loaded = await run_in_threadpool(_load, ports, limits, data, actor, update)
+    response.headers[SEQ_HEADER] = str(max((one.seq for one in loaded), default=0))
     return ImportOut(items=list(map(ImportedOut.of, loaded)))
 
 
-def _load(ports: Ports, limits: Limits, data: bytes, actor: str) -> list[Loaded]:
+def _load(ports: Ports, limits: Limits, data: bytes, actor: str, update: bool) -> list[Loaded]:
     archive = open_archive(io.BytesIO(data))
     if len(archive.entries) > MOST_ITEMS:
         raise InvalidArchive(
@@ -90,5 +101,6 @@ def _load(ports: Ports, limits: Limits, data: bytes, actor: str) -> list[Loaded]
         clock=ports.clock,
         artifact_bytes=limits.artifact_bytes,
         card_bytes=limits.card_bytes,
+        update=update,
     )
     return list(loader.load(archive, actor=actor))

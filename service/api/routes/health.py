@@ -46,7 +46,7 @@ def _questions(ports: Ports) -> dict[str, Callable[[], str]]:
     return {
         "catalogue": lambda: f"at change {ports.catalogue.position().seq}",
         "artifacts": lambda: _artifacts(ports),
-        "index": lambda: f"applied up to change {catch_up(ports.catalogue, ports.index)}",
+        "index": lambda: f"applied up to change {catch_up(ports.catalogue, ports.index).seq}",
         "worker": lambda: f"serves {', '.join(info.model.model_id for info in ports.worker.served())}",
     }
 

@@ -18,9 +18,9 @@ from service.api.conditions import (
     required_revision,
     revision_etag,
 )
-from service.api.deps import Ports, UsePorts
+from service.api.deps import Ports, UseLimits, UsePlace, UsePorts
 from service.api.registry_schemas import AmendIn
-from service.api.responses import problems
+from service.api.responses import carries, problems
 from service.api.schemas import VectorOut
 from service.domain.card import Status, VectorRecord
 from service.library.amend import Changes, amend
@@ -36,14 +36,16 @@ router = APIRouter(prefix="/vectors", tags=["vectors"])
     operation_id="amend_vector",
     summary="Change a vector's description, tags and metadata",
     response_model=VectorOut,
-    responses=problems(400, 404, 412, 413, 422, 428, 503),
+    responses={**problems(400, 404, 412, 413, 422, 428, 429, 503, 504), 200: carries("ETag", SEQ_HEADER)},
     openapi_extra=json_docs(AmendIn, name="AmendIn"),
 )
 async def change(
     vector_id: FixedReference,
     request: Request,
     response: Response,
+    place: UsePlace,
     ports: UsePorts,
+    limits: UseLimits,
     actor: UseActor,
     if_match: Annotated[
         str | None, Header(max_length=64, description="The ETag that you read", examples=['"v1"'])
@@ -54,7 +56,8 @@ async def change(
     Queries find the vector by its new description at once. The artifact never changes.
     """
     revision = required_revision(if_match)
-    body = await read_json(request, AmendIn)
+    async with place.within(limits.timeout_s):
+        body = await read_json(request, AmendIn)
     record, seq = await run_in_threadpool(_amend, ports, vector_id, body.changes(), revision, actor)
     response.headers["ETag"] = revision_etag(record.revision)
     response.headers[SEQ_HEADER] = str(seq)
@@ -66,7 +69,7 @@ async def change(
     operation_id="delete_vector",
     summary="Delete a vector, or purge a deleted one",
     status_code=204,
-    responses=problems(404, 409, 412, 422, 503),
+    responses={**problems(404, 409, 412, 422, 503), 204: carries(SEQ_HEADER)},
 )
 def delete(
     vector_id: FixedReference,
@@ -89,7 +92,7 @@ def delete(
     "/{vector_id}/restore",
     operation_id="restore_vector",
     summary="Undo a deletion",
-    responses=problems(404, 409, 412, 422, 503),
+    responses={**problems(404, 409, 412, 422, 503), 200: carries("ETag", SEQ_HEADER)},
 )
 def bring_back(
     vector_id: FixedReference, response: Response, ports: UsePorts, actor: UseActor, if_match: IfMatch = None

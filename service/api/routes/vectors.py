@@ -18,10 +18,10 @@ from service.api.conditions import (
     is_known,
     revision_etag,
 )
-from service.api.deps import UseLimits, UsePorts
+from service.api.deps import TAKES_PLACE, Limits, UseLimits, UsePlace, UsePorts
 from service.api.filtering import UseFilter
 from service.api.registry_schemas import LineageOut
-from service.api.responses import problems
+from service.api.responses import carries, problems
 from service.api.schemas import VectorOut, VectorPage
 from service.domain.card import VectorRecord
 from service.domain.cardfile import parse_card
@@ -69,12 +69,16 @@ _UPLOAD: dict[str, Any] = {
     summary="Register a vector",
     status_code=201,
     response_model=VectorOut,
-    responses={**problems(400, 409, 413, 422, 503), 201: {"description": "Registered; Location is its address"}},
+    responses={
+        **problems(400, 409, 413, 422, 429, 503, 504),
+        201: {"description": "Registered; Location is its address"} | carries("Location", "ETag", SEQ_HEADER),
+    },
     openapi_extra=_UPLOAD,
 )
 async def register(
     request: Request,
     response: Response,
+    place: UsePlace,
     ports: UsePorts,
     limits: UseLimits,
     actor: UseActor,
@@ -86,12 +90,8 @@ async def register(
 
     With curl: `curl -F artifact=@colour-codes.safetensors -F card=@colour-codes.card.json http://127.0.0.1:8000/vectors`
     """
-    form = await _form(request, limits.card_bytes)
-    try:
-        artifact = await _part(form, "artifact", limits.artifact_bytes)
-        card = await _part(form, "card", limits.card_bytes)
-    finally:
-        await form.close()
+    async with place.within(limits.timeout_s):
+        artifact, card = await _parts(request, limits)
     submission = Submission(artifact, parse_card(card), idempotency_key, actor)
     record = await run_in_threadpool(
         publish,
@@ -129,7 +129,7 @@ def page(
     "/{vector_id}",
     operation_id="get_vector",
     summary="Read a vector's record",
-    responses=problems(404, 422, 503),
+    responses={**problems(404, 422, 503), 200: carries("ETag", "Content-Location")},
 )
 def read(vector_id: Reference, response: Response, ports: UsePorts) -> VectorOut:
     """Everything that the library knows of the vector; its tensors are at /vectors/{vector_id}/content.
@@ -158,14 +158,17 @@ def read_lineage(vector_id: Reference, ports: UsePorts) -> LineageOut:
     operation_id="get_vector_content",
     summary="Download a vector's artifact",
     response_class=Response,
+    dependencies=[TAKES_PLACE],
     responses={
-        **problems(404, 422, 500, 503),
+        **problems(404, 422, 429, 500, 503),
         200: {
             "description": "The safetensors file, checked against its sha256",
             "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-        },
-        304: {"description": "The client has these bytes already"},
-        307: {"description": "Location serves the bytes, unchecked, to anybody for five minutes"},
+        }
+        | carries("ETag", "Content-Location", "Repr-Digest", "Content-Disposition"),
+        304: {"description": "The client has these bytes already"} | carries("ETag", "Content-Location"),
+        307: {"description": "Location serves the bytes, unchecked, to anybody for five minutes"}
+        | carries("Location", "Cache-Control"),
     },
 )
 def content(
@@ -190,6 +193,16 @@ def content(
 
 def _digest(record: VectorRecord) -> str:
     return f"sha-256=:{base64.b64encode(bytes.fromhex(record.sha256)).decode()}:"
+
+
+async def _parts(request: Request, limits: Limits) -> tuple[bytes, bytes]:
+    """Artifact and card. Raises InvalidInput, TooLarge."""
+    form = await _form(request, limits.card_bytes)
+    try:
+        artifact = await _part(form, "artifact", limits.artifact_bytes)
+        return artifact, await _part(form, "card", limits.card_bytes)
+    finally:
+        await form.close()
 
 
 async def _form(request: Request, most_field_bytes: int) -> FormData:

@@ -1,0 +1,64 @@
+"""The artifacts' place must not be part of another store's, nor the other of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from service.adapters.memory_worker import MemoryWorker
+from service.adapters.places import check_apart
+from service.api.bootstrap import open_app
+from service.cli.stores import open_stores
+from service.config import Settings
+from service.domain.errors import InvalidInput
+
+APART = [
+    ("s3://library/vectors", "s3://library/snapshots"),
+    ("s3://library/vectors", "s3://library/vectors-of-the-index"),
+    ("s3://library", "s3://snapshots"),
+    ("s3://library", "/data/snapshots"),
+    ("/data/artifacts", "/data/snapshots"),
+    ("/data/artifacts", "sqlite:////data/catalogue.db"),
+    ("/data/artifacts", "postgresql+psycopg://me@here/data"),
+]
+NOT_APART = [
+    ("s3://library/vectors", "s3://library/vectors"),
+    ("s3://library/vectors/", "s3://library//vectors/snapshots"),
+    ("s3://library", "s3://library/snapshots"),
+    ("s3://library/vectors", "s3://library"),
+    ("/data", "/data/snapshots"),
+    ("/data/artifacts/../snapshots", "/data/snapshots"),
+    ("/data", "sqlite:////data/catalogue.db?timeout=5"),
+]
+
+
+@pytest.mark.parametrize(("artifacts", "other"), APART)
+def test_places_that_share_nothing_are_fine(artifacts: str, other: str) -> None:
+    check_apart(artifacts, [other])
+
+
+@pytest.mark.parametrize(("artifacts", "other"), NOT_APART)
+def test_places_of_which_one_is_part_of_the_other_are_refused(artifacts: str, other: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        check_apart(artifacts, ["/elsewhere", other])
+    assert other in refused.value.detail
+    assert "VLIBRARY_SNAPSHOTS" in refused.value.cure
+
+
+@pytest.mark.parametrize("artifacts", ["{}", "{}/snapshots", "{}/kept"])
+def test_neither_the_service_nor_the_operator_s_commands_begin(
+    artifacts: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(
+        data_dir=tmp_path / "new",
+        artifacts=artifacts.format(tmp_path / "new"),
+        snapshots=str(tmp_path / "new" / "kept"),
+    )
+    with pytest.raises(InvalidInput, match="not apart"):
+        open_app(settings, lambda artifacts, *_: MemoryWorker(artifacts))
+    for name in ("data_dir", "artifacts", "snapshots"):
+        monkeypatch.setenv(f"VLIBRARY_{name.upper()}", str(getattr(settings, name)))
+    with pytest.raises(InvalidInput, match="not apart"):
+        open_stores(create=True)
+    assert not settings.data_dir.exists()
