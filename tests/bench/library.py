@@ -1,21 +1,28 @@
-"""`python -m tests.bench.library`: measures retrieval beside FAISS alone and other stores, and restarts."""
+"""`python -m tests.bench.library`: measures searching, restarting and registering, each beside what it is built on."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 from service.adapters.index_kinds import Kinds
+from tests.bench.library_lag import lag
+from tests.bench.library_register import registrations
 from tests.bench.library_restart import keep, restart
 from tests.bench.library_rivals import RIVALS
 from tests.bench.library_search import Figures, against, latency, recall
 from tests.bench.library_subject import build
+from tests.faults.servers import NoServers, running_servers
 
 GOALS = {
     "p50_ms": "≤ 2",
@@ -28,6 +35,9 @@ GOALS = {
     "vs_lancedb": "> 1, both",
     "restart_ratio": "≤ 1.5",
     "memory_ratio": "≤ 1.3",
+    "register_ratio": "≥ 0.5",
+    "lag_p99_s": "< 1",
+    "lag_misses": "0",
 }
 
 
@@ -38,10 +48,10 @@ def main(
     quick: Annotated[bool, typer.Option("--quick", help="Few keys: shows that it runs")] = False,
 ) -> None:
     """Print a table of figures and goals; the last line is one JSON object with the figures that have goals."""
-    kinds = Kinds()
+    kinds, seconds = Kinds(), 20.0
     if quick:
-        keys, restart_keys, queries, kinds = 4_000, 20_000, 120, Kinds(exact=1_000, merged=500)
-    figures = measured(keys, restart_keys, queries, kinds)
+        keys, restart_keys, queries, kinds, seconds = 4_000, 20_000, 120, Kinds(exact=1_000, merged=500), 3.0
+    figures = measured(keys, restart_keys, queries, kinds, seconds=seconds)
     title = f"The library, {keys:,} keys × 512, restart with {restart_keys:,}"
     table = Table("figure", "goal", "measured", title=title)
     for key, value in figures.items():
@@ -50,26 +60,56 @@ def main(
     print(json.dumps({key: _rounded(figures[key]) for key in GOALS if key in figures}))
 
 
-def measured(keys: int, restart_keys: int, queries: int, kinds: Kinds) -> Figures:
-    """All figures, one after the other; what is measured elsewhere may be added to them."""
-    console = Console(stderr=True)
-    figures: dict[str, float | list[float] | str] = {}
-    with TemporaryDirectory() as folder, console.status("registering") as status:
+def measured(keys: int, restart_keys: int, queries: int, kinds: Kinds, *, seconds: float) -> Figures:
+    """All figures, one after the other. seconds: for how long registrations go on while their lag is measured."""
+    with TemporaryDirectory() as folder, Progress(console=Console(stderr=True), transient=True) as progress:
         scratch = Path(folder)
-        subject = build(keys, queries, kinds, scratch)
-        status.update("searching")
-        figures |= latency(subject)
-        figures |= recall(subject)
-        for name in RIVALS:
-            status.update(f"searching beside {name}")
+        return {
+            **_searched(keys, queries, kinds, scratch, progress),
+            **_restarted(restart_keys, kinds, scratch, progress),
+            **_registered(scratch, seconds, progress),
+        }
+
+
+def _searched(keys: int, queries: int, kinds: Kinds, scratch: Path, progress: Progress) -> Figures:
+    with _step(progress, f"registering vectors with {keys:,} keys", keys) as registered:
+        subject = build(keys, queries, kinds, scratch, registered)
+    with _step(progress, "searching"):
+        figures = {**latency(subject), **recall(subject)}
+    for name in RIVALS:
+        with _step(progress, f"searching beside {name}"):
             figures |= against(subject, name, scratch)
-        del subject
-        if restart_keys:
-            status.update("keeping a snapshot")
-            keep(restart_keys, kinds, scratch / "snapshots")
-            status.update("restarting")
-            figures |= restart(scratch / "snapshots")
     return figures
+
+
+def _restarted(keys: int, kinds: Kinds, scratch: Path, progress: Progress) -> Figures:
+    if not keys:
+        return {}
+    with _step(progress, f"keeping a snapshot of {keys:,} keys"):
+        keep(keys, kinds, scratch / "snapshots")
+    with _step(progress, "restarting"):
+        return restart(scratch / "snapshots")
+
+
+def _registered(scratch: Path, seconds: float, progress: Progress) -> Figures:
+    replicas = scratch / "replicas"
+    replicas.mkdir()
+    try:
+        with running_servers() as servers:
+            with _step(progress, "registering on PostgreSQL and S3"):
+                figures = registrations(servers, scratch)
+            with _step(progress, "registering here, searching there"):
+                return figures | lag(servers, replicas, seconds)
+    except NoServers as reason:
+        return dict.fromkeys(("register_ratio", "lag_p99_s", "lag_misses"), f"skipped: {reason}")
+
+
+@contextmanager
+def _step(progress: Progress, what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """Shown for as long as the `with` lasts; gives what is to be told how much of it was done since last time."""
+    step = progress.add_task(what, total=total)
+    yield partial(progress.advance, step)
+    progress.remove_task(step)
 
 
 def _said(value: float | list[float] | str) -> str:

@@ -26,7 +26,7 @@ def keep(keys: int, kinds: Kinds, folder: Path) -> None:
     """Keeps a snapshot of an index of so many keys."""
     rng = np.random.default_rng(1)
     index = FaissIndex(SPEC, kinds)
-    index.reset(EPOCH)
+    index.reset(EPOCH, replacing=index.position)
     for batch in changes(Tasks.random(keys // KEYS, rng), rng):
         index.apply(batch)
     while index.compact():

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
 
+from service.adapters import catalogue_uploads
 from service.adapters.catalogue_sql import SqlCatalogue
-from service.adapters.database import connect
+from service.adapters.database import connect, for_writing
 from service.adapters.index_faiss import FaissIndex
 from service.adapters.index_kinds import Kinds
 from service.adapters.index_segment import Segment
 from service.adapters.memory import MemoryArtifacts
 from service.adapters.memory_worker import MODEL, MemoryWorker
 from service.adapters.schema import upgrade
-from service.domain.ports import Catalogue
+from service.adapters.transactions import Writer
+from service.domain.ports import ANONYMOUS, Catalogue
 from service.domain.query import Query, TaskEmbedding
 from service.domain.vector import Array
 from service.library.reindex import catch_up
 from tests.bench.library_keys import BUCKETS, KEYS, SPEC, Tasks, keys_of
-from tests.support.registrations import register
+from tests.support.registrations import draft, upload
 
 MODEL_ID = MODEL.model_id
+BATCH = 500
 
 
 class Prepared(MemoryWorker):
@@ -59,29 +67,45 @@ class Subject:
         return self.ids[::KEYS]
 
 
-def build(keys: int, queries: int, kinds: Kinds, scratch: Path) -> Subject:
-    """Registers so many keys, and has them indexed, once as a service would and once exactly."""
+def build(keys: int, queries: int, kinds: Kinds, scratch: Path, registered: Callable[[int], object]) -> Subject:
+    """Registers so many keys, and has them indexed, once as a service would and once exactly.
+
+    registered: hears again and again how many keys were registered since it was called last.
+    """
     rng = np.random.default_rng(0)
     tasks = Tasks.random(keys // KEYS, rng)
     rows = tasks.rows(slice(None), rng)
     url = f"sqlite:///{scratch / 'catalogue.db'}"
     upgrade(url)
-    catalogue = SqlCatalogue(connect(url))
-    ids = []
-    for number in range(len(tasks)):
-        record = register(
-            catalogue,
-            f"task-{number}",
-            model=MODEL,
-            keys=keys_of(rows[number * KEYS : (number + 1) * KEYS]),
-            embedder=SPEC.fingerprint,
-            tags=(f"bucket-{number % BUCKETS}",),
-        )
-        ids += [record.id] * KEYS
+    engine = connect(url)
+    vectors: list[str] = []
+    for start in range(0, len(tasks), BATCH):
+        vectors += _register(engine, rows[start * KEYS : (start + BATCH) * KEYS], start)
+        registered(BATCH * KEYS)
+    catalogue = SqlCatalogue(engine)
     index, exact = FaissIndex(SPEC, kinds), FaissIndex(SPEC, Kinds(exact=keys))
     for one in (index, exact):
         catch_up(catalogue, one)
         while one.compact():
             pass
+    ids = [vector_id for vector_id in vectors for _ in range(KEYS)]
     buckets = [number // KEYS % BUCKETS for number in range(len(rows))]
     return Subject(catalogue, index, exact, rows, ids, buckets, tasks.queries(queries, rng))
+
+
+def _register(engine: Engine, rows: Array, first: int) -> list[str]:
+    """The ids of new vectors with these keys: each registered by itself as ever, but all in one transaction."""
+    ids = []
+    with Session(for_writing(engine)) as session:
+        for number in range(len(rows) // KEYS):
+            writer, new = Writer(session, ANONYMOUS, uuid.uuid4().hex), upload()
+            card: dict[str, Any] = {
+                "keys": keys_of(rows[number * KEYS : (number + 1) * KEYS]),
+                "embedder": SPEC.fingerprint,
+                "tags": (f"bucket-{(first + number) % BUCKETS}",),
+            }
+            assert catalogue_uploads.reserve(writer, new) is None
+            catalogue_uploads.publish(writer, new, draft(new, f"task-{first + number}", model=MODEL, **card))
+            ids.append(new.vector_id)
+        session.commit()
+    return ids

@@ -1,6 +1,6 @@
 """One api process of a fault cycle: the service as its own composition root wires it, with a worker without models.
 
-Beside the service's routes it has a side door for what has no route, and it can be told to die at a step.
+Beside the service's routes it has a side door for what has none, and it can be told to die at a step.
 """
 
 from __future__ import annotations
@@ -10,18 +10,21 @@ import resource
 import socket
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
+from unittest.mock import patch
 
 import structlog
 import uvicorn
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Body, FastAPI
 
+from service.adapters.artifacts_s3 import connect
 from service.adapters.index_faiss import FaissIndex
 from service.adapters.index_snapshot import save
 from service.adapters.memory_worker import MemoryWorker
@@ -30,11 +33,11 @@ from service.adapters.snapshots_place import open_snapshots
 from service.api.bootstrap import open_app
 from service.api.deps import Ports, UsePorts
 from service.config import Settings
-from service.domain.ports import Artifacts
+from service.domain.ports import Artifacts, Catalogue
 from service.library.collect import Rules, collect
 from service.library.publish import DEADLINE
-from service.library.reindex import catch_up
 from tests.faults.failpoints import Failpoint, Steps
+from tests.faults.later import LaterCatalogue, LaterStore
 
 BACKLOG = 128
 CHANGES_A_SNAPSHOT = 4
@@ -44,7 +47,8 @@ CHANGES_A_SNAPSHOT = 4
 class Life:
     """What one process is started with.
 
-    deadline_s: how long a registration may take. largest_file: bytes at which the disk is full, None: it never is.
+    deadline_s: how long a registration may take. s3_timeout_s: how long the object store may be silent, None: as long
+    as the service allows. largest_file: bytes at which the disk is full, None: it never is.
     """
 
     data_dir: Path
@@ -55,6 +59,8 @@ class Life:
     artifacts: str | None = None
     snapshots: str | None = None
     s3_endpoint_url: str | None = None
+    s3_timeout_s: float | None = None
+    snapshot_changes: int = CHANGES_A_SNAPSHOT
     largest_file: int | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -88,13 +94,21 @@ def run(life: Life, parent: Connection) -> None:
     steps = Steps(life.failpoint, life.struck)
     steps.watch_sql()
     steps.watch_files()
+    if life.s3_timeout_s is not None:
+        hurry(life.s3_timeout_s)
     settings = _settings(life)
-    app = open_app(settings, lambda artifacts, *_: MemoryWorker(artifacts))
+    app = open_app(settings, lambda store, *_: MemoryWorker(store))
     _let_in(app, settings, life.deadline_s, steps)
     with socket.create_server(("127.0.0.1", 0), backlog=BACKLOG) as listener:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does it for sockets of its own only
         parent.send(listener.getsockname()[1])
         uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listener])
+
+
+def hurry(timeout_s: float) -> None:
+    """Let this process wait so long for a packet of the object store, instead of as long as the service does."""
+    hasty = partial(connect, connect_timeout=timeout_s, read_timeout=timeout_s)
+    patch("service.adapters.artifacts.connect", hasty).start()
 
 
 def _settings(life: Life) -> Settings:
@@ -103,7 +117,7 @@ def _settings(life: Life) -> Settings:
         database_url=life.database_url,
         artifacts=life.artifacts,
         snapshots=life.snapshots,
-        snapshot_changes=CHANGES_A_SNAPSHOT,
+        snapshot_changes=life.snapshot_changes,
         s3_endpoint_url=life.s3_endpoint_url,
     )
 
@@ -129,65 +143,20 @@ def _let_in(app: FastAPI, settings: Settings, deadline_s: float, steps: Steps) -
         with suppress(SnapshotsUnavailable):  # the service does without, too
             save(index, snapshots)
 
-    @router.post("/{act}")
-    def act(act: str, given: dict[str, Any], ports: UsePorts) -> Any:
-        return ACTS[act](ports, **given)
+    @router.post("/collect")
+    def collect_now(grace_s: Annotated[float, Body()], purged_s: Annotated[float, Body()], ports: UsePorts) -> Any:
+        return _collect(ports, grace_s, purged_s)
 
     app.include_router(router)
 
 
-def _restore(ports: Ports, vector_id: str) -> None:
-    ports.catalogue.restore(vector_id)
-    catch_up(ports.catalogue, ports.index)
-
-
-def _purge(ports: Ports, vector_id: str) -> None:
-    ports.catalogue.purge(vector_id)
-    catch_up(ports.catalogue, ports.index)
-
-
-def _set_alias(ports: Ports, name: str, alias: str, vector_id: str, expected: int) -> dict[str, Any]:
-    return {"revision": ports.catalogue.set_alias(name, alias, vector_id, expected=expected).revision}
-
-
-def _drop_alias(ports: Ports, name: str, alias: str, expected: int) -> None:
-    ports.catalogue.drop_alias(name, alias, expected=expected)
-
-
-def _aliases(ports: Ports, name: str) -> list[dict[str, Any]]:
-    found = ports.catalogue.aliases(name)
-    return [{"alias": one.alias, "vector_id": one.vector_id, "revision": one.revision} for one in found]
-
-
-class _LaterStore:
-    """The artifact store, whose clock is ahead: objects reach the collector's grace as soon as it is over for them."""
-
-    def __init__(self, artifacts: Artifacts, ahead: timedelta) -> None:
-        self._artifacts = artifacts
-        self._ahead = ahead
-
-    def now(self) -> datetime:
-        return self._artifacts.now() + self._ahead
-
-    def __getattr__(self, attribute: str) -> Any:
-        return getattr(self._artifacts, attribute)
-
-
-def _collect(ports: Ports, grace_s: float) -> dict[str, Any]:
-    """The collector, with this grace instead of the shortest one that it takes."""
-    store = _LaterStore(ports.artifacts, DEADLINE - timedelta(seconds=grace_s))
-    *_, done = collect(ports.catalogue, cast("Artifacts", store), Rules(grace=DEADLINE), actor="faults")
+def _collect(ports: Ports, grace_s: float, purged_s: float) -> dict[str, Any]:
+    """The collector, with this grace for objects, and this one for those of purged vectors."""
+    catalogue = LaterCatalogue(ports.catalogue, timedelta(seconds=purged_s))
+    store = LaterStore(ports.artifacts, DEADLINE - timedelta(seconds=grace_s))
+    rules = Rules(grace=DEADLINE)
+    *_, done = collect(cast("Catalogue", catalogue), cast("Artifacts", store), rules, actor="faults")
     return asdict(done)
-
-
-ACTS: Mapping[str, Callable[..., Any]] = {
-    "restore": _restore,
-    "purge": _purge,
-    "set_alias": _set_alias,
-    "drop_alias": _drop_alias,
-    "aliases": _aliases,
-    "collect": _collect,
-}
 
 
 def _log_to(path: Path) -> None:

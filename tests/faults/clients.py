@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 
-from service.client import Json, ServiceError
+from service.client import ServiceError
 from tests.faults.ledger import Entry, Ledger, Pointer, State, attempt
 from tests.faults.processes import Door
 
@@ -19,7 +19,12 @@ GRACES_S = (0.3, 1.0)
 
 
 class Actor:
-    """One client, over all lives of a cycle. name: unique in the cycle."""
+    """One client, over all lives of a cycle. name: unique in the cycle.
+
+    purged_s: for how long its collectors keep the bytes of purged vectors.
+    """
+
+    purged_s = 0.0
 
     def __init__(self, name: str, rng: random.Random, ledger: Ledger) -> None:
         self._name = name
@@ -72,19 +77,20 @@ class Actor:
         entry = self._one(State.ACTIVE)
         if entry is not None and self._ledger.may_delete(entry):
             with attempt(entry.possible, State.DELETED):
-                self._door.delete(_id(entry))
+                door = self._door
+                door.delete(_id(entry), revision=door.vector(_id(entry))["revision"])
 
     def restore(self) -> None:
         entry = self._one(State.DELETED)
         if entry is not None:
             with attempt(entry.possible, State.ACTIVE):
-                self._door.act("restore", vector_id=_id(entry))
+                self._door.restore(_id(entry))
 
     def purge(self) -> None:
         entry = self._one(State.DELETED)
         if entry is not None:
             with attempt(entry.possible, State.PURGED):
-                self._door.act("purge", vector_id=_id(entry))
+                self._door.purge(_id(entry))
 
     def move_alias(self) -> None:
         entry = self._one(State.ACTIVE)
@@ -92,18 +98,21 @@ class Actor:
             return
         pointer = self._pointer(entry.name)
         door = self._door
-        revision = self._revision(door, pointer)
+        revision = _revision(door, pointer)
         with attempt(pointer.possible, entry.vector_id):
-            door.act("set_alias", name=pointer.name, alias=pointer.alias, vector_id=_id(entry), expected=revision)
+            door.set_alias(pointer.name, pointer.alias, _id(entry), revision=revision)
 
     def drop_alias(self) -> None:
         pointers = [pointer for pointer in self._pointers if None not in pointer.possible]
         if pointers:
             pointer = self._rng.choice(pointers)
             door = self._door
-            revision = self._revision(door, pointer)
+            revision = _revision(door, pointer)
+            if revision is None:
+                self._ledger.expect(False, f"{pointer} is not there")
+                return
             with attempt(pointer.possible, None):
-                door.act("drop_alias", name=pointer.name, alias=pointer.alias, expected=revision)
+                door.drop_alias(pointer.name, pointer.alias, revision)
 
     def retrieve(self) -> None:
         """What was acknowledged is found at once, on every replica, and what was deleted is not."""
@@ -127,10 +136,10 @@ class Actor:
             self._ledger.expect(same, f"{entry} came with other bytes")
 
     def keep_snapshot(self) -> None:
-        self._door.act("snapshot")
+        self._door.keep_snapshot()
 
     def collect(self) -> None:
-        self._door.act("collect", grace_s=self._rng.choice(GRACES_S))
+        self._door.collect(self._rng.choice(GRACES_S), self.purged_s)
 
     @property
     def _door(self) -> Door:
@@ -149,10 +158,6 @@ class Actor:
         self._pointers.append(pointer)
         self._ledger.pointers.append(pointer)
         return pointer
-
-    def _revision(self, door: Door, pointer: Pointer) -> int:
-        found: list[Json] = door.act("aliases", name=pointer.name)
-        return next((one["revision"] for one in found if one["alias"] == pointer.alias), 0)
 
     def _judge(self, act: str, error: ServiceError) -> None:
         """Nobody else touches what it asks for, so no refusal is fine but that of a repeat that comes too early."""
@@ -182,6 +187,11 @@ def register_until_known(door: Door, entry: Entry, ledger: Ledger) -> bool:
     with suppress(ServiceError):
         register(door, entry, ledger)
     return len(entry.possible) == 1
+
+
+def _revision(door: Door, pointer: Pointer) -> int | None:
+    """The alias's revision; None when there is no such alias."""
+    return next((one["revision"] for one in door.aliases(pointer.name) if one["alias"] == pointer.alias), None)
 
 
 def _id(entry: Entry) -> str:

@@ -31,13 +31,19 @@ KNOWN_BY_REPEAT = 0.5
 
 @dataclass
 class Cycle:
-    """What one cycle works with. struck: the steps at which its failpoints struck."""
+    """What one cycle works with.
+
+    struck: the steps at which its failpoints struck, and what else has. skipped: why this machine cannot have it.
+    logs: what its processes told that is worth reading when something was wrong.
+    """
 
     scenario: str
     world: World
     rng: random.Random
     ledger: Ledger = field(default_factory=Ledger)
     struck: list[str] = field(default_factory=list)
+    skipped: str | None = None
+    logs: str = ""
 
     def actors(self, count: int) -> list[Actor]:
         return [Actor(f"c{number}", random.Random(self.rng.random()), self.ledger) for number in range(count)]
@@ -66,13 +72,14 @@ class Cycle:
         except Died:
             self.struck.append("at start")
             return
-        killer = threading.Timer(kill_after_s, api.strike)
-        killer.start()
-        work(actors, [api], acts)
-        killer.cancel()
-        killer.join()
-        api.kill()
-        self.note(api)
+        with ExitStack() as ending:
+            ending.callback(self.note, api)
+            ending.callback(api.kill)
+            killer = threading.Timer(kill_after_s, api.strike)
+            killer.start()
+            ending.callback(killer.join)
+            ending.callback(killer.cancel)
+            work(actors, [api], acts)
 
     def note(self, api: Api) -> None:
         """Remember where its failpoint struck, if it did."""
@@ -96,7 +103,7 @@ class Cycle:
                         time.sleep(0.05)
             self.check(doors)
             time.sleep(max(0.0, deadlines_over - time.monotonic()))
-            doors[0].act("collect", grace_s=-2.0)
+            doors[0].collect(grace_s=-2.0)
             check_nothing_is_left(self.world, self.ledger)
             self.check(doors)
 

@@ -1,8 +1,8 @@
 """Named steps at which a process of a fault cycle dies or stands still.
 
 Steps are named after what is about to happen or has just happened: `catalogue.publish.before`, `artifacts.put.after`,
-`sql.statement`, `sql.commit`, `file.link.before`. Nothing of the service knows of them: ports are wrapped, and
-SQLAlchemy and the os module are watched from outside.
+`sql.statement`, `sql.write` (a statement that changes rows), `sql.commit`, `file.link.before`. Nothing of the service
+knows of them: ports are wrapped, and SQLAlchemy and the os module are watched from outside.
 """
 
 from __future__ import annotations
@@ -56,8 +56,13 @@ class Steps:
 
     def watch_sql(self) -> None:
         """A step before each statement and before each commit, of every engine of this process."""
-        event.listen(Engine, "before_cursor_execute", lambda *_: self.reached("sql.statement"))
+        event.listen(Engine, "before_cursor_execute", self._before_statement)
         event.listen(Engine, "commit", lambda *_: self.reached("sql.commit"))
+
+    def _before_statement(self, connection: object, cursor: object, statement: str, *_: object) -> None:
+        self.reached("sql.statement")
+        if statement.startswith(("INSERT", "UPDATE", "DELETE")):
+            self.reached("sql.write")
 
     def watch_files(self) -> None:
         """A step before and after each call that changes or syncs what is on disk."""

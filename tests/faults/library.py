@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from sqlalchemy import Engine
+
 from service.adapters.artifacts_folder import FolderArtifacts
 from service.adapters.catalogue_sql import SqlCatalogue
 from service.adapters.database import connect
@@ -45,10 +47,13 @@ class DyingAfterPut(FolderArtifacts):
 
 
 class Library:
-    """One process's handles on the stores, which it shares with others."""
+    """One process's handles on the stores, which it shares with others.
 
-    def __init__(self, folder: Path) -> None:
-        self.engine = connect(f"sqlite:///{folder / 'catalogue.db'}")
+    engine: one whose connections are closed, for its compiled statements; None to make one.
+    """
+
+    def __init__(self, folder: Path, engine: Engine | None = None) -> None:
+        self.engine = engine or connect(f"sqlite:///{folder / 'catalogue.db'}")
         self.catalogue: Catalogue = SqlCatalogue(self.engine)
         self.artifacts: Artifacts = FolderArtifacts(folder / "artifacts")
         self.index: FaissIndex = MergedIndex(EMBEDDER, TINY_EXACT)

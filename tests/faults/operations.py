@@ -1,240 +1,54 @@
-"""Random operations of the library on SQLite, a folder and FAISS, restarts included, beside an oracle.
+"""Random operations of the library beside an oracle (tests/faults/machine.py), as many as are wanted.
 
-`python -m tests.faults.operations --ops 200000` runs so many of them.
+`python -m tests.faults.operations --ops 200000 --seed 1` runs them in chunks of the seeds 1, 2, ..., each in a process
+of its own, since hypothesis remembers every choice of a run. The last line is {"operations", "violations"}.
 """
 
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
 import logging
-import shutil
+import multiprocessing
+import signal
 import sys
-import tempfile
-from collections.abc import Callable
-from contextlib import ExitStack
-from functools import partial
-from pathlib import Path
+import traceback
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count
+from multiprocessing.connection import Connection
 from typing import Any
 
-import pytest
 import structlog
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis import HealthCheck, seed, settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, run_state_machine_as_test
+from rich.console import Console
 
-from service.adapters.index_snapshot import load, save
-from service.adapters.memory_worker import MODEL
-from service.adapters.schema import upgrade
-from service.adapters.snapshots_folder import FolderSnapshots
-from service.domain.card import KeyKind, Status, TaskKey
-from service.domain.cardfile import parse_card
-from service.domain.errors import KeyReused, StaleRevision, StillAliased, VectorNotFound, VectorPurged, VLibraryError
-from service.domain.filters import Filter
-from service.domain.ports import Amendment
-from service.domain.query import Query
-from service.library.collect import Rules, collect
-from service.library.publish import DEADLINE, Submission
-from service.library.reindex import catch_up
-from service.library.retire import retire
-from service.library.retrieve import retrieve
-from tests.faults.library import Dying, DyingAfterPut, LaterFolder, Library
-from tests.faults.oracle import Known, Oracle, embedding
-from tests.support import samples
+from tests.faults.machine import LibraryMachine
+from tests.faults.progress import Line
 
-NAMES = st.sampled_from(["hues", "forms"])
-TEXTS = st.sampled_from(["red or blue", "blue or red", "how many", "how much", "which way"])
-SEEDS = st.integers(0, 2)
-KEYS = st.sampled_from([None, None, "a", "b", "c"])
-ALIASES = st.sampled_from(["production", "trial"])
+# Operations in one history: a new, empty library each.
 STEPS = 200
-"""Operations in one history: a new, empty library each."""
+CHUNK = 5_000
+# A chunk takes some 15 s, and hypothesis gives up making a failure shorter after 5 minutes.
+LIMIT_S = 600.0
+_CONTEXT = multiprocessing.get_context("forkserver")
 
 
-class LibraryMachine(RuleBasedStateMachine):
-    """Two processes on the same stores; each operation by either of them; both always right."""
+@dataclass(frozen=True)
+class Outcome:
+    """operations: how many were done. violation: the first wrong one's history, made as short as can be."""
 
-    @initialize()
-    def start(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="vlibrary-operations-"))
-        self.ending = ExitStack()
-        self.ending.callback(shutil.rmtree, self.folder)
-        upgrade(f"sqlite:///{self.folder / 'catalogue.db'}")
-        self.snapshots = FolderSnapshots(self.folder / "snapshots")
-        self.libraries = [Library(self.folder) for _ in range(2)]
-        self.oracle = Oracle()
-
-    def teardown(self) -> None:
-        if hasattr(self, "oracle"):
-            self.everything_is_right()
-            for library in self.libraries:
-                library.engine.dispose()
-            self.ending.close()
-
-    @rule(who=st.integers(0, 1), name=NAMES, text=TEXTS, seed=SEEDS, key=KEYS)
-    def publish(self, who: int, name: str, text: str, seed: int, key: str | None) -> None:
-        sent = (name, text, seed)
-        earlier = self.oracle.keys.get(key) if key else None
-        act = partial(self.libraries[who].publish, _submission(*sent, key))
-        if earlier is None:
-            made = act()
-            self.oracle.published(made, name, text, seed)
-            if key:
-                self.oracle.keys[key] = (sent, made)
-        elif earlier[0] != sent:
-            _refused(KeyReused, act)
-        elif self.oracle.vectors[earlier[1]].status is None:
-            _refused(VectorPurged, act)
-        else:
-            assert act() == earlier[1]
-
-    @rule(who=st.integers(0, 1), name=NAMES, text=TEXTS, key=KEYS)
-    def publish_and_die(self, who: int, name: str, text: str, key: str | None) -> None:
-        """Bytes without a vector, and a reservation whose deadline is over."""
-        if key and key in self.oracle.keys:
-            return
-        library = self.libraries[who]
-        with pytest.raises(Dying):
-            library.publish(_submission(name, text, 9, key), DyingAfterPut(self.folder / "artifacts"), -DEADLINE)
-
-    @rule(who=st.integers(0, 1), data=st.data())
-    def delete(self, who: int, data: st.DataObject) -> None:
-        known = self.one(data, *Status, None)
-        if known is None:
-            return
-        library = self.libraries[who]
-        act = partial(retire, known.id, catalogue=library.catalogue, index=library.index)
-        if known.status is not Status.ACTIVE:
-            _refused(VectorNotFound, act)
-        elif self.oracle.aliased(known.id):
-            _refused(StillAliased, act)
-        else:
-            self.oracle.stepped(known, Status.DELETED)
-            assert act() == self.oracle.seq
-
-    @rule(who=st.integers(0, 1), data=st.data(), becoming=st.sampled_from([Status.ACTIVE, None]))
-    def restore_or_purge(self, who: int, data: st.DataObject, becoming: Status | None) -> None:
-        known = self.one(data, Status.DELETED)
-        if known is None:
-            return
-        catalogue = self.libraries[who].catalogue
-        act = partial(catalogue.purge if becoming is None else catalogue.restore, known.id)
-        _refused(StaleRevision, partial(act, expected_revision=known.revision + 1))
-        assert act(expected_revision=known.revision) == self.oracle.seq + 1
-        self.oracle.stepped(known, becoming)
-
-    @rule(who=st.integers(0, 1), data=st.data(), text=TEXTS, tags=st.sets(st.sampled_from("xyz")))
-    def amend(self, who: int, data: st.DataObject, text: str, tags: set[str]) -> None:
-        known = self.one(data, Status.ACTIVE)
-        if known is None:
-            return
-        self.oracle.seq += known.description != text
-        known.description, known.tags, known.revision = text, tuple(sorted(tags)), known.revision + 1
-        key = TaskKey(KeyKind.DESCRIPTION, embedding(text))
-        change = Amendment(description=text, description_key=key, tags=known.tags)
-        assert self.libraries[who].catalogue.update(known.id, change).revision == known.revision
-
-    @rule(who=st.integers(0, 1), data=st.data(), alias=ALIASES)
-    def move_alias(self, who: int, data: st.DataObject, alias: str) -> None:
-        known = self.one(data, Status.ACTIVE)
-        if known is not None:
-            self.oracle.aliases[known.name, alias] = known.id
-            catalogue = self.libraries[who].catalogue
-            revision = self.revision(who, known.name, alias)
-            catalogue.set_alias(known.name, alias, known.id, expected=revision)
-
-    @rule(who=st.integers(0, 1), name=NAMES, alias=ALIASES)
-    def drop_alias(self, who: int, name: str, alias: str) -> None:
-        if self.oracle.aliases.pop((name, alias), None):
-            self.libraries[who].catalogue.drop_alias(name, alias, expected=self.revision(who, name, alias))
-
-    @rule(who=st.integers(0, 1), text=TEXTS, k=st.integers(1, 100))
-    def find(self, who: int, text: str, k: int) -> None:
-        library = self.libraries[who]
-        found = retrieve(
-            Query(text=text),
-            k=k,
-            model_id=None,
-            catalogue=library.catalogue,
-            index=library.index,
-            worker=library.worker,
-        )
-        assert [(match.record.id, match.score) for match in found] == self.oracle.best(text, k)
-
-    @rule(who=st.integers(0, 1))
-    def keep_snapshot(self, who: int) -> None:
-        save(self.libraries[who].index, self.snapshots)
-
-    @rule(who=st.integers(0, 1), from_snapshot=st.booleans())
-    def restart(self, who: int, from_snapshot: bool) -> None:
-        self.libraries[who].engine.dispose()
-        library = self.libraries[who] = Library(self.folder)
-        if from_snapshot:
-            load(library.index, self.snapshots, library.catalogue.position().epoch)
-        assert catch_up(library.catalogue, library.index) == self.oracle.seq
-
-    @precondition(lambda self: self.oracle.seq > 0)
-    @rule(who=st.integers(0, 1))
-    def put_back(self, who: int) -> None:
-        """The database gets a new epoch: every index of it and every snapshot is of another one."""
-        self.libraries[who].catalogue.renew_epoch()
-
-    def everything_is_right(self) -> None:
-        """The collector leaves what is needed, all of it whole, and nothing else."""
-        catalogue, artifacts = self.libraries[0].catalogue, LaterFolder(self.folder / "artifacts")
-        records = {record.id: record for record in catalogue.page(Filter(status=None), limit=10_000).records}
-        assert set(records) == {known.id for known in self.oracle.having(*Status)}
-        for known in self.oracle.having(*Status):
-            record = records[known.id]
-            seen = (record.name, record.version, record.status, record.revision, record.card.description, record.tags)
-            assert seen == (known.name, known.version, known.status, known.revision, known.description, known.tags)
-        aliases = {(alias.name, alias.alias): alias.vector_id for alias in catalogue.aliases()}
-        assert aliases == self.oracle.aliases
-        assert [change.seq for change in catalogue.changes(0, 10**6)] == list(range(1, self.oracle.seq + 1))
-        list(collect(catalogue, artifacts, Rules(grace=DEADLINE), actor="operations"))
-        kept = {
-            stored.key for stored in artifacts.list() if "/" in stored.key and not stored.key.startswith("collector")
-        }
-        assert kept == {record.object_key for record in records.values()}
-        for known in self.oracle.having(*Status):
-            record = records[known.id]
-            assert artifacts.get(record.object_key, record.sha256) == samples.artifact(MODEL, known.seed)
-
-    def one(self, data: st.DataObject, *statuses: Status | None) -> Known | None:
-        """One of the vectors of these, if there is one."""
-        fitting = self.oracle.having(*statuses)
-        return data.draw(st.sampled_from(fitting)) if fitting else None
-
-    def revision(self, who: int, name: str, alias: str) -> int:
-        """The alias's revision, 0 if there is none."""
-        found = {one.alias: one.revision for one in self.libraries[who].catalogue.aliases(name)}
-        return found.get(alias, 0)
+    operations: int
+    violation: str | None = None
 
 
-def _submission(name: str, text: str, seed: int, key: str | None) -> Submission:
-    return Submission(samples.artifact(MODEL, seed), parse_card(samples.card(name, text)), key)
-
-
-def _refused(kind: type[VLibraryError], act: Callable[[], object]) -> None:
-    with pytest.raises(kind):
-        act()
-
-
-def run(operations: int) -> int:
-    """About so many operations, in histories of STEPS; returns how many.
-
-    Raises what the first wrong one raises, made as short as can be.
-    """
+def run(operations: int, number: int, machine: type[RuleBasedStateMachine] = LibraryMachine) -> Outcome:
+    """About so many operations of the machine, in histories that follow from the number, up to a wrong one."""
     done = 0
 
-    class Counted(LibraryMachine):
+    class Counted(machine):  # type: ignore[misc, valid-type]  # a class that is a value
         @invariant()
         def count(self) -> None:
             nonlocal done
@@ -242,17 +56,59 @@ def run(operations: int) -> int:
 
     how: dict[str, Any] = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
     histories = settings(max_examples=max(1, operations // STEPS), stateful_step_count=STEPS, **how)
-    run_state_machine_as_test(Counted, settings=histories)
-    return done
+    try:
+        run_state_machine_as_test(seed(number)(Counted), settings=histories)
+    except Exception:  # noqa: BLE001  (whatever an operation raises that the oracle does not expect; told with its history)
+        return Outcome(done, traceback.format_exc())
+    return Outcome(done)
+
+
+def run_apart(operations: int, number: int, machine: type[RuleBasedStateMachine] = LibraryMachine) -> Outcome:
+    """As `run`, in a process of its own; that it dies or takes too long is a violation, too."""
+    _CONTEXT.set_forkserver_preload([LibraryMachine.__module__])
+    ours, theirs = _CONTEXT.Pipe(duplex=False)
+    process = _CONTEXT.Process(target=_send, args=(theirs, operations, number, machine), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        outcome: Outcome = ours.recv()
+    except EOFError:
+        process.join()
+        return Outcome(operations, f"its process ended with {process.exitcode}")
+    else:
+        return outcome
+    finally:
+        process.kill()
+        process.join()
+        ours.close()
+
+
+def _send(pipe: Connection, operations: int, number: int, machine: type[RuleBasedStateMachine]) -> None:
+    # Every restart in a new epoch tells which snapshots it ignores.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    faulthandler.dump_traceback_later(LIMIT_S, exit=True)
+    pipe.send(run(operations, number, machine))
 
 
 def main() -> int:
     options = argparse.ArgumentParser(prog="python -m tests.faults.operations", description=__doc__)
     options.add_argument("--ops", type=int, default=10_000)
-    # Every restart in a new epoch tells which snapshots it ignores.
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    print(json.dumps({"operations": run(options.parse_args().ops), "violations": 0}))
-    return 0
+    options.add_argument("--seed", type=int, default=1)
+    given = options.parse_args()
+    done = violations = 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with suppress(KeyboardInterrupt), Line(Console(stderr=True), given.ops) as line:  # as in tests.faults
+        for number in count(given.seed):
+            if done >= given.ops:
+                break
+            outcome = run_apart(min(CHUNK, given.ops - done), number)
+            done += outcome.operations
+            if outcome.violation is not None:
+                violations += 1
+                print(f"chunk of seed {number}: {outcome.violation}", flush=True)
+            line.step(outcome.operations, violations)
+    print(json.dumps({"operations": done, "violations": violations}))
+    return 1 if violations else 0
 
 
 if __name__ == "__main__":

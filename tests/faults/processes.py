@@ -9,9 +9,8 @@ import multiprocessing
 import os
 import signal
 from contextlib import ExitStack, suppress
-from typing import Any
 
-from service.client import Client
+from service.client import Client, Json
 from tests.faults import app
 from tests.faults.app import Life
 
@@ -20,11 +19,14 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 
 
 class Door(Client):
-    """The service's client, with a key for the side door."""
+    """The service's client, with a key for the side door; all of it raises ServiceError."""
 
-    def act(self, act: str, /, **given: Any) -> Any:
-        """What the side door answers. Raises ServiceError."""
-        return self._json("POST", f"/side/{act}", json=given)
+    def keep_snapshot(self) -> None:
+        self._send("POST", "/side/snapshot")
+
+    def collect(self, grace_s: float, purged_s: float = 0.0) -> Json:
+        """What the collector did, with this grace for objects, and this one for those of purged vectors."""
+        return self._json("POST", "/side/collect", json={"grace_s": grace_s, "purged_s": purged_s})
 
 
 class Died(Exception):
@@ -89,6 +91,6 @@ class Api:
         raise Died(self.life.name)
 
     def _signal(self, number: signal.Signals) -> None:
-        assert self._process.pid is not None
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, ValueError):  # it is gone; ValueError: and buried
+            assert self._process.pid is not None
             os.kill(self._process.pid, number)

@@ -11,13 +11,14 @@ from contextlib import ExitStack, suppress
 from http import HTTPStatus
 
 from service.client import ServiceError
-from tests.faults.clients import register
+from tests.faults.clients import Actor, register
 from tests.faults.cycle import Cycle, work
 from tests.faults.failpoints import Failpoint
 from tests.faults.ledger import Entry, Pointer
 from tests.faults.processes import Api, Door
 
 RACERS = 64
+LONGEST_CYCLE_S = 300.0
 # What those are answered who come too late.
 LOST = (HTTPStatus.CONFLICT, HTTPStatus.PRECONDITION_FAILED, HTTPStatus.SERVICE_UNAVAILABLE)
 # Where a collector may be when it stalls: before, between and after what it reads and what it removes.
@@ -91,6 +92,7 @@ def older_backup(cycle: Cycle) -> None:
         cycle.check([api.door])
     backup = cycle.world.backup()
     known = cycle.ledger.known()
+    keep_objects(actors)
     cycle.live(actors, acts=10)
     cycle.world.restore(backup)
     cycle.ledger.forget_all_but(known)
@@ -105,12 +107,18 @@ def races(cycle: Cycle) -> None:
         entry = Entry("shared", "raced", cycle.rng.randrange(2**31))
         cycle.ledger.entries.append(entry)
         _one_key(cycle, doors, entry)
-        others = [Entry(f"own-{number}", "raced", number) for number in range(RACERS // 4)]
+        others = [Entry(f"own-{number}", "raced", number) for number in range(RACERS)]
         cycle.ledger.entries += others
         _race(len(others), doors, lambda number, door: register(door, others[number]))
         cycle.ledger.expect(all(one.vector_id for one in others), "a registration that nobody disturbed has failed")
         _one_alias(cycle, doors, [one.vector_id for one in others if one.vector_id])
     cycle.recover()
+
+
+def keep_objects(actors: Sequence[Actor]) -> None:
+    """From now on they keep what has been purged since the backup, as the collector's grace does for a younger one."""
+    for actor in actors:
+        actor.purged_s = LONGEST_CYCLE_S
 
 
 def _one_key(cycle: Cycle, doors: Sequence[Door], entry: Entry) -> None:
@@ -130,7 +138,7 @@ def _one_alias(cycle: Cycle, doors: Sequence[Door], vector_ids: Sequence[str]) -
 
     def act(number: int, door: Door) -> str:
         wanted = vector_ids[number % len(vector_ids)]
-        door.act("set_alias", name=pointer.name, alias=pointer.alias, vector_id=wanted, expected=0)
+        door.set_alias(pointer.name, pointer.alias, wanted)
         return f"{wanted} by {number}"
 
     answers = _race(RACERS, doors, act)
@@ -173,7 +181,7 @@ def _freeze(api: Api, after_s: float, for_s: float = 0.5) -> None:
 
 def _collect(door: Door) -> None:
     with suppress(ServiceError):
-        door.act("collect", grace_s=0.3)
+        door.collect(grace_s=0.3)
 
 
 # How often each of them comes.

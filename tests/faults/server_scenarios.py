@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
+from tests.faults.clients import register_until_known
 from tests.faults.cycle import Cycle, work
-from tests.faults.scenarios import collectors, crashes, older_backup, races, replicas, started
-from tests.faults.servers import ServerWorld
+from tests.faults.failpoints import Failpoint
+from tests.faults.ledger import Entry, State
+from tests.faults.processes import PATIENCE_S, Api
+from tests.faults.scenarios import collectors, crashes, keep_objects, older_backup, races, replicas, started
+from tests.faults.servers import ServerWorld, on_disk
 from tests.support.fault_proxy import Fault
+from tests.support.small_disk import small_disk
 
-FAULTS = [fault for fault in Fault if fault is not Fault.NONE]
+FAULTS = [fault for fault in Fault if fault not in (Fault.NONE, Fault.SWALLOW)]
 # A burst of refusals is longer than the tries of one call.
 BURST = 8
+DISK_MB = 96
+# What it already has room for, in its files and its log, may last for some requests.
+MOST_ROUNDS = 10
+NO_SPACE = "No space left on device"
+GIVES_UP = 0.3
+STALL_S = 60.0
+# A transaction that stands still for 10 s is ended; whoever waited for its lock may have to ask again.
+LOCKED_S = 25.0
 
 
 def bad_network(cycle: Cycle) -> None:
@@ -32,6 +46,25 @@ def bad_network(cycle: Cycle) -> None:
             work(actors, apis, 6)
             faults.clear()
             work(actors, apis, 3)
+    cycle.struck += world.network_faults()
+    cycle.recover()
+
+
+def black_hole(cycle: Cycle) -> None:
+    """The object store takes requests and never answers, for a while."""
+    world = _servers(cycle)
+    actors = cycle.actors(3)
+    faults = world.servers.proxy.faults
+    with ExitStack() as ending:
+        apis = started(cycle, ending, deadline_s=2.0, s3_timeout_s=0.3)
+        work(actors, apis, 3)
+        faults.extend([Fault.NONE] * cycle.rng.randint(0, 6) + [Fault.SWALLOW] * cycle.rng.randint(3, 15))
+        since = time.monotonic()
+        work(actors, apis, 6)
+        cycle.ledger.expect(time.monotonic() - since < PATIENCE_S, "a request waits for a store that never answers")
+        faults.clear()
+        work(actors, apis, 3)
+    cycle.struck += world.network_faults()
     cycle.recover()
 
 
@@ -45,6 +78,60 @@ def killed_server(cycle: Cycle) -> None:
         world.servers.postgres.start()
 
     _worked(cycle, fault)
+
+
+def full_database_disk(cycle: Cycle) -> None:
+    """PostgreSQL's disk is full, and has room again; it may have given up in between."""
+    world, actors = _servers(cycle), cycle.actors(3)
+    with small_disk(DISK_MB) as disk, on_disk(world, disk) as postgres:
+        with ExitStack() as ending:
+            apis = started(cycle, ending, deadline_s=2.0)
+            work(actors, apis, 4)
+            disk.fill()
+            for _ in range(MOST_ROUNDS):
+                work(actors, apis, 6)
+                if NO_SPACE in postgres.log.read_text():
+                    cycle.struck.append("postgresql.no_space")
+                    break
+            disk.free()
+            if cycle.rng.random() < GIVES_UP or not postgres.alive:
+                postgres.kill()
+                postgres.start()
+            work(actors, apis, 3)
+        cycle.recover()
+
+
+def stalled_for_a_minute(cycle: Cycle) -> None:
+    """A process stands still in a transaction with everybody's lock; the others must not wait for it."""
+    actors = cycle.actors(3)
+    cycle.live(actors, acts=6)
+    stall = Failpoint("sql.write", cycle.rng.randint(1, 6), signal.SIGSTOP)
+    with ExitStack() as ending:
+        (sleeper,) = started(cycle, ending, failpoint=stall, deadline_s=2.0)
+        (awake,) = started(cycle, ending, deadline_s=2.0)
+        sleeping = threading.Thread(target=work, args=(actors[:1], [sleeper], 20))
+        sleeping.start()
+        while sleeper.struck is None and sleeping.is_alive():
+            time.sleep(0.01)
+        wakes = time.monotonic() + STALL_S
+        _others_go_on(cycle, awake)
+        work(actors[1:], [awake], 12)
+        time.sleep(max(0.0, wakes - time.monotonic()))
+        sleeper.thaw()
+        sleeping.join()
+        work(actors, [awake], 4)
+        cycle.note(sleeper)
+    cycle.recover()
+
+
+def _others_go_on(cycle: Cycle, awake: Api) -> None:
+    """A registration is answered as soon as the database has taken the sleeper's lock away."""
+    entry = Entry("beside-a-sleeper", "hues", cycle.rng.randrange(2**31))
+    cycle.ledger.entries.append(entry)
+    give_up = time.monotonic() + LOCKED_S
+    while not entry.surely(State.ACTIVE) and time.monotonic() < give_up:
+        register_until_known(awake.door, entry, cycle.ledger)
+    cycle.ledger.expect(entry.surely(State.ACTIVE), "one process that stands still holds up the others")
 
 
 def cut_connections(cycle: Cycle) -> None:
@@ -68,6 +155,7 @@ def backup_put_back_under_way(cycle: Cycle) -> None:
         (api,) = started(cycle, ending)
         cycle.check([api.door])
     backup, known = world.backup(), cycle.ledger.known()
+    keep_objects(actors)
     with ExitStack() as ending:
         apis = started(cycle, ending)
         work(actors, apis, 6)
@@ -105,11 +193,15 @@ def _servers(cycle: Cycle) -> ServerWorld:
     return cycle.world
 
 
+# These take long, and come only when they are asked for by name.
+LONG: Mapping[Callable[[Cycle], None], int] = {stalled_for_a_minute: 1}
 # How often each of them comes.
 ON_SERVERS: Mapping[Callable[[Cycle], None], int] = {
     crashes: 6,
     bad_network: 4,
+    black_hole: 1,
     killed_server: 1,
+    full_database_disk: 1,
     cut_connections: 3,
     older_backup: 1,
     backup_put_back_under_way: 1,

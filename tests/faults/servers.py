@@ -6,7 +6,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ from tests.support.postgres_server import NotAvailable as NoPostgres
 from tests.support.postgres_server import PostgresServer
 from tests.support.s3_server import ACCESS_KEY, SECRET_KEY, S3Server
 from tests.support.s3_server import NotAvailable as NoS3
+from tests.support.small_disk import SmallDisk
 
 REGION = "us-east-1"
+LOG_BYTES = 2**20
 
 
 class NoServers(Exception):
@@ -40,6 +42,9 @@ class Servers:
     def world(self, data_dir: Path) -> ServerWorld:
         """A new database and new buckets. The servers work again, whatever a cycle before did to them."""
         self.proxy.faults.clear()
+        self.proxy.struck.clear()
+        if not self.postgres.alive:
+            self.postgres.start()
         world = ServerWorld(data_dir, self)
         for bucket in (world.bucket, f"{world.bucket}-snapshots"):
             world.client.create_bucket(Bucket=bucket)
@@ -93,11 +98,32 @@ class ServerWorld(World):
         self.servers.postgres.execute(f"DROP DATABASE {self.database} WITH (FORCE)")
         self.servers.postgres.new_database(backup, name=self.database)
 
+    def move(self, postgres: PostgresServer) -> None:
+        """Use a new database on another server."""
+        self.servers = replace(self.servers, postgres=postgres)
+        self.database = postgres.new_database()
+
+    def network_faults(self) -> list[str]:
+        """What has happened on the way to the object store, once for each time."""
+        return [f"network.{fault.name.lower()}" for fault in self.servers.proxy.struck.elements()]
+
     def cut_connections(self) -> None:
         """Every client's connection ends now, in the middle of whatever it does."""
         self.servers.postgres.execute(
             f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{self.database}'"
         )
+
+
+@contextmanager
+def on_disk(world: ServerWorld, disk: SmallDisk) -> Iterator[PostgresServer]:
+    """The world's database is on this disk, with a server of its own."""
+    postgres = PostgresServer.create("--wal-segsize=1", parent=disk.folder)  # so that its log soon needs room
+    try:
+        disk.reserve(postgres.log, LOG_BYTES)  # it shall be able to say what is wrong
+        world.move(postgres)
+        yield postgres
+    finally:
+        postgres.stop()
 
 
 @contextmanager

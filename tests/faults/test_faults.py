@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from service.client import Client, ServiceError
 from service.domain.filters import Filter
 from service.domain.ports import Catalogue
 from tests.faults.cycle import Cycle, work
 from tests.faults.ledger import Ledger
 from tests.faults.processes import Api
 from tests.faults.running import run_cycle
-from tests.faults.scenarios import LOCAL, crashes
-from tests.faults.server_scenarios import ON_SERVERS
+from tests.faults.scenarios import LOCAL, crashes, older_backup, started
+from tests.faults.server_scenarios import FAULTS, ON_SERVERS, bad_network, black_hole, full_database_disk
 from tests.faults.servers import NoServers, Servers, running_servers
 from tests.faults.world import World
 
 # Seeds of cycles that found something once, with what happened in them.
-FOUND = [(2042, crashes)]
+FOUND = [(2042, crashes), (64, older_backup)]
+FOUND_ON_SERVERS = [(20043, bad_network)]
+MOST_NETWORK_CYCLES = 8
+# What must really have happened in a cycle, lest it prove nothing.
+STRUCK: Mapping[Callable[[Cycle], None], set[str]] = {
+    black_hole: {"network.swallow"},
+    full_database_disk: {"postgresql.no_space"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +61,65 @@ def test_what_was_found_once_is_not_found_again(seed: int, scenario: Callable[[C
 @pytest.mark.real
 @pytest.mark.parametrize("scenario", ON_SERVERS)
 def test_nothing_is_lost_on_postgresql_and_s3(scenario: Callable[[Cycle], None], servers: Servers) -> None:
-    assert run_cycle(1, servers, {scenario: 1}).ledger.violations == []
+    cycle = run_cycle(1, servers, {scenario: 1})
+    if cycle.skipped:
+        pytest.skip(cycle.skipped)
+    assert cycle.ledger.violations == []
+    assert STRUCK.get(scenario, set()) <= set(cycle.struck)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("seed", "scenario"), FOUND_ON_SERVERS)
+def test_what_servers_found_once_is_not_found_again(
+    seed: int, scenario: Callable[[Cycle], None], servers: Servers
+) -> None:
+    assert run_cycle(seed, servers, {scenario: 1}).ledger.violations == []
+
+
+@pytest.mark.real
+def test_everything_that_a_network_can_do_is_really_done(servers: Servers) -> None:
+    wanted = {f"network.{fault.name.lower()}" for fault in FAULTS}
+    struck: set[str] = set()
+    for seed in range(1, MOST_NETWORK_CYCLES):
+        if not wanted <= struck:
+            struck.update(run_cycle(seed, servers, {bad_network: 1}).struck)
+    assert wanted <= struck
+
+
+def _break_off(cycle: Cycle) -> None:
+    raise LookupError(cycle.scenario)
+
+
+def _break_off_beside(cycle: Cycle) -> None:
+    beside = threading.Thread(target=_break_off, args=(cycle,))
+    beside.start()
+    beside.join()
+
+
+def test_a_cycle_that_hangs_is_a_violation_and_leaves_no_process() -> None:
+    addresses = []
+
+    def hang(cycle: Cycle) -> None:
+        with ExitStack() as ending:
+            (api,) = started(cycle, ending)
+            addresses.append(api.door.url)
+            threading.Event().wait()
+
+    (violation,) = run_cycle(1, scenarios={hang: 1}, limit_s=2.0).ledger.violations
+    assert "the cycle hangs" in violation
+    assert "threading.Event().wait()" in violation
+    with Client(*addresses) as client, pytest.raises(ServiceError):
+        client.models()
+
+
+@pytest.mark.parametrize("scenario", [_break_off, _break_off_beside])
+def test_an_error_in_a_cycle_is_a_violation(scenario: Callable[[Cycle], None]) -> None:
+    (violation,) = run_cycle(1, scenarios={scenario: 1}).ledger.violations
+    assert f"LookupError: {scenario.__name__}" in violation
+
+
+def test_a_cycle_that_needs_servers_is_left_out_without_them() -> None:
+    assert run_cycle(1, scenarios={bad_network: 1}).skipped is not None
 
 
 def _damage(cycle: Cycle, catalogue: Catalogue) -> None:

@@ -8,9 +8,11 @@ import pytest
 
 from service.adapters.artifacts_folder import FolderArtifacts
 from service.adapters.memory_catalogue import MemoryCatalogue
+from service.library.clearance import begin, check_cleared
 from service.library.collect import Rules, collect
 from service.library.publish import DEADLINE
 from tests.faults.library import LaterFolder
+from tests.support.registrations import register
 
 
 def test_a_collector_that_was_killed_while_it_wrote_its_mark_does_not_stop_the_next_one(
@@ -20,6 +22,8 @@ def test_a_collector_that_was_killed_while_it_wrote_its_mark_does_not_stop_the_n
         raise KeyboardInterrupt
 
     catalogue = MemoryCatalogue()
+    begin(catalogue, FolderArtifacts(tmp_path))
+    register(catalogue)  # so that there is a later place to mark
     collection = collect(catalogue, FolderArtifacts(tmp_path), Rules(), actor="first")
     with monkeypatch.context() as dying:
         dying.setattr("os.link", die)
@@ -29,3 +33,20 @@ def test_a_collector_that_was_killed_while_it_wrote_its_mark_does_not_stop_the_n
     list(collect(catalogue, LaterFolder(tmp_path), Rules(grace=DEADLINE), actor="second"))
     marks = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(marks) == 1, "the half-written mark is left behind"
+
+
+def test_a_first_start_that_was_killed_while_it_wrote_its_mark_does_not_pause_the_collector(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    catalogue, artifacts = MemoryCatalogue(), FolderArtifacts(tmp_path)
+    with monkeypatch.context() as dying:
+        dying.setattr("os.link", die)
+        dying.setattr("os.unlink", die)
+        with pytest.raises(KeyboardInterrupt):
+            begin(catalogue, artifacts)
+    begin(catalogue, artifacts)
+    register(catalogue)
+    assert check_cleared(catalogue, artifacts) == catalogue.position()

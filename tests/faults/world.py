@@ -13,8 +13,10 @@ from service.adapters.artifacts_folder import FolderArtifacts
 from service.adapters.catalogue_sql import SqlCatalogue
 from service.adapters.database import connect
 from service.domain.ports import Artifacts, Catalogue
-from service.library.clearance import clear
+from service.library.clearance import clear, marks
 from tests.faults.app import Life
+
+LOG_END = 4_000
 
 
 class World:
@@ -65,7 +67,12 @@ class World:
         self._put_back(backup)
         with self.catalogue() as catalogue:
             # What doctor does when it finds nothing wrong: the objects of the lost vectors may be collected.
-            clear(self.artifacts, catalogue.renew_epoch(actor="faults"))
+            clear(self.artifacts, catalogue.renew_epoch(actor="faults"), instead_of=marks(self.artifacts))
+
+    def logs(self) -> str:
+        """The ends of those logs of the processes that tell of errors."""
+        told = {path.name: path.read_text(errors="replace") for path in sorted(self.data_dir.glob("*.log"))}
+        return "\n".join(f"{name}: ... {log[-LOG_END:]}" for name, log in told.items() if "Traceback" in log)
 
     def _put_back(self, backup: str) -> None:
         for path in self.data_dir.glob("catalogue.db*"):

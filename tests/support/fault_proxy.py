@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from enum import Enum, auto
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 
 class Fault(Enum):
-    """What happens to one request; the server sees every one of them but SLOW_DOWN and HANG_UP."""
+    """What happens to one request; the server sees every one of them but the last three."""
 
     NONE = auto()
     FLIP = auto()  # one bit of the body is another
@@ -23,18 +23,24 @@ class Fault(Enum):
     LOSE_ANSWER = auto()  # the server did it, the client never hears of it
     SLOW_DOWN = auto()  # 503 at once
     HANG_UP = auto()  # the connection ends before the server hears of the request
+    SWALLOW = auto()  # the connection stays, and nothing ever comes
 
 
 class FaultProxy:
-    """Forwards to `endpoint`. faults: taken from the left, one a request; when it is empty, all goes well."""
+    """Forwards to `endpoint`. faults: taken from the left, one a request; when it is empty, all goes well.
+
+    struck: how often each of them did something; bits of no body cannot be flipped.
+    """
 
     def __init__(self, endpoint: str) -> None:
         self.faults: deque[Fault] = deque()
+        self.struck: Counter[Fault] = Counter()
         self.seen: list[tuple[str, int]] = []  # method and the server's status (0: not asked), one a request
         upstream = urlsplit(endpoint)
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # headers and body go in two packets, and the second would wait 40 ms
 
             def handle_one_request(handler) -> None:  # noqa: N805  (self is the proxy)
                 try:
@@ -65,15 +71,13 @@ class FaultProxy:
     def _answer(self, handler: BaseHTTPRequestHandler, upstream: str) -> None:
         fault = self.faults.popleft() if self.faults else Fault.NONE
         body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
-        if fault in (Fault.HANG_UP, Fault.SLOW_DOWN):
+        if fault in (Fault.HANG_UP, Fault.SLOW_DOWN, Fault.SWALLOW):
             self.seen.append((handler.command, 0))
-            handler.close_connection = True
-            if fault is Fault.SLOW_DOWN:
-                handler.send_response(503)
-                handler.send_header("Content-Length", "0")
-                handler.end_headers()
+            self.struck[fault] += 1
+            _turn_away(handler, fault)
             return
         if fault is Fault.FLIP_REQUEST:
+            self.struck[fault] += bool(body)
             body = _flipped(body)
         connection = http.client.HTTPConnection(upstream, timeout=30)
         # The Host header goes on as it came: it is signed.
@@ -83,6 +87,7 @@ class FaultProxy:
         connection.close()
         self.seen.append((handler.command, answer.status))
         if fault is Fault.LOSE_ANSWER:
+            self.struck[fault] += 1
             handler.close_connection = True
             return
         handler.send_response(answer.status)
@@ -94,6 +99,7 @@ class FaultProxy:
         self._send(handler, data, fault)
 
     def _send(self, handler: BaseHTTPRequestHandler, data: bytes, fault: Fault) -> None:
+        self.struck[fault] += fault in (Fault.FLIP, Fault.TRUNCATE, Fault.DRIP) and bool(data)
         if fault is Fault.FLIP:
             data = _flipped(data)
         elif fault is Fault.TRUNCATE:
@@ -105,6 +111,16 @@ class FaultProxy:
                 time.sleep(0.05)
             return
         handler.wfile.write(data)
+
+
+def _turn_away(handler: BaseHTTPRequestHandler, fault: Fault) -> None:
+    handler.close_connection = True
+    if fault is Fault.SLOW_DOWN:
+        handler.send_response(503)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+    elif fault is Fault.SWALLOW:
+        handler.rfile.read(1)  # until the client gives up
 
 
 def _flipped(data: bytes) -> bytes:

@@ -1,0 +1,229 @@
+"""The library on SQLite, a folder and FAISS as a state machine, restarts included, beside an oracle."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import cache, partial
+from pathlib import Path
+from typing import cast
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from service.adapters.index_snapshot import load, save
+from service.adapters.memory_worker import MODEL
+from service.adapters.schema import upgrade
+from service.adapters.snapshots_folder import FolderSnapshots
+from service.domain.card import KeyKind, Status, TaskKey
+from service.domain.cardfile import parse_card
+from service.domain.errors import KeyReused, StaleRevision, StillAliased, VectorNotFound, VectorPurged, VLibraryError
+from service.domain.filters import Filter
+from service.domain.ports import Amendment, Catalogue
+from service.domain.query import Query
+from service.library.clearance import begin, clear, marks
+from service.library.collect import Rules, collect
+from service.library.publish import DEADLINE, Submission
+from service.library.reindex import catch_up
+from service.library.retire import retire
+from service.library.retrieve import retrieve
+from tests.faults.later import LaterCatalogue
+from tests.faults.library import Dying, DyingAfterPut, LaterFolder, Library
+from tests.faults.oracle import Known, Oracle, embedding
+from tests.support import samples
+
+NAMES = st.sampled_from(["hues", "forms"])
+TEXTS = st.sampled_from(["red or blue", "blue or red", "how many", "how much", "which way"])
+SEEDS = st.integers(0, 2)
+KEYS = st.sampled_from([None, None, "a", "b", "c"])
+# Where a sync costs nothing; what is on a real disk after a power cut, no test of this kind can know.
+IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+ALIASES = st.sampled_from(["production", "trial"])
+
+
+class LibraryMachine(RuleBasedStateMachine):
+    """Two processes on the same stores; each operation by either of them; both always right."""
+
+    @initialize()
+    def start(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="vlibrary-operations-", dir=IN_MEMORY))
+        self.ending = ExitStack()
+        self.ending.callback(shutil.rmtree, self.folder)
+        (self.folder / "catalogue.db").write_bytes(_empty_catalogue())
+        self.snapshots = FolderSnapshots(self.folder / "snapshots")
+        self.libraries = [Library(self.folder) for _ in range(2)]
+        for library in self.libraries:
+            self.ending.callback(library.engine.dispose)
+        begin(self.libraries[0].catalogue, self.libraries[0].artifacts)
+        self.oracle = Oracle()
+
+    def teardown(self) -> None:
+        if hasattr(self, "oracle"):
+            with self.ending:
+                self.everything_is_right()
+
+    @rule(who=st.integers(0, 1), name=NAMES, text=TEXTS, seed=SEEDS, key=KEYS)
+    def publish(self, who: int, name: str, text: str, seed: int, key: str | None) -> None:
+        sent = (name, text, seed)
+        earlier = self.oracle.keys.get(key) if key else None
+        act = partial(self.libraries[who].publish, _submission(*sent, key))
+        if earlier is None:
+            made = act()
+            self.oracle.published(made, name, text, seed)
+            if key:
+                self.oracle.keys[key] = (sent, made)
+        elif earlier[0] != sent:
+            _refused(KeyReused, act)
+        elif self.oracle.vectors[earlier[1]].status is None:
+            _refused(VectorPurged, act)
+        else:
+            assert act() == earlier[1]
+
+    @rule(who=st.integers(0, 1), name=NAMES, text=TEXTS, key=KEYS)
+    def publish_and_die(self, who: int, name: str, text: str, key: str | None) -> None:
+        """Bytes without a vector, and a reservation whose deadline is over."""
+        if key and key in self.oracle.keys:
+            return
+        library = self.libraries[who]
+        with pytest.raises(Dying):
+            library.publish(_submission(name, text, 9, key), DyingAfterPut(self.folder / "artifacts"), -DEADLINE)
+
+    @rule(who=st.integers(0, 1), data=st.data())
+    def delete(self, who: int, data: st.DataObject) -> None:
+        known = self.one(data, *Status, None)
+        if known is None:
+            return
+        library = self.libraries[who]
+        act = partial(retire, known.id, catalogue=library.catalogue, index=library.index)
+        if known.status is not Status.ACTIVE:
+            _refused(VectorNotFound, act)
+        elif self.oracle.aliased(known.id):
+            _refused(StillAliased, act)
+        else:
+            self.oracle.stepped(known, Status.DELETED)
+            assert act() == self.oracle.seq
+
+    @rule(who=st.integers(0, 1), data=st.data(), becoming=st.sampled_from([Status.ACTIVE, None]))
+    def restore_or_purge(self, who: int, data: st.DataObject, becoming: Status | None) -> None:
+        known = self.one(data, Status.DELETED)
+        if known is None:
+            return
+        catalogue = self.libraries[who].catalogue
+        act = partial(catalogue.purge if becoming is None else catalogue.restore, known.id)
+        _refused(StaleRevision, partial(act, expected_revision=known.revision + 1))
+        assert act(expected_revision=known.revision) == self.oracle.seq + 1
+        self.oracle.stepped(known, becoming)
+
+    @rule(who=st.integers(0, 1), data=st.data(), text=TEXTS, tags=st.sets(st.sampled_from("xyz")))
+    def amend(self, who: int, data: st.DataObject, text: str, tags: set[str]) -> None:
+        known = self.one(data, Status.ACTIVE)
+        if known is None:
+            return
+        self.oracle.seq += known.description != text
+        known.description, known.tags, known.revision = text, tuple(sorted(tags)), known.revision + 1
+        key = TaskKey(KeyKind.DESCRIPTION, embedding(text))
+        change = Amendment(description=text, description_key=key, tags=known.tags)
+        assert self.libraries[who].catalogue.update(known.id, change).revision == known.revision
+
+    @rule(who=st.integers(0, 1), data=st.data(), alias=ALIASES)
+    def move_alias(self, who: int, data: st.DataObject, alias: str) -> None:
+        known = self.one(data, Status.ACTIVE)
+        if known is not None:
+            self.oracle.aliases[known.name, alias] = known.id
+            catalogue = self.libraries[who].catalogue
+            revision = self.revision(who, known.name, alias)
+            catalogue.set_alias(known.name, alias, known.id, expected=revision)
+
+    @rule(who=st.integers(0, 1), name=NAMES, alias=ALIASES)
+    def drop_alias(self, who: int, name: str, alias: str) -> None:
+        if self.oracle.aliases.pop((name, alias), None):
+            self.libraries[who].catalogue.drop_alias(name, alias, expected=self.revision(who, name, alias))
+
+    @rule(who=st.integers(0, 1), text=TEXTS, k=st.integers(1, 100))
+    def find(self, who: int, text: str, k: int) -> None:
+        library = self.libraries[who]
+        found = retrieve(
+            Query(text=text),
+            k=k,
+            model_id=None,
+            catalogue=library.catalogue,
+            index=library.index,
+            worker=library.worker,
+        )
+        assert [(match.record.id, match.score) for match in found] == self.oracle.best(text, k)
+
+    @rule(who=st.integers(0, 1))
+    def keep_snapshot(self, who: int) -> None:
+        save(self.libraries[who].index, self.snapshots)
+
+    @rule(who=st.integers(0, 1), from_snapshot=st.booleans())
+    def restart(self, who: int, from_snapshot: bool) -> None:
+        engine = self.libraries[who].engine
+        engine.dispose()
+        library = self.libraries[who] = Library(self.folder, engine)
+        if from_snapshot:
+            load(library.index, self.snapshots, library.catalogue.position().epoch)
+        assert catch_up(library.catalogue, library.index).seq == self.oracle.seq
+
+    @precondition(lambda self: self.oracle.seq > 0)
+    @rule(who=st.integers(0, 1))
+    def put_back(self, who: int) -> None:
+        """The database gets a new epoch: every index of it and every snapshot is of another one."""
+        library = self.libraries[who]
+        known = marks(library.artifacts)
+        # What doctor does when it finds nothing wrong.
+        clear(library.artifacts, library.catalogue.renew_epoch(), instead_of=known)
+
+    def everything_is_right(self) -> None:
+        """The collector leaves what is needed, all of it whole, and nothing else."""
+        catalogue, artifacts = self.libraries[0].catalogue, LaterFolder(self.folder / "artifacts")
+        records = {record.id: record for record in catalogue.page(Filter(status=None), limit=10_000).records}
+        assert set(records) == {known.id for known in self.oracle.having(*Status)}
+        for known in self.oracle.having(*Status):
+            record = records[known.id]
+            seen = (record.name, record.version, record.status, record.revision, record.card.description, record.tags)
+            assert seen == (known.name, known.version, known.status, known.revision, known.description, known.tags)
+        aliases = {(alias.name, alias.alias): alias.vector_id for alias in catalogue.aliases()}
+        assert aliases == self.oracle.aliases
+        assert [change.seq for change in catalogue.changes(0, 10**6)] == list(range(1, self.oracle.seq + 1))
+        later = cast("Catalogue", LaterCatalogue(catalogue))
+        list(collect(later, artifacts, Rules(grace=DEADLINE), actor="operations"))
+        kept = {
+            stored.key for stored in artifacts.list() if "/" in stored.key and not stored.key.startswith("collector")
+        }
+        assert kept == {record.object_key for record in records.values()}
+        for known in self.oracle.having(*Status):
+            record = records[known.id]
+            assert artifacts.get(record.object_key, record.sha256) == samples.artifact(MODEL, known.seed)
+
+    def one(self, data: st.DataObject, *statuses: Status | None) -> Known | None:
+        """One of the vectors of these, if there is one."""
+        fitting = self.oracle.having(*statuses)
+        return data.draw(st.sampled_from(fitting)) if fitting else None
+
+    def revision(self, who: int, name: str, alias: str) -> int:
+        """The alias's revision, 0 if there is none."""
+        found = {one.alias: one.revision for one in self.libraries[who].catalogue.aliases(name)}
+        return found.get(alias, 0)
+
+
+@cache
+def _empty_catalogue() -> bytes:
+    """The file of one; to make it anew for every history takes a tenth of the time."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "catalogue.db"
+        upgrade(f"sqlite:///{path}")
+        return path.read_bytes()
+
+
+def _submission(name: str, text: str, seed: int, key: str | None) -> Submission:
+    return Submission(samples.artifact(MODEL, seed), parse_card(samples.card(name, text)), key)
+
+
+def _refused(kind: type[VLibraryError], act: Callable[[], object]) -> None:
+    with pytest.raises(kind):
+        act()

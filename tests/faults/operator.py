@@ -1,0 +1,100 @@
+"""An operator's command in a process of its own, on the stores of a cycle; it can be told to die at a step."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast
+
+from service import cli
+from service.adapters.memory_worker import EMBEDDER
+from service.cli import doctor, operations
+from service.cli.stores import Stores, open_stores
+from service.domain.ports import Artifacts, Catalogue
+from service.library.publish import DEADLINE
+from tests.faults.app import Life
+from tests.faults.failpoints import Steps
+from tests.faults.later import LaterCatalogue, LaterStore
+from tests.faults.processes import Died
+
+PATIENCE_S = 60.0
+_CONTEXT = multiprocessing.get_context("forkserver")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended. code: its exit status, None when it was killed. told: all that it printed."""
+
+    code: int | None
+    told: str
+    struck: str | None
+
+
+def vlibrary(life: Life, *arguments: str, ahead: timedelta = timedelta(0)) -> Ended:
+    """Run `vlibrary` with these arguments to its end, or to the life's failpoint.
+
+    ahead: of the stores' clocks, as a collector with the shortest grace sees them. Raises Died when it does not end.
+    """
+    process = _CONTEXT.Process(target=_run, args=(life, arguments, ahead), daemon=True)
+    process.start()
+    try:
+        process.join(PATIENCE_S)
+        code = process.exitcode
+    finally:
+        process.kill()
+        process.join()
+        process.close()
+    if code is None:
+        raise Died(f"vlibrary {' '.join(arguments)} goes on and on")
+    return Ended(code if code >= 0 else None, life.log.read_text(), _content(life.struck))
+
+
+def _run(life: Life, arguments: tuple[str, ...], ahead: timedelta) -> None:
+    """The command as its own process has it, but for the watched steps and an embedder without models."""
+    os.environ.update({**life.environment, **_settings(life)})
+    steps = Steps(life.failpoint, life.struck)
+    steps.watch_sql()
+    steps.watch_files()
+
+    def opened(**how: Any) -> Stores:
+        stores = _later(open_stores(**how), ahead) if ahead else open_stores(**how)
+        return replace(
+            stores,
+            catalogue=steps.watch_port(stores.catalogue, "catalogue"),
+            artifacts=steps.watch_port(stores.artifacts, "artifacts"),
+        )
+
+    for module in (operations, doctor):
+        setattr(module, "open_stores", opened)  # noqa: B010  mypy takes no assignment to a module's function
+    setattr(doctor, "_embedder", lambda _settings: EMBEDDER)  # noqa: B010  as above
+    sys.argv = ["vlibrary", *arguments]
+    with life.log.open("a") as log, redirect_stdout(log), redirect_stderr(log):
+        cli.main()
+
+
+def _later(stores: Stores, ahead: timedelta) -> Stores:
+    artifacts = LaterStore(stores.artifacts, ahead)
+    catalogue = LaterCatalogue(stores.catalogue, max(DEADLINE - ahead, timedelta(0)))
+    return replace(stores, catalogue=cast("Catalogue", catalogue), artifacts=cast("Artifacts", artifacts))
+
+
+def _settings(life: Life) -> dict[str, str]:
+    given = {
+        "VLIBRARY_DATA_DIR": str(life.data_dir),
+        "VLIBRARY_DATABASE_URL": life.database_url,
+        "VLIBRARY_ARTIFACTS": life.artifacts,
+        "VLIBRARY_SNAPSHOTS": life.snapshots,
+        "VLIBRARY_S3_ENDPOINT_URL": life.s3_endpoint_url,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _content(path: Path) -> str | None:
+    with suppress(FileNotFoundError):
+        return path.read_text()
+    return None
