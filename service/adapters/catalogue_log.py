@@ -84,17 +84,17 @@ def renew_epoch(writer: Writer, replacing: str | None = None) -> Position:
 
 def append(writer: Writer, kind: ChangeKind, vector_id: str) -> int:
     """Log the change and return its number: no gaps, and in the order of the commits, since writers take turns."""
-    seq: int = writer.session.scalars(_COUNT_CHANGE, {"token": writer.token}).one()
+    seq: int = writer.connection.scalars(_COUNT_CHANGE, {"token": writer.token}).one()
     change = {"seq": seq, "kind": kind, "vector_id": vector_id, "mark": writer.token}
-    writer.session.execute(_ADD_CHANGE, change)
+    writer.connection.execute(_ADD_CHANGE, change)
     return seq
 
 
 def audit(writer: Writer, action: str, subject: str, detail: Mapping[str, Any]) -> int:
     """Log what the actor does, once a transaction, since the entry carries its token; returns the entry's number."""
-    seq: int = writer.session.scalars(_COUNT_ENTRY).one()
+    seq: int = writer.connection.scalars(_COUNT_ENTRY).one()
     entry = {"seq": seq, "actor": writer.actor, "action": action, "subject": subject, "token": writer.token}
-    writer.session.execute(_ADD_ENTRY, entry | {"detail": dict(detail)})
+    writer.connection.execute(_ADD_ENTRY, entry | {"detail": dict(detail)})
     return seq
 
 

@@ -49,34 +49,34 @@ _COUNT_VERSION = (
 
 
 def reserve(writer: Writer, upload: Upload) -> VectorRecord | None:
-    session = writer.session
+    database = writer.connection
     wanted = {"key": upload.idempotency_key, "id": upload.vector_id, "object": upload.object_key}
-    known = {row.idempotency_key: row for row in session.execute(_ALIKE, wanted)}
+    known = {row.idempotency_key: row for row in database.execute(_ALIKE, wanted)}
     reserved = known.pop(upload.idempotency_key, None)
     if reserved is not None and (reserved.published or reserved.deadline > reserved.now):
         check_used_key(upload, rows.upload(reserved), published=reserved.published)
         if reserved.published:
-            return _record(session, upload, reserved.vector_id)
+            return _record(writer.session, upload, reserved.vector_id)
     if known:
         raise vector_exists(upload)
     if reserved is not None:
-        session.execute(_FORGET, {"key": upload.idempotency_key})
+        database.execute(_FORGET, {"key": upload.idempotency_key})
     writer.add(UploadRow, rows.upload_columns(upload))
     return None
 
 
 def publish(writer: Writer, upload: Upload, record: VectorRecord) -> VectorRecord:
-    session = writer.session
-    reserved = session.execute(_RESERVED, {"key": upload.idempotency_key}).one_or_none()
+    database = writer.connection
+    reserved = database.execute(_RESERVED, {"key": upload.idempotency_key}).one_or_none()
     if reserved is None or reserved.vector_id != upload.vector_id:
         raise upload_expired(upload)
     if reserved.published:
-        return _record(session, upload, upload.vector_id)
+        return _record(writer.session, upload, upload.vector_id)
     if reserved.object_key != upload.object_key:
         raise upload_replaced(upload)
     if reserved.deadline <= reserved.now:
         raise upload_expired(upload)
-    session.execute(_PUBLISH, {"key": upload.idempotency_key})
+    database.execute(_PUBLISH, {"key": upload.idempotency_key})
     version = _next_version(writer, record.name)
     seq = append(writer, ChangeKind.PUBLISHED, record.id)
     placed = published_as(record, version=version, created_at=reserved.now, seq=seq)
@@ -116,7 +116,7 @@ def stuck(session: Session, limit: int) -> list[Upload]:
 
 
 def _next_version(writer: Writer, name: str) -> int:
-    version: int | None = writer.session.scalars(_COUNT_VERSION, {"name_": name}).one_or_none()
+    version: int | None = writer.connection.scalars(_COUNT_VERSION, {"name_": name}).one_or_none()
     if version is not None:
         return version
     writer.add(NameRow, {"name": name, "newest": 1})

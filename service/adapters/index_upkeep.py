@@ -1,9 +1,10 @@
-"""Looks after the task index in a thread of its own: merges what wants merging, and keeps snapshots."""
+"""Looks after the task index in a thread of its own: follows the log, merges what wants merging, keeps snapshots."""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -33,6 +34,7 @@ class Rhythm:
 class Upkeep:
     """One thread from `start` to `close`, which keeps a last snapshot. What fails is logged, and tried again later.
 
+    follow: brings the index up to the catalogue, so that not all of that is left to the next search.
     snapshots: None to keep none. kept: the position of the snapshot that the index was loaded from.
     """
 
@@ -41,9 +43,11 @@ class Upkeep:
         index: FaissIndex,
         snapshots: Snapshots | None,
         *,
+        follow: Callable[[], object] = lambda: None,
         kept: Position | None = None,
         rhythm: Rhythm | None = None,
     ) -> None:
+        self._follow = follow
         self._index = index
         self._snapshots = snapshots
         self._kept = kept
@@ -77,6 +81,7 @@ class Upkeep:
                 pause = self._rhythm.after_failure_s
 
     def _look(self) -> None:
+        self._follow()
         while self._index.compact(self._stop):
             log.info("index.merged", position=self._index.position)
             self._merged = True

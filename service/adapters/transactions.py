@@ -11,11 +11,19 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, exists, insert, select
 from sqlalchemy.orm import Session
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
+from tenacity import (
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_after_delay,
+    stop_all,
+    wait_exponential_jitter,
+)
 
 from service.adapters.database import database_now, for_reading, for_writing, is_passing, our_errors
 from service.adapters.tables import AuditRow, Base, LogHeadRow, table
@@ -34,18 +42,29 @@ _NOW = select(database_now())
 class Writer:
     """A running write transaction. token: the mark that its audit entry carries."""
 
-    session: Session
+    connection: Connection
     actor: str
     token: str
 
+    @cached_property
+    def session(self) -> Session:
+        """For what is easier with objects; a registration, which must be quick, does without."""
+        return Session(self.connection, join_transaction_mode="rollback_only")
+
     def now(self) -> datetime:
         """The database's clock."""
-        return self.session.scalars(_NOW).one()
+        return self.connection.scalars(_NOW).one()
 
     def add(self, kind: type[Base], *rows: Mapping[str, Any]) -> None:
         """Insert rows, each as its columns' values."""
         if rows:
-            self.session.execute(insert(table(kind)), rows if len(rows) > 1 else rows[0])
+            self.connection.execute(insert(table(kind)), rows if len(rows) > 1 else rows[0])
+
+    def flush(self) -> None:
+        """Send what the session still holds back."""
+        if "session" in self.__dict__:
+            self.session.flush()
+            self.session.close()
 
 
 class Transactions:
@@ -83,15 +102,16 @@ class Transactions:
         unsettled: list[T] = []
 
         def once() -> T:
-            with Session(self._writing) as session:
+            with self._writing.connect() as connection:
                 # The lock: whatever an earlier try left running at the server is over when it is ours.
-                session.execute(_LOCK).one()
-                if unsettled and session.scalar(select(exists().where(AuditRow.token == token))):
+                connection.execute(_LOCK).one()
+                if unsettled and connection.scalar(select(exists().where(AuditRow.token == token))):
                     return unsettled[-1]
-                result = act(Writer(session, actor, token))
-                session.flush()
+                writer = Writer(connection, actor, token)
+                result = act(writer)
+                writer.flush()
                 unsettled.append(result)
-                session.commit()
+                connection.commit()
                 return result
 
         return _with_patience(once)
@@ -100,7 +120,8 @@ class Transactions:
 def _with_patience(once: Callable[[], T]) -> T:
     retrying = Retrying(
         retry=retry_if_exception(is_passing),
-        stop=stop_after_delay(RETRY_S),
+        # Twice at least: the commit of a transaction that took longer than that may get lost, too, and must be settled.
+        stop=stop_all(stop_after_delay(RETRY_S), stop_after_attempt(2)),
         wait=wait_exponential_jitter(multiplier=0.02, max=0.5, jitter=0.05),
         reraise=True,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -28,9 +29,9 @@ from service.api.deps import Limits, Ports
 from service.api.metrics import Metrics
 from service.config import Settings
 from service.domain.errors import Unavailable
-from service.domain.ports import Artifacts, Inference
+from service.domain.ports import Artifacts, Catalogue, Inference
 from service.library.clearance import begin
-from service.library.reindex import catch_up
+from service.library.reindex import catch_up, follow
 
 log = structlog.get_logger(__name__)
 
@@ -58,7 +59,7 @@ def open_app(settings: Settings, open_worker: Callable[[Artifacts, CollectorRegi
     metrics = Metrics()
     worker = open_fleet(settings) if settings.workers else open_worker(artifacts, metrics.registry)
     index = FaissIndex(worker.served()[0].embedder)
-    upkeep = _open_upkeep(settings, index, catalogue.position().epoch)
+    upkeep = _open_upkeep(settings, index, catalogue)
     log.info("api.index_filled", seq=catch_up(catalogue, index).seq)
     with suppress(Unavailable):  # the collector then waits for the next start, or for the doctor
         begin(catalogue, artifacts)
@@ -86,13 +87,13 @@ def open_fleet(settings: Settings) -> Fleet:
     return fleet
 
 
-def _open_upkeep(settings: Settings, index: FaissIndex, epoch: str) -> Upkeep:
-    """What keeps the index in shape, after it was loaded from the newest snapshot of this epoch."""
+def _open_upkeep(settings: Settings, index: FaissIndex, catalogue: Catalogue) -> Upkeep:
+    """What keeps the index in shape, after it was loaded from the newest snapshot of the catalogue's epoch."""
     place, cache = settings.snapshots_place, settings.snapshots_cache
     snapshots = open_snapshots(place, cache=cache, endpoint_url=settings.s3_endpoint_url)
-    kept = load(index, snapshots, epoch)
+    kept = load(index, snapshots, catalogue.position().epoch)
     rhythm = Rhythm(snapshot_changes=settings.snapshot_changes, snapshot_s=settings.snapshot_s)
-    return Upkeep(index, snapshots, kept=kept, rhythm=rhythm)
+    return Upkeep(index, snapshots, follow=partial(follow, catalogue, index), kept=kept, rhythm=rhythm)
 
 
 def _limits(settings: Settings) -> Limits:

@@ -93,7 +93,6 @@ class Loader:
             submission,
             catalogue=self.catalogue,
             artifacts=self.artifacts,
-            index=self.index,
             worker=self.worker,
             clock=self.clock,
         )

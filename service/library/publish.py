@@ -15,14 +15,13 @@ from datetime import timedelta
 from ulid import ULID
 
 from service.domain.card import KeyKind, TaskKey, VectorCard, VectorRecord
-from service.domain.cardfile import dump_card
+from service.domain.cardfile import digest_of
 from service.domain.codec import decode
 from service.domain.errors import ArtifactLost, ArtifactsUnavailable, InvalidCard, UploadExpired, VLibraryError
 from service.domain.objects import artifact_key
-from service.domain.ports import ANONYMOUS, Artifacts, Catalogue, Clock, Inference, TaskIndex, Upload
+from service.domain.ports import ANONYMOUS, Artifacts, Catalogue, Clock, Inference, Upload
 from service.domain.query import Query
 from service.domain.vector import SteeringVector
-from service.library.reindex import follow
 
 DEADLINE = timedelta(minutes=15)
 
@@ -47,12 +46,12 @@ def publish(
     *,
     catalogue: Catalogue,
     artifacts: Artifacts,
-    index: TaskIndex,
     worker: Inference,
     clock: Clock,
 ) -> VectorRecord:
     """The registered vector; a repeat under the same idempotency key returns the first one's record.
 
+    No index is touched: each search catches up with what was registered before it.
     Raises InvalidArtifact, WrongModel, UnsupportedEdit, InvalidCard, KeyReused, InProgress, VectorExists, VectorPurged,
     UploadExpired, Unavailable.
     """
@@ -61,7 +60,7 @@ def publish(
     card = _findable(submission.card, worker)
     digest = hashlib.sha256(submission.artifact)
     sha256 = digest.hexdigest()
-    digest.update(dump_card(submission.card).encode())
+    digest.update(digest_of(submission.card))
     upload = _upload(submission, sha256, digest.hexdigest(), clock)
     earlier = catalogue.reserve(upload)
     if earlier is not None:
@@ -69,14 +68,12 @@ def publish(
     _store(upload, submission.artifact, sha256, catalogue, artifacts)
     draft = _draft(upload, vector, card, sha256, len(submission.artifact), clock)
     try:
-        record = catalogue.publish(upload, draft, actor=submission.actor)
+        return catalogue.publish(upload, draft, actor=submission.actor)
     except UploadExpired:
         # Surely not published, and the key is ours alone: the bytes can go. Any other failure has an unknown outcome,
         # so the bytes stay until a collector finds them unreferenced and past the deadline.
         _discard(upload, catalogue, artifacts)
         raise
-    follow(catalogue, index)
-    return record
 
 
 def _findable(card: VectorCard, worker: Inference) -> VectorCard:

@@ -19,7 +19,6 @@ from service.adapters.artifacts_s3 import S3Artifacts
 from service.adapters.catalogue_sql import SqlCatalogue
 from service.adapters.clock import SystemClock
 from service.adapters.database import connect
-from service.adapters.index_faiss import FaissIndex
 from service.adapters.memory_worker import CONTEXT_LENGTH, MemoryWorker
 from service.domain.applicable import check_applicable
 from service.domain.card import VectorCard
@@ -62,7 +61,6 @@ def registrations(servers: Servers, folder: Path) -> dict[str, float]:
     stores: dict[str, Any] = {
         "catalogue": SqlCatalogue(engine),
         "artifacts": artifacts,
-        "index": FaissIndex(SPEC),
         "worker": SizedWorker(artifacts),
         "clock": SystemClock(),
     }

@@ -91,6 +91,14 @@ class TestLostConnections:
         assert catalogue.get(new.vector_id).version == 1
         assert catalogue.position().seq == 1
 
+    def test_the_commit_of_a_long_transaction_is_settled_too(
+        self, catalogue: SqlCatalogue, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("service.adapters.transactions.RETRY_S", 0.0)
+        record = register(catalogue)
+        break_next_commit(engine, monkeypatch, kept=True)
+        assert catalogue.delete(record.id) == 2
+
     def test_connections_that_the_server_closed_are_replaced(
         self, catalogue: SqlCatalogue, engine: Engine, postgres: PostgresServer
     ) -> None:

@@ -66,7 +66,6 @@ class Library:
             submission,
             catalogue=self.catalogue,
             artifacts=artifacts or self.artifacts,
-            index=self.index,
             worker=self.worker,
             clock=Later(late),
         ).id

@@ -34,7 +34,6 @@ def register(ports: Ports, name: str, description: str, *, seed: int = 0, key: s
         submission,
         catalogue=ports.catalogue,
         artifacts=ports.artifacts,
-        index=ports.index,
         worker=ports.worker,
         clock=ports.clock,
     )

@@ -15,9 +15,11 @@ from service.adapters.index_faiss import FaissIndex
 from service.adapters.index_kinds import Kinds
 from service.adapters.index_snapshot import load, save
 from service.adapters.index_upkeep import Rhythm, Upkeep
+from service.adapters.memory_catalogue import MemoryCatalogue
 from service.adapters.snapshots_folder import FolderSnapshots, read_manifest
 from service.domain.ports import Position
-from tests.support.registrations import EMBEDDER, deleted, embedding, published
+from service.library.reindex import follow
+from tests.support.registrations import EMBEDDER, deleted, embedding, published, register
 
 TINY = Kinds(exact=40, merged=16)
 BRISK = Rhythm(look_s=0.01, after_failure_s=0.01, snapshot_changes=10, snapshot_s=3_600)
@@ -57,6 +59,16 @@ class TestUpkeep:
         main = index.state.shelves["m"].main
         assert main is not None
         assert main.rows == 100
+
+    def test_it_follows_the_catalogue_without_any_search(self, index: FaissIndex, snapshots: FolderSnapshots) -> None:
+        catalogue = MemoryCatalogue()
+        upkeep = Upkeep(index, snapshots, follow=lambda: follow(catalogue, index), rhythm=BRISK)
+        upkeep.start()
+        register(catalogue)
+        eventually(lambda: index.position == catalogue.position())
+        register(catalogue)
+        eventually(lambda: index.position == catalogue.position())
+        upkeep.close()
 
     def test_few_changes_wait_for_the_end(self, index: FaissIndex, snapshots: FolderSnapshots) -> None:
         upkeep = Upkeep(index, snapshots, rhythm=BRISK)

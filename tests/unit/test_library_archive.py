@@ -85,7 +85,6 @@ def test_another_library_gets_the_same_vectors() -> None:
         submission,
         catalogue=source.catalogue,
         artifacts=source.artifacts,
-        index=source.index,
         worker=source.worker,
         clock=source.clock,
     )

@@ -83,7 +83,6 @@ def derived(ports: Ports, name: str, *parents: str) -> VectorRecord:
         submission,
         catalogue=ports.catalogue,
         artifacts=ports.artifacts,
-        index=ports.index,
         worker=ports.worker,
         clock=ports.clock,
     )

@@ -13,7 +13,7 @@ from service.adapters.memory_catalogue import MemoryCatalogue
 from service.adapters.memory_worker import EMBEDDER, MODEL
 from service.api.deps import Ports
 from service.domain.card import KeyKind
-from service.domain.cardfile import dump_card, parse_card
+from service.domain.cardfile import digest_of, dump_card, parse_card
 from service.domain.codec import decode, encode
 from service.domain.errors import (
     ArtifactLost,
@@ -47,7 +47,6 @@ def send(ports: Ports, data: bytes, text: str) -> None:
         Submission(data, parse_card(text)),
         catalogue=ports.catalogue,
         artifacts=ports.artifacts,
-        index=ports.index,
         worker=ports.worker,
         clock=ports.clock,
     )
@@ -198,6 +197,36 @@ def test_a_wrong_card_is_an_error_with_a_cure(text: str) -> None:
     with pytest.raises(InvalidCard) as caught:
         parse_card(text)
     assert caught.value.cure
+
+
+def test_cards_that_say_the_same_have_one_digest_and_others_have_others() -> None:
+    """By it a repeated request is told from another one under the same idempotency key."""
+    full: dict[str, Any] = {
+        "name": "a",
+        "description": "b",
+        "embedder": "f" * 64,
+        "keys": [{"kind": "centroid", "image": [1.0, 0.5]}, {"kind": "subcentroid", "text": [0.25, 2.0]}],
+        "thresholds": {"text": 0.5},
+        "results": {"x": 1},
+        "tags": ["t"],
+        "metadata": {"m": 1},
+        "derived_from": ["0" * 26],
+    }
+    image, text = full["keys"]
+    others = [
+        *({name: value for name, value in full.items() if name != left} for left in full if left != "name"),
+        full | {"name": "c"},
+        full | {"metadata": {"m": True}},
+        full | {"keys": [text, image]},
+        full | {"keys": [image, text, text]},
+        full | {"keys": [image | {"kind": "subcentroid"}, text]},
+        full | {"keys": [{"kind": "centroid", "text": [1.0, 0.5]}, text]},
+        full | {"keys": [{"kind": "centroid", "image": [1.0], "text": [0.5]}, text]},
+        full | {"keys": [image, {"kind": "subcentroid", "text": [0.25, 2.0000002]}]},
+    ]
+    digests = [digest_of(parse_card(json.dumps(card))) for card in (full, *others)]
+    assert len(set(digests)) == len(digests)
+    assert digest_of(parse_card(dump_card(parse_card(json.dumps(full))))) == digests[0]
 
 
 def test_figures_may_lie_as_deep_as_anybody_needs() -> None:

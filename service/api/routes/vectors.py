@@ -98,7 +98,6 @@ async def register(
         submission,
         catalogue=ports.catalogue,
         artifacts=ports.artifacts,
-        index=ports.index,
         worker=ports.worker,
         clock=ports.clock,
     )
