@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Select, and_, bindparam, delete, or_, select, union, update
 from sqlalchemy.orm import Session
 
 from service.adapters import rows
-from service.adapters.catalogue_log import append, audit
+from service.adapters.catalogue_log import append_and_audit
 from service.adapters.catalogue_reading import VECTORS, records
 from service.adapters.catalogue_rules import (
     check_used_key,
@@ -50,6 +51,8 @@ _COUNT_VERSION = (
 
 def reserve(writer: Writer, upload: Upload) -> VectorRecord | None:
     database = writer.connection
+    if writer.add_new(UploadRow, rows.upload_columns(upload)):
+        return None
     wanted = {"key": upload.idempotency_key, "id": upload.vector_id, "object": upload.object_key}
     known = {row.idempotency_key: row for row in database.execute(_ALIKE, wanted)}
     reserved = known.pop(upload.idempotency_key, None)
@@ -78,12 +81,14 @@ def publish(writer: Writer, upload: Upload, record: VectorRecord) -> VectorRecor
         raise upload_expired(upload)
     database.execute(_PUBLISH, {"key": upload.idempotency_key})
     version = _next_version(writer, record.name)
-    seq = append(writer, ChangeKind.PUBLISHED, record.id)
-    placed = published_as(record, version=version, created_at=reserved.now, seq=seq)
+    place = partial(published_as, record, version=version, created_at=reserved.now)
+    seq = append_and_audit(
+        writer, ChangeKind.PUBLISHED, record.id, "vector.publish", lambda seq: publication(place(seq=seq))
+    )
+    placed = place(seq=seq)
     writer.add(VectorRow, rows.vector_columns(placed))
     writer.add(KeyRow, *rows.key_columns(placed.id, placed.card.keys))
     writer.add(FacetRow, *rows.facet_columns(placed.id, placed.card))
-    audit(writer, "vector.publish", placed.id, publication(placed))
     return placed
 
 

@@ -9,7 +9,20 @@ from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
-from sqlalchemy import URL, Connection, DateTime, Dialect, Engine, create_engine, event, make_url, text
+from sqlalchemy import (
+    URL,
+    Connection,
+    DateTime,
+    Dialect,
+    Engine,
+    Insert,
+    Table,
+    create_engine,
+    event,
+    make_url,
+    text,
+)
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -126,6 +139,13 @@ def for_writing(engine: Engine) -> Engine:
     A transaction that reads first and asks for the lock later fails at once when another one wrote in between.
     """
     return engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
+
+
+def insert_unless_there(connection: Connection, table: Table) -> Insert:
+    """An insertion that does nothing when a key or a unique column is taken."""
+    if connection.dialect.name == "sqlite":
+        return sqlite.insert(table).on_conflict_do_nothing()
+    return postgresql.insert(table).on_conflict_do_nothing()
 
 
 @contextmanager

@@ -25,7 +25,14 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
-from service.adapters.database import database_now, for_reading, for_writing, is_passing, our_errors
+from service.adapters.database import (
+    database_now,
+    for_reading,
+    for_writing,
+    insert_unless_there,
+    is_passing,
+    our_errors,
+)
 from service.adapters.tables import AuditRow, Base, LogHeadRow, table
 from service.domain.ports import ANONYMOUS
 
@@ -59,6 +66,10 @@ class Writer:
         """Insert rows, each as its columns' values."""
         if rows:
             self.connection.execute(insert(table(kind)), rows if len(rows) > 1 else rows[0])
+
+    def add_new(self, kind: type[Base], row: Mapping[str, Any]) -> bool:
+        """Insert the row unless one is there that it must not stand beside; whether it was inserted."""
+        return self.connection.execute(insert_unless_there(self.connection, table(kind)), row).rowcount == 1
 
     def flush(self) -> None:
         """Send what the session still holds back."""

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from sqlalchemy import Engine
-from sqlalchemy.orm import Session
 
 from service.adapters import catalogue_uploads
 from service.adapters.catalogue_sql import SqlCatalogue
@@ -96,9 +95,9 @@ def build(keys: int, queries: int, kinds: Kinds, scratch: Path, registered: Call
 def _register(engine: Engine, rows: Array, first: int) -> list[str]:
     """The ids of new vectors with these keys: each registered by itself as ever, but all in one transaction."""
     ids = []
-    with Session(for_writing(engine)) as session:
+    with for_writing(engine).begin() as connection:
         for number in range(len(rows) // KEYS):
-            writer, new = Writer(session, ANONYMOUS, uuid.uuid4().hex), upload()
+            writer, new = Writer(connection, ANONYMOUS, uuid.uuid4().hex), upload()
             card: dict[str, Any] = {
                 "keys": keys_of(rows[number * KEYS : (number + 1) * KEYS]),
                 "embedder": SPEC.fingerprint,
@@ -107,5 +106,4 @@ def _register(engine: Engine, rows: Array, first: int) -> list[str]:
             assert catalogue_uploads.reserve(writer, new) is None
             catalogue_uploads.publish(writer, new, draft(new, f"task-{first + number}", model=MODEL, **card))
             ids.append(new.vector_id)
-        session.commit()
     return ids
