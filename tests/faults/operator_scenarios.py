@@ -104,6 +104,7 @@ def collections(cycle: Cycle) -> None:
 def examinations(cycle: Cycle) -> None:
     """The doctor, killed and called again, finds nothing wrong with what kills and clients at work leave behind."""
     actors = cycle.actors(2)
+    _check_well(cycle, "migrate")  # both lives may die before they have made the tables, which the doctor does not
     for _ in range(2):
         cycle.live(actors, acts=8)
     _repeated(cycle, *EXAMINE)
