@@ -60,10 +60,10 @@ def reserve(writer: Writer, upload: Upload) -> VectorRecord | None:
         check_used_key(upload, rows.upload(reserved), published=reserved.published)
         if reserved.published:
             return _record(writer.session, upload, reserved.vector_id)
-    if known:
+    if any(row.published or row.deadline > row.now for row in known.values()):
         raise vector_exists(upload)
-    if reserved is not None:
-        database.execute(_FORGET, {"key": upload.idempotency_key})
+    for key in (upload.idempotency_key, *known):
+        database.execute(_FORGET, {"key": key})
     writer.add(UploadRow, rows.upload_columns(upload))
     return None
 

@@ -63,6 +63,10 @@ class _Entry:
     mark: str
 
 
+def _clash(one: Upload, other: Upload) -> bool:
+    return one.vector_id == other.vector_id or one.object_key == other.object_key
+
+
 class MemoryCatalogue:
     """ports.Catalogue; every method holds one lock."""
 
@@ -84,9 +88,13 @@ class MemoryCatalogue:
                 check_used_key(upload, known.upload, published=known.published)
                 if known.published:
                     return self._made_by(upload, known.upload.vector_id)
-            others = [one.upload for key, one in self._uploads.items() if key != upload.idempotency_key]
-            if any(one.vector_id == upload.vector_id or one.object_key == upload.object_key for one in others):
-                raise vector_exists(upload)
+            now = self._clock.now()
+            for key, one in list(self._uploads.items()):
+                if key == upload.idempotency_key or not _clash(one.upload, upload):
+                    continue
+                if one.published or one.upload.deadline > now:
+                    raise vector_exists(upload)
+                del self._uploads[key]
             self._uploads[upload.idempotency_key] = _Reservation(upload, published=False)
             return None
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, suppress
-from functools import partial
+from contextlib import asynccontextmanager
 from typing import Protocol
 
 import structlog
@@ -28,10 +27,9 @@ from service.api.app import create_app
 from service.api.deps import Limits, Ports
 from service.api.metrics import Metrics
 from service.config import Settings
-from service.domain.errors import Unavailable
 from service.domain.ports import Artifacts, Catalogue, Inference
-from service.library.clearance import begin
-from service.library.reindex import catch_up, follow
+from service.library.lookafter import looking_after
+from service.library.reindex import catch_up
 
 log = structlog.get_logger(__name__)
 
@@ -59,10 +57,8 @@ def open_app(settings: Settings, open_worker: Callable[[Artifacts, CollectorRegi
     metrics = Metrics()
     worker = open_fleet(settings) if settings.workers else open_worker(artifacts, metrics.registry)
     index = FaissIndex(worker.served()[0].embedder)
-    upkeep = _open_upkeep(settings, index, catalogue)
+    upkeep = _open_upkeep(settings, index, catalogue, artifacts)
     log.info("api.index_filled", seq=catch_up(catalogue, index).seq)
-    with suppress(Unavailable):  # the collector then waits for the next start, or for the doctor
-        begin(catalogue, artifacts)
     ports = Ports(catalogue=catalogue, artifacts=artifacts, index=index, worker=worker, clock=SystemClock())
 
     @asynccontextmanager
@@ -87,13 +83,13 @@ def open_fleet(settings: Settings) -> Fleet:
     return fleet
 
 
-def _open_upkeep(settings: Settings, index: FaissIndex, catalogue: Catalogue) -> Upkeep:
+def _open_upkeep(settings: Settings, index: FaissIndex, catalogue: Catalogue, artifacts: Artifacts) -> Upkeep:
     """What keeps the index in shape, after it was loaded from the newest snapshot of the catalogue's epoch."""
     place, cache = settings.snapshots_place, settings.snapshots_cache
     snapshots = open_snapshots(place, cache=cache, endpoint_url=settings.s3_endpoint_url)
     kept = load(index, snapshots, catalogue.position().epoch)
     rhythm = Rhythm(snapshot_changes=settings.snapshot_changes, snapshot_s=settings.snapshot_s)
-    return Upkeep(index, snapshots, follow=partial(follow, catalogue, index), kept=kept, rhythm=rhythm)
+    return Upkeep(index, snapshots, follow=looking_after(catalogue, artifacts, index), kept=kept, rhythm=rhythm)
 
 
 def _limits(settings: Settings) -> Limits:

@@ -145,10 +145,10 @@ class Catalogue(Protocol):
     def reserve(self, upload: Upload) -> VectorRecord | None:
         """Record the upload before its bytes are stored.
 
-        Returns None when the caller shall go on, or the record that the same key with the same request already
-        made (as it is now: perhaps deleted since). Reserving the very same upload again is fine. An expired reservation
-        of the same key is replaced, whatever its request; so is one of the same request and vector, as when an import
-        that broke off is begun anew: the earlier upload can then not be published any more.
+        Returns None when the caller shall go on, or the record that the same key with the same request already made (as
+        it is now: perhaps deleted since). Reserving the very same upload again is fine. An expired reservation of the
+        same key, vector or object is replaced, whatever its request; so is an open one of the same request and vector,
+        as when an import that broke off is begun anew: the earlier upload can then not be published any more.
         Raises KeyReused (same key, other request), InProgress (same key, same request, deadline not over), VectorPurged
         (the key's vector is gone for good) or VectorExists (id or object key belong to another registration).
         """

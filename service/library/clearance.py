@@ -46,8 +46,8 @@ def check_cleared(catalogue: Catalogue, artifacts: Artifacts) -> Position:
     cleared = all(_is_true(mark, catalogue) for mark in ours) if ours else _is_new(position, artifacts)
     if not cleared or any(mark.startswith(_PAUSED) for mark in known):
         raise CollectorPaused(
-            "The library was restored since the collector was last allowed to work, and may not know objects that are "
-            "still wanted.",
+            "The library was restored, or met this store, since the collector last was allowed to work. It may not "
+            "know all objects that are still wanted.",
             "Run `vlibrary doctor --deep`; when it finds nothing wrong, the collector may work again.",
         )
     return position

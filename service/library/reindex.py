@@ -32,6 +32,7 @@ def catch_up(catalogue: Catalogue, index: TaskIndex) -> Position:
                 goal = newest  # whatever is written meanwhile is for the next one who asks
         else:
             # The log has other entries than those that the index was made of.
+            _check_whole(catalogue, newest)
             catalogue.renew_epoch(replacing=have.epoch, actor=SYSTEM)
 
 
@@ -44,6 +45,15 @@ def follow(catalogue: Catalogue, index: TaskIndex) -> int:
     with suppress(Unavailable):
         return catch_up(catalogue, index).seq
     return 0 if index.position is None else index.position.seq
+
+
+def _check_whole(catalogue: Catalogue, newest: Position) -> None:
+    """Raises CatalogueUnavailable unless the log ends as it says: a damaged one must not be given epoch after epoch."""
+    end = catalogue.changes(newest.seq - 1, limit=1) if newest.seq else []
+    if newest.mark != (end[0].mark if end else ""):
+        raise CatalogueUnavailable(
+            f"The change log does not lead to its newest place, {newest.seq}.", "Run `vlibrary doctor --deep`."
+        )
 
 
 def _go_on(catalogue: Catalogue, index: TaskIndex, have: Position) -> bool:

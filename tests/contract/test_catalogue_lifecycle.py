@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from service.domain.card import KeyKind, Status
-from service.domain.errors import NotDeleted, StaleRevision, StillAliased, UploadExpired, VectorNotFound, VectorPurged
+from service.domain.errors import (
+    NotDeleted,
+    StaleRevision,
+    StillAliased,
+    UploadExpired,
+    VectorExists,
+    VectorNotFound,
+    VectorPurged,
+)
 from service.domain.ports import Amendment, Catalogue, ChangeKind, Filter, Upload
 from tests.support.registrations import EMBEDDER, draft, embedding, key, plain, plain_keys, register, upload
 
@@ -212,6 +220,26 @@ class TestLaterUploadsOfTheSameVector:
     def test_once_it_is_published_both_hear_of_it(self, catalogue: Catalogue, slow: Upload, quick: Upload) -> None:
         made = catalogue.publish(quick, draft(quick))
         assert plain(catalogue.publish(slow, draft(slow))) == plain(made)
+
+
+class TestLeftReservations:
+    """What died under another key stands in nobody's way."""
+
+    def test_one_past_its_deadline_gives_its_vector_and_its_object_free(self, catalogue: Catalogue) -> None:
+        dead = upload("dead", seconds=-1)
+        catalogue.reserve(dead)
+        later = upload().deadline
+        new = replace(dead, idempotency_key="new", deadline=later)
+        assert catalogue.reserve(new) is None
+        assert catalogue.publish(new, draft(new)).id == dead.vector_id
+        with pytest.raises(UploadExpired):
+            catalogue.publish(dead, draft(dead))
+
+    def test_an_open_one_does_not(self, catalogue: Catalogue) -> None:
+        running = upload("running")
+        catalogue.reserve(running)
+        with pytest.raises(VectorExists):
+            catalogue.reserve(replace(running, idempotency_key="new"))
 
 
 class TestReferences:

@@ -189,3 +189,17 @@ def test_a_log_that_lacks_an_entry_is_an_error_and_no_endless_search(database: D
         connection.execute(text("DELETE FROM changes WHERE seq > 2"))
     with pytest.raises(CatalogueUnavailable, match="lacks an entry"):
         catch_up(database.catalogue, index)
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_a_log_whose_head_names_another_entry_is_an_error_and_not_given_epoch_after_epoch(
+    database: Database, index: TaskIndex, count: int
+) -> None:
+    database.register(count)
+    catch_up(database.catalogue, index)
+    with database.engine.begin() as connection:
+        connection.execute(text("UPDATE log_head SET mark = 'another'"))
+    for _ in range(3):
+        with pytest.raises(CatalogueUnavailable, match="does not lead"):
+            catch_up(database.catalogue, index)
+    assert len(database.catalogue.audit(0, 99)) == count

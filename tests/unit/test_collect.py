@@ -14,14 +14,17 @@ from ulid import ULID
 
 from service.adapters.memory import MemoryArtifacts
 from service.adapters.memory_catalogue import MemoryCatalogue
+from service.adapters.memory_index import MemoryIndex
 from service.domain.card import Status, VectorRecord
-from service.domain.errors import CollectorPaused, InvalidInput, UploadExpired, VectorNotFound
+from service.domain.errors import ArtifactsUnavailable, CollectorPaused, InvalidInput, UploadExpired, VectorNotFound
 from service.domain.filters import Filter
 from service.domain.objects import artifact_key, check_key, draft_name
 from service.domain.ports import Position
 from service.library.clearance import begin, check_cleared, clear, marks, note_progress, pause
 from service.library.collect import Collection, Rules, collect
+from service.library.lookafter import looking_after
 from tests.support.interleaving import Interleaving
+from tests.support.registrations import EMBEDDER, register
 from tests.support.upkeep import DATA, DAY, DEADLINE, SHA256, MemoryLibrary, drafted
 
 
@@ -201,6 +204,25 @@ def test_a_store_that_nobody_has_cleared_is_left_alone_unless_all_is_empty() -> 
     assert len(library.keys()) == 2
     begin(stranger, MemoryArtifacts())
     assert list(collect(stranger, MemoryArtifacts(), Rules(dry_run=True), actor="tester"))[-1].seen == 0
+
+
+def test_a_store_that_is_away_when_the_service_starts_is_cleared_when_it_is_back() -> None:
+    class Away(MemoryArtifacts):
+        away = True
+
+        def put(self, key: str, data: bytes, sha256: str) -> None:
+            if self.away:
+                raise ArtifactsUnavailable("It is away.", "Wait.")
+            super().put(key, data, sha256)
+
+    catalogue, artifacts, index = MemoryCatalogue(), Away(), MemoryIndex(EMBEDDER)
+    look = looking_after(catalogue, artifacts, index)
+    artifacts.away = False
+    assert marks(artifacts) == frozenset()
+    look()
+    register(catalogue)
+    look()
+    assert index.position == catalogue.position() == check_cleared(catalogue, artifacts)
 
 
 def test_one_mark_that_no_longer_holds_outweighs_one_that_does(library: MemoryLibrary) -> None:
