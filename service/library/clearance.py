@@ -17,7 +17,7 @@ from itertools import takewhile
 
 from ulid import ULID
 
-from service.domain.errors import CollectorPaused
+from service.domain.errors import ArtifactLost, CollectorPaused
 from service.domain.objects import is_artifact
 from service.domain.ports import Artifacts, Catalogue, Position
 
@@ -64,8 +64,7 @@ def note_progress(artifacts: Artifacts, position: Position) -> None:
 
     Whatever else is marked stays: a pause, or the history that a restoration is just putting in this one's place.
     """
-    mark = _mark(position)
-    artifacts.put(mark, b"", _EMPTY)
+    _put_mark(artifacts, position)
     for other in marks(artifacts):
         found = _MARK.fullmatch(other)
         if found is not None and found["epoch"] == position.epoch and int(found["seq"]) < position.seq:
@@ -77,8 +76,7 @@ def clear(artifacts: Artifacts, position: Position, *, instead_of: Collection[st
 
     instead_of: the marks that there were before the library was found to be sound; a pause that was made since stays.
     """
-    mark = _mark(position)
-    artifacts.put(mark, b"", _EMPTY)
+    mark = _put_mark(artifacts, position)
     for other in set(instead_of) - {mark}:
         artifacts.delete(other)
 
@@ -88,8 +86,12 @@ def pause(artifacts: Artifacts) -> None:
     artifacts.put(f"{_PAUSED}{ULID()}", b"", _EMPTY)
 
 
-def _mark(position: Position) -> str:
-    return f"{PREFIX}{position.epoch}.{position.seq}.{position.mark}"
+def _put_mark(artifacts: Artifacts, position: Position) -> str:
+    mark = f"{PREFIX}{position.epoch}.{position.seq}.{position.mark}"
+    # It may be lost while it is made: to somebody who has just noted a later place, and makes do with that.
+    with suppress(ArtifactLost):
+        artifacts.put(mark, b"", _EMPTY)
+    return mark
 
 
 def _is_true(mark: str, catalogue: Catalogue) -> bool:

@@ -206,6 +206,25 @@ def test_a_store_that_nobody_has_cleared_is_left_alone_unless_all_is_empty() -> 
     assert list(collect(stranger, MemoryArtifacts(), Rules(dry_run=True), actor="tester"))[-1].seen == 0
 
 
+def test_a_mark_that_is_lost_to_a_later_one_while_it_is_made_is_no_error(library: MemoryLibrary) -> None:
+    """Fault cycle 300922: S3 said that the mark was there, and then it was not."""
+
+    class Raced(MemoryArtifacts):
+        def put(self, key: str, data: bytes, sha256: str) -> None:
+            super().put(key, data, sha256)
+            if key.startswith(f"collector/{before.epoch}.{before.seq}."):
+                note_progress(self, after)
+                self.get(key, sha256)  # as S3Artifacts reads it back
+
+    before = library.catalogue.position()
+    library.publish()
+    after = library.catalogue.position()
+    raced = Raced()
+    note_progress(raced, before)
+    assert check_cleared(library.catalogue, raced) == after
+    assert len(marks(raced)) == 1
+
+
 def test_a_store_that_is_away_when_the_service_starts_is_cleared_when_it_is_back() -> None:
     class Away(MemoryArtifacts):
         away = True
