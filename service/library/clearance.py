@@ -42,8 +42,11 @@ def check_cleared(catalogue: Catalogue, artifacts: Artifacts) -> Position:
     """The catalogue's position. Raises CollectorPaused unless its history was cleared, or all is empty."""
     position = catalogue.position()
     known = marks(artifacts)
-    ours = [mark for mark in known if mark.startswith(f"{PREFIX}{position.epoch}.")]
-    cleared = all(_is_true(mark, catalogue) for mark in ours) if ours else _is_new(position, artifacts)
+    cleared = _allows(known, position, catalogue, artifacts)
+    if not cleared:
+        # Nothing protects a listing on its way: a bit that was flipped there is another one the next time, or none.
+        again = marks(artifacts)
+        known, cleared = known | again, _allows(again, position, catalogue, artifacts)
     if not cleared or any(mark.startswith(_PAUSED) for mark in known):
         raise CollectorPaused(
             "The library was restored, or met this store, since the collector last was allowed to work. It may not "
@@ -92,6 +95,12 @@ def _put_mark(artifacts: Artifacts, position: Position) -> str:
     with suppress(ArtifactLost):
         artifacts.put(mark, b"", _EMPTY)
     return mark
+
+
+def _allows(known: Collection[str], position: Position, catalogue: Catalogue, artifacts: Artifacts) -> bool:
+    """Whether these marks clear the catalogue's history, or none is needed."""
+    ours = [mark for mark in known if mark.startswith(f"{PREFIX}{position.epoch}.")]
+    return all(_is_true(mark, catalogue) for mark in ours) if ours else _is_new(position, artifacts)
 
 
 def _is_true(mark: str, catalogue: Catalogue) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -19,7 +19,7 @@ from service.domain.card import Status, VectorRecord
 from service.domain.errors import ArtifactsUnavailable, CollectorPaused, InvalidInput, UploadExpired, VectorNotFound
 from service.domain.filters import Filter
 from service.domain.objects import artifact_key, check_key, draft_name
-from service.domain.ports import Position
+from service.domain.ports import Position, StoredObject
 from service.library.clearance import begin, check_cleared, clear, marks, note_progress, pause
 from service.library.collect import Collection, Rules, collect
 from service.library.lookafter import looking_after
@@ -223,6 +223,30 @@ def test_a_mark_that_is_lost_to_a_later_one_while_it_is_made_is_no_error(library
     note_progress(raced, before)
     assert check_cleared(library.catalogue, raced) == after
     assert len(marks(raced)) == 1
+
+
+def test_a_listing_that_is_damaged_on_its_way_pauses_nobody_and_hides_no_pause(library: MemoryLibrary) -> None:
+    """Fault cycle 400029: a flipped bit in a listing from S3, which no digest covers."""
+
+    class Flipped(MemoryArtifacts):
+        flips = 0
+
+        def list(self, after: str | None = None) -> Iterator[StoredObject]:
+            self.flips -= 1
+            for found in super().list(after):
+                key = found.key.replace("e", "d").replace("u", "t") if self.flips >= 0 else found.key
+                yield replace(found, key=key)
+
+    library.publish()
+    artifacts = Flipped()
+    clear(artifacts, library.catalogue.position(), instead_of=())
+    artifacts.flips = 1
+    assert check_cleared(library.catalogue, artifacts) == library.catalogue.position()
+    pause(artifacts)
+    for flips in (0, 1, 2):
+        artifacts.flips = flips
+        with pytest.raises(CollectorPaused):
+            check_cleared(library.catalogue, artifacts)
 
 
 def test_a_store_that_is_away_when_the_service_starts_is_cleared_when_it_is_back() -> None:
