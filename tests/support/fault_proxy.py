@@ -6,6 +6,7 @@ import http.client
 import threading
 import time
 from collections import Counter, deque
+from contextlib import closing
 from enum import Enum, auto
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -79,12 +80,11 @@ class FaultProxy:
         if fault is Fault.FLIP_REQUEST:
             self.struck[fault] += bool(body)
             body = _flipped(body)
-        connection = http.client.HTTPConnection(upstream, timeout=30)
-        # The Host header goes on as it came: it is signed.
-        connection.request(handler.command, handler.path, body, dict(handler.headers))
-        answer = connection.getresponse()
-        data = answer.read()
-        connection.close()
+        with closing(http.client.HTTPConnection(upstream, timeout=30)) as connection:
+            # The Host header goes on as it came: it is signed.
+            connection.request(handler.command, handler.path, body, dict(handler.headers))
+            answer = connection.getresponse()
+            data = answer.read()
         self.seen.append((handler.command, answer.status))
         if fault is Fault.LOSE_ANSWER:
             self.struck[fault] += 1
