@@ -78,7 +78,7 @@ $(VENV)/bench/.installed: $(VENV)/.installed-dev
 	$(VENV)/bench/bin/pip install --quiet --disable-pip-version-check --editable ".[bench]"
 	touch $@
 
-bench-library: $(VENV)/bench/.installed  ## how fast vectors are found, beside other stores; restart, registering, lag (20 minutes)
+bench-library: $(VENV)/bench/.installed  ## how fast vectors are found, beside other stores; restart, registering, lag (11 minutes)
 	$(VENV)/bench/bin/python -m tests.bench.library
 
 models: $(VENV)/.installed  ## train the bundled models again, from a seed (up to 2 hours on 2 cores)

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from service.domain.errors import InvalidInput
+from sqlalchemy import make_url
 
-_FILE = "sqlite:///"
+from service.domain.errors import InvalidInput
 
 
 def check_apart(artifacts: str, others: Iterable[str]) -> None:
@@ -31,8 +31,8 @@ def check_apart(artifacts: str, others: Iterable[str]) -> None:
 
 def _parts(place: str) -> tuple[str, ...]:
     """What must begin alike for one place to be part of another."""
-    if place.startswith(_FILE):
-        place = place.removeprefix(_FILE).partition("?")[0]
+    if place.startswith("sqlite"):
+        place = (make_url(place).database or "").removeprefix("file:")
     if "://" not in place:
         return Path(place).resolve().parts
     url = urlsplit(place)

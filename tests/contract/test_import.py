@@ -17,9 +17,7 @@ from service.domain.filters import Filter
 from service.domain.ports import Catalogue
 from service.domain.query import Query
 from service.library.archive import Loaded, Loader, Outcome, export
-from service.library.lifecycle import purge
 from service.library.resolve import resolve
-from service.library.retire import retire
 from service.library.retrieve import retrieve
 from tests.support.library import memory_ports, register
 from tests.support.samples import artifact, card
@@ -115,7 +113,7 @@ def test_a_vector_with_another_card_stays_as_it_is_unless_it_shall_be_updated(
 def test_a_deleted_vector_is_not_updated(catalogue: Catalogue) -> None:
     ports = replace(memory_ports(), catalogue=catalogue)
     load(ports, packed())
-    retire(VECTOR_ID, catalogue=catalogue, index=ports.index)
+    catalogue.delete(VECTOR_ID)
     assert load(ports, packed()).outcome is Outcome.PRESENT
     assert load(ports, packed(tags=["b"]), update=True).outcome is Outcome.DIFFERS
     assert catalogue.get(VECTOR_ID, deleted=True).tags == ()
@@ -134,5 +132,5 @@ def asked(ports: Ports) -> dict[str, Any]:
 
 
 def forget(ports: Ports, vector_id: str) -> None:
-    retire(vector_id, catalogue=ports.catalogue, index=ports.index)
-    purge(vector_id, catalogue=ports.catalogue, index=ports.index)
+    ports.catalogue.delete(vector_id)
+    ports.catalogue.purge(vector_id)

@@ -29,7 +29,6 @@ from service.library.clearance import begin, clear, marks
 from service.library.collect import Rules, collect
 from service.library.publish import DEADLINE, Submission
 from service.library.reindex import catch_up
-from service.library.retire import retire
 from service.library.retrieve import retrieve
 from tests.faults.later import LaterCatalogue
 from tests.faults.library import Dying, DyingAfterPut, LaterFolder, Library
@@ -97,8 +96,7 @@ class LibraryMachine(RuleBasedStateMachine):
         known = self.one(data, *Status, None)
         if known is None:
             return
-        library = self.libraries[who]
-        act = partial(retire, known.id, catalogue=library.catalogue, index=library.index)
+        act = partial(self.libraries[who].catalogue.delete, known.id)
         if known.status is not Status.ACTIVE:
             _refused(VectorNotFound, act)
         elif self.oracle.aliased(known.id):

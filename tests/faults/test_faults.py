@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from tests.faults.processes import Api
 from tests.faults.running import run_cycle
 from tests.faults.scenarios import LOCAL, crashes, older_backup, started
 from tests.faults.server_scenarios import FAULTS, ON_SERVERS, bad_network, black_hole, full_database_disk
-from tests.faults.servers import NoServers, Servers, running_servers
+from tests.faults.servers import Servers
 from tests.faults.world import World
 
 # Seeds of cycles that found something once, with what happened in them.
@@ -31,16 +31,6 @@ STRUCK: Mapping[Callable[[Cycle], None], set[str]] = {
     black_hole: {"network.swallow"},
     full_database_disk: {"postgresql.no_space"},
 }
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[Servers]:
-    """PostgreSQL and S3; skips, and says why, where they cannot be had."""
-    try:
-        with running_servers() as servers:
-            yield servers
-    except NoServers as reason:
-        pytest.skip(str(reason))
 
 
 @pytest.mark.parametrize("scenario", LOCAL)

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from tests.faults.cycle import Cycle
 from tests.faults.operator_scenarios import OPERATORS
 from tests.faults.running import run_cycle
-from tests.faults.servers import NoServers, Servers, running_servers
+from tests.faults.servers import Servers
 
 ON_SERVERS = 1  # a seed whose cycle runs on servers, where there are some
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[Servers]:
-    """PostgreSQL and S3; skips, and says why, where they cannot be had."""
-    try:
-        with running_servers() as servers:
-            yield servers
-    except NoServers as reason:
-        pytest.skip(str(reason))
 
 
 @pytest.mark.parametrize("scenario", OPERATORS)

@@ -32,7 +32,6 @@ from service.domain.ports import Filter
 from service.domain.query import Query
 from service.library.archive import Loaded, Loader, Outcome, export
 from service.library.publish import Submission, publish
-from service.library.retire import retire
 from service.library.retrieve import retrieve
 from tests.support.library import memory_ports, register
 from tests.support.samples import artifact, card
@@ -124,7 +123,7 @@ def test_a_vector_that_was_deleted_here_stays_so() -> None:
     record = register(source, "colour", HUE)
     data = exported(source)
     load(target, data)
-    retire(record.id, catalogue=target.catalogue, index=target.index)
+    target.catalogue.delete(record.id)
     (loaded,) = load(target, data)
     assert loaded.outcome is Outcome.PRESENT
     assert loaded.record is not None

@@ -31,11 +31,9 @@ from service.library import audit
 from service.library.alias import drop, find_alias, point
 from service.library.amend import Changes, amend
 from service.library.audit import read_audit
-from service.library.lifecycle import purge, restore
 from service.library.lineage import MAX_CHILDREN, lineage
 from service.library.publish import Submission, publish
 from service.library.resolve import resolve, resolve_fixed
-from service.library.retire import retire
 from service.library.retrieve import retrieve
 from tests.support.library import memory_ports, register
 from tests.support.samples import artifact, card
@@ -100,7 +98,7 @@ def test_a_vector_is_named_by_id_version_alias_or_name(ports: Ports) -> None:
         "colour": second,
     }.items():
         assert resolve(reference, ports.catalogue).id == meant.id, reference
-    retire(second.id, catalogue=ports.catalogue, index=ports.index)
+    ports.catalogue.delete(second.id)
     assert resolve("colour", ports.catalogue).id == first.id
 
 
@@ -160,7 +158,7 @@ def test_what_is_changed_is_named_by_what_never_means_another(ports: Ports) -> N
     for reference in ("colour", "colour@production"):
         with pytest.raises(InvalidInput, match="another vector"):
             resolve_fixed(reference, ports.catalogue)
-    retire(record.id, catalogue=ports.catalogue, index=ports.index)
+    ports.catalogue.delete(record.id)
     for reference in ("colour:1", record.id):
         with pytest.raises(VectorNotFound):
             resolve_fixed(reference, ports.catalogue)
@@ -262,18 +260,18 @@ def test_deleting_restoring_and_purging(ports: Ports) -> None:
     record = register(ports, "colour", HUE)
     alias = point("colour", "production", "colour", expected=0, catalogue=ports.catalogue)
     with pytest.raises(StillAliased, match="colour@production"):
-        retire(record.id, catalogue=ports.catalogue, index=ports.index)
+        ports.catalogue.delete(record.id)
     drop("colour", "production", expected=alias.revision, catalogue=ports.catalogue)
     with pytest.raises(NotDeleted):
-        purge(record.id, catalogue=ports.catalogue, index=ports.index)
+        ports.catalogue.purge(record.id)
     with pytest.raises(StaleRevision):
-        retire(record.id, catalogue=ports.catalogue, index=ports.index, expected_revision=7)
-    retire(record.id, catalogue=ports.catalogue, index=ports.index, expected_revision=1)
+        ports.catalogue.delete(record.id, expected_revision=7)
+    ports.catalogue.delete(record.id, expected_revision=1)
     assert find(ports, HUE) == []
-    assert restore(record.id, catalogue=ports.catalogue, index=ports.index) == 3
+    assert ports.catalogue.restore(record.id) == 3
     assert find(ports, HUE) == [record.id]
-    retire(record.id, catalogue=ports.catalogue, index=ports.index)
-    assert purge(record.id, catalogue=ports.catalogue, index=ports.index) == 5
+    ports.catalogue.delete(record.id)
+    assert ports.catalogue.purge(record.id) == 5
     assert find(ports, HUE) == []
     assert ports.catalogue.page(Filter(status=None), limit=5).records == ()
 
@@ -283,7 +281,7 @@ def test_lineage_knows_parents_children_and_what_is_missing(ports: Ports) -> Non
     root = register(ports, "colour", HUE)
     middle = derived(ports, "colour", root.id, gone)
     leaf = derived(ports, "count", middle.id)
-    retire(root.id, catalogue=ports.catalogue, index=ports.index)
+    ports.catalogue.delete(root.id)
     found = lineage(middle, ports.catalogue)
     assert [parent.id for parent in found.parents] == [root.id]
     assert found.parents[0].status is Status.DELETED

@@ -30,6 +30,8 @@ NOT_APART = [
     ("/data", "/data/snapshots"),
     ("/data/artifacts/../snapshots", "/data/snapshots"),
     ("/data", "sqlite:////data/catalogue.db?timeout=5"),
+    ("/data", "sqlite+pysqlite:////data/catalogue.db"),
+    ("/data", "sqlite:///file:/data/catalogue.db?uri=true"),
 ]
 
 

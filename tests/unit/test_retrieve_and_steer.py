@@ -19,7 +19,6 @@ from service.domain.errors import InvalidInput, InvalidQuery, ModelNotFound, Vec
 from service.domain.ports import Filter, Hit
 from service.domain.query import Query
 from service.domain.wire import Decoding, Prompt, TextPiece
-from service.library.retire import retire
 from service.library.retrieve import DEFAULT_THRESHOLD, Match, retrieve
 from service.library.steer import Answer, Auto, Chosen, Off, Plan, Steering, answer, plan, stream
 from tests.support.library import memory_ports, register
@@ -65,10 +64,10 @@ def test_the_nearest_vector_comes_first_and_only_near_ones_are_accepted() -> Non
 def test_a_retired_vector_is_gone_at_once() -> None:
     ports = memory_ports()
     colour = register(ports, "colour", COLOUR)
-    retire(colour.id, catalogue=ports.catalogue, index=ports.index)
+    ports.catalogue.delete(colour.id)
     assert find(ports, COLOUR) == []
     with pytest.raises(VectorNotFound):
-        retire(colour.id, catalogue=ports.catalogue, index=ports.index)
+        ports.catalogue.delete(colour.id)
 
 
 class Meanwhile(MemoryCatalogue):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -24,9 +23,7 @@ from service.api.responses import carries, problems
 from service.api.schemas import VectorOut
 from service.domain.card import Status, VectorRecord
 from service.library.amend import Changes, amend
-from service.library.lifecycle import purge, restore
 from service.library.resolve import resolve_fixed
-from service.library.retire import retire
 
 router = APIRouter(prefix="/vectors", tags=["vectors"])
 
@@ -83,9 +80,11 @@ def delete(
 
     With `purge=true`, a deleted vector is forgotten for good. A vector that an alias points to is not deleted.
     """
-    remove = partial(purge if forever else retire, expected_revision=asked_revision(if_match), actor=actor)
+    # Its bytes stay for now: a running answer may still need them, and a mistake can be undone.
+    remove = ports.catalogue.purge if forever else ports.catalogue.delete
     record = resolve_fixed(vector_id, ports.catalogue, status=None if forever else Status.ACTIVE)
-    response.headers[SEQ_HEADER] = str(remove(record.id, catalogue=ports.catalogue, index=ports.index))
+    seq = remove(record.id, expected_revision=asked_revision(if_match), actor=actor)
+    response.headers[SEQ_HEADER] = str(seq)
 
 
 @router.post(
@@ -100,7 +99,7 @@ def bring_back(
     """The vector is found and applied again, with the id and version that it had."""
     revision = asked_revision(if_match)
     found = resolve_fixed(vector_id, ports.catalogue, status=None)
-    seq = restore(found.id, catalogue=ports.catalogue, index=ports.index, expected_revision=revision, actor=actor)
+    seq = ports.catalogue.restore(found.id, expected_revision=revision, actor=actor)
     record = ports.catalogue.get(found.id)
     response.headers["ETag"] = revision_etag(record.revision)
     response.headers[SEQ_HEADER] = str(seq)

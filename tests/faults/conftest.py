@@ -1,0 +1,19 @@
+"""What several suites of fault cycles run on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.faults.servers import NoServers, Servers, running_servers
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    """PostgreSQL and S3; skips, and says why, where they cannot be had."""
+    try:
+        with running_servers() as servers:
+            yield servers
+    except NoServers as reason:
+        pytest.skip(str(reason))
