@@ -52,7 +52,7 @@ class Rules:
             raise InvalidInput(f"The retention of {self.retention} is negative.", "Give zero or more.")
         if max(self.grace, self.retention or self.grace) > LONGEST:
             raise InvalidInput(
-                "The grace or the retention is longer than a century.", "Leave --retention out to purge nothing."
+                "The grace or the retention is longer than a century.", f"Give at most {LONGEST.days:,} days."
             )
 
 
