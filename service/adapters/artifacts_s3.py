@@ -3,13 +3,13 @@
 What boto3 leaves to its caller was measured against a real server: a flipped bit in an answer is returned silently, a
 cut-off body is not fetched again, a slow drip outlives every timeout (they count per packet), and an upload whose
 acknowledgement was lost is reported as failed although it happened. So every read is checked against the digest, there
-is one deadline over everything, retries are decided here alone, and an upload has succeeded when the server names the
-MD5 of what it stored, or otherwise when its bytes can be read back, whatever its answer to the upload was.
+is one deadline over everything, and retries are decided here alone. Uploads are signed over their bytes, so a server
+refuses what was damaged on the way; one that it takes has succeeded, and one whose answer was lost has when its bytes
+can be read back.
 """
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -68,7 +68,8 @@ def connect(
         request_checksum_calculation="when_required",  # other servers than AWS store or refuse the trailers
         response_checksum_validation="when_required",
         max_pool_connections=32,
-        s3={"addressing_style": "path" if endpoint else "auto"},
+        # Also over TLS, which may end before the server does.
+        s3={"addressing_style": "path" if endpoint else "auto", "payload_signing_enabled": True},
     )
     try:
         return boto3.session.Session().client(
@@ -183,7 +184,7 @@ class S3Artifacts:
 
     def _put_once(self, key: str, data: bytes, sha256: str, give_up: float) -> None:
         try:
-            answer = self._client.put_object(
+            self._client.put_object(
                 Bucket=self._bucket,
                 Key=self._prefix + key,
                 Body=data,
@@ -195,11 +196,7 @@ class S3Artifacts:
             if _status(error) != HTTPStatus.PRECONDITION_FAILED:
                 raise
             # Something is there: ours, when an earlier acknowledgement was lost. The bytes will tell.
-        else:
-            # The server took this sum over what reached it. It is of another kind for some ways of encryption.
-            if answer.get("ETag") == f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"':
-                return
-        self._get_once(key, sha256, give_up)
+            self._get_once(key, sha256, give_up)
 
     def _get_once(self, key: str, sha256: str, give_up: float) -> bytes:
         try:

@@ -39,7 +39,13 @@ _OF_KEY = _UPLOAD.idempotency_key == bindparam("key")
 _FOUND: Select[Any] = select(*_UPLOAD, database_now().label("now"))
 _RESERVED = _FOUND.where(_OF_KEY)
 _ALIKE = _FOUND.where(or_(_OF_KEY, _UPLOAD.vector_id == bindparam("id"), _UPLOAD.object_key == bindparam("object")))
-_PUBLISH = update(table(UploadRow)).where(_OF_KEY).values(published=True)
+_PUBLISH = (
+    update(table(UploadRow))
+    .where(_OF_KEY, _UPLOAD.vector_id == bindparam("id"), _UPLOAD.object_key == bindparam("object"))
+    .where(~_UPLOAD.published, _UPLOAD.deadline > database_now())
+    .values(published=True)
+    .returning(database_now())
+)
 _FORGET = delete(table(UploadRow)).where(_OF_KEY)
 _COUNT_VERSION = (
     update(table(NameRow))
@@ -53,8 +59,7 @@ def reserve(writer: Writer, upload: Upload) -> VectorRecord | None:
     database = writer.connection
     if writer.add_new(UploadRow, rows.upload_columns(upload)):
         return None
-    wanted = {"key": upload.idempotency_key, "id": upload.vector_id, "object": upload.object_key}
-    known = {row.idempotency_key: row for row in database.execute(_ALIKE, wanted)}
+    known = {row.idempotency_key: row for row in database.execute(_ALIKE, _own(upload))}
     reserved = known.pop(upload.idempotency_key, None)
     if reserved is not None and (reserved.published or reserved.deadline > reserved.now):
         check_used_key(upload, rows.upload(reserved), published=reserved.published)
@@ -69,19 +74,11 @@ def reserve(writer: Writer, upload: Upload) -> VectorRecord | None:
 
 
 def publish(writer: Writer, upload: Upload, record: VectorRecord) -> VectorRecord:
-    database = writer.connection
-    reserved = database.execute(_RESERVED, {"key": upload.idempotency_key}).one_or_none()
-    if reserved is None or reserved.vector_id != upload.vector_id:
-        raise upload_expired(upload)
-    if reserved.published:
-        return _record(writer.session, upload, upload.vector_id)
-    if reserved.object_key != upload.object_key:
-        raise upload_replaced(upload)
-    if reserved.deadline <= reserved.now:
-        raise upload_expired(upload)
-    database.execute(_PUBLISH, {"key": upload.idempotency_key})
+    created_at = writer.connection.scalars(_PUBLISH, _own(upload)).one_or_none()
+    if created_at is None:
+        return _published_before(writer, upload)
     version = _next_version(writer, record.name)
-    place = partial(published_as, record, version=version, created_at=reserved.now)
+    place = partial(published_as, record, version=version, created_at=created_at)
     seq = append_and_audit(
         writer, ChangeKind.PUBLISHED, record.id, "vector.publish", lambda seq: publication(place(seq=seq))
     )
@@ -118,6 +115,22 @@ def stuck(session: Session, limit: int) -> list[Upload]:
     late = (~UploadRow.published, UploadRow.deadline <= database_now())
     query = select(UploadRow).where(*late).order_by(UploadRow.deadline, UploadRow.vector_id).limit(limit)
     return [rows.upload(row) for row in session.scalars(query)]
+
+
+def _published_before(writer: Writer, upload: Upload) -> VectorRecord:
+    """What the upload's idempotency key has made already, or the reason why this upload cannot be published."""
+    reserved = writer.connection.execute(_RESERVED, {"key": upload.idempotency_key}).one_or_none()
+    if reserved is None or reserved.vector_id != upload.vector_id:
+        raise upload_expired(upload)
+    if reserved.published:
+        return _record(writer.session, upload, upload.vector_id)
+    if reserved.object_key != upload.object_key:
+        raise upload_replaced(upload)
+    raise upload_expired(upload)
+
+
+def _own(upload: Upload) -> dict[str, str]:
+    return {"key": upload.idempotency_key, "id": upload.vector_id, "object": upload.object_key}
 
 
 def _next_version(writer: Writer, name: str) -> int:

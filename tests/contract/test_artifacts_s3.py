@@ -44,7 +44,7 @@ ERRORS = sorted(
 )
 
 
-def client(endpoint: str, **more: Any) -> S3Client:
+def client(endpoint: str | None, **more: Any) -> S3Client:
     keys = {"access_key": ACCESS_KEY, "secret_key": SECRET_KEY}
     return connect(region="us-east-1", endpoint=endpoint, **(keys | more))
 
@@ -107,6 +107,20 @@ class TestForeignErrors:
         with pytest.raises(ArtifactsUnavailable, match=code):
             store.get(KEY, SHA256)
         assert time.monotonic() - started < 30.0
+
+    @pytest.mark.parametrize("endpoint", ["http://host", "https://host", None])
+    def test_every_upload_is_signed_over_its_bytes(self, endpoint: str | None) -> None:
+        """The server refuses what was damaged on the way, also behind something that ends TLS before it."""
+        uploading, signed = client(endpoint), []
+
+        def stop(request: Any, **_: object) -> None:
+            signed.append(request.headers["X-Amz-Content-SHA256"])
+            raise OSError
+
+        uploading.meta.events.register("before-send.s3.PutObject", stop)
+        with pytest.raises(ArtifactsUnavailable):
+            S3Artifacts(uploading, "bucket", tries=1).put(KEY, DATA, SHA256)
+        assert signed == [SHA256.encode()]
 
     def test_settings_of_which_no_client_can_be_made(self) -> None:
         with pytest.raises(ArtifactsUnavailable):
@@ -204,28 +218,13 @@ class TestRealServer:
         store.put(KEY, DATA, SHA256)
         assert proxy.seen == [("PUT", 200), ("PUT", 412), ("GET", 200)]
 
-    def test_an_upload_counts_when_the_server_names_the_sum_of_its_bytes(
+    def test_an_upload_that_was_damaged_on_the_way_is_refused_and_sent_again(
         self, proxy: FaultProxy, store: S3Artifacts
     ) -> None:
+        proxy.faults.append(Fault.FLIP_REQUEST)
         store.put(KEY, DATA, SHA256)
-        assert proxy.seen == [("PUT", 200)]
+        assert proxy.seen == [("PUT", 400), ("PUT", 200)]
         assert store.get(KEY, SHA256) == DATA
-
-    @pytest.mark.parametrize("sum_of", [None, '"not of these bytes"', '"d41d8cd98f00b204e9800998ecf8427e-1"'])
-    def test_an_upload_is_read_back_before_it_counts_when_the_server_names_another_sum(
-        self, proxy: FaultProxy, s3_artifacts: Callable[..., S3Artifacts], sum_of: str | None
-    ) -> None:
-        other = client(proxy.endpoint)
-
-        def encrypting(parsed: dict[str, Any], **_: Any) -> None:
-            parsed.pop("ETag", None)  # a refusal has none
-            if sum_of is not None:
-                parsed["ETag"] = sum_of
-
-        other.meta.events.register("after-call.s3.PutObject", encrypting)
-        proxy.faults.extend([Fault.NONE, Fault.FLIP, Fault.NONE, Fault.TRUNCATE])
-        s3_artifacts(other).put(KEY, DATA, SHA256)
-        assert [method for method, _ in proxy.seen] == ["PUT", "GET"] * 3
 
     def test_a_slow_drip_is_cut_off_at_the_deadline(
         self, proxy: FaultProxy, s3_artifacts: Callable[..., S3Artifacts]
