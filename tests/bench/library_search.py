@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -16,7 +17,7 @@ from service.library.retrieve import retrieve
 from tests.bench.library_keys import BUCKETS, SPEC
 from tests.bench.library_rivals import RIVALS, Absent, Ask
 from tests.bench.library_subject import MODEL_ID, Prepared, Subject
-from tests.bench.spread import seconds
+from tests.bench.spread import all_in_turn, seconds
 
 K = 10
 SHARES = (0.5, 0.1, 0.01, 0.001)
@@ -29,32 +30,22 @@ Figures = Mapping[str, float | list[float] | str]
 def latency(subject: Subject) -> Figures:
     """The retrieval part of /retrieve beside FAISS alone, which is asked for the same ten nearest keys."""
     worker = Prepared()
+    parts: dict[str, Any] = {"catalogue": subject.catalogue, "index": subject.index, "worker": worker}
     bare = _bare_faiss(subject)
-    whole, search, alone = [], [], []
-    for query in subject.queries:
+    times = []
+    for number, query in enumerate(subject.queries):
         worker.next = query
-        whole.append(
-            seconds(
-                partial(
-                    retrieve,
-                    Query(text="?"),
-                    k=K,
-                    model_id=None,
-                    catalogue=subject.catalogue,
-                    index=subject.index,
-                    worker=worker,
-                )
-            )
-        )
-        search.append(seconds(partial(subject.index.search, query, model_id=MODEL_ID, k=K)))
-        alone.append(seconds(partial(bare, query.row(SPEC))))
+        ours = partial(retrieve, Query(text="?"), k=K, model_id=None, **parts)
+        search = partial(subject.index.search, query, model_id=MODEL_ID, k=K)
+        times.append(all_in_turn([ours, search, partial(bare, query.row(SPEC))], first=number))
+    whole, searched, alone = zip(*times, strict=True)
     p50 = _ms(whole, 0.5)
     return {
         "p50_ms": p50,
         "p99_ms": _ms(whole, 0.99),
         "over_faiss_ms": p50 - _ms(alone, 0.5),
-        "index_p50_ms": _ms(search, 0.5),
-        "index_p99_ms": _ms(search, 0.99),
+        "index_p50_ms": _ms(searched, 0.5),
+        "index_p99_ms": _ms(searched, 0.99),
         "faiss_p50_ms": _ms(alone, 0.5),
     }
 
@@ -121,5 +112,5 @@ def _some(subject: Subject, share: float, rng: np.random.Generator) -> frozenset
     return frozenset(subject.vectors[number] for number in rng.choice(len(subject.vectors), size, replace=False))
 
 
-def _ms(times: list[float], share: float) -> float:
+def _ms(times: Sequence[float], share: float) -> float:
     return 1e3 * float(np.quantile(times[WARM_UP:], share))

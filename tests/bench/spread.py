@@ -39,6 +39,13 @@ def in_turn(one: Callable[[], object], other: Callable[[], object], pairs: int) 
     return [_pair(one, other, swapped=bool(number % 2)) for number in range(pairs)]
 
 
+def all_in_turn(actions: Sequence[Callable[[], object]], first: int) -> list[float]:
+    """Seconds of each, one directly after the other from the given one on: what comes first finds colder caches."""
+    places = [(first + number) % len(actions) for number in range(len(actions))]
+    times = {place: seconds(actions[place]) for place in places}
+    return [times[place] for place in range(len(actions))]
+
+
 def _pair(one: Callable[[], object], other: Callable[[], object], *, swapped: bool) -> Pair:
     if swapped:
         late, early = seconds(other), seconds(one)

@@ -6,13 +6,14 @@ import io
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from tests.bench.report import IDENTICAL, ROWS, Measured, Report, table
-from tests.bench.spread import Spread, balanced, in_turn, speedup
+from tests.bench.spread import Spread, all_in_turn, balanced, in_turn, speedup
 
 KEYS = {
     "steered_ratio",
@@ -94,6 +95,14 @@ def test_what_is_compared_goes_first_in_every_second_pair() -> None:
     pairs = in_turn(lambda: order.append("one"), lambda: order.append("other"), 3)
     assert order == ["one", "other", "other", "one", "one", "other"]
     assert len(pairs) == 3
+
+
+def test_each_of_several_things_comes_first_in_turn() -> None:
+    order: list[str] = []
+    actions = [lambda: order.append("one"), lambda: time.sleep(0.02), lambda: order.append("third")]
+    first, last = all_in_turn(actions, first=2), all_in_turn(actions, first=3)
+    assert order == ["third", "one", "one", "third"]
+    assert [times.index(max(times)) for times in (first, last)] == [1, 1]
 
 
 def test_two_pairs_in_opposite_order_count_as_one() -> None:
