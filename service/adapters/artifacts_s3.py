@@ -143,8 +143,14 @@ class S3Artifacts:
             after = page["Contents"][-1]["Key"].removeprefix(self._prefix)
 
     def now(self) -> datetime:
-        answer = self._page("", 1)["ResponseMetadata"]
-        return parsedate_to_datetime(answer["HTTPHeaders"]["date"]).astimezone(UTC)
+        def ask(_: float) -> datetime:
+            page = self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
+            try:
+                return parsedate_to_datetime(page["ResponseMetadata"]["HTTPHeaders"]["date"]).astimezone(UTC)
+            except (KeyError, ValueError) as error:  # damaged on the way
+                raise ConnectionAbortedError from error
+
+        return self._asked("tell the time", ask)
 
     def link(self, key: str, seconds: int, *, filename: str) -> str:
         check_key(key)

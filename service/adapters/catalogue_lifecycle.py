@@ -8,7 +8,7 @@ from sqlalchemy.orm import selectinload
 from sqlalchemy.orm.attributes import flag_modified
 
 from service.adapters import rows
-from service.adapters.catalogue_log import append, audit
+from service.adapters.catalogue_log import append, audit, newest
 from service.adapters.catalogue_rules import (
     amended,
     amendment,
@@ -27,7 +27,7 @@ from service.domain.ports import Amendment, ChangeKind
 from service.domain.text import is_storable
 
 
-def update(writer: Writer, vector_id: str, change: Amendment, expected: int | None) -> VectorRecord:
+def update(writer: Writer, vector_id: str, change: Amendment, expected: int | None) -> tuple[VectorRecord, int]:
     row = _active(writer, vector_id, expected)
     before = _record(row)
     after = amended(before, change)
@@ -41,7 +41,7 @@ def update(writer: Writer, vector_id: str, change: Amendment, expected: int | No
         _forget(writer, KeyRow, vector_id)
         writer.add(KeyRow, *rows.key_columns(vector_id, after.card.keys))
         append(writer, ChangeKind.REKEYED, vector_id)
-    return after
+    return after, newest(writer)
 
 
 def delete(writer: Writer, vector_id: str, expected: int | None) -> int:

@@ -45,6 +45,7 @@ def _no_identity(element: server_identity, compiler: SQLCompiler, **options: Any
 # mapper's attributes takes SQLAlchemy longer than the rest.
 _HEAD = table(LogHeadRow).c
 _POSITION = select(_HEAD.epoch, _HEAD.n, _HEAD.mark, _HEAD.server, server_identity())
+_NEWEST = select(_HEAD.n)
 _CHANGE, _ENTRY = {"n": _HEAD.n + 1, "mark": bindparam("token")}, {"audited": _HEAD.audited + 1}
 _COUNT_CHANGE = update(table(LogHeadRow)).values(_CHANGE).returning(_HEAD.n)
 _COUNT_ENTRY = update(table(LogHeadRow)).values(_ENTRY).returning(_HEAD.audited)
@@ -82,6 +83,12 @@ def renew_epoch(writer: Writer, replacing: str | None = None) -> Position:
     head.server = writer.session.scalar(select(server_identity()))
     audit(writer, "catalogue.renew_epoch", head.epoch, {"old": old, "seq": head.n})
     return _position(head)
+
+
+def newest(writer: Writer) -> int:
+    """The newest change's number: nobody else writes meanwhile."""
+    seq: int = writer.connection.scalars(_NEWEST).one()
+    return seq
 
 
 def append(writer: Writer, kind: ChangeKind, vector_id: str) -> int:

@@ -26,16 +26,21 @@ from service.domain.ports import Amendment, Upload
 
 
 def check_used_key(upload: Upload, reserved: Upload, *, published: bool) -> None:
-    """Raises KeyReused or InProgress unless the key's reservation is this request's, and published or its very own."""
+    """Raises KeyReused or InProgress unless the request may have what the key's reservation made, or take its place.
+
+    It may take the place of one for the same vector: its own, or that of an import which broke off and is begun anew.
+    """
+    if not published and reserved.vector_id == upload.vector_id:
+        return
     if reserved.request_sha256 != upload.request_sha256:
         raise KeyReused(
             f"The idempotency key {upload.idempotency_key!r} came with another request before.",
             "Use a new key for every new request, and the same key only to repeat one.",
         )
-    if not published and reserved.vector_id != upload.vector_id:
+    if not published:
         raise InProgress(
             f"The request with the idempotency key {upload.idempotency_key!r} is still at work.",
-            "Ask again in a few seconds.",
+            f"Ask again in a few seconds. If it broke off, the key is free from {reserved.deadline.isoformat()} on.",
         )
 
 
@@ -51,6 +56,12 @@ def upload_replaced(upload: Upload) -> UploadExpired:
         f"Another registration of vector {upload.vector_id} began later and took this one's place.",
         "Wait for the other one; send it again if that one does not end well.",
     )
+
+
+def check_own(upload: Upload, published: Upload) -> None:
+    """Raises UploadExpired unless the vector was published by this very request, perhaps in another try."""
+    if published.request_sha256 != upload.request_sha256:
+        raise upload_replaced(upload)
 
 
 def vector_exists(upload: Upload) -> VectorExists:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Engine, Select, select
@@ -14,7 +14,7 @@ from service.adapters.catalogue_reading import VECTORS, active, changes, records
 from service.adapters.catalogue_rules import vector_not_found
 from service.adapters.cursor import decode_cursor, encode_cursor
 from service.adapters.tables import VectorRow
-from service.adapters.transactions import Transactions
+from service.adapters.transactions import NOW, Transactions
 from service.domain.card import Status, VectorRecord
 from service.domain.filters import EVERYTHING_ACTIVE
 from service.domain.ports import (
@@ -50,6 +50,9 @@ class SqlCatalogue:
     def references(self, object_keys: Collection[str], *, purged_within: timedelta = timedelta(0)) -> frozenset[str]:
         return self._db.write(lambda writer: catalogue_uploads.references(writer, object_keys, purged_within))
 
+    def now(self) -> datetime:
+        return self._db.look(lambda connection: connection.scalars(NOW).one())
+
     def stuck_uploads(self, limit: int) -> list[Upload]:
         return self._db.read(lambda session: catalogue_uploads.stuck(session, limit))
 
@@ -81,7 +84,7 @@ class SqlCatalogue:
 
     def update(
         self, vector_id: str, change: Amendment, *, expected_revision: int | None = None, actor: str = ANONYMOUS
-    ) -> VectorRecord:
+    ) -> tuple[VectorRecord, int]:
         return self._db.write(
             lambda writer: catalogue_lifecycle.update(writer, vector_id, change, expected_revision), actor=actor
         )

@@ -14,6 +14,7 @@ from service.adapters import rows
 from service.adapters.catalogue_log import append_and_audit
 from service.adapters.catalogue_reading import VECTORS, records
 from service.adapters.catalogue_rules import (
+    check_own,
     check_used_key,
     publication,
     published_as,
@@ -76,7 +77,7 @@ def reserve(writer: Writer, upload: Upload) -> VectorRecord | None:
 def publish(writer: Writer, upload: Upload, record: VectorRecord) -> VectorRecord:
     created_at = writer.connection.scalars(_PUBLISH, _own(upload)).one_or_none()
     if created_at is None:
-        return _published_before(writer, upload)
+        return _made_or_refused(writer, upload)
     version = _next_version(writer, record.name)
     place = partial(published_as, record, version=version, created_at=created_at)
     seq = append_and_audit(
@@ -117,12 +118,13 @@ def stuck(session: Session, limit: int) -> list[Upload]:
     return [rows.upload(row) for row in session.scalars(query)]
 
 
-def _published_before(writer: Writer, upload: Upload) -> VectorRecord:
-    """What the upload's idempotency key has made already, or the reason why this upload cannot be published."""
+def _made_or_refused(writer: Writer, upload: Upload) -> VectorRecord:
+    """What the upload made before; raises the reason why it cannot be published otherwise."""
     reserved = writer.connection.execute(_RESERVED, {"key": upload.idempotency_key}).one_or_none()
     if reserved is None or reserved.vector_id != upload.vector_id:
         raise upload_expired(upload)
     if reserved.published:
+        check_own(upload, rows.upload(reserved))
         return _record(writer.session, upload, upload.vector_id)
     if reserved.object_key != upload.object_key:
         raise upload_replaced(upload)

@@ -15,6 +15,7 @@ from service.adapters.catalogue_rules import (
     amendment,
     check_alias_expected,
     check_deleted,
+    check_own,
     check_revision,
     check_unaliased,
     check_used_key,
@@ -104,6 +105,7 @@ class MemoryCatalogue:
             if known is None or known.upload.vector_id != upload.vector_id:
                 raise upload_expired(upload)
             if known.published:
+                check_own(upload, known.upload)
                 return self._made_by(upload, upload.vector_id)
             if known.upload.object_key != upload.object_key:
                 raise upload_replaced(upload)
@@ -137,6 +139,9 @@ class MemoryCatalogue:
             }
             return frozenset(object_keys) & (kept | open_still)
 
+    def now(self) -> datetime:
+        return self._clock.now()
+
     def stuck_uploads(self, limit: int) -> list[Upload]:
         with self._lock:
             now = self._clock.now()
@@ -168,7 +173,7 @@ class MemoryCatalogue:
 
     def update(
         self, vector_id: str, change: Amendment, *, expected_revision: int | None = None, actor: str = ANONYMOUS
-    ) -> VectorRecord:
+    ) -> tuple[VectorRecord, int]:
         with self._lock:
             before = self.get(vector_id)
             check_revision(f"Vector {vector_id}", before.revision, expected_revision)
@@ -176,7 +181,7 @@ class MemoryCatalogue:
             self._note(actor, "vector.update", vector_id, amendment(before.card, after))
             if was_rekeyed(before, after):
                 self._append(ChangeKind.REKEYED, vector_id)
-            return after
+            return after, len(self._log)
 
     def delete(self, vector_id: str, *, expected_revision: int | None = None, actor: str = ANONYMOUS) -> int:
         with self._lock:

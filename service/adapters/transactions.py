@@ -42,7 +42,7 @@ T = TypeVar("T")
 RETRY_S = 2.0
 # Made once, since every writer asks them. SQLite leaves FOR UPDATE out.
 _LOCK = select(table(LogHeadRow).c.n).with_for_update()
-_NOW = select(database_now())
+NOW = select(database_now())
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Writer:
 
     def now(self) -> datetime:
         """The database's clock."""
-        return self.connection.scalars(_NOW).one()
+        return self.connection.scalars(NOW).one()
 
     def add(self, kind: type[Base], *rows: Mapping[str, Any]) -> None:
         """Insert rows, each as its columns' values."""

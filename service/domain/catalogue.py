@@ -147,8 +147,8 @@ class Catalogue(Protocol):
 
         Returns None when the caller shall go on, or the record that the same key with the same request already made (as
         it is now: perhaps deleted since). Reserving the very same upload again is fine. An expired reservation of the
-        same key, vector or object is replaced, whatever its request; so is an open one of the same request and vector,
-        as when an import that broke off is begun anew: the earlier upload can then not be published any more.
+        same key, vector or object is replaced, whatever its request; so is an open one of the same key and vector, as
+        when an import that broke off is begun anew: the earlier upload can then not be published any more.
         Raises KeyReused (same key, other request), InProgress (same key, same request, deadline not over), VectorPurged
         (the key's vector is gone for good) or VectorExists (id or object key belong to another registration).
         """
@@ -159,8 +159,9 @@ class Catalogue(Protocol):
 
         Numbers of the change log are gapless and in commit order, since writers take turns. Publishing the same upload
         again returns the record that it made, so a lost answer can be asked for once more.
-        Raises UploadExpired when the reservation is gone or its deadline has passed; nothing is visible then. The
-        deadline is judged by the catalogue's own clock. Raises VectorPurged when it was published and purged before.
+        Raises UploadExpired when the reservation is gone, its deadline has passed, or another request has taken its
+        place; nothing of this one is visible then. The deadline is judged by the catalogue's own clock. Raises
+        VectorPurged when it was published and purged before.
         """
         ...
 
@@ -174,6 +175,10 @@ class Catalogue(Protocol):
         purged_within: also those of vectors that were purged so lately, by the catalogue's own clock.
         The others will never be needed again, if their uploads reserved before they stored: exact beside publishers.
         """
+        ...
+
+    def now(self) -> datetime:
+        """The catalogue's clock, by which deadlines and deletions are dated; timezone-aware UTC."""
         ...
 
     def stuck_uploads(self, limit: int) -> list[Upload]:
@@ -201,9 +206,10 @@ class Catalogue(Protocol):
 
     def update(
         self, vector_id: str, change: Amendment, *, expected_revision: int | None = None, actor: str = ANONYMOUS
-    ) -> VectorRecord:
-        """The active vector with its card changed, one revision on; the change log hears of it when a key changed.
+    ) -> tuple[VectorRecord, int]:
+        """The active vector with its card changed, one revision on, and a seq by which it was so.
 
+        The change log has an entry of its own for it only when a key changed: an index need not hear of the rest.
         Raises VectorNotFound, or StaleRevision when its revision is not the expected one.
         """
         ...

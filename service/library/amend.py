@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from service.domain.card import KeyKind, TaskKey, VectorRecord, check_description
 from service.domain.errors import InvalidCard
 from service.domain.labels import MetadataValue
-from service.domain.ports import ANONYMOUS, Amendment, Catalogue, Inference, TaskIndex
+from service.domain.ports import ANONYMOUS, Amendment, Catalogue, Inference
 from service.library.publish import description_key, not_findable
-from service.library.reindex import follow
 
 
 @dataclass(frozen=True)
@@ -28,11 +27,10 @@ def amend(
     *,
     expected_revision: int,
     catalogue: Catalogue,
-    index: TaskIndex,
     worker: Inference,
     actor: str = ANONYMOUS,
 ) -> tuple[VectorRecord, int]:
-    """The vector as it is now, and the seq that the index now has; queries find it by its new description.
+    """The vector as it is now, and a seq by which it was so; queries find it by its new description.
 
     record: the vector, at any revision. Raises InvalidCard, VectorNotFound, StaleRevision, Unavailable.
     """
@@ -42,8 +40,7 @@ def amend(
         tags=changes.tags,
         metadata=changes.metadata,
     )
-    after = catalogue.update(record.id, amendment, expected_revision=expected_revision, actor=actor)
-    return after, follow(catalogue, index)
+    return catalogue.update(record.id, amendment, expected_revision=expected_revision, actor=actor)
 
 
 def _key(record: VectorRecord, description: str | None, worker: Inference) -> TaskKey | None:

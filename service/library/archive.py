@@ -11,10 +11,13 @@ from service.domain.card import KeyKind, Status, VectorCard, VectorRecord
 from service.domain.cardfile import dump_card, parse_card
 from service.domain.errors import InvalidArchive, VectorExists, VectorNotFound, VLibraryError
 from service.domain.labels import same_metadata
-from service.domain.ports import ANONYMOUS, Artifacts, Catalogue, Clock, Filter, Inference, TaskIndex
+from service.domain.ports import ANONYMOUS, Artifacts, Catalogue, Clock, Filter, Inference
 from service.library.amend import Changes, amend
 from service.library.publish import Submission, publish
 from service.library.walk import pages
+
+# No HTTP header can carry this sign, so no client's idempotency key is one of these.
+_IMPORT = "\N{RIGHTWARDS ARROW}import:"
 
 
 class Outcome(StrEnum):
@@ -64,7 +67,6 @@ class Loader:
 
     catalogue: Catalogue
     artifacts: Artifacts
-    index: TaskIndex
     worker: Inference
     clock: Clock
     artifact_bytes: int
@@ -88,7 +90,7 @@ class Loader:
         known = self._known(entry)
         if known is not None:
             return self._merge(entry, known, card, actor)
-        submission = Submission(item.artifact, card, f"import:{entry.id}", actor, entry.id)
+        submission = Submission(item.artifact, card, _IMPORT + entry.id, actor, entry.id)
         record = publish(
             submission,
             catalogue=self.catalogue,
@@ -110,7 +112,6 @@ class Loader:
             changes,
             expected_revision=known.revision,
             catalogue=self.catalogue,
-            index=self.index,
             worker=self.worker,
             actor=actor,
         )

@@ -91,9 +91,7 @@ def collect(
     position = check_cleared(catalogue, artifacts)
     if not rules.dry_run:
         note_progress(artifacts, position)
-    done = Collection(
-        released=_release(catalogue, rules, actor), purged=_purge(catalogue, artifacts, rules, actor), cursor=after
-    )
+    done = Collection(released=_release(catalogue, rules, actor), purged=_purge(catalogue, rules, actor), cursor=after)
     yield done
     newest = artifacts.now() - rules.grace
     for batch in batches(artifacts.list(after), BATCH):
@@ -145,10 +143,10 @@ def _release(catalogue: Catalogue, rules: Rules, actor: str) -> int:
     return count
 
 
-def _purge(catalogue: Catalogue, artifacts: Artifacts, rules: Rules, actor: str) -> int:
+def _purge(catalogue: Catalogue, rules: Rules, actor: str) -> int:
     if rules.retention is None:
         return 0
-    before = artifacts.now() - rules.retention
+    before = catalogue.now() - rules.retention  # by the clock that dated the deletions
     count = 0
     for page in pages(catalogue, Filter(status=Status.DELETED)):
         for record in page.records:

@@ -17,7 +17,14 @@ from ulid import ULID
 from service.domain.card import KeyKind, TaskKey, VectorCard, VectorRecord
 from service.domain.cardfile import digest_of
 from service.domain.codec import decode
-from service.domain.errors import ArtifactLost, ArtifactsUnavailable, InvalidCard, UploadExpired, VLibraryError
+from service.domain.errors import (
+    ArtifactLost,
+    ArtifactsUnavailable,
+    CatalogueUnavailable,
+    InvalidCard,
+    UploadExpired,
+    VLibraryError,
+)
 from service.domain.objects import artifact_key
 from service.domain.ports import ANONYMOUS, Artifacts, Catalogue, Clock, Inference, Upload
 from service.domain.query import Query
@@ -70,9 +77,13 @@ def publish(
     try:
         return catalogue.publish(upload, draft, actor=submission.actor)
     except UploadExpired:
-        # Surely not published, and the key is ours alone: the bytes can go. Any other failure has an unknown outcome,
-        # so the bytes stay until a collector finds them unreferenced and past the deadline.
-        _discard(upload, catalogue, artifacts)
+        _discard(upload, catalogue, artifacts)  # surely not published, and the key is ours alone: the bytes can go
+        raise
+    except CatalogueUnavailable:
+        # Nobody knows, so the bytes stay until a collector finds them unreferenced. If it was not published, it never
+        # will be, and whoever sends it again need not wait for the deadline.
+        with suppress(VLibraryError):
+            catalogue.release(upload)
         raise
 
 

@@ -36,15 +36,10 @@ def catch_up(catalogue: Catalogue, index: TaskIndex) -> Position:
             catalogue.renew_epoch(replacing=have.epoch, actor=SYSTEM)
 
 
-def follow(catalogue: Catalogue, index: TaskIndex) -> int:
-    """`catch_up` after a change that was kept; returns the seq that the index then has.
-
-    Nothing is raised when the catalogue cannot be asked now: the change has happened all the same, and every search
-    catches up by itself.
-    """
+def follow(catalogue: Catalogue, index: TaskIndex) -> None:
+    """`catch_up`, unless the catalogue cannot be asked now: every search catches up by itself."""
     with suppress(Unavailable):
-        return catch_up(catalogue, index).seq
-    return 0 if index.position is None else index.position.seq
+        catch_up(catalogue, index)
 
 
 def _check_whole(catalogue: Catalogue, newest: Position) -> None:

@@ -10,6 +10,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import boto3.exceptions
@@ -107,6 +109,21 @@ class TestForeignErrors:
         with pytest.raises(ArtifactsUnavailable, match=code):
             store.get(KEY, SHA256)
         assert time.monotonic() - started < 30.0
+
+    @pytest.mark.parametrize("headers", [{}, {"date": "no date"}, {"date": "Mon, 23 Nov 2026 27:39:07 GMT"}])
+    def test_a_clock_that_was_damaged_on_the_way_is_asked_again(self, headers: dict[str, str]) -> None:
+        answers = [headers, headers, {"date": "Mon, 23 Nov 2026 07:39:07 GMT"}, headers]
+        asking = client("http://127.0.0.1:9")
+
+        def answer(**_: object) -> Any:
+            told = answers.pop(0)
+            parsed = {"IsTruncated": False, "ResponseMetadata": {"HTTPHeaders": told}}
+            return SimpleNamespace(status_code=200), parsed
+
+        asking.meta.events.register("before-call.s3.ListObjectsV2", answer)
+        assert S3Artifacts(asking, "bucket", pause=0.0).now() == datetime(2026, 11, 23, 7, 39, 7, tzinfo=UTC)
+        with pytest.raises(ArtifactsUnavailable, match="tell the time"):
+            S3Artifacts(asking, "bucket", tries=1).now()
 
     @pytest.mark.parametrize("endpoint", ["http://host", "https://host", None])
     def test_every_upload_is_signed_over_its_bytes(self, endpoint: str | None) -> None:

@@ -153,6 +153,29 @@ class TestIdempotency:
             catalogue.publish(late, draft(late))
         assert catalogue.publish(new, draft(new)).id == new.vector_id
 
+    @pytest.mark.parametrize("request_text", ["request", "another"])
+    def test_a_later_upload_of_the_same_vector_takes_the_place_of_one_that_broke_off(
+        self, catalogue: Catalogue, request_text: str
+    ) -> None:
+        """Such as that of an archive, perhaps of a newer one."""
+        broken, new = upload("key"), upload("key", request=request_text)
+        new = replace(new, vector_id=broken.vector_id)
+        catalogue.reserve(broken)
+        assert catalogue.reserve(new) is None
+        with pytest.raises(UploadExpired):
+            catalogue.publish(broken, draft(broken))
+        assert catalogue.publish(new, draft(new)).object_key == new.object_key
+
+    def test_an_upload_whose_place_was_taken_does_not_get_the_others_record(self, catalogue: Catalogue) -> None:
+        late, new = upload("key", seconds=-1), upload("key", request="another")
+        new = replace(new, vector_id=late.vector_id)
+        catalogue.reserve(late)
+        catalogue.reserve(new)
+        record = catalogue.publish(new, draft(new))
+        with pytest.raises(UploadExpired, match="took this one's place"):
+            catalogue.publish(late, draft(late))
+        assert plain(catalogue.publish(new, draft(new))) == plain(record)
+
     def test_a_released_key_is_free_and_its_upload_cannot_be_published(self, catalogue: Catalogue) -> None:
         given_up, new = upload("key"), upload("key")
         catalogue.reserve(given_up)
@@ -169,6 +192,17 @@ class TestIdempotency:
         catalogue.publish(new, draft(new))
         catalogue.release(new)
         assert catalogue.reserve(upload("key")) is not None
+
+
+class TestClock:
+    def test_the_clock_is_the_one_that_dates_deletions(self, catalogue: Catalogue) -> None:
+        record = register(catalogue)
+        before = catalogue.now()
+        catalogue.delete(record.id)
+        deleted_at = catalogue.get(record.id, deleted=True).deleted_at
+        assert deleted_at is not None
+        assert before.tzinfo is UTC
+        assert before <= deleted_at <= catalogue.now()
 
 
 class TestReading:

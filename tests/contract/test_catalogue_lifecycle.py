@@ -32,7 +32,7 @@ class TestAmending:
     def test_tags_metadata_and_description_change_and_nothing_else(self, catalogue: Catalogue) -> None:
         before = register(catalogue, tags=("a",), metadata={"n": 1}, results={"steered": 0.9}, derived_from=("0" * 26,))
         change = Amendment(description="new · ‖", tags=("c", "b"), metadata={"n": 1.5, "ok": True, "t": "x"})
-        after = catalogue.update(before.id, change)
+        after, _ = catalogue.update(before.id, change)
         card = replace(before.card, description="new · ‖", tags=("b", "c"), metadata=dict(change.metadata or {}))
         assert plain(after) == plain(replace(before, card=card, revision=2))
         assert plain(catalogue.get(before.id)) == plain(after)
@@ -40,9 +40,9 @@ class TestAmending:
 
     def test_what_is_not_named_stays(self, catalogue: Catalogue) -> None:
         record = register(catalogue, description="old", tags=("a",), metadata={"n": 1})
-        assert catalogue.update(record.id, Amendment(tags=())).card == replace(record.card, tags=())
-        assert catalogue.update(record.id, Amendment(metadata={})).card == replace(record.card, tags=(), metadata={})
-        assert catalogue.update(record.id, Amendment()).revision == 4
+        assert catalogue.update(record.id, Amendment(tags=()))[0].card == replace(record.card, tags=())
+        assert catalogue.update(record.id, Amendment(metadata={}))[0].card == replace(record.card, tags=(), metadata={})
+        assert catalogue.update(record.id, Amendment())[0].revision == 4
 
     def test_filters_find_the_new_labels_and_no_longer_the_old_ones(self, catalogue: Catalogue) -> None:
         record = register(catalogue, tags=("old",))
@@ -56,24 +56,31 @@ class TestAmending:
         record = register(catalogue, description="old", keys=(kept, old), embedder=EMBEDDER.fingerprint)
         catalogue.update(record.id, Amendment(tags=("x",)))
         assert kinds(catalogue) == ["published"]
-        after = catalogue.update(record.id, Amendment(description="new", description_key=new))
+        after, _ = catalogue.update(record.id, Amendment(description="new", description_key=new))
         assert plain_keys(after.card.keys) == plain_keys(catalogue.get(record.id).card.keys) == plain_keys((kept, new))
         entry = catalogue.changes(after=1, limit=9)[0]
         assert (entry.kind, entry.embedder) == (ChangeKind.REKEYED, EMBEDDER.fingerprint)
         assert plain_keys(entry.keys) == plain_keys((kept, new))
-        assert plain_keys(catalogue.update(record.id, Amendment(description="")).card.keys) == plain_keys((kept,))
+        assert plain_keys(catalogue.update(record.id, Amendment(description=""))[0].card.keys) == plain_keys((kept,))
         assert kinds(catalogue) == ["published", "rekeyed", "rekeyed"]
+
+    def test_the_place_in_the_log_is_told_also_when_the_log_need_not_hear_of_it(self, catalogue: Catalogue) -> None:
+        new = key(embedding(RNG, image=False), KeyKind.DESCRIPTION)
+        record = register(catalogue, keys=(key(embedding(RNG)),), embedder=EMBEDDER.fingerprint)
+        assert catalogue.update(record.id, Amendment(tags=("x",)))[1] == 1
+        assert catalogue.update(record.id, Amendment(description="new", description_key=new))[1] == 2
+        assert catalogue.update(record.id, Amendment(tags=("y",)))[1] == 2 == catalogue.position().seq
 
     def test_the_same_description_again_changes_no_key(self, catalogue: Catalogue) -> None:
         old = key(embedding(RNG, image=False), KeyKind.DESCRIPTION)
         record = register(catalogue, description="old", keys=(old,), embedder=EMBEDDER.fingerprint)
-        after = catalogue.update(record.id, Amendment(description="old"))
+        after, _ = catalogue.update(record.id, Amendment(description="old"))
         assert plain_keys(after.card.keys) == plain_keys((old,))
         assert kinds(catalogue) == ["published"]
 
     def test_only_the_expected_revision_is_amended(self, catalogue: Catalogue) -> None:
         record = register(catalogue)
-        assert catalogue.update(record.id, Amendment(tags=("a",)), expected_revision=1).revision == 2
+        assert catalogue.update(record.id, Amendment(tags=("a",)), expected_revision=1)[0].revision == 2
         for act in (
             lambda: catalogue.update(record.id, Amendment(tags=("b",)), expected_revision=1),
             lambda: catalogue.delete(record.id, expected_revision=1),

@@ -57,7 +57,7 @@ def break_next_commit(engine: Engine, patch: pytest.MonkeyPatch, *, kept: bool) 
 
 # Writes that cannot simply be repeated, with what they answer for the first vector of a catalogue.
 WRITES: dict[str, tuple[Callable[[Catalogue, str], object], object]] = {
-    "update": (lambda catalogue, vector: catalogue.update(vector, Amendment(), expected_revision=1).revision, 2),
+    "update": (lambda catalogue, vector: catalogue.update(vector, Amendment(), expected_revision=1)[0].revision, 2),
     "delete": (lambda catalogue, vector: catalogue.delete(vector, expected_revision=1), 2),
     "set_alias": (lambda catalogue, vector: catalogue.set_alias("colours", "best", vector, expected=0).revision, 2),
     "renew_epoch": (lambda catalogue, vector: catalogue.renew_epoch().seq, 1),

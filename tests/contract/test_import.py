@@ -30,7 +30,6 @@ def load(ports: Ports, data: bytes, *, update: bool = False) -> Loaded:
     loader = Loader(
         catalogue=ports.catalogue,
         artifacts=ports.artifacts,
-        index=ports.index,
         worker=ports.worker,
         clock=ports.clock,
         artifact_bytes=10_000,

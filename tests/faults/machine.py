@@ -125,7 +125,7 @@ class LibraryMachine(RuleBasedStateMachine):
         known.description, known.tags, known.revision = text, tuple(sorted(tags)), known.revision + 1
         key = TaskKey(KeyKind.DESCRIPTION, embedding(text))
         change = Amendment(description=text, description_key=key, tags=known.tags)
-        assert self.libraries[who].catalogue.update(known.id, change).revision == known.revision
+        assert self.libraries[who].catalogue.update(known.id, change)[0].revision == known.revision
 
     @rule(who=st.integers(0, 1), data=st.data(), alias=ALIASES)
     def move_alias(self, who: int, data: st.DataObject, alias: str) -> None:

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from ulid import ULID
@@ -63,6 +63,23 @@ def test_a_dry_run_counts_the_same_and_changes_nothing(library: MemoryLibrary) -
     library.clock.at += 2 * DAY
     assert library.collect().removed == 1
     assert library.keys() == []
+
+
+def test_a_store_whose_clock_is_ahead_purges_nothing_before_its_time(library: MemoryLibrary) -> None:
+    class Ahead(MemoryArtifacts):
+        def now(self) -> datetime:
+            return library.clock.at + 400 * DAY
+
+    record = library.publish()
+    library.catalogue.delete(record.id)
+    library.clock.at += DAY
+    ahead = Ahead(library.clock)
+    begin(library.catalogue, library.artifacts)
+    for mark in marks(library.artifacts):
+        ahead.put(mark, b"", hashlib.sha256(b"").hexdigest())
+    (*_, done) = collect(library.catalogue, ahead, Rules(retention=30 * DAY), actor="tester")
+    assert done.purged == 0
+    library.catalogue.restore(record.id)
 
 
 def test_the_object_of_a_purged_vector_outlives_every_backup_within_the_grace(library: MemoryLibrary) -> None:

@@ -14,6 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.adapters.memory import MemoryArtifacts
+from service.adapters.memory_catalogue import MemoryCatalogue
 from service.adapters.memory_worker import MODEL
 from service.api.deps import Ports
 from service.archive import MANIFEST, Item, open_archive, pack
@@ -28,7 +30,7 @@ from service.domain.errors import (
     VLibraryError,
     WrongModel,
 )
-from service.domain.ports import Filter
+from service.domain.ports import Filter, Upload
 from service.domain.query import Query
 from service.library.archive import Loaded, Loader, Outcome, export
 from service.library.publish import Submission, publish
@@ -53,7 +55,6 @@ def load(ports: Ports, data: bytes, *, artifact_bytes: int = 10_000) -> list[Loa
     loader = Loader(
         catalogue=ports.catalogue,
         artifacts=ports.artifacts,
-        index=ports.index,
         worker=ports.worker,
         clock=ports.clock,
         artifact_bytes=artifact_bytes,
@@ -116,6 +117,39 @@ def test_importing_twice_changes_nothing() -> None:
     assert outcomes(again) == [Outcome.PRESENT] * 2
     assert (target.catalogue.position(), target.catalogue.audit(0, 99)) == before
     assert outcomes(load(source, data)) == [Outcome.PRESENT] * 2
+
+
+def test_an_import_that_broke_off_can_go_on_with_a_newer_archive() -> None:
+    class Dying(MemoryArtifacts):
+        dying = True
+
+        def put(self, key: str, data: bytes, sha256: str) -> None:
+            if self.dying:
+                raise KeyboardInterrupt
+            super().put(key, data, sha256)
+
+    artifacts = Dying()
+    there = replace(memory_ports(), artifacts=artifacts)
+    with pytest.raises(KeyboardInterrupt):
+        load(there, b"".join(pack([item()])))
+    artifacts.dying = False
+    (done,) = load(there, b"".join(pack([item(tags=["newer"])])))
+    assert done.record is not None
+    assert (done.outcome, done.record.card.tags) == (Outcome.IMPORTED, ("newer",))
+
+
+def test_no_client_can_take_the_key_of_an_import() -> None:
+    class Noting(MemoryCatalogue):
+        keys: list[str]
+
+        def reserve(self, upload: Upload) -> VectorRecord | None:
+            self.keys = [upload.idempotency_key]
+            return super().reserve(upload)
+
+    catalogue = Noting()
+    load(replace(memory_ports(), catalogue=catalogue), b"".join(pack([item()])))
+    with pytest.raises(UnicodeEncodeError):
+        catalogue.keys[0].encode("latin-1")  # as headers are
 
 
 def test_a_vector_that_was_deleted_here_stays_so() -> None:

@@ -67,7 +67,6 @@ def change(ports: Ports, record: VectorRecord, changes: Changes, *, revision: in
         changes,
         expected_revision=revision or record.revision,
         catalogue=ports.catalogue,
-        index=ports.index,
         worker=ports.worker,
         actor="ann",
     )

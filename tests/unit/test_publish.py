@@ -12,7 +12,7 @@ from service.adapters.memory import MemoryArtifacts
 from service.adapters.memory_catalogue import MemoryCatalogue
 from service.adapters.memory_worker import EMBEDDER, MODEL
 from service.api.deps import Ports
-from service.domain.card import KeyKind
+from service.domain.card import KeyKind, VectorRecord
 from service.domain.cardfile import digest_of, dump_card, parse_card
 from service.domain.codec import decode, encode
 from service.domain.errors import (
@@ -24,7 +24,7 @@ from service.domain.errors import (
     KeyReused,
     WrongModel,
 )
-from service.domain.ports import Position
+from service.domain.ports import ANONYMOUS, Position, Upload
 from service.domain.vector import SteeringVector
 from service.library.amend import Changes, amend
 from service.library.publish import Submission, publish
@@ -120,11 +120,34 @@ def test_a_store_that_fails_leaves_nothing_registered_and_the_key_free() -> None
     assert register(mended, "colour", "any", key="k1").version == 1
 
 
-def test_a_change_that_was_kept_is_told_even_if_the_index_cannot_follow_now() -> None:
-    """The client would send it again, and make a second vector."""
+def test_who_never_heard_what_became_of_a_registration_sends_it_again_at_once() -> None:
+    class Away(MemoryCatalogue):
+        kept = away = False
+
+        def publish(self, upload: Upload, record: VectorRecord, *, actor: str = ANONYMOUS) -> VectorRecord:
+            if self.kept or not self.away:
+                record = super().publish(upload, record, actor=actor)
+            if self.away:
+                raise CatalogueUnavailable("It does not answer.", "Try again.")
+            return record
+
+    for kept in (False, True):
+        catalogue = Away()
+        ports = replace(memory_ports(), catalogue=catalogue)
+        catalogue.away, catalogue.kept = True, kept
+        with pytest.raises(CatalogueUnavailable):
+            register(ports, "colour", "Which colour is it?", key="k1")
+        catalogue.away = False
+        record = register(ports, "colour", "Which colour is it?", key="k1")
+        assert catalogue.page(limit=10).records == (record,)
+        assert ports.artifacts.get(record.object_key, record.sha256)
+
+
+def test_a_registration_and_an_amendment_are_told_even_if_the_index_cannot_follow_now() -> None:
+    """The client would send them again, and make a second vector."""
 
     class Away(MemoryCatalogue):
-        away = False
+        away = True
 
         def position(self) -> Position:
             if self.away:
@@ -133,13 +156,9 @@ def test_a_change_that_was_kept_is_told_even_if_the_index_cannot_follow_now() ->
 
     catalogue = Away()
     ports = replace(memory_ports(), catalogue=catalogue)
-    catalogue.away = True
     record = register(ports, "colour", "Which colour is it?")
-    changes = Changes(tags=("a",))
-    amended, _ = amend(
-        record, changes, expected_revision=1, catalogue=catalogue, index=ports.index, worker=ports.worker
-    )
-    assert amended.card.tags == ("a",)
+    amended, seq = amend(record, Changes(tags=("a",)), expected_revision=1, catalogue=catalogue, worker=ports.worker)
+    assert (amended.card.tags, seq) == (("a",), 1)
     catalogue.away = False
     assert catch_up(catalogue, ports.index).seq == 1
 

@@ -96,7 +96,6 @@ def _load(ports: Ports, limits: Limits, data: bytes, actor: str, update: bool) -
     loader = Loader(
         catalogue=ports.catalogue,
         artifacts=ports.artifacts,
-        index=ports.index,
         worker=ports.worker,
         clock=ports.clock,
         artifact_bytes=limits.artifact_bytes,

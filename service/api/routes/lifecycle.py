@@ -112,7 +112,6 @@ def _amend(ports: Ports, reference: str, changes: Changes, revision: int, actor:
         changes,
         expected_revision=revision,
         catalogue=ports.catalogue,
-        index=ports.index,
         worker=ports.worker,
         actor=actor,
     )
