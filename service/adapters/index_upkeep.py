@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -15,6 +16,8 @@ from service.adapters.index_snapshot import save
 from service.adapters.snapshots import Snapshots, SnapshotsUnavailable
 from service.domain.ports import Position
 
+EARLIEST = 0.8
+
 log = structlog.get_logger(__name__)
 
 
@@ -22,7 +25,8 @@ log = structlog.get_logger(__name__)
 class Rhythm:
     """How often it looks at the index. A snapshot is due after a merge, after so many changes, or after a while.
 
-    snapshot_s: how old a change may get before it is kept.
+    snapshot_s: how old a change may get before it is kept; twice that if another process with the same place ends, and
+    left what came last to be kept.
     """
 
     look_s: float = 0.5
@@ -30,11 +34,24 @@ class Rhythm:
     snapshot_changes: int = 10_000
     snapshot_s: float = 300.0
 
+    def hastened(self) -> Rhythm:
+        """One whose snapshots are due a little earlier, by chance.
+
+        So of several processes with one place one is first, and the others see what it has kept.
+        """
+        share = random.uniform(EARLIEST, 1)
+        return replace(
+            self,
+            snapshot_changes=max(1, round(share * self.snapshot_changes)),
+            snapshot_s=share * self.snapshot_s,
+        )
+
 
 class Upkeep:
     """One thread from `start` to `close`, which keeps a last snapshot. What fails is logged, and tried again later.
 
-    follow: brings the index up to the catalogue, so that not all of that is left to the next search.
+    follow: brings the index up to the catalogue, so that not all of that is left to the next search. end: called once,
+    when it closes.
     snapshots: None to keep none. kept: the position of the snapshot that the index was loaded from.
     """
 
@@ -44,15 +61,17 @@ class Upkeep:
         snapshots: Snapshots | None,
         *,
         follow: Callable[[], object] = lambda: None,
+        end: Callable[[], object] = lambda: None,
         kept: Position | None = None,
         rhythm: Rhythm | None = None,
     ) -> None:
         self._follow = follow
+        self._end = end
         self._index = index
         self._snapshots = snapshots
         self._kept = kept
         self._merged = False
-        self._rhythm = rhythm or Rhythm()
+        self._rhythm = (rhythm or Rhythm()).hastened()
         self._since = time.monotonic()
         self._stop = threading.Event()
         # A daemon: training inverted lists cannot be interrupted, and a process that shall end must not wait for it.
@@ -65,7 +84,8 @@ class Upkeep:
         """End the thread, after a last snapshot if anything changed since the one before."""
         self._stop.set()
         self._thread.join(wait_s)
-        if not self._thread.is_alive() and (self._merged or self._changes()):
+        self._end()
+        if not self._thread.is_alive() and (self._merged or self._changes() > 0):
             self._snapshot()
 
     def _run(self) -> None:
@@ -103,12 +123,28 @@ class Upkeep:
         return changes > 0 and (overdue or changes >= self._rhythm.snapshot_changes)
 
     def _snapshot(self) -> None:
-        self._merged = False
+        merged, self._merged = self._merged, False
         self._since = time.monotonic()
         if self._snapshots is None:
             return
         try:
+            if not merged and self._kept_by_another(self._snapshots):
+                return
             self._kept = save(self._index, self._snapshots)
             log.info("index.snapshot_kept", position=self._kept)
         except SnapshotsUnavailable as reason:
             log.warning("index.snapshot_failed", reason=str(reason))
+
+    def _kept_by_another(self, snapshots: Snapshots) -> bool:
+        """Whether another process has kept this state, or one so near that no snapshot would be due.
+
+        What lay there when this process began with nothing is not counted: maybe it could not be loaded.
+        """
+        now, kept = self._index.position, self._kept
+        if now is None or kept is None:
+            return False
+        found = snapshots.reached(now.epoch, self._index.spec.fingerprint)
+        if found is None or (kept.epoch == found.epoch and found.seq <= kept.seq):
+            return False
+        self._kept = found
+        return self._changes() < self._rhythm.snapshot_changes

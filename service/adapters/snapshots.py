@@ -42,16 +42,24 @@ class Snapshots(Protocol):
     """A place for snapshots; processes may share it."""
 
     def save(self, draft: Draft) -> None:
-        """Keep the draft whole or not at all, a crash at any moment included; older ones than the last two go.
+        """Keep the draft whole or not at all, a crash at any moment included.
+
+        Beside it stay the two furthest of its epoch and embedder, and one of the others. Raises
+        SnapshotsUnavailable.
+        """
+        ...
+
+    def newest(self, epoch: str, embedder: str) -> Snapshot | None:
+        """The furthest one that is whole, of this epoch and this embedder; others are passed over, and logged.
 
         Raises SnapshotsUnavailable.
         """
         ...
 
-    def newest(self, epoch: str, embedder: str) -> Snapshot | None:
-        """The newest one that is whole, of this epoch and this embedder; others are passed over, and logged.
+    def reached(self, epoch: str, embedder: str) -> Position | None:
+        """How far the furthest one of this epoch and this embedder goes, by its own word: its pieces are not read.
 
-        Raises SnapshotsUnavailable.
+        None when there is none, or when one cannot tell what other processes have kept. Raises SnapshotsUnavailable.
         """
         ...
 

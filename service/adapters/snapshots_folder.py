@@ -11,67 +11,50 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import structlog
-from pydantic import TypeAdapter, ValidationError
 from ulid import ULID
 
 from service.adapters.durable import sync
 from service.adapters.snapshots import Draft, Snapshot, SnapshotDamaged, SnapshotsUnavailable
+from service.adapters.snapshots_manifest import (
+    FORMAT,
+    Manifest,
+    Piece,
+    Place,
+    dump_manifest,
+    manifest_name,
+    parse_manifest,
+    reached,
+    spared,
+)
 from service.domain.ports import Position
 
-KEPT = 2
 PART = 32 * 2**20  # bytes that are hashed at once: several parts of one file keep several cores busy
 DRAFT = ".draft"
 ABANDONED_S = 3_600.0  # a draft this old belongs to a process that died
 READ = 2**20
-FORMAT = 2
 _NAME = re.compile("[0-7][0-9A-HJKMNP-TV-Z]{25}")  # a ULID
 
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True)
-class Piece:
-    """A file of a snapshot. sha256: of each of its parts."""
-
-    size: int
-    sha256: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a snapshot is and what belongs to it."""
-
-    format: int
-    epoch: str
-    seq: int
-    mark: str
-    embedder: str
-    body: dict[str, Any]
-    pieces: dict[str, Piece]
-
-    @property
-    def position(self) -> Position:
-        return Position(self.epoch, self.seq, self.mark)
-
-
-_MANIFEST = TypeAdapter(Manifest)
-
-
 class FolderSnapshots:
     """snapshots.Snapshots below root, which is made if need be.
 
-    Unchanged pieces are hard links to those of the snapshot before. Files are mapped, never copied into memory: the
+    Pieces that another snapshot here has are hard links to its files. Files are mapped, never copied into memory: the
     operating system reads them ahead and may drop them again.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._place = Place(
+            lambda: [folder.name for folder in self.folders()],
+            lambda name: read_manifest(root / name),
+            partial(_opened, root),
+        )
 
     def save(self, draft: Draft) -> None:
         self.keep(draft)
@@ -83,28 +66,22 @@ class FolderSnapshots:
             folder = self._root / f"{ULID()}{DRAFT}"
             folder.mkdir()
             try:
-                self._write(draft, folder)
+                manifest = self._write(draft, folder)
                 sync(folder)
                 whole = folder.rename(folder.with_suffix(""))
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
             sync(self._root)
-            self._prune()
+            self._prune(whole, manifest)
             return whole
 
     def newest(self, epoch: str, embedder: str) -> Snapshot | None:
         with _reachable():
-            for folder in self.folders():
-                try:
-                    manifest = read_manifest(folder)
-                    foreign = why_foreign(manifest, epoch, embedder)
-                    if foreign is None:
-                        pieces = {name: _checked(folder / name, piece) for name, piece in manifest.pieces.items()}
-                        return Snapshot(manifest.position, manifest.body, pieces)
-                    log.info("snapshots.ignored", snapshot=folder.name, reason=foreign)
-                except SnapshotDamaged as damage:
-                    log.warning("snapshots.ignored", snapshot=folder.name, reason=str(damage))
-        return None
+            return self._place.newest(epoch, embedder)
+
+    def reached(self, epoch: str, embedder: str) -> Position | None:
+        with _reachable():
+            return reached(self._place.found(self._place.names()), epoch, embedder)
 
     def folders(self) -> list[Path]:
         """The whole ones, newest first."""
@@ -117,7 +94,7 @@ class FolderSnapshots:
         named = (path for path in self._root.iterdir() if path.suffix == suffix and _NAME.fullmatch(path.stem))
         return [path for path in named if path.is_dir()]
 
-    def _write(self, draft: Draft, folder: Path) -> None:
+    def _write(self, draft: Draft, folder: Path) -> Manifest:
         kept = self._kept()
         pieces: dict[str, Piece] = {}
         for name, write in draft.pieces.items():
@@ -135,27 +112,29 @@ class FolderSnapshots:
         path = folder / manifest_name(data)
         path.write_bytes(data)
         sync(path)
+        return manifest
 
     def _kept(self) -> Mapping[str, tuple[Path, Piece]]:
-        """The pieces of the newest snapshot, and where they are."""
-        for folder in self.folders()[:1]:
-            try:
-                return {name: (folder, piece) for name, piece in read_manifest(folder).pieces.items()}
-            except SnapshotDamaged:
-                return {}
-        return {}
+        """The pieces that there are, and where, not in the newest snapshot alone: that may be another replica's."""
+        found = self._place.found(reversed(self._place.names()))  # a piece of several: from the one that stays longest
+        return {
+            name: (self._root / snapshot, piece)
+            for snapshot, manifest in found.items()
+            if isinstance(manifest, Manifest)
+            for name, piece in manifest.pieces.items()
+        }
 
-    def _prune(self) -> None:
-        whole = (folder for folder in self.folders() if any(folder.glob("manifest-*.json")))
-        old = [_retired(folder) for folder in list(whole)[KEPT:]]
-        old += [draft for draft in self._named(DRAFT) if time.time() - draft.stat().st_mtime > ABANDONED_S]
+    def _prune(self, written: Path, manifest: Manifest) -> None:
+        found = self._place.found(folder.name for folder in self.folders() if _manifests(folder))
+        old = [_retired(self._root / name) for name in found.keys() - spared(found, written.name, manifest)]
+        old += [draft for draft in self._named(DRAFT) if _abandoned(draft)]
         for folder in old:
             shutil.rmtree(folder, ignore_errors=True)  # another process may be at it too
 
 
 def read_manifest(folder: Path) -> Manifest:
     """What the folder's manifest says. Raises SnapshotDamaged unless it is whole and of this format."""
-    paths = list(folder.glob("manifest-*.json"))
+    paths = _manifests(folder)
     if len(paths) != 1:
         raise SnapshotDamaged(f"{len(paths)} manifests")
     try:
@@ -167,30 +146,11 @@ def read_manifest(folder: Path) -> Manifest:
     return parse_manifest(data)
 
 
-def manifest_name(data: bytes) -> str:
-    return f"manifest-{hashlib.sha256(data).hexdigest()}.json"
-
-
-def parse_manifest(data: bytes) -> Manifest:
-    """Raises SnapshotDamaged for another format."""
+def _manifests(folder: Path) -> list[Path]:
     try:
-        manifest = _MANIFEST.validate_json(data)
-    except ValidationError as error:
-        raise SnapshotDamaged("the manifest is of another format") from error
-    if manifest.format != FORMAT:
-        raise SnapshotDamaged(f"format {manifest.format}")
-    return manifest
-
-
-def dump_manifest(manifest: Manifest) -> bytes:
-    return _MANIFEST.dump_json(manifest)
-
-
-def why_foreign(manifest: Manifest, epoch: str, embedder: str) -> str | None:
-    """Why the snapshot is of no use here, if it is not."""
-    if manifest.epoch != epoch:
-        return f"of epoch {manifest.epoch}"
-    return None if manifest.embedder == embedder else f"keys of embedder {manifest.embedder}"
+        return list(folder.glob("manifest-*.json"))
+    except FileNotFoundError:  # another process has just removed the folder
+        return []
 
 
 def _retired(folder: Path) -> Path:
@@ -198,6 +158,19 @@ def _retired(folder: Path) -> Path:
     with suppress(OSError):  # another process was quicker
         return folder.rename(folder.with_suffix(DRAFT))
     return folder
+
+
+def _abandoned(draft: Path) -> bool:
+    try:
+        return time.time() - draft.stat().st_mtime > ABANDONED_S
+    except FileNotFoundError:  # another process has just removed or finished it
+        return False
+
+
+def _opened(root: Path, name: str, manifest: Manifest) -> Snapshot:
+    """Raises SnapshotDamaged unless every piece is whole."""
+    pieces = {piece: _checked(root / name / piece, known) for piece, known in manifest.pieces.items()}
+    return Snapshot(manifest.position, manifest.body, pieces)
 
 
 def _checked(path: Path, piece: Piece) -> mmap.mmap:

@@ -16,19 +16,10 @@ import structlog
 
 from service.adapters.objects import digest
 from service.adapters.snapshots import Draft, Snapshot, SnapshotDamaged, SnapshotsUnavailable
-from service.adapters.snapshots_folder import (
-    KEPT,
-    PART,
-    FolderSnapshots,
-    Manifest,
-    Piece,
-    dump_manifest,
-    parse_manifest,
-    read_manifest,
-    why_foreign,
-)
+from service.adapters.snapshots_folder import PART, FolderSnapshots, read_manifest
+from service.adapters.snapshots_manifest import Manifest, Piece, Place, dump_manifest, parse_manifest, reached, spared
 from service.domain.errors import ArtifactLost, ArtifactsUnavailable
-from service.domain.ports import Artifacts, StoredObject
+from service.domain.ports import Artifacts, Position, StoredObject
 
 MANIFESTS, PIECES = "manifests/", "pieces/"
 ABANDONED = timedelta(hours=1)  # a piece this old without a manifest belongs to a process that died
@@ -42,6 +33,7 @@ class MirroredSnapshots:
     def __init__(self, folder: FolderSnapshots, store: Artifacts) -> None:
         self._folder = folder
         self._store = store
+        self._place = Place(self._manifest_keys, self._manifest, self._fetched)
 
     def save(self, draft: Draft) -> None:
         whole = self._folder.keep(draft)
@@ -51,30 +43,25 @@ class MirroredSnapshots:
             for name, piece in manifest.pieces.items():
                 self._store_piece(whole / name, piece, stored)
             data = dump_manifest(manifest)
-            self._store.put(f"{MANIFESTS}{whole.name}-{digest(data)}.json", data, digest(data))
-            self._prune()
+            key = f"{MANIFESTS}{whole.name}-{digest(data)}.json"
+            self._store.put(key, data, digest(data))
+            self._prune(key, manifest)
 
     def newest(self, epoch: str, embedder: str) -> Snapshot | None:
         mine = self._folder.newest(epoch, embedder)
         try:
-            theirs = self._newer(epoch, embedder, than=0 if mine is None else mine.position.seq)
+            theirs = self._place.newest(epoch, embedder, beyond=-1 if mine is None else mine.position.seq)
         except ArtifactsUnavailable as error:
             log.warning("snapshots.store_unavailable", reason=error.detail)
             theirs = None
         return theirs or mine
 
-    def _newer(self, epoch: str, embedder: str, than: int) -> Snapshot | None:
-        """The store's newest good one, if it goes further than this seq."""
-        for key in self._manifest_keys():
-            try:
-                manifest = self._manifest(key)
-                foreign = why_foreign(manifest, epoch, embedder)
-                if foreign is None:
-                    return self._fetched(manifest) if manifest.seq > than else None
-                log.info("snapshots.ignored", snapshot=key, reason=foreign)
-            except (SnapshotDamaged, ArtifactLost) as damage:
-                log.warning("snapshots.ignored", snapshot=key, reason=str(damage))
-        return None
+    def reached(self, epoch: str, embedder: str) -> Position | None:
+        try:
+            return reached(self._place.found(self._manifest_keys()), epoch, embedder)
+        except ArtifactsUnavailable as error:  # then what is kept in the folder is all the more worth
+            log.warning("snapshots.store_unavailable", reason=error.detail)
+            return None
 
     def _store_piece(self, path: Path, piece: Piece, stored: set[str]) -> None:
         with path.open("rb") as file:
@@ -94,13 +81,22 @@ class MirroredSnapshots:
 
     def _manifest(self, key: str) -> Manifest:
         sha256 = key.rpartition("-")[2].removesuffix(".json")
-        return parse_manifest(self._store.get(key, sha256))
+        try:
+            return parse_manifest(self._store.get(key, sha256))
+        except ArtifactLost as error:
+            raise SnapshotDamaged(error.detail) from error
 
-    def _fetched(self, manifest: Manifest) -> Snapshot | None:
+    def _fetched(self, key: str, manifest: Manifest) -> Snapshot:
         """The snapshot by way of the folder, which has most of its pieces already if this machine is not new."""
         writers = {name: self._fetcher(name, piece) for name, piece in manifest.pieces.items()}
-        self._folder.save(Draft(manifest.position, manifest.embedder, manifest.body, writers))
-        return self._folder.newest(manifest.epoch, manifest.embedder)
+        try:
+            self._folder.save(Draft(manifest.position, manifest.embedder, manifest.body, writers))
+        except ArtifactLost as error:
+            raise SnapshotDamaged(error.detail) from error
+        snapshot = self._folder.newest(manifest.epoch, manifest.embedder)
+        if snapshot is None:
+            raise SnapshotDamaged(f"{key} is damaged in this machine's folder")
+        return snapshot
 
     def _fetcher(self, name: str, piece: Piece) -> Callable[[Path], None]:
         def fetch(path: Path) -> None:
@@ -110,26 +106,26 @@ class MirroredSnapshots:
 
         return fetch
 
-    def _prune(self) -> None:
-        keys = self._manifest_keys()
-        needed = {part for key in keys[:KEPT] for part in self._parts(key)}
-        for key in keys[KEPT:]:
+    def _prune(self, written: str, manifest: Manifest) -> None:
+        found = self._place.found(self._manifest_keys())
+        stay = spared(found, written, manifest)
+        for key in found.keys() - stay:
             self._store.delete(key)
-        for found in self._listed(PIECES):
-            if found.key not in needed and self._abandoned(found):
-                self._store.delete(found.key)
-
-    def _parts(self, key: str) -> list[str]:
-        """The keys of all that this manifest names; nothing if it is damaged or of another format."""
-        try:
-            pieces = self._manifest(key).pieces
-        except (SnapshotDamaged, ArtifactLost):
-            return []
-        return [_part_key(name, number) for name, piece in pieces.items() for number in range(len(piece.sha256))]
+        needed = {part for key, named in found.items() if key in stay for part in _parts(named)}
+        for piece in self._listed(PIECES):
+            if piece.key not in needed and self._abandoned(piece):
+                self._store.delete(piece.key)
 
     def _abandoned(self, found: StoredObject) -> bool:
         """Whether no other replica can still be about to name it in a manifest."""
         return self._store.now() - found.modified > ABANDONED
+
+
+def _parts(manifest: Manifest | SnapshotDamaged) -> list[str]:
+    """The keys of all that this manifest names; nothing if it is damaged or of another format."""
+    if isinstance(manifest, SnapshotDamaged):
+        return []
+    return [_part_key(name, number) for name, piece in manifest.pieces.items() for number in range(len(piece.sha256))]
 
 
 def _part_key(name: str, number: int) -> str:

@@ -70,6 +70,15 @@ class TestUpkeep:
         eventually(lambda: index.position == catalogue.position())
         upkeep.close()
 
+    def test_what_is_to_be_done_at_the_end_is_done_once(self, index: FaissIndex) -> None:
+        ended: list[str] = []
+        upkeep = Upkeep(index, None, end=lambda: ended.append("once"), rhythm=BRISK)
+        upkeep.start()
+        time.sleep(0.05)
+        assert ended == []
+        upkeep.close()
+        assert ended == ["once"]
+
     def test_few_changes_wait_for_the_end(self, index: FaissIndex, snapshots: FolderSnapshots) -> None:
         upkeep = Upkeep(index, snapshots, rhythm=BRISK)
         upkeep.start()
@@ -86,9 +95,10 @@ class TestUpkeep:
         eventually(lambda: len(snapshots.folders()) == 1)
         upkeep.close()
 
-    def test_nothing_new_is_not_kept_again(self, index: FaissIndex, snapshots: FolderSnapshots) -> None:
+    @pytest.mark.parametrize("kept", [3, 27], ids=["as far", "further"])
+    def test_nothing_new_is_not_kept_again(self, index: FaissIndex, snapshots: FolderSnapshots, kept: int) -> None:
         fill(index, 3)
-        upkeep = Upkeep(index, snapshots, kept=Position("epoch", 3), rhythm=BRISK)
+        upkeep = Upkeep(index, snapshots, kept=Position("epoch", kept), rhythm=BRISK)
         upkeep.start()
         upkeep.close()
         assert snapshots.folders() == []
@@ -104,6 +114,84 @@ class TestUpkeep:
             (tmp_path / "snapshots").unlink()
             eventually(lambda: len(snapshots.folders()) > 0)
             upkeep.close()
+
+
+class TestShared:
+    """Another process keeps snapshots of its own index in the same place."""
+
+    @pytest.fixture
+    def large(self) -> FaissIndex:
+        """One that never merges."""
+        large = FaissIndex(EMBEDDER)
+        large.reset("epoch", replacing=large.position)
+        return large
+
+    def keep(self, seq: int, snapshots: FolderSnapshots) -> None:
+        other = FaissIndex(EMBEDDER)
+        other.reset("epoch", replacing=other.position)
+        fill(other, seq)
+        save(other, snapshots)
+
+    @pytest.mark.parametrize(
+        ("theirs", "mine", "loaded", "kept"),
+        [
+            (20, 20, Position("epoch", 1), [20]),
+            (20, 27, Position("epoch", 1), [20]),
+            (27, 20, Position("epoch", 1), [27]),
+            (20, 20, Position("older", 99), [20]),
+            (20, 31, Position("epoch", 1), [31, 20]),
+            (1, 2, Position("epoch", 1), [2, 1]),
+        ],
+        ids=["as far", "nearly as far", "further", "in a new epoch", "not nearly as far", "no further than the loaded"],
+    )
+    def test_what_another_has_kept_is_not_kept_again(
+        self, large: FaissIndex, snapshots: FolderSnapshots, theirs: int, mine: int, loaded: Position, kept: list[int]
+    ) -> None:
+        self.keep(theirs, snapshots)
+        fill(large, mine)
+        upkeep = Upkeep(large, snapshots, kept=loaded, rhythm=BRISK)
+        upkeep.start()
+        upkeep.close()
+        assert [read_manifest(folder).seq for folder in snapshots.folders()] == kept
+
+    def test_it_goes_on_when_the_other_has_ended(self, large: FaissIndex, snapshots: FolderSnapshots) -> None:
+        self.keep(20, snapshots)
+        fill(large, 20)
+        upkeep = Upkeep(large, snapshots, kept=Position("epoch", 1), rhythm=replace(BRISK, snapshot_s=0.05))
+        upkeep.start()
+        time.sleep(0.1)
+        assert len(snapshots.folders()) == 1
+        fill(large, 1, after=20)
+        eventually(lambda: snapshots.reached("epoch", EMBEDDER.fingerprint) == Position("epoch", 21))
+        upkeep.close()
+
+    def test_who_began_with_nothing_does_not_trust_what_lies_there(
+        self, large: FaissIndex, snapshots: FolderSnapshots
+    ) -> None:
+        self.keep(20, snapshots)
+        for path in snapshots.folders()[0].glob("*.flat"):
+            path.write_bytes(b"damaged")
+        assert load(large, snapshots, "epoch") is None
+        fill(large, 20)
+        upkeep = Upkeep(large, snapshots, kept=None, rhythm=BRISK)
+        upkeep.start()
+        upkeep.close()
+        assert load(FaissIndex(EMBEDDER), snapshots, "epoch") == Position("epoch", 20)
+
+    def test_what_was_merged_is_kept_all_the_same(self, index: FaissIndex, snapshots: FolderSnapshots) -> None:
+        self.keep(100, snapshots)
+        fill(index, 100)
+        upkeep = Upkeep(index, snapshots, kept=Position("epoch", 1), rhythm=BRISK)
+        upkeep.start()
+        eventually(lambda: len(snapshots.folders()) == 2)
+        upkeep.close()
+
+    def test_not_all_are_due_at_once_and_none_too_late(self) -> None:
+        rhythms = [Rhythm().hastened() for _ in range(50)]
+        assert all(240 <= rhythm.snapshot_s <= 300 for rhythm in rhythms)
+        assert all(8_000 <= rhythm.snapshot_changes <= 10_000 for rhythm in rhythms)
+        assert len({rhythm.snapshot_changes for rhythm in rhythms}) > 10
+        assert replace(BRISK, snapshot_changes=1).hastened().snapshot_changes == 1
 
 
 class TestRestart:

@@ -6,8 +6,11 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 from structlog.testing import capture_logs
@@ -15,8 +18,9 @@ from ulid import ULID
 
 from service.adapters.artifacts_folder import FolderArtifacts
 from service.adapters.memory import MemoryArtifacts
-from service.adapters.snapshots import Draft, Snapshots, SnapshotsUnavailable
+from service.adapters.snapshots import Draft, Snapshot, SnapshotDamaged, Snapshots, SnapshotsUnavailable
 from service.adapters.snapshots_folder import ABANDONED_S, PART, FolderSnapshots, read_manifest
+from service.adapters.snapshots_manifest import TRIES, Manifest, Place
 from service.adapters.snapshots_mirror import MirroredSnapshots
 from service.domain.ports import Position
 from tests.support.upkeep import HandClock
@@ -69,8 +73,18 @@ class TestKeeping:
         assert newest_seq(snapshots) == 3
         assert [read_manifest(folder).seq for folder in snapshots.folders()] == [3, 2]
 
-    def test_a_piece_that_is_there_is_not_written_again(self, snapshots: FolderSnapshots) -> None:
+    def test_what_was_just_kept_stays_though_two_are_further(self, snapshots: FolderSnapshots) -> None:
+        for seq in (8, 9, 3):
+            snapshots.save(draft(seq))
+        assert {read_manifest(folder).seq for folder in snapshots.folders()} == {8, 9, 3}
+        snapshots.save(draft(10))
+        assert {read_manifest(folder).seq for folder in snapshots.folders()} == {9, 10}
+
+    @pytest.mark.parametrize("between", [0, 1], ids=["in the newest", "in an older one"])
+    def test_a_piece_that_is_there_is_not_written_again(self, snapshots: FolderSnapshots, between: int) -> None:
         snapshots.save(draft(1, {"large": b"large", "small": b"1"}))
+        for _ in range(between):
+            snapshots.save(draft(1, {"another replica's": b"large"}))
 
         def write_again(path: Path) -> None:
             raise AssertionError("written again")
@@ -90,7 +104,7 @@ class TestKeeping:
         assert bytes(found.pieces["a"]) == b"first"
 
     def test_what_else_lies_in_the_folder_is_left_alone(self, snapshots: FolderSnapshots, root: Path) -> None:
-        others = ["mail", "www", "db", str(ULID()), "mine.draft"]
+        others = ["mail", "www", "db", str(ULID()), str(ULID()), "mine.draft"]
         for name in others:
             (root / name).mkdir(parents=True)
             (root / name / "file").touch()
@@ -100,6 +114,113 @@ class TestKeeping:
             assert newest_seq(snapshots) == seq
         assert all((root / name / "file").exists() for name in others)
         assert len(list(root.iterdir())) == len(others) + 2
+
+
+class Make(Protocol):
+    """The place as a machine sees it, with or without a clock that is a year fast."""
+
+    def __call__(self, machine: str = "one", *, fast: bool = False) -> Snapshots: ...
+
+
+class TestChoosing:
+    """Several processes keep snapshots in one place, and not all of them are right."""
+
+    @pytest.fixture(params=["folder", "mirror"])
+    def machine(self, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
+        store = MemoryArtifacts()
+
+        def make(machine: str = "one", *, fast: bool = False) -> Snapshots:
+            ahead = time.time() + 366 * 86_400
+            names = partial(ULID.from_timestamp, ahead) if fast else ULID
+            monkeypatch.setattr("service.adapters.snapshots_folder.ULID", names)
+            if request.param == "folder":
+                return FolderSnapshots(tmp_path / "shared")
+            return MirroredSnapshots(FolderSnapshots(tmp_path / machine), store)
+
+        return make
+
+    def test_what_was_just_kept_stays_though_others_have_later_names(self, machine: Make) -> None:
+        for seq in (7, 8):
+            machine(fast=True).save(draft(seq, epoch="older"))
+        for seq in (3, 4, 5):
+            machine().save(draft(seq))
+            assert newest_seq(machine(f"new {seq}")) == seq
+
+    def test_the_furthest_wins_though_others_have_later_names(self, machine: Make) -> None:
+        for seq in (1, 2):
+            machine(fast=True).save(draft(seq))
+        for seq in (3, 4, 5):
+            machine().save(draft(seq))
+            assert newest_seq(machine(f"new {seq}")) == seq
+
+    def test_a_process_that_lags_removes_nothing_that_is_further(self, machine: Make) -> None:
+        for seq in (8, 9, 3, 4, 5):
+            machine("late" if seq < 6 else "one").save(draft(seq, {f"a{seq}": b"x"}))
+            assert newest_seq(machine(f"new {seq}")) == max(seq, 8 if seq == 8 else 9)
+
+    def test_a_process_in_an_older_epoch_leaves_the_newer_one_its_last(self, machine: Make) -> None:
+        machine("late").save(draft(1, epoch="older"))
+        for seq in (8, 9):
+            machine().save(draft(seq))
+        for seq in (2, 3, 4):
+            machine("late").save(draft(seq, epoch="older"))
+        assert newest_seq(machine("new")) == 9
+        machine().save(draft(10))
+        assert newest_seq(machine("newer")) == 10
+
+    def test_two_embedders_share_a_place(self, machine: Make) -> None:
+        machine().save(draft(3, {"a": b"of one"}))
+        for seq in (4, 5, 6):
+            machine("two").save(draft(seq, {f"b{seq}": b"of the other"}, by="c" * 64))
+        assert newest_seq(machine("new")) == 3
+
+    def test_it_tells_how_far_the_furthest_goes(self, machine: Make) -> None:
+        assert machine().reached("epoch", EMBEDDER) is None
+        for seq in (5, 4):
+            machine().save(draft(seq))
+        machine().save(draft(9, epoch="older"))
+        assert machine("two").reached("epoch", EMBEDDER) == Position("epoch", 5)
+        assert machine("two").reached("another", EMBEDDER) is None
+        assert machine("two").reached("epoch", "c" * 64) is None
+
+
+class TestBeside:
+    """Others keep and remove snapshots at the same time."""
+
+    @pytest.mark.parametrize("removals", [0, 1, TRIES - 1, TRIES])
+    def test_when_all_are_removed_while_they_are_read_the_newer_ones_are_read(self, removals: int) -> None:
+        there = [str(TRIES - removals)]
+
+        def read(name: str) -> Manifest:
+            return Manifest(2, "epoch", int(name), "", EMBEDDER, {}, {})
+
+        def open_in_time(name: str, found: Manifest) -> Snapshot:
+            if found.seq < TRIES:
+                there[:] = [str(found.seq + 1)]
+                raise SnapshotDamaged("another process has just removed it")
+            return Snapshot(found.position, found.body, {})
+
+        place = Place(lambda: list(there), read, open_in_time)
+        found = place.newest("epoch", EMBEDDER)
+        # It is not tried for ever.
+        assert (None if found is None else found.position.seq) == (TRIES if removals < TRIES else None)
+
+    def test_what_is_damaged_and_stays_is_read_once(self, snapshots: FolderSnapshots) -> None:
+        snapshots.save(draft(1))
+        (snapshots.folders()[0] / "a").write_bytes(b"y")
+        with capture_logs() as logs:
+            assert newest_seq(snapshots) is None
+        assert len(logs) == 1
+
+    def test_many_keep_at_once_and_none_fails(self, root: Path) -> None:
+        def keep(machine: int) -> None:
+            for seq in range(40):
+                FolderSnapshots(root).save(draft(seq, {f"{machine}-{seq}": b"x"}))
+                assert newest_seq(FolderSnapshots(root)) is not None
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(keep, range(4)))
+        assert newest_seq(FolderSnapshots(root)) == 39
 
 
 class TestDoubting:
@@ -231,6 +352,14 @@ class TestMirror:
         added = {found.key for found in store.list()} - before
         assert {key.split("/")[1] for key in added if key.startswith("pieces/")} == {"other"}
 
+    def test_what_lies_in_the_folder_is_not_fetched_again(self, tmp_path: Path, store: MemoryArtifacts) -> None:
+        folder = FolderSnapshots(tmp_path / "here")
+        here = MirroredSnapshots(folder, store)
+        here.save(draft(1))
+        before = folder.folders()
+        assert newest_seq(here) == 1
+        assert folder.folders() == before
+
     def test_a_damaged_object_is_noticed(
         self, here: MirroredSnapshots, there: MirroredSnapshots, store: MemoryArtifacts
     ) -> None:
@@ -247,6 +376,17 @@ class TestMirror:
         keys = [found.key for found in store.list()]
         assert sum(key.startswith("manifests/") for key in keys) == 2
         assert "pieces/piece1/000000" in keys
+
+    def test_pieces_that_nobody_needs_go_in_time(self, tmp_path: Path) -> None:
+        clock = HandClock()
+        store = MemoryArtifacts(clock)
+        here = MirroredSnapshots(FolderSnapshots(tmp_path / "here"), store)
+        for seq in (1, 2, 3):
+            here.save(draft(seq, {f"piece{seq}": b"x"}))
+        clock.at += timedelta(hours=2)
+        here.save(draft(4, {"piece4": b"x"}))
+        pieces = {found.key for found in store.list() if found.key.startswith("pieces/")}
+        assert pieces == {"pieces/piece3/000000", "pieces/piece4/000000"}
 
     def test_what_else_lies_in_the_store_is_left_alone(self, tmp_path: Path) -> None:
         clock = HandClock()
@@ -269,7 +409,8 @@ class TestMirror:
         for seq in (3, 4, 5):
             here.save(draft(seq))
             assert newest_seq(there) == seq
-        assert len([found for found in store.list("manifests/") if found.key.startswith("manifests/")]) == 2
+        # Of those that cannot be read one stays: it may be another release's.
+        assert len([found for found in store.list("manifests/") if found.key.startswith("manifests/")]) == 3
 
     def test_without_the_store_the_folder_serves(self, tmp_path: Path) -> None:
         store = FolderArtifacts(tmp_path / "store")
@@ -277,5 +418,7 @@ class TestMirror:
         mirrored.save(draft(4))
         (tmp_path / "store").rename(tmp_path / "gone")
         assert newest_seq(mirrored) == 4
+        assert mirrored.reached("epoch", EMBEDDER) is None
         with pytest.raises(SnapshotsUnavailable):
             mirrored.save(draft(5))
+        assert newest_seq(mirrored) == 5
