@@ -51,9 +51,10 @@ def finite_row(query: TaskEmbedding, spec: EmbedderSpec) -> Array:
 
 
 def best_hits(scored: Iterable[tuple[str, float]], k: int) -> list[Hit]:
-    """The k best vectors of (vector id, score of one of its keys), best first, ties by id."""
+    """The k best vectors of (vector id, score of one of its keys), best first, of equal ones the newest."""
     best: dict[str, float] = {}
     for vector_id, score in scored:
         best[vector_id] = max(score, best.get(vector_id, score))
-    ranked = sorted(best.items(), key=lambda item: (-item[1], item[0]))
+    # Ids begin with the time: of two that were trained for one description, the second one is meant.
+    ranked = sorted(best.items(), key=lambda item: (item[1], item[0]), reverse=True)
     return [Hit(vector_id, score) for vector_id, score in ranked[: max(k, 0)]]

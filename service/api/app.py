@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 from pydantic.json_schema import models_json_schema
@@ -22,10 +22,12 @@ from service.api.registry_schemas import AliasIn, AmendIn
 from service.api.routes import aliases, archive, audit, chat, generate, health, lifecycle, problems, retrieve, vectors
 from service.api.routes import metrics as figures
 from service.api.schemas import ProblemOut, RetrieveIn
+from service.api.strictness import refuse_unknown_parameters
 
 # Bodies and events that routes read and write by hand (see bodies.py, streams.py).
 SCHEMAS = (RetrieveIn, GenerateIn, TokenOut, ChatIn, ProblemOut, AmendIn, AliasIn)
-ROUTES = (vectors, lifecycle, aliases, archive, audit, retrieve, generate, chat, health, figures, problems)
+STRICT = (vectors, lifecycle, aliases, archive, audit, retrieve, generate)
+LENIENT = (chat, health, figures, problems)  # asked by clients and tools that others made
 DESCRIPTION = """\
 Stores in-context vectors for vision-language models, finds the right one for an image + text query, and applies it
 while the model answers. This page is the admin dashboard: **Try it out** sends real requests.
@@ -61,7 +63,9 @@ def create_app(
     app.state.limits = limits
     app.state.gate = Gate(limits.inside)
     app.state.metrics = metrics or Metrics()
-    for routes in ROUTES:
+    for routes in STRICT:
+        app.include_router(routes.router, dependencies=[Depends(refuse_unknown_parameters)])
+    for routes in LENIENT:
         app.include_router(routes.router)
     errors.install(app)
     app.add_middleware(BodyLimit, most=limits.request_bytes)

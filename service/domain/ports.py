@@ -158,7 +158,7 @@ class TaskIndex(Protocol):
         ...
 
     def search(self, query: TaskEmbedding, *, model_id: str, k: int, among: frozenset[str] | None = None) -> list[Hit]:
-        """The k best vectors for this model, best first, one hit a vector; ties by vector id.
+        """The k best vectors for this model, best first, one hit a vector; of equal ones the highest id, so the newest.
 
         among: only these vectors, such as the ids that pass a filter of the catalogue's.
         Scores are those of service.domain.query.score, to the last bit. A large index may miss a vector (fewer than one

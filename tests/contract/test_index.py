@@ -98,14 +98,14 @@ class TestSearch:
         assert index.search(query, model_id="m", k=5) == exact(crowd + others, query, "m", 5)
         assert len({hit.vector_id for hit in index.search(query, model_id="m", k=5)}) == 5
 
-    def test_equal_scores_are_ordered_by_id_however_they_came_in(
+    def test_of_equal_ones_the_newest_comes_first_however_they_came_in(
         self, index: TaskIndex, rng: np.random.Generator
     ) -> None:
         query, shared = embedding(rng), embedding(rng)
         ids = [f"v{number:02}" for number in rng.permutation(60)]
         for seq, vector_id in enumerate(ids, start=1):
             index.apply([published(seq, vector_id, shared)])
-        assert [hit.vector_id for hit in index.search(query, model_id="m", k=7)] == sorted(ids)[:7]
+        assert [hit.vector_id for hit in index.search(query, model_id="m", k=7)] == sorted(ids)[:-8:-1]
 
     def test_a_query_part_that_keys_lack_counts_nothing(self, index: TaskIndex, rng: np.random.Generator) -> None:
         text_only = embedding(rng, image=False)
@@ -176,7 +176,7 @@ class TestSearch:
         index.apply(log[:2])
         index.apply(log[2:])
         hits = index.search(new, model_id="m", k=9)
-        assert hits == [Hit("a", score(new, new, EMBEDDER)), Hit("b", score(new, new, EMBEDDER))]
+        assert hits == [Hit("b", score(new, new, EMBEDDER)), Hit("a", score(new, new, EMBEDDER))]
         assert max(hit.score for hit in index.search(old, model_id="m", k=9)) < 0.99
 
     @pytest.mark.parametrize("k", [-1, 0])

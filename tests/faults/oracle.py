@@ -61,7 +61,7 @@ class Oracle:
         scored = [
             (known.id, score(query, embedding(known.description), EMBEDDER)) for known in self.having(Status.ACTIVE)
         ]
-        return sorted(scored, key=lambda pair: (-pair[1], pair[0]))[:k]
+        return sorted(scored, key=lambda pair: (pair[1], pair[0]), reverse=True)[:k]
 
 
 @cache

@@ -23,5 +23,5 @@ def exact(
         and change.embedder in (None, EMBEDDER.fingerprint)
         and (among is None or change.vector_id in among)
     }
-    ranked = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
+    ranked = sorted(scores.items(), key=lambda item: (item[1], item[0]), reverse=True)
     return [Hit(vector_id, found) for vector_id, found in ranked[:k]]

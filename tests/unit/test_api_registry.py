@@ -281,6 +281,27 @@ def test_a_filter_that_says_nothing_sensible_is_refused(api: TestClient, which: 
         assert answer.json()["cure"]
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/vectors?tags=checked"),
+        ("GET", "/retrieve?query=x&tags=checked"),
+        ("GET", "/export?tags=checked"),
+        ("GET", "/audit?cursor=abc"),
+        ("GET", "/aliases?vector=x"),
+        ("DELETE", f"/vectors/{'0' * 26}?purged=true"),
+        ("POST", "/generate?steering=off"),
+    ],
+)
+def test_a_slip_in_a_parameters_name_is_refused(api: TestClient, method: str, path: str) -> None:
+    """A filter that is not read would filter nothing, and an export would hold everything."""
+    problem = api.request(method, path)
+    assert problem.status_code == 422, problem.text
+    name = path.split("?")[1].split("&")[-1].split("=")[0]
+    assert repr(name) in problem.json()["detail"]
+    assert api.get("/vectors").status_code == 200
+
+
 def test_pages_keep_their_filter(api: TestClient) -> None:
     for number in range(5):
         upload(api, tags=["odd"] if number % 2 else [])

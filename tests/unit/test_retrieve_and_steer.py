@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -48,6 +49,15 @@ def planned(ports: Ports, text: str, steering: Steering) -> Plan:
         index=ports.index,
         worker=ports.worker,
     )
+
+
+def test_a_vector_that_was_trained_anew_is_found_instead_of_its_predecessor() -> None:
+    ports = memory_ports()
+    register(ports, "colour", COLOUR)
+    time.sleep(0.002)  # ids of one millisecond have no order
+    anew = register(ports, "colour", COLOUR, seed=1)
+    assert [match.record.version for match in find(ports, COLOUR)] == [2, 1]
+    assert ask(ports, COLOUR, Auto()).applied[0].record.id == anew.id
 
 
 def test_the_nearest_vector_comes_first_and_only_near_ones_are_accepted() -> None:
