@@ -27,7 +27,7 @@ from urllib3.exceptions import HTTPError
 
 from service.adapters.objects import check_digest, check_key, damaged, digest, is_key, missing, unavailable
 from service.domain import objects
-from service.domain.errors import ArtifactLost
+from service.domain.errors import ArtifactLost, ArtifactsUnavailable
 from service.domain.ports import StoredObject
 
 if TYPE_CHECKING:
@@ -45,6 +45,16 @@ FOREIGN = (BotoCoreError, ClientError, Boto3Error, UndefinedModelAttributeError,
 PASSING_STATUS = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
 PASSING_CODES = ("RequestTimeout", "XAmzContentSHA256Mismatch")
 CHUNK = 65_536
+# What waiting does not mend, by the server's or boto3's word for it.
+_BUCKET = "Check the bucket's name in VLIBRARY_ARTIFACTS (or VLIBRARY_SNAPSHOTS), and VLIBRARY_S3_ENDPOINT_URL."
+_ACCESS = "Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the rights that they have on this bucket."
+_REGION = "Check AWS_DEFAULT_REGION and VLIBRARY_S3_ENDPOINT_URL."
+CURES = (
+    dict.fromkeys(("NoSuchBucket", "InvalidBucketName", "ParamValidationError"), _BUCKET)
+    | dict.fromkeys(("SignatureDoesNotMatch", "InvalidAccessKeyId", "AccessDenied", "ExpiredToken"), _ACCESS)
+    | dict.fromkeys(("NoCredentialsError", "PartialCredentialsError"), _ACCESS)
+    | dict.fromkeys(("PermanentRedirect", "IllegalLocationConstraintException", "NoRegionError", "ValueError"), _REGION)
+)
 
 
 def connect(
@@ -81,7 +91,7 @@ def connect(
             config=config,
         )
     except (*FOREIGN, ValueError) as error:
-        raise unavailable("be set up", type(error).__name__) from error
+        raise _unavailable("be set up", error) from error
 
 
 class S3Artifacts:
@@ -162,7 +172,7 @@ class S3Artifacts:
         try:
             return self._client.generate_presigned_url("get_object", Params=asked, ExpiresIn=seconds)
         except FOREIGN as error:
-            raise unavailable("sign a link", type(error).__name__) from error
+            raise _unavailable("sign a link", error) from error
 
     def check(self) -> None:
         key = objects.check_key()
@@ -241,8 +251,7 @@ class S3Artifacts:
         except _Damaged as error:
             raise damaged(error.key) from None
         except FOREIGN as error:
-            reason = _code(error) if isinstance(error, ClientError) else type(error).__name__
-            raise unavailable(what, reason) from error
+            raise _unavailable(what, error) from error
 
 
 class _Damaged(Exception):
@@ -251,6 +260,11 @@ class _Damaged(Exception):
     def __init__(self, key: str) -> None:
         super().__init__(key)
         self.key = key
+
+
+def _unavailable(what: str, error: Exception) -> ArtifactsUnavailable:
+    reason = _code(error) if isinstance(error, ClientError) else type(error).__name__
+    return unavailable(what, reason, CURES.get(reason))
 
 
 def _may_pass(error: BaseException) -> bool:

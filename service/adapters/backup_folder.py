@@ -10,7 +10,7 @@ import hashlib
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,10 +20,10 @@ from pydantic import TypeAdapter, ValidationError
 from ulid import ULID
 
 from service.adapters.artifacts_folder import FolderArtifacts
-from service.adapters.backup_tables import TABLES, read_rows, table_file
+from service.adapters.backup_tables import TABLES, read_rows, table_file, writable
 from service.adapters.durable import sync
 from service.domain.backup import Dump, ObjectRef
-from service.domain.errors import ArtifactsUnavailable, BackupBusy, InvalidBackup
+from service.domain.errors import BackupBusy, InvalidBackup
 from service.domain.objects import is_ours
 from service.domain.ports import Artifacts
 
@@ -48,7 +48,7 @@ _MANIFEST = TypeAdapter(Manifest)
 
 
 class BackupFolder:
-    """domain.backup.Backup below root, which is made for a draft. Raises ArtifactsUnavailable when it cannot be."""
+    """domain.backup.Backup below root, which is made for a writer. Raises ArtifactsUnavailable when it cannot be."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -58,31 +58,28 @@ class BackupFolder:
         return FolderArtifacts(self._root / "objects")
 
     @contextmanager
-    def draft(self) -> Iterator[Path]:
-        with self._locked():
-            folder = self._root / f"{CATALOGUE}{ULID()}"
-            with _reachable():
-                folder.mkdir()
-            yield folder
-
-    def _locked(self) -> AbstractContextManager[object]:
-        """Held by this process alone, and no longer than it lives."""
-        with _reachable():
+    def writing(self) -> Iterator[None]:
+        with writable():
             self._root.mkdir(parents=True, exist_ok=True)
-            try:
-                return FileLock(self._root / LOCK).acquire(timeout=0)
-            except Timeout as error:
-                raise BackupBusy(
-                    f"Somebody is writing the backup in {self._root} at this moment.",
-                    "Wait until that has ended, or choose another folder.",
-                ) from error
+            lock = self._lock()
+        with lock:
+            yield
+
+    def last(self) -> Dump | None:
+        return self._read_manifest().dump if (self._root / MANIFEST).exists() else None
+
+    def draft(self) -> Path:
+        folder = self._root / f"{CATALOGUE}{ULID()}"
+        with writable():
+            folder.mkdir()
+        return folder
 
     def references(self, folder: Path) -> Iterator[ObjectRef]:
         for row in read_rows(table_file(folder, "vectors")):
             yield ObjectRef(row["object_key"], row["sha256"], row["size"])
 
     def commit(self, folder: Path, dump: Dump) -> None:
-        with _reachable():
+        with writable():
             files = [table_file(folder, name) for name in TABLES]
             for path in (*files, folder):
                 sync(path)
@@ -96,24 +93,39 @@ class BackupFolder:
             if found.key not in needed and is_ours(found.key):
                 self.objects.delete(found.key)
 
-    def open(self) -> tuple[Path, Dump]:
-        manifest = self._manifest()
-        folder = self._root / manifest.catalogue
-        for name, sha256 in manifest.sha256.items():
-            if not (folder / name).is_file() or _sha256(folder / name) != sha256:
-                raise InvalidBackup(f"{name} of the backup is missing or damaged.", "Take another copy of the backup.")
-        return folder, manifest.dump
+    @contextmanager
+    def open(self) -> Iterator[tuple[Path, Dump]]:
+        self._manifest()  # where there is none, no folder is made for the lock
+        with self._lock_if_possible():
+            manifest = self._manifest()  # again: it may have been replaced just now
+            folder = self._root / manifest.catalogue
+            for name, sha256 in manifest.sha256.items():
+                if not (folder / name).is_file() or _sha256(folder / name) != sha256:
+                    raise InvalidBackup(
+                        f"{name} of the backup is missing or damaged.", "Take another copy of the backup."
+                    )
+            yield folder, manifest.dump
+
+    def _lock(self) -> AbstractContextManager[object]:
+        """Held by this process alone, and no longer than it lives. Raises BackupBusy, OSError."""
+        try:
+            return FileLock(self._root / LOCK).acquire(timeout=0)
+        except Timeout as error:
+            raise BackupBusy(
+                f"Somebody is writing or restoring the backup in {self._root} at this moment.",
+                "Wait until that has ended, or use another folder.",
+            ) from error
+
+    def _lock_if_possible(self) -> AbstractContextManager[object]:
+        """None where none can be made, on a read-only disk say: whoever cannot write here makes no backup either."""
+        try:
+            return self._lock()
+        except OSError:
+            return nullcontext()
 
     def _manifest(self) -> Manifest:
-        try:
-            manifest = _MANIFEST.validate_json((self._root / MANIFEST).read_bytes())
-        except FileNotFoundError as error:
-            raise InvalidBackup(
-                f"{self._root} holds no whole backup: it has no {MANIFEST}.",
-                "Check the path; if `vlibrary backup` was broken off, run it again.",
-            ) from error
-        except (OSError, ValidationError) as error:
-            raise InvalidBackup(f"The backup's {MANIFEST} cannot be read.", "Take another copy of it.") from error
+        """Of a backup that this release can restore."""
+        manifest = self._read_manifest()
         known = manifest.format == FORMAT and set(manifest.sha256) == {table_file(Path(), name).name for name in TABLES}
         if not known or Path(manifest.catalogue).name != manifest.catalogue:
             raise InvalidBackup(
@@ -121,6 +133,20 @@ class BackupFolder:
                 "Restore it with the release that made it.",
             )
         return manifest
+
+    def _read_manifest(self) -> Manifest:
+        try:
+            return _MANIFEST.validate_json((self._root / MANIFEST).read_bytes())
+        except FileNotFoundError as error:
+            raise InvalidBackup(
+                f"{self._root} holds no whole backup: it has no {MANIFEST}.",
+                "Check the path; if `vlibrary backup` was broken off, run it again.",
+            ) from error
+        except (OSError, ValidationError) as error:
+            raise InvalidBackup(
+                f"The backup's {MANIFEST} cannot be read.",
+                "Take another copy of it; `vlibrary backup --replace` makes a new backup in its place.",
+            ) from error
 
     def _write_manifest(self, manifest: Manifest) -> None:
         draft = self._root / f".{MANIFEST}"
@@ -133,13 +159,3 @@ class BackupFolder:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def _reachable() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ArtifactsUnavailable(
-            f"The backup's folder cannot be written to ({error.strerror}).", "Free some space or choose another folder."
-        ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -13,12 +14,12 @@ from typing import Any
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Column, Connection, Engine, LargeBinary, Table, insert, select, update
 
-from service.adapters.catalogue_log import renew_epoch
+from service.adapters.catalogue_log import epochs, renew_epoch
 from service.adapters.database import UtcTime, for_reading, our_errors
-from service.adapters.tables import Base, LogHeadRow
+from service.adapters.tables import Base, ChangeRow, LogHeadRow
 from service.adapters.transactions import Transactions, Writer
 from service.domain.backup import Dump
-from service.domain.errors import CatalogueUnavailable, InvalidBackup, NotEmpty
+from service.domain.errors import ArtifactsUnavailable, CatalogueUnavailable, InvalidBackup, NotEmpty
 from service.domain.ports import Position
 
 # In an order in which no row refers to a later table.
@@ -40,6 +41,17 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         raise InvalidBackup(f"{path.name} of the backup cannot be read ({type(error).__name__}).", _CURE) from error
 
 
+@contextmanager
+def writable() -> Iterator[None]:
+    """Turns what a backup's folder raises into an error of ours."""
+    try:
+        yield
+    except OSError as error:
+        raise ArtifactsUnavailable(
+            f"The backup's folder cannot be written to ({error.strerror}).", "Free some space or choose another folder."
+        ) from error
+
+
 _CURE = "Take another copy of the backup."
 
 
@@ -49,11 +61,18 @@ class SqlTables:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
+    def knows(self, dump: Dump) -> bool:
+        with our_errors(), self._engine.connect() as connection:
+            if not dump.mark:
+                return connection.scalars(select(LogHeadRow.n)).one() >= dump.seq
+            found = connection.scalars(select(ChangeRow.mark).where(ChangeRow.seq == dump.seq)).one_or_none()
+            return found == dump.mark
+
     def dump(self, folder: Path) -> Dump:
-        with our_errors(), for_reading(self._engine).connect() as connection, connection.begin():
-            epoch, seq = connection.execute(select(LogHeadRow.epoch, LogHeadRow.n)).one()
+        with writable(), our_errors(), for_reading(self._engine).connect() as connection, connection.begin():
+            epoch, seq, mark = connection.execute(select(LogHeadRow.epoch, LogHeadRow.n, LogHeadRow.mark)).one()
             counts = {name: _write(connection, table, table_file(folder, name)) for name, table in TABLES.items()}
-            return Dump(schema=_schema(connection), epoch=epoch, seq=seq, rows=counts)
+            return Dump(schema=_schema(connection), epoch=epoch, seq=seq, rows=counts, mark=mark)
 
     def check_loadable(self, dump: Dump, *, replace: bool) -> None:
         with our_errors(), self._engine.connect() as connection:
@@ -70,12 +89,13 @@ class SqlTables:
         def act(writer: Writer) -> Position:
             session = writer.session
             _check_empty(session.scalars(select(LogHeadRow.n)).one(), replace)
+            replaced = epochs(session)
             for table in reversed(list(TABLES.values())):
                 if table is not LogHeadRow.__table__:  # its row is the lock that others wait for
                     session.execute(table.delete())
             for name, table in TABLES.items():
                 _load(session.connection(), table, read_rows(table_file(folder, name)))
-            return renew_epoch(writer)
+            return renew_epoch(writer, replaced=replaced)
 
         return Transactions(self._engine).write(act, actor=actor)
 

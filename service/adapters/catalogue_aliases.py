@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from service.adapters import rows
 from service.adapters.catalogue_log import audit
-from service.adapters.catalogue_rules import alias_not_found, check_alias_expected, check_revision, vector_not_found
+from service.adapters.catalogue_rules import alias_not_found, check_alias_expected, check_revision, no_version
 from service.adapters.tables import AliasRow, VectorRow
 from service.adapters.transactions import Writer
 from service.domain.card import Status
@@ -35,7 +35,7 @@ def set_to(writer: Writer, name: str, alias: str, vector_id: str, expected: int)
     session = writer.session
     vector = session.get(VectorRow, vector_id) if is_storable(vector_id) else None
     if vector is None or vector.status != Status.ACTIVE or vector.name != name:
-        raise vector_not_found(vector_id)
+        raise no_version(vector_id, name)
     row = session.get(AliasRow, (name, alias))
     check_alias_expected(name, alias, row.revision if row else 0, expected)
     moved_from = row.vector_id if row else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from sqlalchemy import Connection, String, bindparam, insert, null, select, update
@@ -16,6 +16,7 @@ from service.adapters import rows
 from service.adapters.database import database_now
 from service.adapters.tables import AuditRow, ChangeRow, LogHeadRow, table
 from service.adapters.transactions import Writer
+from service.domain.epochs import RENEWED, former, renewal
 from service.domain.ports import AuditEntry, ChangeKind, Position
 
 # The timeline changes when a standby takes over, or a backup is rolled forward to some moment: the log may then have
@@ -74,14 +75,17 @@ def settle_epoch(writer: Writer) -> Position:
     return renew_epoch(writer)
 
 
-def renew_epoch(writer: Writer, replacing: str | None = None) -> Position:
-    """Give the database a new epoch, bound to the server that it is on now, if its epoch is the one to be replaced."""
+def renew_epoch(writer: Writer, replacing: str | None = None, *, replaced: Iterable[str] = ()) -> Position:
+    """Give the database a new epoch, bound to the server that it is on now, if its epoch is the one to be replaced.
+
+    replaced: `epochs` of the catalogue in whose place this one was just put.
+    """
     head = _head(writer)
     if replacing is not None and head.epoch != replacing:
         return _position(head)
     old, head.epoch = head.epoch, uuid.uuid4().hex
     head.server = writer.session.scalar(select(server_identity()))
-    audit(writer, "catalogue.renew_epoch", head.epoch, {"old": old, "seq": head.n})
+    audit(writer, RENEWED, head.epoch, renewal(old, head.n, replaced))
     return _position(head)
 
 
@@ -89,6 +93,12 @@ def newest(writer: Writer) -> int:
     """The newest change's number: nobody else writes meanwhile."""
     seq: int = writer.connection.scalars(_NEWEST).one()
     return seq
+
+
+def epochs(session: Session) -> frozenset[str]:
+    """The catalogue's epoch and all that it had before."""
+    renewals = session.scalars(select(AuditRow.detail).where(AuditRow.action == RENEWED))
+    return frozenset(session.scalars(select(LogHeadRow.epoch))).union(*map(former, renewals))
 
 
 def append(writer: Writer, kind: ChangeKind, vector_id: str) -> int:

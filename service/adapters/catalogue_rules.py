@@ -82,6 +82,13 @@ def vector_not_found(vector_id: str) -> VectorNotFound:
     return VectorNotFound(f"There is no vector with the id {vector_id!r}.", "List the vectors with GET /vectors.")
 
 
+def no_version(vector_id: str, name: str) -> VectorNotFound:
+    return VectorNotFound(
+        f"{name!r} has no active version with the id {vector_id!r}.",
+        "An alias points to a version of its own name: list them with GET /vectors, restore a deleted one first.",
+    )
+
+
 def check_revision(what: str, revision: int, expected: int | None) -> None:
     """Raises StaleRevision unless the revision is the expected one, or none is."""
     if expected is not None and revision != expected:
@@ -110,6 +117,11 @@ def check_alias_expected(name: str, alias: str, revision: int, expected: int) ->
         raise AliasTaken(
             f"There is an alias {name}@{alias} already, at revision {revision}.",
             "Send that revision to move it, or choose another alias.",
+        )
+    if expected and not revision:
+        raise StaleRevision(
+            f"There is no alias {name}@{alias}, or no longer; the request is for revision {expected}.",
+            "Make it anew: over HTTP with `If-None-Match: *`.",
         )
     check_revision(f"The alias {name}@{alias}", revision, expected)
 

@@ -84,10 +84,11 @@ def connect(url: str, *, patience: float = 10.0) -> Engine:
         parsed = make_url(url)
         on_postgres = parsed.get_backend_name() == "postgresql"
         engine = _postgres(parsed, patience) if on_postgres else create_engine(parsed, pool_timeout=patience)
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, ImportError, ValueError):  # ImportError: another database's driver
+        # Without the cause, whose words may hold the password.
         raise CatalogueUnavailable(
             "The catalogue's URL cannot be used.", "Write it as sqlite:////path/to/file.db or postgresql+psycopg://..."
-        ) from error
+        ) from None
     if engine.dialect.name == "sqlite":
         _set_up_sqlite(engine, patience)
     return engine
@@ -108,7 +109,7 @@ def our_errors() -> Iterator[None]:
     except SQLAlchemyError as error:
         raise CatalogueUnavailable(
             f"The catalogue's database did not answer ({type(error).__name__}).",
-            "Try again; the service's log names the cause.",
+            "Mend what the cause says, which the service's log names, or try again.",
         ) from error
 
 

@@ -19,6 +19,7 @@ from service.adapters.catalogue_rules import (
     check_revision,
     check_unaliased,
     check_used_key,
+    no_version,
     publication,
     published_as,
     removal,
@@ -33,6 +34,7 @@ from service.adapters.catalogue_rules import (
 from service.adapters.clock import SystemClock
 from service.adapters.cursor import decode_cursor, encode_cursor
 from service.domain.card import Status, VectorRecord
+from service.domain.epochs import RENEWED, renewal
 from service.domain.filters import EVERYTHING_ACTIVE
 from service.domain.labels import check_alias
 from service.domain.ports import (
@@ -218,8 +220,9 @@ class MemoryCatalogue:
     def set_alias(self, name: str, alias: str, vector_id: str, *, expected: int, actor: str = ANONYMOUS) -> Alias:
         check_alias(alias)
         with self._lock:
-            if self.get(vector_id).name != name:
-                raise vector_not_found(vector_id)
+            found = self._records.get(vector_id)
+            if found is None or found.status is not Status.ACTIVE or found.name != name:
+                raise no_version(vector_id, name)
             old = self._aliases.get((name, alias))
             check_alias_expected(name, alias, old.revision if old else 0, expected)
             detail = {"vector_id": vector_id, "before": old.vector_id if old else None}
@@ -249,7 +252,7 @@ class MemoryCatalogue:
             if replacing not in (None, self._epoch):
                 return self.position()
             old, self._epoch = self._epoch, uuid.uuid4().hex
-            self._note(actor, "catalogue.renew_epoch", self._epoch, {"old": old, "seq": len(self._log)})
+            self._note(actor, RENEWED, self._epoch, renewal(old, len(self._log)))
             return self.position()
 
     def audit(self, after: int, limit: int) -> list[AuditEntry]:

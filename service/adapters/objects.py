@@ -9,6 +9,7 @@ from service.domain.errors import ArtifactLost, ArtifactsUnavailable, InvalidInp
 
 _SEGMENT = r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}"
 _KEY = re.compile(rf"{_SEGMENT}(/{_SEGMENT}){{0,3}}")
+_WAIT = "Try again; if it stays so, check that the store is up and that this service may write to it."
 _CURE = "Register the vector again from its file."
 
 
@@ -41,9 +42,6 @@ def missing(key: str) -> ArtifactLost:
     return ArtifactLost(f"Object {key} is missing from the artifact store.", _CURE)
 
 
-def unavailable(what: str, reason: str) -> ArtifactsUnavailable:
+def unavailable(what: str, reason: str, cure: str | None = None) -> ArtifactsUnavailable:
     """reason: short, and without addresses or paths, since it is shown to whoever asked."""
-    return ArtifactsUnavailable(
-        f"The artifact store cannot {what} now ({reason}).",
-        "Try again; if it stays so, check that the store is up and that this service may write to it.",
-    )
+    return ArtifactsUnavailable(f"The artifact store cannot {what} now ({reason}).", cure or _WAIT)

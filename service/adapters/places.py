@@ -1,4 +1,4 @@
-"""Whether stores lie apart that must: each removes from its place what it does not need."""
+"""The places of stores: those that must lie apart do, and a folder is made."""
 
 from __future__ import annotations
 
@@ -27,6 +27,17 @@ def check_apart(artifacts: str, others: Iterable[str]) -> None:
                 "Give each a folder, or a bucket and prefix, that is not part of the other's: VLIBRARY_ARTIFACTS, "
                 "VLIBRARY_SNAPSHOTS, VLIBRARY_DATA_DIR.",
             )
+
+
+def make_folder(folder: Path, setting: str) -> None:
+    """Make the folder that this setting names, if need be. Raises InvalidInput where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(
+            f"The folder {str(folder)!r} cannot be made ({error.strerror}).",
+            f"Let {setting} name a folder that this process may write to.",
+        ) from error
 
 
 def _parts(place: str) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from service.adapters.database import connect
 from service.adapters.index_faiss import FaissIndex
 from service.adapters.index_snapshot import load
 from service.adapters.index_upkeep import Rhythm, Upkeep
-from service.adapters.places import check_apart
+from service.adapters.places import check_apart, make_folder
 from service.adapters.schema import upgrade
 from service.adapters.snapshots_place import open_snapshots
 from service.adapters.worker_fleet import Fleet
@@ -27,8 +27,9 @@ from service.api.app import create_app
 from service.api.deps import Limits, Ports
 from service.api.metrics import Metrics
 from service.config import Settings
+from service.domain.errors import ArtifactsUnavailable
 from service.domain.ports import Artifacts, Catalogue, Inference
-from service.library.lookafter import looking_after
+from service.library.lookafter import LookAfter
 from service.library.reindex import catch_up
 
 log = structlog.get_logger(__name__)
@@ -50,10 +51,11 @@ def open_app(settings: Settings, open_worker: Callable[[Artifacts, CollectorRegi
     workers is ready in time, InvalidInput when the stores' places are parts of each other.
     """
     check_apart(settings.artifacts_place, settings.beside_artifacts)
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(settings.data_dir, "VLIBRARY_DATA_DIR")
     upgrade(settings.catalogue_url)
     catalogue = SqlCatalogue(connect(settings.catalogue_url))
     artifacts = open_artifacts(settings.artifacts_place, endpoint_url=settings.s3_endpoint_url)
+    _warn_of(artifacts)
     metrics = Metrics()
     worker = open_fleet(settings) if settings.workers else open_worker(artifacts, metrics.registry)
     index = FaissIndex(worker.served()[0].embedder)
@@ -69,6 +71,14 @@ def open_app(settings: Settings, open_worker: Callable[[Artifacts, CollectorRegi
         await asyncio.to_thread(upkeep.close)
 
     return create_app(ports, _limits(settings), metrics=metrics, lifespan=lifespan)
+
+
+def _warn_of(artifacts: Artifacts) -> None:
+    """A service starts without its store, which may come back; whoever misnamed it should not wait for that."""
+    try:
+        artifacts.check()
+    except ArtifactsUnavailable as error:
+        log.warning("api.artifacts_unavailable", detail=error.detail, cure=error.cure)
 
 
 def open_fleet(settings: Settings) -> Fleet:
@@ -89,7 +99,8 @@ def _open_upkeep(settings: Settings, index: FaissIndex, catalogue: Catalogue, ar
     snapshots = open_snapshots(place, cache=cache, endpoint_url=settings.s3_endpoint_url)
     kept = load(index, snapshots, catalogue.position().epoch)
     rhythm = Rhythm(snapshot_changes=settings.snapshot_changes, snapshot_s=settings.snapshot_s)
-    return Upkeep(index, snapshots, follow=looking_after(catalogue, artifacts, index), kept=kept, rhythm=rhythm)
+    care = LookAfter(catalogue, artifacts, index)
+    return Upkeep(index, snapshots, follow=care.look, end=care.end, kept=kept, rhythm=rhythm)
 
 
 def _limits(settings: Settings) -> Limits:

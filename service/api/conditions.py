@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Header, Path
 
 from service.domain.errors import InvalidInput, RevisionRequired
+from service.domain.labels import ACTOR_PATTERN
 from service.domain.ports import ANONYMOUS
 from service.library.resolve import MAX_REFERENCE
 
@@ -79,7 +80,7 @@ def _actor(
         str | None,
         Header(
             max_length=128,
-            pattern=r"^[!-~]([ -~]*[!-~])?$",
+            pattern=ACTOR_PATTERN,
             description="Who does it, for the audit log: up to 128 printable ASCII characters",
         ),
     ] = None,

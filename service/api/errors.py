@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Route
 
 from service.api.openai.problem import PREFIX, error_object
+from service.api.problem_types import INVALID_REQUEST, UNFORESEEN, ProblemType, of_error, of_status
 from service.domain import errors
 from service.edge import status_of
 
@@ -27,23 +28,21 @@ CLIENT_GONE = 499
 Problem = dict[str, Any]
 
 
-def problem(status: int, slug: str, title: str, detail: str, cure: str, **more: Any) -> Problem:
-    """A problem document; `type` is a path that /docs describes, `cure` says what to do."""
-    return {"type": f"/problems/{slug}", "title": title, "status": int(status), "detail": detail, "cure": cure} | more
+def problem(kind: ProblemType, detail: str, cure: str, **more: Any) -> Problem:
+    """A problem document; `type` is the path of a page that explains it, `cure` says what to do."""
+    return {"type": kind.address, "title": kind.title, "status": kind.status, "detail": detail, "cure": cure} | more
 
 
 def problem_of(error: errors.VLibraryError) -> Problem:
     """One of our errors as a problem document."""
-    return problem(status_of(error), error.slug, error.title, error.detail, error.cure)
+    return problem(of_error(error), error.detail, error.cure)
 
 
 def unforeseen(path: str, error: Exception) -> Problem:
     """What is told of an error that nobody foresaw; the log gets the rest."""
     log.error("api.unforeseen", path=path, exc_info=error)
     return problem(
-        500,
-        "unforeseen",
-        "The service failed in an unforeseen way",
+        UNFORESEEN,
         "The request met an error that nobody foresaw; the log has it.",
         "Try again; if it stays, report it with the service's log.",
     )
@@ -88,18 +87,14 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     found = [{"pointer": "/".join(map(str, ("", *entry["loc"]))), "detail": entry["msg"]} for entry in error.errors()]
     detail = "; ".join(f"{entry['pointer']}: {entry['detail']}" for entry in found[:5]) + "."
     cure = "Mend the fields named in errors; /docs shows every request with an example."
-    told = problem(422, "invalid-request", "The request does not fit the API", detail, cure, errors=found)
-    return problem_response(told, request.url.path)
+    return problem_response(problem(INVALID_REQUEST, detail, cure, errors=found), request.url.path)
 
 
 async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    phrase = HTTPStatus(error.status_code).phrase
     cure = "See /docs for the paths, methods and bodies that this service knows."
     detail = f"{request.method} {request.url.path}: {error.detail}"
-    told = problem_response(
-        problem(error.status_code, phrase.lower().replace(" ", "-"), phrase, detail, cure), request.url.path
-    )
+    told = problem_response(problem(of_status(error.status_code), detail, cure), request.url.path)
     told.headers.update(error.headers or {})
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         told.headers["Allow"] = ", ".join(sorted(_methods(request)))

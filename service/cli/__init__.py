@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 
 import typer
-from rich.console import Console
 
-from service.cli import bundled, demo, doctor, library, operations, registry, serve, train, work
+from service.cli import bundled, demo, doctor, failing, library, operations, registry, serve, train, work
 from service.domain.errors import VLibraryError
 
 app = typer.Typer(
@@ -27,9 +26,5 @@ def main() -> None:
     try:
         app()
     except VLibraryError as error:
-        console = Console(stderr=True)
-        console.print(f"[bold red]{error.title}.[/] ", end="")
-        console.print(error.detail, markup=False, highlight=False)
-        console.print("[bold]What to do:[/] ", end="")
-        console.print(error.cure, markup=False, highlight=False)
+        failing.tell(error)
         sys.exit(1)

@@ -26,6 +26,7 @@ from service.domain.query import EmbedderSpec
 from service.library.clearance import check_cleared, clear, marks
 from service.library.examine import examine
 from service.library.findings import Finding, Level, wrong
+from service.library.strangers import OTHER_LIBRARY, UNFINISHED
 
 SHOWN = 50
 
@@ -39,22 +40,45 @@ def doctor(
     url: Url = LOCAL,
     deep: Annotated[bool, typer.Option("--deep", help="Examine the stores themselves, without a service")] = False,
     sample: Annotated[
-        float, typer.Option(min=0, max=1, help="With --deep: share of objects to read and hash, not only to look for")
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="With --deep: share of objects to read and hash, not only to look for; less than 1 ends no pause",
+        ),
     ] = 1.0,
-    cursor: Annotated[str | None, typer.Option(help="With --deep: go on where an examination was broken off")] = None,
+    cursor: Annotated[
+        str | None,
+        typer.Option(help="With --deep: go on where an examination was broken off; what is left of one ends no pause"),
+    ] = None,
     index: Annotated[bool, typer.Option("--index/--no-index", help="With --deep: examine the index's snapshot")] = True,
     repair_index: Annotated[
         bool, typer.Option("--repair-index", help="With --deep: keep a new snapshot if there is no right one")
     ] = False,
+    take_over: Annotated[
+        bool,
+        typer.Option(
+            "--take-over",
+            help="With --deep: let the collector work although another library's mark, or that of an unfinished "
+            "restoration, lies in the store",
+        ),
+    ] = False,
     actor: Actor = OPERATOR,
     as_json: AsJson = False,
 ) -> None:
-    """Ask the service whether its parts work; with --deep, examine the library. Exit code 1: something is wrong."""
+    """Ask the service whether its parts work; with --deep, examine the library. Exit code 1: something is wrong.
+
+    A whole examination (every object read, nothing left out by a cursor) that finds nothing wrong ends the pause of the
+    collector.
+    """
     if not deep:
-        if cursor is not None or repair_index or not index or sample != 1.0:
+        if cursor is not None or repair_index or not index or sample != 1.0 or take_over:
             raise InvalidInput("An option for --deep is given without it.", "Add --deep.")
         _ask(url, as_json=as_json)
         return
+    whole = cursor is None and sample == 1.0
+    if take_over and not whole:
+        raise InvalidInput("Only a whole examination can take over a store.", "Leave --sample and --cursor out.")
     stores = open_stores()
     spec = _embedder(stores.settings) if index else None
     # First, since an index that knows another history gives the catalogue a new epoch.
@@ -62,11 +86,14 @@ def doctor(
     # Before the rest is examined: what is put in its place meanwhile must not be cleared.
     began, marked = stores.catalogue.position(), marks(stores.artifacts)
     findings += _examined(stores, sample, cursor)
-    sound = all(finding.level is not Level.WRONG for finding in findings)
-    cleared = sound and cursor is None and _clear_collector(stores, began, marked)
+    sound = all(_is_passed(finding, take_over=take_over) for finding in findings)
+    cleared = sound and whole and _clear_collector(stores, began, marked)
     counts = Counter(finding.kind for finding in findings)
-    stores.catalogue.note("library.examine", "all" if cursor is None else f"from {cursor}", dict(counts), actor=actor)
+    told = dict(counts) | {"cleared": cleared, "take_over": take_over}
+    stores.catalogue.note("library.examine", "all" if cursor is None else f"from {cursor}", told, actor=actor)
     _show(findings, sound=sound, cleared=cleared, as_json=as_json)
+    if sound and not whole and not _may_collect(stores):
+        errors.print("The collector stays paused: only a whole examination, without --sample and --cursor, ends that.")
     if not sound:
         raise typer.Exit(1)
 
@@ -88,14 +115,13 @@ def _ask(url: str, *, as_json: bool) -> None:
 def _examined(stores: Stores, sample: float, cursor: str | None) -> list[Finding]:
     findings: list[Finding] = []
     try:
-        with progress() as bar:
-            task = bar.add_task("vectors")
+        with progress() as tell:
             for step in examine(stores.catalogue, stores.artifacts, sample=sample, cursor=cursor):
                 if isinstance(step, Finding):
                     findings.append(step)
                     continue
                 cursor = step.cursor
-                bar.update(task, description=f"{step.part}: {step.done}; {len(findings)} findings")
+                tell(f"{step.part}: {step.done}; {len(findings)} findings; go on with --cursor {cursor}")
     except KeyboardInterrupt:
         _show(findings, sound=False, cleared=False, as_json=False)
         errors.print(f"Broken off; go on with --cursor {cursor}" if cursor else "Broken off.", highlight=False)
@@ -117,14 +143,25 @@ def _index_findings(stores: Stores, spec: EmbedderSpec, *, repair: bool) -> list
         ]
 
 
+def _is_passed(finding: Finding, *, take_over: bool) -> bool:
+    """Whether the finding leaves the library sound; take_over: also if it tells of others' marks in the store."""
+    return finding.level is not Level.WRONG or (take_over and finding.kind in (OTHER_LIBRARY, UNFINISHED))
+
+
 def _clear_collector(stores: Stores, examined: Position, marked: Collection[str]) -> bool:
     """Whether the collector was paused, and now is not."""
+    if _may_collect(stores):
+        return False
+    clear(stores.artifacts, examined, instead_of=marked)
+    return _may_collect(stores)  # it may have been paused anew
+
+
+def _may_collect(stores: Stores) -> bool:
     try:
         check_cleared(stores.catalogue, stores.artifacts)
     except CollectorPaused:
-        clear(stores.artifacts, examined, instead_of=marked)
-        return True
-    return False
+        return False
+    return True
 
 
 def _embedder(settings: Settings) -> EmbedderSpec:

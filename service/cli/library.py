@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from service.cli.showing import print_json
+from service.cli.showing import console, moment, print_json, print_rows
 from service.cli.which import Metadata, Name, Tags, which_of
 from service.client import Client
 from service.domain.errors import InvalidInput
@@ -19,8 +17,6 @@ Url = Annotated[str, typer.Option("--url", envvar="VLIBRARY_URL", help="Where th
 AsJson = Annotated[bool, typer.Option("--json", help="Print the service's answer as JSON")]
 Images = Annotated[list[Path] | None, typer.Option("--image", help="Picture; may be given several times")]
 LOCAL = "http://127.0.0.1:8000"
-
-console = Console()
 
 
 def add_to(app: typer.Typer) -> None:
@@ -62,11 +58,16 @@ def list_vectors(
     if as_json:
         print_json(records)
         return
-    table = Table("name", "version", "method", "model", "created", "id")
-    for record in records:
-        fields = ("name", "version", "method", "model", "created_at", "id")
-        table.add_row(*(str(record[field])[:26] for field in fields))
-    console.print(table if records else "There are none. `vlibrary train` makes a vector, `register` adds it.")
+    if not records:
+        console.print("There are none. `vlibrary train` makes a vector, `register` adds it.")
+        return
+    columns = ("name", "version", "method", "model", "created", "id")
+    print_rows(columns, (_vector_row(record) for record in records))
+
+
+def _vector_row(record: dict[str, Any]) -> tuple[str, ...]:
+    kind = (record["name"], str(record["version"]), record["method"], record["model"])
+    return (*kind, moment(record["created_at"]), record["id"])
 
 
 def retrieve(
@@ -82,12 +83,17 @@ def retrieve(
     if as_json:
         print_json(matches)
         return
-    table = Table("name", "version", "score", "threshold", "accepted", "id")
-    for match in matches:
-        accepted = "yes" if match["accepted"] else "no"
-        numbers = (f"{match['score']:.3f}", f"{match['threshold']:.3f}")
-        table.add_row(match["name"], str(match["version"]), *numbers, accepted, match["id"])
-    console.print(table if matches else "The library has no vector for this model.")
+    if not matches:
+        console.print("The library has no vector for this model.")
+        return
+    columns = ("name", "version", "score", "threshold", "accepted", "id")
+    print_rows(columns, (_match_row(match) for match in matches))
+
+
+def _match_row(match: dict[str, Any]) -> tuple[str, ...]:
+    accepted = "yes" if match["accepted"] else "no"
+    numbers = (f"{match['score']:.3f}", f"{match['threshold']:.3f}")
+    return (match["name"], str(match["version"]), *numbers, accepted, match["id"])
 
 
 def generate(

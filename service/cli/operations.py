@@ -14,17 +14,28 @@ import typer
 
 from service.adapters.backup_folder import BackupFolder
 from service.adapters.backup_tables import SqlTables
-from service.adapters.places import check_apart
+from service.adapters.places import check_apart, make_folder
 from service.adapters.schema import revisions
 from service.cli.serve import read_settings
 from service.cli.showing import console, errors, followed, print_json
 from service.cli.stores import open_stores
 from service.domain.errors import InvalidInput
+from service.domain.labels import ACTOR_PATTERN
 from service.library.backup import Copied, back_up
 from service.library.backup import restore as restore_backup
 from service.library.collect import Collection, Rules, collect
 
-Actor = Annotated[str, typer.Option(envvar="VLIBRARY_ACTOR", help="Who does this, for the audit log")]
+
+def check_actor(actor: str) -> str:
+    """The same. Raises InvalidInput."""
+    if not re.fullmatch(ACTOR_PATTERN, actor):
+        raise InvalidInput(f"{actor!r:.80} cannot be an actor.", "Give 1 to 128 printable ASCII characters.")
+    return actor
+
+
+Actor = Annotated[
+    str, typer.Option(envvar="VLIBRARY_ACTOR", help="Who does this, for the audit log", callback=check_actor)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON")]
 OPERATOR = "operator"
 
@@ -55,6 +66,8 @@ def gc(
     rules = Rules(duration(grace), None if retention is None else duration(retention), dry_run)
     steps = collect(stores.catalogue, stores.artifacts, rules, actor=actor, after=after, pace=_pace(rate))
     done = followed(steps, _collected)
+    if not dry_run:
+        stores.catalogue.note("collector.run", "all" if after is None else f"from {after}", asdict(done), actor=actor)
     if as_json:
         print_json(asdict(done) | {"dry_run": dry_run})
         return
@@ -63,47 +76,66 @@ def gc(
         f"{done.removed} of {done.seen} objects {verb} removed ({done.freed:,} bytes); {done.young} are young."
     )
     console.print(f"{done.released} stuck reservations {verb} released, {done.purged} deleted vectors purged.")
+    if done.foreign:
+        console.print(f"{done.foreign} foreign objects, which no library made, lie among them and are left alone.")
 
 
 def backup(
     folder: Annotated[Path, typer.Argument(help="Folder of the backup; an older one in it is brought up to date")],
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Lose what the backup in the folder holds, even if it is more")
+    ] = False,
     actor: Actor = OPERATOR,
     as_json: AsJson = False,
 ) -> None:
-    """Copy the library into a folder while it is in use. Broken off, it goes on when it is run again."""
+    """Copy the library into a folder while it is in use. Broken off, it goes on when it is run again.
+
+    It is refused when the backup in the folder holds more changes than the library.
+    """
     stores = open_stores()
     check_apart(stores.settings.artifacts_place, [str(folder)])
-    steps = back_up(SqlTables(stores.engine), stores.artifacts, BackupFolder(folder))
+    steps = back_up(SqlTables(stores.engine), stores.artifacts, BackupFolder(folder), replace=replace)
     done = followed(steps, _copied)
     stores.catalogue.note("library.backup", folder.name or ".", _numbers(done), actor=actor)
-    _tell_copied(done, "The backup is whole.", as_json=as_json)
+    _tell_copied(done, "The backup is whole.", "The backup is not whole.", as_json=as_json)
 
 
 def restore(
     folder: Annotated[Path, typer.Argument(help="Folder of the backup")],
     replace: Annotated[bool, typer.Option("--replace", help="Lose what the library holds now")] = False,
+    despite_losses: Annotated[
+        bool, typer.Option("--despite-losses", help="Restore the rest when objects of the backup are lost")
+    ] = False,
     actor: Actor = OPERATOR,
     as_json: AsJson = False,
 ) -> None:
     """Make the library what it was when the backup was made. Stop collectors first; services may run."""
     stores = open_stores(create=True)
     tables = SqlTables(stores.engine)
-    steps = restore_backup(tables, stores.artifacts, BackupFolder(folder), replace=replace, actor=actor)
+    source = BackupFolder(folder)
+    steps = restore_backup(
+        tables, stores.artifacts, source, replace=replace, actor=actor, despite_losses=despite_losses
+    )
     done = followed(steps, _copied)
     stores.catalogue.note("library.restore", folder.name or ".", _numbers(done), actor=actor)
-    _tell_copied(done, "The library is restored; now run `vlibrary doctor --deep`.", as_json=as_json)
+    whole = "The library is restored; now run `vlibrary doctor --deep`."
+    _tell_copied(done, whole, "The rest of the library is restored.", as_json=as_json)
 
 
 def migrate(
     check: Annotated[bool, typer.Option("--check", help="Change nothing; exit code 1 if something is to do")] = False,
+    actor: Actor = OPERATOR,
     as_json: AsJson = False,
 ) -> None:
     """Bring the database's tables to what this release needs, keeping their content."""
     settings = read_settings()
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(settings.data_dir, "VLIBRARY_DATA_DIR")
     before = revisions(settings.catalogue_url)
     if not check:
-        open_stores(create=True).engine.dispose()
+        stores = open_stores(create=True)
+        if not before.current:
+            stores.catalogue.note("library.migrate", before.need, {"from": before.have}, actor=actor)
+        stores.engine.dispose()
     after = revisions(settings.catalogue_url)
     if as_json:
         print_json({"before": before.have, "after": after.have, "needed": after.need})
@@ -138,13 +170,14 @@ def _numbers(done: Copied) -> dict[str, Any]:
     return {"copied": done.copied, "there": done.there, "bytes": done.size, "lost": list(done.lost)}
 
 
-def _tell_copied(done: Copied, end: str, *, as_json: bool) -> None:
+def _tell_copied(done: Copied, whole: str, lossy: str, *, as_json: bool) -> None:
     """Ends with exit code 1 when objects are lost."""
     if as_json:
         print_json(_numbers(done))
     else:
         for key in done.lost:
             errors.print(f"[red]Lost:[/] {key}")
+        end = lossy if done.lost else whole
         console.print(f"{done.copied} objects copied ({done.size:,} bytes), {done.there} were there. {end}")
     if done.lost:
         errors.print(f"{len(done.lost)} objects are missing or damaged; `vlibrary doctor --deep` names their vectors.")

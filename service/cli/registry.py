@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
 
 from service.archive import open_archive
 from service.cli.library import LOCAL, AsJson, Url
-from service.cli.showing import console, errors, print_json
+from service.cli.showing import console, moment, print_json, print_rows, progress
 from service.cli.which import Metadata, Name, Tags, which_of
 from service.client import Client, Json, ServiceError
 from service.domain.errors import InvalidInput
@@ -82,10 +80,11 @@ def list_aliases(
     if as_json:
         print_json(found)
         return
-    table = Table("alias", "vector", "moved")
-    for one in found:
-        table.add_row(f"{one['name']}@{one['alias']}", one["id"], one["changed_at"][:19])
-    console.print(table if found else "There are no aliases. `vlibrary alias set NAME@ALIAS VECTOR` makes one.")
+    if not found:
+        console.print("There are no aliases. `vlibrary alias set NAME@ALIAS VECTOR` makes one.")
+        return
+    rows = ((f"{one['name']}@{one['alias']}", one["id"], moment(one["changed_at"])) for one in found)
+    print_rows(("alias", "vector", "moved"), rows)
 
 
 @aliases.command("set")
@@ -155,7 +154,7 @@ def export_file(
         raise InvalidInput(f"{file} cannot be written: {error.strerror}.", "Check the path and the space.") from error
     finally:
         draft.unlink(missing_ok=True)
-    console.print(f"{number} vectors are in {file}", markup=False)
+    console.print(f"{number} {'vector is' if number == 1 else 'vectors are'} in {file}", markup=False)
 
 
 def import_file(
@@ -172,11 +171,12 @@ def import_file(
         archive_file = file.open("rb")
     except OSError as error:
         raise InvalidInput(f"{file} cannot be read: {error.strerror}.", "Check the path.") from error
-    with archive_file, Client(url, actor=actor) as service, _bar(MofNCompleteColumn()) as bar:
+    results: list[Json] = []
+    with archive_file, Client(url, actor=actor) as service, progress() as tell:
         archive = open_archive(archive_file)
-        results = list(
-            bar.track(service.load(archive, update=update), total=len(archive.entries), description="import")
-        )
+        for result in service.load(archive, update=update):
+            results.append(result)
+            tell(f"import: {len(results)} of {len(archive.entries)} vectors")
     if as_json:
         print_json(results)
     else:
@@ -187,16 +187,13 @@ def import_file(
 
 def _write(path: Path, pieces: Iterable[bytes]) -> None:
     """Everything, and safely on the disk."""
-    with path.open("wb") as out, _bar(DownloadColumn()) as bar:
-        task = bar.add_task("export", total=None)
+    size = 0
+    with path.open("wb") as out, progress() as tell:
         for piece in pieces:
-            bar.advance(task, out.write(piece))
+            size += out.write(piece)
+            tell(f"export: {size:,} bytes")
         out.flush()
         os.fsync(out.fileno())
-
-
-def _bar(column: DownloadColumn | MofNCompleteColumn) -> Progress:
-    return Progress(TextColumn("{task.description}"), BarColumn(), column, console=errors, transient=True)
 
 
 def _tell_results(results: list[Json]) -> None:

@@ -12,8 +12,9 @@ import structlog
 import typer
 from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
-from rich.console import Console
 
+from service.cli.listening import held
+from service.cli.showing import errors
 from service.config import Settings
 from service.domain.errors import InvalidInput
 from service.domain.ports import Artifacts, Worker
@@ -40,11 +41,11 @@ def serve(
     given = {name: value for name, value in {"host": host, "port": port}.items() if value is not None}
     settings = read_settings(**given)
     configure_logging(json=settings.log_json)
-    app = open_app(settings, partial(_own_worker, settings))
-    console = Console(stderr=True)
-    console.print(f"VLibrary on http://{settings.host}:{settings.port} · dashboard at /docs · stop with Ctrl+C")
-    with suppress(KeyboardInterrupt):  # uvicorn raises Ctrl+C again when it has stopped
-        ApiServer(app, address=settings.host, port=settings.port, grace_s=settings.grace_s).run()
+    with held(settings.host, settings.port, variables="VLIBRARY_HOST, VLIBRARY_PORT") as sockets:
+        app = open_app(settings, partial(_own_worker, settings))
+        errors.print(f"VLibrary on http://{settings.host}:{settings.port} · dashboard at /docs · stop with Ctrl+C")
+        with suppress(KeyboardInterrupt):  # uvicorn raises Ctrl+C again when it has stopped
+            ApiServer(app, address=settings.host, port=settings.port, grace_s=settings.grace_s).run(sockets)
 
 
 def _own_worker(settings: Settings, artifacts: Artifacts, registry: CollectorRegistry) -> Worker:

@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from rich import box
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
+from rich.table import Column, Table
 
 T = TypeVar("T")
+Tell = Callable[[str], None]
 
-console = Console()
-errors = Console(stderr=True)
+# Seconds between two lines of progress in a file: often enough to go on from, seldom enough to read.
+EVERY_S = 10.0
+# Columns of what goes into a file or a pipe: nothing that we print is longer, so nothing is cut or broken.
+WIDE = 10_000
+
+
+def _console(*, stderr: bool = False) -> Console:
+    made = Console(stderr=stderr)
+    if not made.is_terminal:
+        made.width = WIDE
+    return made
+
+
+console = _console()
+errors = _console(stderr=True)
 
 
 def print_json(value: Any) -> None:
@@ -20,19 +38,55 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2))  # noqa: T201  standard output is the result
 
 
-def progress() -> Progress:
-    """One line that says what is going on."""
-    return Progress(SpinnerColumn(), TextColumn("{task.description}", markup=False), console=errors, transient=True)
+def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]], *, on: Console = console) -> None:
+    """A table in which nothing is cut: where the terminal is too narrow, it breaks the lines itself."""
+    table = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    table.width = on.measure(table, options=on.options.update(width=WIDE)).maximum
+    on.print(table, crop=False)
+
+
+def moment(text: str) -> str:
+    """A point in time as the service writes it, to the second."""
+    return f"{text[:19]}Z"
+
+
+@contextmanager
+def progress() -> Iterator[Tell]:
+    """What is to be told how far the work is: one line that changes, or lines now and then without a terminal."""
+    if not errors.is_terminal:
+        yield Lines(lambda line: errors.print(line, markup=False, highlight=False))
+        return
+    # Folded, since it may tell a key to go on from.
+    text = TextColumn("{task.description}", markup=False, table_column=Column(overflow="fold"))
+    with Progress(SpinnerColumn(), text, console=errors, transient=True) as bar:
+        task = bar.add_task("")
+        yield lambda line: bar.update(task, description=line)
+
+
+class Lines:
+    """Progress for a file: passes a line on when EVERY_S are over since the last one, or since the work began."""
+
+    def __init__(self, write: Tell, clock: Callable[[], float] = time.monotonic) -> None:
+        self._write = write
+        self._clock = clock
+        self._due = clock() + EVERY_S
+
+    def __call__(self, line: str) -> None:
+        if self._clock() >= self._due:
+            self._write(line)
+            self._due = self._clock() + EVERY_S
 
 
 def followed(steps: Iterator[T], line: Callable[[T], str]) -> T:
-    """The last of the steps (there is one at least), each shown as it comes, and the last one too when broken off."""
+    """The last of the steps (there is one at least), each told as it comes, and the last one too when broken off."""
     last = next(steps)
     try:
-        with progress() as bar:
-            task = bar.add_task(line(last))
+        with progress() as tell:
+            tell(line(last))
             for last in steps:
-                bar.update(task, description=line(last))
+                tell(line(last))
     except KeyboardInterrupt:
         errors.print(f"Broken off, which is safe: {line(last)}", markup=False, highlight=False)
         raise

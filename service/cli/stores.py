@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from service.adapters.artifacts import open_artifacts
 from service.adapters.catalogue_sql import SqlCatalogue
 from service.adapters.database import connect
-from service.adapters.places import check_apart
+from service.adapters.places import check_apart, make_folder
 from service.adapters.schema import revisions, upgrade
 from service.cli.serve import read_settings
 from service.config import Settings
@@ -34,12 +34,12 @@ def open_stores(*, create: bool = False) -> Stores:
     """The stores that the settings name.
 
     create: make the tables, or bring them up to date, if need be. Without it, raises CatalogueUnavailable unless they
-    are. Raises InvalidInput when the stores' places are parts of each other.
+    are. Raises InvalidInput when the stores' places are parts of each other, or the data folder cannot be made.
     """
     settings = read_settings()
     check_apart(settings.artifacts_place, settings.beside_artifacts)
     if create:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(settings.data_dir, "VLIBRARY_DATA_DIR")
         upgrade(settings.catalogue_url)
     else:
         _check_tables(settings.catalogue_url)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from service.cli.listening import held
 from service.cli.serve import configure_logging, read_settings
+from service.cli.showing import errors
 
 
 def add_to(app: typer.Typer) -> None:
@@ -33,7 +34,9 @@ def work(
     configure_logging(json=settings.log_json)
     server, loading = open_server(settings)
     address = f"http://{settings.worker_host}:{settings.worker_port}"
-    Console(stderr=True).print(f"Worker on {address} · ready when /readyz says so · stop with Ctrl+C")
-    server.run()
+    variables = "VLIBRARY_WORKER_HOST, VLIBRARY_WORKER_PORT"
+    with held(settings.worker_host, settings.worker_port, variables=variables) as sockets:
+        errors.print(f"Worker on {address} · ready when /readyz says so · stop with Ctrl+C")
+        server.run(sockets)
     if loading.failure is not None:
         raise loading.failure

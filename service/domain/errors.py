@@ -24,7 +24,8 @@ VLibraryError
 │   ├── StillAliased           an alias points to the vector that shall go
 │   ├── NotDeleted             only a deleted vector can be restored or purged
 │   ├── SeqNotReached          the change log is shorter than the caller knows it
-│   ├── BackupBusy             somebody else writes the same backup now
+│   ├── BackupBusy             somebody else writes or restores the same backup now
+│   ├── BackupAhead            the backup holds changes that the library which would replace it lacks
 │   ├── NotEmpty               a backup would replace what the library holds
 │   ├── CollectorPaused        after a restoration, until the library was examined
 │   ├── VectorExists           the id belongs to another registration
@@ -156,7 +157,11 @@ class NotEmpty(Conflict):
 
 
 class BackupBusy(Conflict):
-    slug, title = "backup-busy", "The backup is being written"
+    slug, title = "backup-busy", "The backup is in use"
+
+
+class BackupAhead(Conflict):
+    slug, title = "backup-ahead", "The backup holds more than the library"
 
 
 class CollectorPaused(Conflict):

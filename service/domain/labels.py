@@ -18,6 +18,7 @@ MAX_METADATA_TEXT = 500
 MAX_PARENTS = 64
 METADATA_KEY_PATTERN = r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$"
 ALIAS_PATTERN = r"^(?!v?[0-9]+$|latest$)[a-z0-9][a-z0-9._-]{0,63}$"  # not what reads as a version
+ACTOR_PATTERN = r"^[!-~]([ -~]{0,126}[!-~])?$"  # so that every log can show it
 VECTOR_ID_PATTERN = r"^[0-7][0-9A-HJKMNP-TV-Z]{25}$"  # a ULID
 # Beyond it, JSON readers (and the double that a range is compared as) no longer tell neighbours apart.
 MAX_INTEGER = 2**53 - 1

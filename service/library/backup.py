@@ -12,10 +12,10 @@ from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from dataclasses import replace as but
 
-from service.domain.backup import Backup, ObjectRef, Tables
-from service.domain.errors import ArtifactLost
+from service.domain.backup import Backup, Dump, ObjectRef, Tables
+from service.domain.errors import ArtifactLost, BackupAhead, InvalidBackup
 from service.domain.ports import Artifacts
-from service.library.clearance import pause
+from service.library.clearance import begin_restoration, end_restoration
 
 
 @dataclass(frozen=True)
@@ -33,28 +33,45 @@ class Copied:
         return self.copied + self.there + len(self.lost)
 
 
-def back_up(tables: Tables, artifacts: Artifacts, backup: Backup) -> Generator[Copied]:
+def back_up(tables: Tables, artifacts: Artifacts, backup: Backup, *, replace: bool = False) -> Generator[Copied]:
     """Yields how far it is; the last one is the result. Objects that are lost are told of, and do not stop it.
 
-    Raises Unavailable, InvalidBackup, BackupBusy.
+    replace: give up what the last backup holds, even if it is more than the library does, or unreadable.
+    Raises Unavailable, InvalidBackup, BackupBusy, BackupAhead.
     """
-    with backup.draft() as folder:
+    with backup.writing():
+        if not replace:
+            _check_known(backup.last(), tables)
+        folder = backup.draft()
         dump = tables.dump(folder)
         yield from copy(backup.references(folder), artifacts, backup.objects, total=dump.rows["vectors"])
         backup.commit(folder, dump)
 
 
-def restore(tables: Tables, artifacts: Artifacts, backup: Backup, *, replace: bool, actor: str) -> Iterator[Copied]:
+def restore(
+    tables: Tables, artifacts: Artifacts, backup: Backup, *, replace: bool, actor: str, despite_losses: bool = False
+) -> Iterator[Copied]:
     """Yields how far it is; the last one is the result. replace: give up what the library holds.
 
-    Objects that the backup has lost do not stop it: the examination that must follow names their vectors.
-    Raises Unavailable, InvalidBackup, NotEmpty.
+    despite_losses: restore the rest when neither the backup nor the store has some objects any more; the examination
+    that must follow names their vectors. Raises Unavailable, InvalidBackup, BackupBusy, NotEmpty.
     """
-    folder, dump = backup.open()
-    tables.check_loadable(dump, replace=replace)
-    pause(artifacts)
-    yield from copy(backup.references(folder), backup.objects, artifacts, total=dump.rows["vectors"])
-    tables.load(folder, replace=replace, actor=actor)
+    with backup.open() as (folder, dump):
+        tables.check_loadable(dump, replace=replace)
+        begun = begin_restoration(artifacts)
+        lost = 0
+        for step in copy(backup.references(folder), backup.objects, artifacts, total=dump.rows["vectors"]):
+            lost = len(step.lost)
+            yield step
+        if lost and not despite_losses:
+            end_restoration(artifacts, begun)
+            raise InvalidBackup(
+                f"{lost} of {step.total} objects are missing or damaged in the backup, and the store has not got them "
+                "either. The library is as it was.",
+                "Take another copy of the backup; or give --despite-losses to restore the rest.",
+            )
+        tables.load(folder, replace=replace, actor=actor)
+        end_restoration(artifacts, begun)
 
 
 def copy(references: Iterable[ObjectRef], source: Artifacts, target: Artifacts, *, total: int) -> Iterator[Copied]:
@@ -69,6 +86,16 @@ def copy(references: Iterable[ObjectRef], source: Artifacts, target: Artifacts, 
         else:
             so_far = but(so_far, lost=(*so_far.lost, reference.key))
         yield so_far
+
+
+def _check_known(last: Dump | None, tables: Tables) -> None:
+    if last is not None and not tables.knows(last):
+        raise BackupAhead(
+            f"The backup in this folder holds {last.seq:,} changes, and the library does not know the newest: it is "
+            "another library's, or of a later state of this one.",
+            "Check VLIBRARY_DATA_DIR and VLIBRARY_DATABASE_URL. If this is the right library, choose another folder, "
+            "or give --replace to lose what the backup holds.",
+        )
 
 
 def _has(target: Artifacts, reference: ObjectRef) -> bool:

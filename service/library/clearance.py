@@ -4,7 +4,8 @@ What a backup does not know is unreferenced, though somebody may still want it. 
 catalogue whose history was cleared for it: while the library was still empty, and after a restoration by an examination
 that found nothing wrong. The mark lies in the artifact store, beside what the collector would remove, and names a place
 in the change log. So a catalogue that was restored by other means than ours, or one that never belonged to this store,
-is noticed as well: its epoch is another one, or that place holds another entry, or none.
+is noticed as well: its epoch is another one, or that place holds another entry, or none. And since a cleared store has
+marks of one epoch only, two libraries that share a store notice each other: a mark of another epoch stops both.
 """
 
 from __future__ import annotations
@@ -23,13 +24,31 @@ from service.domain.ports import Artifacts, Catalogue, Position
 
 PREFIX = "collector/"
 _PAUSED = PREFIX + "paused."
-_MARK = re.compile(PREFIX + r"(?:paused\.\w+|(?P<epoch>[0-9a-f]{32})\.(?P<seq>\d+)\.(?P<mark>\w*))")
+# A pause that only the end of a restoration ends.
+_RESTORING = PREFIX + "restoring."
+# Of a library that works here though it was not cleared, so that no other one's collector removes what it stores.
+_UNCLEARED = PREFIX + "uncleared."
+_EPOCH = "[0-9a-f]{32}"
+_MARK = re.compile(
+    rf"{PREFIX}(?:(?:paused|restoring)\.\w+|uncleared\.(?P<uncleared>{_EPOCH})|(?P<epoch>{_EPOCH})\.(?P<seq>\d+)\.\w*)"
+)
 _EMPTY = hashlib.sha256(b"").hexdigest()
 
 
 def is_mark(key: str) -> bool:
     """Whether the object is such a mark, and so no artifact; a draft of one that a killed process left is neither."""
     return _MARK.fullmatch(key) is not None
+
+
+def is_restoring(mark: str) -> bool:
+    """Whether the mark is that of a restoration which has not come to its end."""
+    return mark.startswith(_RESTORING)
+
+
+def epoch_of(mark: str) -> str | None:
+    """Of the catalogue that the mark belongs to; None for a pause, which belongs to none."""
+    found = _MARK.fullmatch(mark)
+    return None if found is None else found["epoch"] or found["uncleared"]
 
 
 def marks(artifacts: Artifacts) -> frozenset[str]:
@@ -39,7 +58,7 @@ def marks(artifacts: Artifacts) -> frozenset[str]:
 
 
 def check_cleared(catalogue: Catalogue, artifacts: Artifacts) -> Position:
-    """The catalogue's position. Raises CollectorPaused unless its history was cleared, or all is empty."""
+    """The catalogue's position. Raises CollectorPaused unless its history alone was cleared, or all is empty."""
     position = catalogue.position()
     known = marks(artifacts)
     cleared = _allows(known, position, catalogue, artifacts)
@@ -47,19 +66,27 @@ def check_cleared(catalogue: Catalogue, artifacts: Artifacts) -> Position:
         # Nothing protects a listing on its way: a bit that was flipped there is another one the next time, or none.
         again = marks(artifacts)
         known, cleared = known | again, _allows(again, position, catalogue, artifacts)
-    if not cleared or any(mark.startswith(_PAUSED) for mark in known):
+    if not cleared or any(mark.startswith((_PAUSED, _RESTORING)) for mark in known):
         raise CollectorPaused(
-            "The library was restored, or met this store, since the collector last was allowed to work. It may not "
-            "know all objects that are still wanted.",
+            "The library was restored, or met this store or another library in it, since the collector last was "
+            "allowed to work. It may not know all objects that are still wanted.",
             "Run `vlibrary doctor --deep`; when it finds nothing wrong, the collector may work again.",
         )
     return position
 
 
 def begin(catalogue: Catalogue, artifacts: Artifacts) -> None:
-    """Clear a library that is still empty, and note how far one has come that was cleared; others are left alone."""
-    with suppress(CollectorPaused):
+    """Clear a library that is still empty, and note how far one has come that was cleared.
+
+    Any other one leaves a mark only that it is here: from then on, no other library's collector works on this store.
+    """
+    try:
         note_progress(artifacts, check_cleared(catalogue, artifacts))
+    except CollectorPaused:
+        epoch = catalogue.position().epoch
+        if epoch not in map(epoch_of, marks(artifacts)):
+            with suppress(ArtifactLost):  # to somebody who is just clearing the library
+                _put(artifacts, _UNCLEARED + epoch)
 
 
 def note_progress(artifacts: Artifacts, position: Position) -> None:
@@ -77,7 +104,8 @@ def note_progress(artifacts: Artifacts, position: Position) -> None:
 def clear(artifacts: Artifacts, position: Position, *, instead_of: Collection[str]) -> None:
     """Let the collector work on catalogues with this place in their history.
 
-    instead_of: the marks that there were before the library was found to be sound; a pause that was made since stays.
+    instead_of: the marks that there were before the library was found to be sound; what was marked since stays, such
+    as a pause.
     """
     mark = _put_mark(artifacts, position)
     for other in set(instead_of) - {mark}:
@@ -86,19 +114,43 @@ def clear(artifacts: Artifacts, position: Position, *, instead_of: Collection[st
 
 def pause(artifacts: Artifacts) -> None:
     """Let the collector work on no catalogue."""
-    artifacts.put(f"{_PAUSED}{ULID()}", b"", _EMPTY)
+    _put(artifacts, f"{_PAUSED}{ULID()}")
+
+
+def begin_restoration(artifacts: Artifacts) -> frozenset[str]:
+    """Let the collector work on no catalogue before the restoration has come to its end.
+
+    Returns the marks that are to be given to `end_restoration`: this one's, and those that killed ones have left.
+    """
+    left = frozenset(filter(is_restoring, marks(artifacts)))
+    mark = f"{_RESTORING}{ULID()}"
+    _put(artifacts, mark)
+    return left | {mark}
+
+
+def end_restoration(artifacts: Artifacts, begun: Collection[str]) -> None:
+    """Leave the collector paused until an examination that begins from now on finds nothing wrong."""
+    pause(artifacts)
+    for mark in begun:
+        artifacts.delete(mark)
 
 
 def _put_mark(artifacts: Artifacts, position: Position) -> str:
     mark = f"{PREFIX}{position.epoch}.{position.seq}.{position.mark}"
     # It may be lost while it is made: to somebody who has just noted a later place, and makes do with that.
     with suppress(ArtifactLost):
-        artifacts.put(mark, b"", _EMPTY)
+        _put(artifacts, mark)
     return mark
 
 
+def _put(artifacts: Artifacts, mark: str) -> None:
+    artifacts.put(mark, b"", _EMPTY)
+
+
 def _allows(known: Collection[str], position: Position, catalogue: Catalogue, artifacts: Artifacts) -> bool:
-    """Whether these marks clear the catalogue's history, or none is needed."""
+    """Whether these marks clear the catalogue's history and no other one, or none is needed."""
+    if {epoch_of(mark) for mark in known} - {None, position.epoch}:
+        return False
     ours = [mark for mark in known if mark.startswith(f"{PREFIX}{position.epoch}.")]
     return all(_is_true(mark, catalogue) for mark in ours) if ours else _is_new(position, artifacts)
 

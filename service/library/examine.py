@@ -17,6 +17,7 @@ from service.domain.filters import EVERYTHING_ACTIVE, Filter
 from service.domain.objects import is_ours
 from service.domain.ports import Alias, Artifacts, Catalogue
 from service.library.findings import Finding, Progress, waste, wrong
+from service.library.strangers import examine_marks
 from service.library.walk import batches, changes, pages
 
 STEP = 500
@@ -42,6 +43,7 @@ def examine(catalogue: Catalogue, artifacts: Artifacts, *, sample: float = 1.0, 
         "aliases": lambda _: examine_aliases(catalogue),
         "uploads": lambda _: examine_uploads(catalogue),
         "objects": lambda at: examine_orphans(catalogue, artifacts, after=at),
+        "marks": lambda _: examine_marks(catalogue, artifacts),
     }
     begin, _, at = (cursor or "vectors:").partition(":")
     if begin not in passes:

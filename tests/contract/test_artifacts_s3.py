@@ -101,6 +101,19 @@ class TestForeignErrors:
             refusing(404, "NoSuchBucket").get(KEY, SHA256)
 
     @pytest.mark.parametrize(
+        ("status", "code", "cure"),
+        [
+            (404, "NoSuchBucket", "VLIBRARY_ARTIFACTS"),
+            (403, "SignatureDoesNotMatch", "AWS_SECRET"),
+            (500, "X", "again"),
+        ],
+    )
+    def test_the_cure_names_the_setting_that_waiting_does_not_mend(self, status: int, code: str, cure: str) -> None:
+        with pytest.raises(ArtifactsUnavailable) as caught:
+            refusing(status, code).get(KEY, SHA256)
+        assert cure in caught.value.cure
+
+    @pytest.mark.parametrize(
         ("status", "code"), [(403, "AccessDenied"), (301, "PermanentRedirect"), (400, "InvalidRequest")]
     )
     def test_a_refusal_is_not_tried_again(self, status: int, code: str) -> None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import event
 
+from service.adapters.artifacts_folder import FolderArtifacts
 from service.adapters.backup_folder import BackupFolder
 from service.adapters.backup_tables import SqlTables
 from service.domain.errors import CollectorPaused, NotEmpty, VectorPurged
 from service.domain.filters import Filter
-from service.library.backup import back_up
+from service.domain.ports import Position
+from service.library.backup import back_up, restore
+from service.library.clearance import clear, marks
 from service.library.collect import Rules
 from service.library.examine import examine
 from service.library.findings import Finding
@@ -33,7 +36,7 @@ from service.adapters.backup_tables import SqlTables
 from service.adapters.database import connect
 from service.library.backup import restore
 
-backup_tables.renew_epoch = lambda writer: os.kill(os.getpid(), signal.SIGKILL)
+backup_tables.renew_epoch = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 tables, artifacts = SqlTables(connect(sys.argv[1])), FolderArtifacts(Path(sys.argv[2]))
 for step in restore(tables, artifacts, BackupFolder(Path(sys.argv[3])), replace=True, actor="killed"):
     if step.done == int(sys.argv[4]):
@@ -63,7 +66,7 @@ def test_a_library_comes_back_whole_on_either_database(source: Place, target: Pl
     assert target.restore(tmp_path / "backup").copied == 3
     assert target.content() == source.content()
     assert target.catalogue.position().epoch != source.catalogue.position().epoch
-    assert [step for step in examine(target.catalogue, target.artifacts) if isinstance(step, Finding)] == []
+    assert _found(target) == []
     for _ in range(5):
         target.upload()  # these ids are taken
     assert target.publish().version == 5  # no version and no number is given twice
@@ -92,7 +95,7 @@ def test_what_is_registered_while_the_tables_are_written_is_whole_or_absent(
     assert len(came) == 1
     target.restore(tmp_path / "backup")
     assert target.content() == before
-    assert [step for step in examine(target.catalogue, target.artifacts) if isinstance(step, Finding)] == []
+    assert _found(target) == []
 
 
 def test_an_idempotency_key_is_still_known_after_a_restoration(source: Place, target: Place, tmp_path: Path) -> None:
@@ -182,3 +185,90 @@ def test_a_restoration_that_is_killed_leaves_the_old_library_and_goes_on(
     done = target.restore(tmp_path / "backup", replace=True)
     assert done.there >= min(copied, 3)
     assert target.content() == source.content()
+    with pytest.raises(CollectorPaused):
+        target.collect()
+    assert _found(target) == []
+    clear(target.artifacts, target.catalogue.position(), instead_of=marks(target.artifacts))
+    assert target.collect(Rules(dry_run=True)).removed == 0
+
+
+class Dying(FolderArtifacts):
+    """A store in which the process dies before or after the collector's mark of this number is put or removed."""
+
+    def __init__(self, root: Path, last: int, moment: str) -> None:
+        super().__init__(root)
+        self._left = last
+        self._moment = moment
+
+    def put(self, key: str, data: bytes, sha256: str) -> None:
+        self._step(key, lambda: super(Dying, self).put(key, data, sha256))
+
+    def delete(self, key: str) -> None:
+        self._step(key, lambda: super(Dying, self).delete(key))
+
+    def _step(self, key: str, act: Callable[[], None]) -> None:
+        self._left -= key.startswith("collector/")
+        if self._left == 0 and self._moment == "before":
+            raise KeyboardInterrupt
+        act()
+        if self._left == 0:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("last", [1, 2, 3])
+def test_a_restoration_that_dies_at_one_of_its_marks_ends_paused_when_it_is_run_again(
+    source: Place, target: Place, tmp_path: Path, last: int, moment: str
+) -> None:
+    source.back_up(tmp_path / "backup")
+    artifacts = Dying(target.folder, last, moment)
+    steps = restore(
+        SqlTables(target.engine), artifacts, BackupFolder(tmp_path / "backup"), replace=True, actor="killed"
+    )
+    with pytest.raises(KeyboardInterrupt):
+        list(steps)
+    ended = (last, moment) == (3, "after")
+    begun = (last, moment) != (1, "before")
+    assert [finding.kind for finding in _found(target)] == ["restoration-unfinished"] * (begun and not ended)
+    target.restore(tmp_path / "backup", replace=True)
+    with pytest.raises(CollectorPaused):
+        target.collect()
+    assert _found(target) == []
+    clear(target.artifacts, target.catalogue.position(), instead_of=marks(target.artifacts))
+    assert target.collect().removed == 0
+
+
+def test_no_examination_ends_the_pause_of_a_restoration_under_way(source: Place, target: Place, tmp_path: Path) -> None:
+    source.back_up(tmp_path / "backup")
+    before = marks(target.artifacts)
+    steps = restore(
+        SqlTables(target.engine), target.artifacts, BackupFolder(tmp_path / "backup"), replace=True, actor="tester"
+    )
+    assert [next(steps).done for _ in range(3)] == [0, 1, 2]
+    assert [finding.kind for finding in _found(target)] == ["restoration-unfinished"]
+    clear(target.artifacts, target.catalogue.position(), instead_of=before)  # one that had begun before
+    target.age()
+    with pytest.raises(CollectorPaused):
+        target.collect()
+    list(steps)
+    assert target.content() == source.content()
+    assert _found(target) == []
+
+
+def test_a_restored_library_knows_the_epochs_that_it_replaces(source: Place, target: Place, tmp_path: Path) -> None:
+    own = [source.catalogue.position(), source.catalogue.renew_epoch()]
+    own += [target.catalogue.position(), target.catalogue.renew_epoch()]
+    source.back_up(tmp_path / "backup")
+    target.restore(tmp_path / "backup", replace=True)
+    own.append(target.catalogue.position())
+    target.restore(tmp_path / "backup", replace=True)
+    for position in own:
+        clear(target.artifacts, position, instead_of=())
+    assert _found(target) == []
+    other = Position("0" * 32, 1, "mark")
+    clear(target.artifacts, other, instead_of=())
+    assert [finding.subject for finding in _found(target)] == [other.epoch]
+
+
+def _found(place: Place) -> list[Finding]:
+    return [step for step in examine(place.catalogue, place.artifacts) if isinstance(step, Finding)]

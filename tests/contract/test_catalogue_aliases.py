@@ -36,7 +36,7 @@ class TestAliases:
         catalogue.drop_alias("colours", "best", expected=made.revision)
         with pytest.raises(AliasNotFound):
             catalogue.alias("colours", "best")
-        with pytest.raises(StaleRevision):
+        with pytest.raises(StaleRevision, match="There is no alias colours@best"):
             catalogue.set_alias("colours", "best", record.id, expected=made.revision)
         again = catalogue.set_alias("colours", "best", record.id, expected=0)
         assert again.revision != made.revision
@@ -47,7 +47,7 @@ class TestAliases:
         other, gone = register(catalogue, "other"), register(catalogue)
         catalogue.delete(gone.id)
         for vector_id in (other.id, gone.id, "unknown", "\ud800", "a\x00"):
-            with pytest.raises(VectorNotFound):
+            with pytest.raises(VectorNotFound, match="'colours' has no active version"):
                 catalogue.set_alias("colours", "best", vector_id, expected=0)
         assert catalogue.aliases() == []
 

@@ -70,11 +70,14 @@ class TestErrors:
                 upgrade(f"sqlite:///{path}")
             engine.dispose()
 
-    @pytest.mark.parametrize("url", ["", "nonsense", "oracle9000://x"])
+    @pytest.mark.parametrize(
+        "url", ["", "nonsense", "oracle9000://x", "mysql://me@here/x", "postgresql+psycopg://me:secret/x"]
+    )
     def test_a_url_that_names_no_database_is_refused_without_being_repeated(self, url: str) -> None:
         with pytest.raises(CatalogueUnavailable) as caught:
             connect(url)
         assert not url or url not in str(caught.value)
+        assert caught.value.__suppress_context__
 
     def test_a_value_that_cannot_be_stored_is_the_callers_error(self, engine: Engine) -> None:
         with pytest.raises(InvalidInput):

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
 
-from service.domain.errors import UploadExpired
+from service.adapters.memory_index import MemoryIndex
+from service.adapters.memory_worker import MemoryWorker
+from service.api.bootstrap import open_app
+from service.config import Settings
+from service.domain.errors import CollectorPaused, UploadExpired
+from service.library.clearance import marks
 from service.library.collect import Rules
+from service.library.lookafter import MARK_S, LookAfter
+from tests.support.registrations import EMBEDDER
 from tests.support.upkeep import DATA, SHA256, RealLibrary, drafted
 
 # Collects like the command, and dies when it is about to remove the object of this number, or has just done so.
@@ -95,3 +104,42 @@ def test_a_collector_that_is_killed_loses_nothing_and_the_next_one_ends_its_work
     log = [entry for entry in library.catalogue.audit(0, 100) if entry.action == "collector.remove"]
     assert len({key for entry in log for key in entry.detail["objects"]}) == 5
     assert library.collect(Rules(dry_run=True)).removed == 0
+
+
+def test_an_earlier_state_of_the_database_is_noticed_when_a_service_had_noted_a_later_one(
+    new_sqlite: Callable[[], str], tmp_path: Path
+) -> None:
+    """The files of a day's snapshot are put back; nobody knows what was registered since, and its bytes stay."""
+    seconds = 0.0
+    url = new_sqlite()
+    library = RealLibrary(url, tmp_path / "artifacts")
+    library.publish()
+    care = LookAfter(library.catalogue, library.artifacts, MemoryIndex(EMBEDDER), now=lambda: seconds)
+    file, saved = Path(url.removeprefix("sqlite:///")), tmp_path / "saved"
+    library.engine.dispose()
+    shutil.copy(file, saved)
+    library.publish()
+    seconds += MARK_S
+    care.look()
+    assert library.collect(Rules(dry_run=True)).seen == 2
+    library.engine.dispose()
+    shutil.copy(saved, file)
+    again = RealLibrary(url, tmp_path / "artifacts")
+    again.age()
+    with pytest.raises(CollectorPaused):
+        again.collect()
+    assert len(again.keys()) == 2
+    again.engine.dispose()
+
+
+def test_a_service_that_ends_has_noted_all_that_was_registered(
+    empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(empty_database, tmp_path / "catalogue.db")
+    monkeypatch.setenv("VLIBRARY_DATA_DIR", str(tmp_path))
+    library = RealLibrary(f"sqlite:///{tmp_path / 'catalogue.db'}", tmp_path / "artifacts")
+    with TestClient(open_app(Settings(), lambda artifacts, *_: MemoryWorker(artifacts))):
+        library.publish()
+        assert {mark.split(".")[1] for mark in marks(library.artifacts)} == {"0"}
+    assert {mark.split(".")[1] for mark in marks(library.artifacts)} == {"1"}
+    library.engine.dispose()

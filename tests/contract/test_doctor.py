@@ -14,14 +14,18 @@ from typing import Any
 import numpy as np
 import pytest
 from sqlalchemy import text
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from service.adapters.index_faiss import FaissIndex
 from service.adapters.index_snapshot import save
+from service.adapters.memory_catalogue import MemoryCatalogue
 from service.adapters.snapshots_folder import FolderSnapshots
-from service.cli import app
+from service.cli import app, showing
 from service.config import Settings
+from service.domain.errors import CollectorPaused, InvalidInput
 from service.domain.query import EmbedderSpec, TaskEmbedding
+from service.library.clearance import begin, begin_restoration, pause
 from service.worker.bootstrap import open_embedder
 from tests.faults.app import Life
 from tests.faults.failpoints import Failpoint
@@ -44,7 +48,8 @@ def library(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def doctor(*options: str) -> tuple[int, dict[str, Any]]:
     """The exit code and the report."""
-    result = CliRunner().invoke(app, ["doctor", "--deep", "--json", *options])
+    with capture_logs():  # as a command of its own, it has them on standard error
+        result = CliRunner().invoke(app, ["doctor", "--deep", "--json", *options])
     return result.exit_code, json.loads(result.stdout)
 
 
@@ -95,6 +100,7 @@ def _leave_upload(library: RealLibrary) -> None:
 
 RESTORE, COLLECT = "vlibrary restore", "vlibrary gc"
 LOG_CURE = "Restore the catalogue"
+SOUND = {"sound": True, "findings": [], "collector_cleared": False}
 
 
 @pytest.mark.parametrize(
@@ -113,7 +119,7 @@ LOG_CURE = "Restore the catalogue"
 def test_each_kind_of_damage_is_named_with_its_cure(
     library: RealLibrary, harm: Callable[[RealLibrary], None], code: int, kinds: list[str], cure: str
 ) -> None:
-    assert doctor("--no-index") == (0, {"sound": True, "findings": [], "collector_cleared": False})
+    assert doctor("--no-index") == (0, SOUND)
     harm(library)
     ended, report = doctor("--no-index")
     assert (ended, report["sound"]) == (code, code == 0)
@@ -134,6 +140,62 @@ def test_bytes_are_read_only_as_often_as_the_sample_says(library: RealLibrary) -
     _flip(library)
     assert doctor("--no-index", "--sample", "0")[0] == 0
     assert doctor("--no-index", "--sample", "1")[0] == 1
+
+
+@pytest.mark.parametrize("small", [("--sample", "0"), ("--sample", "0.99"), ("--cursor", "objects:")])
+def test_an_examination_that_is_too_small_ends_no_pause_and_says_so(
+    library: RealLibrary, small: tuple[str, str]
+) -> None:
+    pause(library.artifacts)
+    told = CliRunner().invoke(app, ["doctor", "--deep", "--no-index", *small]).stderr
+    assert "stays paused" in told
+    with pytest.raises(CollectorPaused):
+        library.collect()
+    assert doctor("--no-index")[1]["collector_cleared"]
+    assert "paused" not in CliRunner().invoke(app, ["doctor", "--deep", "--no-index", *small]).stderr
+
+
+def test_a_store_with_another_librarys_mark_is_left_alone_until_it_is_taken_over(library: RealLibrary) -> None:
+    other = MemoryCatalogue()
+    begin(other, library.artifacts)
+    code, report = doctor("--no-index")
+    assert (code, report["sound"], report["collector_cleared"]) == (1, False, False)
+    (finding,) = report["findings"]
+    assert (finding["kind"], finding["subject"]) == ("other-library", other.position().epoch)
+    assert "--take-over" in finding["cure"]
+    code, report = doctor("--no-index", "--take-over")
+    assert (code, report["sound"], report["collector_cleared"]) == (0, True, True)
+    assert [finding["kind"] for finding in report["findings"]] == ["other-library"]
+    entry = library.catalogue.audit(0, 100)[-1]
+    assert entry.detail == {"other-library": 1, "cleared": True, "take_over": True}
+    assert library.collect().removed == 0
+    assert doctor("--no-index") == (0, SOUND)
+
+
+def test_an_unfinished_restoration_is_named_and_can_be_given_up(library: RealLibrary) -> None:
+    begin_restoration(library.artifacts)
+    code, report = doctor("--no-index")
+    assert (code, report["collector_cleared"]) == (1, False)
+    (finding,) = report["findings"]
+    assert finding["kind"] == "restoration-unfinished"
+    assert RESTORE in finding["cure"]
+    assert doctor("--no-index", "--take-over")[1]["collector_cleared"]
+    assert library.collect().removed == 0
+
+
+def test_no_store_is_taken_over_while_something_else_is_wrong(library: RealLibrary) -> None:
+    begin_restoration(library.artifacts)
+    _lose(library)
+    code, report = doctor("--no-index", "--take-over")
+    assert (code, report["sound"], report["collector_cleared"]) == (1, False, False)
+    with pytest.raises(CollectorPaused):
+        library.collect()
+
+
+@pytest.mark.parametrize("small", [("--sample", "0.5"), ("--cursor", "objects:")])
+def test_only_a_whole_examination_takes_over(library: RealLibrary, small: tuple[str, str]) -> None:
+    refused = CliRunner().invoke(app, ["doctor", "--deep", "--no-index", "--take-over", *small])
+    assert isinstance(refused.exception, InvalidInput)
 
 
 def test_what_was_examined_before_the_cursor_is_left_out(library: RealLibrary) -> None:
@@ -157,6 +219,15 @@ def test_whoever_breaks_it_off_is_told_where_to_go_on(library: RealLibrary, tmp_
     assert doctor("--no-index", "--cursor", "uploads:")[0] == 0
 
 
+def test_a_line_of_progress_in_a_file_tells_where_to_go_on(
+    library: RealLibrary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(showing, "EVERY_S", 0.0)
+    lines = CliRunner().invoke(app, ["doctor", "--deep", "--no-index"]).stderr.splitlines()
+    assert "aliases: 1; 0 findings; go on with --cursor aliases:" in lines
+    assert [line for line in lines if "go on with --cursor objects:" in line]
+
+
 def test_an_index_that_is_not_what_the_catalogue_says_is_named_and_repaired(library: RealLibrary) -> None:
     spec = open_embedder(Settings()).spec
     rng = np.random.default_rng(0)
@@ -168,7 +239,7 @@ def test_an_index_that_is_not_what_the_catalogue_says_is_named_and_repaired(libr
     assert (code, [finding["kind"] for finding in report["findings"]]) == (1, ["index-differs"])
     assert "--repair-index" in report["findings"][0]["cure"]
     assert doctor("--repair-index")[0] == 0
-    assert doctor() == (0, {"sound": True, "findings": [], "collector_cleared": False})
+    assert doctor() == (0, SOUND)
 
 
 def _keep_empty_snapshot(library: RealLibrary, spec: EmbedderSpec) -> None:

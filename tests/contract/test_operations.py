@@ -22,11 +22,19 @@ from service.adapters.snapshots_folder import FolderSnapshots
 from service.cli import app
 from service.cli.index_check import check_index
 from service.cli.operations import duration
-from service.domain.errors import CatalogueUnavailable, CollectorPaused, InvalidInput, NotEmpty, VLibraryError
+from service.cli.stores import open_stores
+from service.domain.errors import (
+    BackupAhead,
+    CatalogueUnavailable,
+    CollectorPaused,
+    InvalidInput,
+    NotEmpty,
+    VLibraryError,
+)
 from service.domain.ports import Catalogue
 from service.library.reindex import catch_up
 from tests.support.registrations import EMBEDDER, embedding, key
-from tests.support.upkeep import RealLibrary
+from tests.support.upkeep import DATA, SHA256, RealLibrary
 
 
 @pytest.fixture
@@ -67,6 +75,20 @@ def test_gc_tells_what_it_would_remove_and_removes_it(library: RealLibrary) -> N
     assert "0 of 1 objects were removed" in vlibrary("gc", "--grace", "7d", "--retention", "30d").stdout
 
 
+def test_gc_tells_of_objects_that_are_no_librarys(library: RealLibrary) -> None:
+    assert "foreign" not in vlibrary("gc").stdout
+    library.artifacts.put("notes/today.txt", DATA, SHA256)
+    assert "1 foreign objects" in vlibrary("gc").stdout
+    assert library.keys() == ["notes/today.txt"]
+
+
+@pytest.mark.parametrize("actor", ["", " ", "a" * 129, "é", "a\n"])
+def test_an_actor_that_no_log_could_show_is_refused(library: RealLibrary, actor: str) -> None:
+    library.publish()
+    assert isinstance(refusal("gc", "--actor", actor), InvalidInput)
+    assert [entry.action for entry in library.catalogue.audit(0, 100)] == ["vector.publish"]
+
+
 def test_gc_refuses_a_grace_that_is_too_short_or_no_duration(library: RealLibrary) -> None:
     assert "15" in refusal("gc", "--grace", "14m").cure
     assert isinstance(refusal("gc", "--grace", "tomorrow"), InvalidInput)
@@ -91,7 +113,21 @@ def test_a_library_goes_into_a_backup_and_comes_back_elsewhere(
     assert examined == {"sound": True, "findings": [], "collector_cleared": True}
     assert answer("gc")["removed"] == 0
     actions = [entry.action for entry in restored.audit(0, 100)]
-    assert actions == ["vector.publish", "catalogue.renew_epoch", "library.restore", "library.examine"]
+    operations = ["library.restore", "library.examine", "collector.run"]
+    assert actions == ["vector.publish", "catalogue.renew_epoch", *operations]
+
+
+def test_an_empty_library_replaces_a_backup_only_on_demand(
+    library: RealLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library.publish()
+    answer("backup", str(tmp_path / "backup"))
+    monkeypatch.setenv("VLIBRARY_DATA_DIR", str(tmp_path / "wrong"))
+    answer("migrate")
+    error = refusal("backup", str(tmp_path / "backup"))
+    assert isinstance(error, BackupAhead)
+    assert "VLIBRARY_DATA_DIR" in error.cure
+    assert answer("backup", "--replace", str(tmp_path / "backup"))["there"] == 0
 
 
 def test_doctor_finds_what_is_wrong_and_does_not_clear_the_collector(library: RealLibrary) -> None:
@@ -113,7 +149,8 @@ def test_doctor_finds_what_is_wrong_and_does_not_clear_the_collector(library: Re
 
 
 def test_doctor_refuses_options_that_it_would_ignore(library: RealLibrary) -> None:
-    assert "--deep" in refusal("doctor", "--sample", "0.5").cure
+    for option in (("--sample", "0.5"), ("--take-over",)):
+        assert "--deep" in refusal("doctor", *option).cure
 
 
 class TestMigrate:
@@ -124,6 +161,9 @@ class TestMigrate:
         done = answer("migrate")
         assert (done["before"], done["after"]) == (None, done["needed"])
         assert answer("migrate", "--check")["before"] == done["needed"]
+        answer("migrate")  # nothing to do, nothing to tell
+        (noted,) = open_stores().catalogue.audit(0, 100)
+        assert (noted.action, noted.subject, noted.detail) == ("library.migrate", done["needed"], {"from": None})
 
     def test_a_library_of_a_newer_release_is_refused(self, library: RealLibrary) -> None:
         with library.engine.begin() as connection:

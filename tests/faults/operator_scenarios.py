@@ -72,7 +72,8 @@ def restorations(cycle: Cycle) -> None:
         epoch = _epoch(cycle.world)
         _killed(cycle, "restore", "--replace", folder)
         if lost is _collect_deleted or _epoch(cycle.world) != epoch:
-            _examined(cycle)  # the old library, if it was whole, or the restored one, and nothing in between
+            # The old library, if it was whole, or the restored one, and nothing in between.
+            _examined(cycle, "--take-over")
         _check_well(cycle, "restore", "--replace", folder)
         _take_back(cycle, moments)
         cycle.check(doors)
@@ -179,9 +180,9 @@ def _check_well(
     cycle.ledger.expect(ended.code == 0, f"vlibrary {' '.join(arguments)} ended with {ended.code}: {ended.told}")
 
 
-def _examined(cycle: Cycle) -> None:
+def _examined(cycle: Cycle, *options: str) -> None:
     """Nothing is wrong, and the collector may work."""
-    _check_well(cycle, *EXAMINE)
+    _check_well(cycle, *EXAMINE, *options)
     _check_well(cycle, "gc", "--dry-run")
 
 

@@ -18,12 +18,12 @@ from tests.support.upkeep import DATA, SHA256, RealLibrary
 class Place(RealLibrary):
     """A library on a database and a folder, which goes into backups and comes back."""
 
-    def back_up(self, folder: Path) -> Copied:
-        return list(back_up(SqlTables(self.engine), self.artifacts, BackupFolder(folder)))[-1]
+    def back_up(self, folder: Path, *, replace: bool = False) -> Copied:
+        return list(back_up(SqlTables(self.engine), self.artifacts, BackupFolder(folder), replace=replace))[-1]
 
-    def restore(self, folder: Path, *, replace: bool = False) -> Copied:
-        steps = restore(SqlTables(self.engine), self.artifacts, BackupFolder(folder), replace=replace, actor="tester")
-        return list(steps)[-1]
+    def restore(self, folder: Path, *, replace: bool = False, despite_losses: bool = False) -> Copied:
+        how = {"replace": replace, "despite_losses": despite_losses}
+        return list(restore(SqlTables(self.engine), self.artifacts, BackupFolder(folder), actor="tester", **how))[-1]
 
     def fill(self) -> None:
         """Something of everything that a catalogue holds."""

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import inspect
 import re
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.exceptions import HTTPException
 from starlette.testclient import TestClient
 
 from service.api.app import create_app
+from service.api.problem_types import INVALID_REQUEST, UNFORESEEN, of_error, of_status
+from service.api.routes.problems import describe
 from service.api.schemas import ProblemOut
 from service.domain import errors
 from service.edge import STATUS, status_of
@@ -157,10 +161,36 @@ def test_the_docs_need_no_internet(api: TestClient, page: str) -> None:
 
 
 @pytest.mark.parametrize("kind", OURS)
-def test_every_error_of_ours_has_a_status_and_a_page(api: TestClient, kind: type[errors.VLibraryError]) -> None:
+def test_every_error_of_ours_has_a_status(kind: type[errors.VLibraryError]) -> None:
     assert status_of(kind("a", "b")) in STATUS.values()
-    page = api.get(f"/problems/{kind.slug}").json()
-    assert page["title"] == kind.title
+
+
+def test_every_type_that_a_problem_can_have_is_explained() -> None:
+    kinds = [of_error(kind("a", "b")) for kind in OURS] + [INVALID_REQUEST, UNFORESEEN]
+    kinds += [of_status(status) for status in HTTPStatus if status >= HTTPStatus.BAD_REQUEST]
+    for kind in kinds:
+        page = describe(kind.slug)
+        assert (page.type, page.title, page.status) == (kind.address, kind.title, kind.status)
+
+
+def test_whatever_fails_has_a_type_that_leads_to_its_page() -> None:
+    failures = [errors.StaleRevision("a", "b"), HTTPException(400), HTTPException(404), RuntimeError("unforeseen")]
+    app = create_app(memory_ports())
+
+    @app.get("/fails/{number}")
+    def fails(number: int) -> None:
+        raise failures[number]
+
+    with TestClient(app, raise_server_exceptions=False) as api:
+        answers = [api.get(f"/fails/{number}") for number in ("none", *range(len(failures)))]
+        answers += [api.get("/nowhere"), api.put("/vectors")]
+        for answer in answers:
+            told = answer.json()
+            page = api.get(told["type"])
+            assert page.status_code == 200, told
+            assert {name: page.json()[name] for name in ("type", "title", "status")}.items() <= told.items()
+            assert told["status"] == answer.status_code
+    assert [answer.status_code for answer in answers] == [422, 412, 400, 404, 500, 404, 405]
 
 
 def test_slugs_are_unique() -> None:

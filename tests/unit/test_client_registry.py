@@ -94,7 +94,10 @@ def test_tagging_from_the_command_line(library: Client) -> None:
     assert done.stdout == "colour version 1: a; shots=16\n"
     record = library.vector("colour")
     assert (record["tags"], record["metadata"], record["description"]) == (["a"], {"shots": 16}, "New words")
-    assert "colour" in vlibrary(library, "list", "--tag", "a", "--metadata", "shots>=16").stdout
+    listed = vlibrary(library, "list", "--tag", "a", "--metadata", "shots>=16").stdout
+    assert record["id"] in listed
+    assert f"{record['created_at'][:19]}Z" in listed
+    assert record["id"] in vlibrary(library, "retrieve", HUE).stdout
     assert "There are none" in vlibrary(library, "list", "--tag", "b").stdout
     with pytest.raises(InvalidInput, match="KEY=VALUE"):
         vlibrary(library, "tag", "colour:1", "--set", "shots")
@@ -107,7 +110,8 @@ def test_aliases_from_the_command_line(library: Client) -> None:
     vlibrary(library, "alias", "set", "colour@production", "colour", "--actor", "bob")
     assert library.vector("colour@production")["id"] == second
     assert [entry["actor"] for entry in library.audit(subject="colour@production")] == ["anonymous", "bob"]
-    assert "colour@production" in vlibrary(library, "alias", "list").stdout
+    told = vlibrary(library, "alias", "list").stdout
+    assert ("colour@production" in told, second in told) == (True, True)
     answer = json.loads(vlibrary(library, "generate", "a", "--vector", "colour@production=0.5", "--json").stdout)
     assert [(one["id"], one["strength"]) for one in answer["steering"]["applied"]] == [(second, 0.5)]
     vlibrary(library, "alias", "drop", "colour@production")
@@ -130,7 +134,7 @@ def test_a_library_moves_by_file(library: Client, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(client_archive, "BATCH_ITEMS", 3)
     ids = [upload(library, seed=seed) for seed in range(8)]
     file = tmp_path / "vectors.tar"
-    assert "8 vectors" in vlibrary(library, "export", str(file), "--name", "colour").stdout
+    assert "8 vectors are" in vlibrary(library, "export", str(file), "--name", "colour").stdout
     assert list(tmp_path.iterdir()) == [file]
     with another_library() as other:
         assert "8 imported, 0 present already, 0 refused" in vlibrary(other, "import", str(file)).stdout
@@ -146,6 +150,13 @@ def test_a_library_moves_by_file(library: Client, tmp_path: Path, monkeypatch: p
         assert "7 present already, 0 refused, 1 updated" in told
         assert other.vector("colour:3")["tags"] == []
     assert [result["version"] for result in results] == list(range(1, 9))
+
+
+def test_of_one_vector_one_is_told_and_no_progress_of_what_is_quick(library: Client, tmp_path: Path) -> None:
+    upload(library)
+    done = vlibrary(library, "export", str(tmp_path / "one.tar"))
+    assert (done.stdout, done.stderr) == (f"1 vector is in {tmp_path / 'one.tar'}\n", "")
+    assert vlibrary(library, "import", str(tmp_path / "one.tar")).stderr == ""
 
 
 def test_what_is_refused_is_told_and_the_rest_imported(library: Client, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from service.domain.objects import artifact_key, check_key, draft_name
 from service.domain.ports import Position, StoredObject
 from service.library.clearance import begin, check_cleared, clear, marks, note_progress, pause
 from service.library.collect import Collection, Rules, collect
-from service.library.lookafter import looking_after
+from service.library.lookafter import LookAfter
 from tests.support.interleaving import Interleaving
 from tests.support.registrations import EMBEDDER, register
 from tests.support.upkeep import DATA, DAY, DEADLINE, SHA256, MemoryLibrary, drafted
@@ -276,12 +276,12 @@ def test_a_store_that_is_away_when_the_service_starts_is_cleared_when_it_is_back
             super().put(key, data, sha256)
 
     catalogue, artifacts, index = MemoryCatalogue(), Away(), MemoryIndex(EMBEDDER)
-    look = looking_after(catalogue, artifacts, index)
+    care = LookAfter(catalogue, artifacts, index)
     artifacts.away = False
     assert marks(artifacts) == frozenset()
-    look()
+    care.look()
     register(catalogue)
-    look()
+    care.look()
     assert index.position == catalogue.position() == check_cleared(catalogue, artifacts)
 
 

@@ -53,8 +53,9 @@ def test_a_sound_library_has_no_findings_and_tells_how_far_it_is(library: Memory
         "aliases",
         "reservations",
         "objects",
+        "marks",
     ]
-    assert len(steps) == 5
+    assert len(steps) == 6
 
 
 def test_a_missing_object_is_found_for_deleted_vectors_too(library: MemoryLibrary) -> None:

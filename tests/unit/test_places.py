@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.adapters.memory_worker import MemoryWorker
-from service.adapters.places import check_apart
+from service.adapters.places import check_apart, make_folder
 from service.api.bootstrap import open_app
 from service.cli.stores import open_stores
 from service.config import Settings
@@ -64,3 +64,11 @@ def test_neither_the_service_nor_the_operator_s_commands_begin(
     with pytest.raises(InvalidInput, match="not apart"):
         open_stores(create=True)
     assert not settings.data_dir.exists()
+
+
+def test_a_folder_that_cannot_be_made_is_refused_by_the_name_of_its_setting(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    make_folder(tmp_path / "new" / "below", "VLIBRARY_DATA_DIR")
+    make_folder(tmp_path / "new" / "below", "VLIBRARY_DATA_DIR")
+    with pytest.raises(InvalidInput, match="VLIBRARY_DATA_DIR"):
+        make_folder(tmp_path / "file" / "below", "VLIBRARY_DATA_DIR")

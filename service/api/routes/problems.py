@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
-
 from fastapi import APIRouter
 
+from service.api.problem_types import PROBLEM_TYPES
 from service.api.responses import problems
 from service.api.schemas import ProblemTypeOut
-from service.domain import errors
-from service.edge import status_of
+from service.domain.errors import NotFound
 
 router = APIRouter(prefix="/problems", tags=["problems"])
 
@@ -19,13 +17,12 @@ router = APIRouter(prefix="/problems", tags=["problems"])
 )
 def describe(slug: str) -> ProblemTypeOut:
     """Every error's `type` leads here."""
-    for _, kind in inspect.getmembers(errors, inspect.isclass):
-        if issubclass(kind, errors.VLibraryError) and kind.slug == slug and kind is not errors.VLibraryError:
-            probe = kind("", "")
-            return ProblemTypeOut(
-                type=f"/problems/{slug}",
-                title=kind.title,
-                status=int(status_of(probe)),
-                description=f"{kind.title}. The problem's detail says what was wrong, its cure what to do.",
-            )
-    raise errors.NotFound(f"There is no problem type {slug!r}.", "See the errors that /docs declares for each path.")
+    found = PROBLEM_TYPES.get(slug)
+    if found is None:
+        raise NotFound(f"There is no problem type {slug!r}.", "See the errors that /docs declares for each path.")
+    return ProblemTypeOut(
+        type=found.address,
+        title=found.title,
+        status=found.status,
+        description=f"{found.title}. The problem's detail says what was wrong, its cure what to do.",
+    )

@@ -1,0 +1,228 @@
+"""Who may collect: one library a store, no restoration half-way, and a mark that follows the log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from service.adapters.memory import MemoryArtifacts
+from service.adapters.memory_catalogue import MemoryCatalogue
+from service.adapters.memory_index import MemoryIndex
+from service.domain.errors import ArtifactsUnavailable, CollectorPaused
+from service.domain.ports import Artifacts, Catalogue, Position, StoredObject
+from service.library.clearance import (
+    begin,
+    begin_restoration,
+    check_cleared,
+    clear,
+    end_restoration,
+    marks,
+    note_progress,
+)
+from service.library.findings import Finding
+from service.library.lookafter import MARK_S, LookAfter
+from service.library.strangers import examine_marks
+from tests.support.registrations import EMBEDDER, register
+from tests.support.upkeep import DATA, SHA256
+
+
+@pytest.fixture
+def store() -> MemoryArtifacts:
+    return MemoryArtifacts()
+
+
+def library(store: Artifacts, *, vectors: int = 0) -> MemoryCatalogue:
+    """A catalogue whose service has started on the store, and has registered something since."""
+    catalogue = MemoryCatalogue()
+    begin(catalogue, store)
+    for _ in range(vectors):
+        store.put(register(catalogue).object_key, DATA, SHA256)
+    return catalogue
+
+
+def may_collect(catalogue: Catalogue, store: Artifacts) -> bool:
+    try:
+        check_cleared(catalogue, store)
+    except CollectorPaused:
+        return False
+    return True
+
+
+def found(catalogue: Catalogue, store: Artifacts) -> list[tuple[str, str]]:
+    steps = examine_marks(catalogue, store)
+    return [(step.kind, step.subject) for step in steps if isinstance(step, Finding)]
+
+
+def mark(position: Position) -> str:
+    return f"collector/{position.epoch}.{position.seq}.{position.mark}"
+
+
+class TestOneLibraryAStore:
+    def test_two_libraries_that_met_in_an_empty_store_both_stop(self, store: MemoryArtifacts) -> None:
+        first, second = library(store), MemoryCatalogue()
+        note_progress(store, second.position())  # it had looked before the first one's mark came
+        for catalogue in (first, second):
+            register(catalogue)
+            assert not may_collect(catalogue, store)
+
+    def test_a_library_that_meets_the_store_of_another_one_stops_both(self, store: MemoryArtifacts) -> None:
+        first = library(store, vectors=1)
+        assert may_collect(first, store)
+        second = library(store, vectors=1)
+        for catalogue, other in ((first, second), (second, first)):
+            assert not may_collect(catalogue, store)
+            assert found(catalogue, store) == [("other-library", other.position().epoch)]
+
+    def test_an_empty_library_does_not_clear_itself_beside_anothers_mark(self, store: MemoryArtifacts) -> None:
+        library(store)
+        second = library(store)
+        assert not may_collect(second, store)
+        assert mark(second.position()) not in marks(store)
+
+    def test_an_uncleared_library_is_no_reason_to_clear_it_later(self, store: MemoryArtifacts) -> None:
+        store.put(register(MemoryCatalogue()).object_key, DATA, SHA256)
+        late = library(store, vectors=1)
+        begin(late, store)
+        assert not may_collect(late, store)
+        assert found(late, store) == []
+        clear(store, late.position(), instead_of=marks(store))
+        assert marks(store) == {mark(late.position())}
+
+    def test_whoever_takes_a_store_over_is_stopped_by_the_other_one_if_that_still_lives(
+        self, store: MemoryArtifacts
+    ) -> None:
+        first, second = library(store, vectors=1), library(store, vectors=1)
+        clear(store, second.position(), instead_of=marks(store))
+        assert may_collect(second, store)
+        assert not may_collect(first, store)
+        begin(first, store)
+        assert not may_collect(second, store)
+        assert found(second, store) == [("other-library", first.position().epoch)]
+
+    def test_a_librarys_own_former_epochs_are_no_strangers(self, store: MemoryArtifacts) -> None:
+        catalogue = library(store, vectors=2)
+        for number in range(1_100):  # further back than is read at once
+            catalogue.note("collector.remove", str(number), {}, actor="tester")
+        for _ in range(2):
+            catalogue.renew_epoch()
+            begin(catalogue, store)
+            assert not may_collect(catalogue, store)
+        assert len(marks(store)) == 3
+        assert found(catalogue, store) == []
+
+    def test_what_only_one_of_two_listings_tells_is_not_told(self, store: MemoryArtifacts) -> None:
+        class Flipped(MemoryArtifacts):
+            flips = 0
+
+            def list(self, after: str | None = None) -> Iterator[StoredObject]:
+                self.flips -= 1
+                for one in super().list(after):
+                    first = len("collector/")
+                    digit = "1" if one.key[first] == "0" else "0"
+                    damaged = replace(one, key=one.key[:first] + digit + one.key[first + 1 :])
+                    yield damaged if self.flips >= 0 else one
+
+        flipping = Flipped()
+        catalogue = library(flipping)
+        flipping.flips = 1
+        assert found(catalogue, flipping) == []
+        flipping.flips = 1
+        assert may_collect(catalogue, flipping)
+        flipping.flips = 2
+        assert [kind for kind, _ in found(catalogue, flipping)] == ["other-library"]
+
+
+class TestRestorations:
+    def test_a_pause_that_a_restoration_makes_is_ended_by_its_end_alone(self, store: MemoryArtifacts) -> None:
+        catalogue = library(store, vectors=1)
+        before = marks(store)
+        begun = begin_restoration(store)
+        clear(store, catalogue.position(), instead_of=before)
+        assert not may_collect(catalogue, store)
+        assert found(catalogue, store) == [("restoration-unfinished", one) for one in begun]
+        end_restoration(store, begun)
+        assert found(catalogue, store) == []
+        assert not may_collect(catalogue, store)
+        clear(store, catalogue.position(), instead_of=marks(store))
+        assert may_collect(catalogue, store)
+
+    def test_the_one_that_ends_ends_those_that_were_killed_and_none_that_began_since(
+        self, store: MemoryArtifacts
+    ) -> None:
+        catalogue = library(store)
+        (killed,) = begin_restoration(store)
+        begun = begin_restoration(store)
+        assert killed in begun
+        (later,) = begin_restoration(store) - begun
+        end_restoration(store, begun)
+        assert found(catalogue, store) == [("restoration-unfinished", later)]
+
+
+class TestLookingAfter:
+    @pytest.fixture(autouse=True)
+    def clock(self) -> None:
+        self.seconds = 100.0
+
+    def look_after(self, catalogue: Catalogue, store: Artifacts) -> LookAfter:
+        return LookAfter(catalogue, store, MemoryIndex(EMBEDDER), now=lambda: self.seconds)
+
+    def test_the_mark_is_at_most_a_minute_behind_the_log(self, store: MemoryArtifacts) -> None:
+        catalogue = MemoryCatalogue()
+        care = self.look_after(catalogue, store)
+        first = catalogue.position()
+        register(catalogue)
+        self.seconds += MARK_S - 1
+        care.look()
+        assert marks(store) == {mark(first)}
+        self.seconds += 1
+        care.look()
+        assert marks(store) == {mark(catalogue.position())}
+
+    def test_the_mark_names_what_came_last_when_the_service_ends(self, store: MemoryArtifacts) -> None:
+        catalogue = MemoryCatalogue()
+        care = self.look_after(catalogue, store)
+        register(catalogue)
+        care.end()
+        assert marks(store) == {mark(catalogue.position())}
+
+    def test_a_library_at_rest_is_not_marked_again(self) -> None:
+        class Counting(MemoryArtifacts):
+            listed = 0
+
+            def list(self, after: str | None = None) -> Iterator[StoredObject]:
+                self.listed += 1
+                return super().list(after)
+
+        catalogue, store = MemoryCatalogue(), Counting()
+        care = self.look_after(catalogue, store)
+        store.listed = 0
+        self.seconds += 10 * MARK_S
+        care.look()
+        care.end()
+        assert store.listed == 0
+
+    def test_a_store_that_is_away_is_asked_again_a_minute_later(self) -> None:
+        class Away(MemoryArtifacts):
+            asked = 0
+            away = False
+
+            def put(self, key: str, data: bytes, sha256: str) -> None:
+                self.asked += 1
+                if self.away:
+                    raise ArtifactsUnavailable("It is away.", "Wait.")
+                super().put(key, data, sha256)
+
+        catalogue, store = MemoryCatalogue(), Away()
+        care = self.look_after(catalogue, store)
+        register(catalogue)
+        store.away = True
+        self.seconds += MARK_S
+        for _ in range(3):
+            care.look()
+        assert store.asked == 2
+        store.away = False
+        self.seconds += MARK_S
+        care.look()
+        assert marks(store) == {mark(catalogue.position())}
