@@ -11,11 +11,19 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from dataclasses import replace as but
+from enum import Enum, auto
 
 from service.domain.backup import Backup, Dump, ObjectRef, Tables
 from service.domain.errors import ArtifactLost, BackupAhead, InvalidBackup
 from service.domain.ports import Artifacts
 from service.library.clearance import begin_restoration, end_restoration
+from service.library.walk import abreast
+
+
+class _Fate(Enum):
+    THERE = auto()
+    COPIED = auto()
+    LOST = auto()
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,16 @@ class Copied:
     @property
     def done(self) -> int:
         return self.copied + self.there + len(self.lost)
+
+    def after(self, reference: ObjectRef, fate: _Fate) -> Copied:
+        """With one more object."""
+        match fate:
+            case _Fate.THERE:
+                return but(self, there=self.there + 1)
+            case _Fate.COPIED:
+                return but(self, copied=self.copied + 1, size=self.size + reference.size)
+            case _Fate.LOST:
+                return but(self, lost=(*self.lost, reference.key))
 
 
 def back_up(tables: Tables, artifacts: Artifacts, backup: Backup, *, replace: bool = False) -> Generator[Copied]:
@@ -74,17 +92,18 @@ def restore(
         end_restoration(artifacts, begun)
 
 
-def copy(references: Iterable[ObjectRef], source: Artifacts, target: Artifacts, *, total: int) -> Iterator[Copied]:
+def copy(references: Iterable[ObjectRef], source: Artifacts, target: Artifacts, *, total: int) -> Generator[Copied]:
     """Make sure that the target has every object with the right digest; yields after each one."""
+
+    def see_to(reference: ObjectRef) -> _Fate:
+        if _has(target, reference):
+            return _Fate.THERE
+        return _Fate.COPIED if _copy(reference, source, target) else _Fate.LOST
+
     so_far = Copied(total)
     yield so_far
-    for reference in references:
-        if _has(target, reference):
-            so_far = but(so_far, there=so_far.there + 1)
-        elif _copy(reference, source, target):
-            so_far = but(so_far, copied=so_far.copied + 1, size=so_far.size + reference.size)
-        else:
-            so_far = but(so_far, lost=(*so_far.lost, reference.key))
+    for reference, fate in abreast(see_to, references):
+        so_far = so_far.after(reference, fate)
         yield so_far
 
 

@@ -18,7 +18,7 @@ from service.domain.objects import is_ours
 from service.domain.ports import Alias, Artifacts, Catalogue
 from service.library.findings import Finding, Progress, waste, wrong
 from service.library.strangers import examine_marks
-from service.library.walk import batches, changes, pages
+from service.library.walk import abreast, batches, changes, pages
 
 STEP = 500
 # An object of a registration that is under way has no vector yet.
@@ -47,10 +47,17 @@ def examine(catalogue: Catalogue, artifacts: Artifacts, *, sample: float = 1.0, 
     }
     begin, _, at = (cursor or "vectors:").partition(":")
     if begin not in passes:
-        raise InvalidInput(f"There is no examination to go on with at {cursor!r}.", "Give the cursor as it was told.")
+        raise _no_place(cursor)
     for part in list(passes)[list(passes).index(begin) :]:
-        yield from _placed(passes[part](at or None), part, at)
+        try:
+            yield from _placed(passes[part](at or None), part, at)
+        except InvalidInput as error:
+            raise _no_place(cursor) from error
         at = ""
+
+
+def _no_place(cursor: str | None) -> InvalidInput:
+    return InvalidInput(f"There is no examination to go on with at {cursor!r}.", "Give the cursor as it was told.")
 
 
 def _placed(report: Report, part: str, at: str) -> Report:
@@ -66,10 +73,13 @@ def _placed(report: Report, part: str, at: str) -> Report:
 def examine_vectors(catalogue: Catalogue, artifacts: Artifacts, *, sample: float, cursor: str | None = None) -> Report:
     """Whether every vector, deleted ones too, has its bytes."""
     choice = random.Random()  # another sample every time, so that in the end all are read
+
+    def look(record: VectorRecord) -> Finding | None:
+        return _examine_object(artifacts, record, read=choice.random() < sample)
+
     done = 0
     for page in pages(catalogue, Filter(status=None), cursor):
-        for record in page.records:
-            found = _examine_object(artifacts, record, read=choice.random() < sample)
+        for record, found in abreast(look, page.records):
             if found is not None and _is_there(catalogue, record.id):
                 yield found
         done += len(page.records)

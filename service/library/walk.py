@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
@@ -10,8 +12,11 @@ from service.domain.filters import Filter
 from service.domain.ports import Catalogue, Change, Page
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 PAGE = 500
+# Looking at an object is waiting for its store, most of the time.
+ABREAST = 8
 
 
 def pages(catalogue: Catalogue, which: Filter, cursor: str | None = None) -> Iterator[Page]:
@@ -39,3 +44,22 @@ def batches(things: Iterable[T], size: int) -> Iterator[list[T]]:
     left = iter(things)
     while batch := list(islice(left, size)):
         yield batch
+
+
+def abreast(act: Callable[[T], R], things: Iterable[T]) -> Generator[tuple[T, R]]:
+    """Each thing and what the function returns for it, in their order; it is called for several at a time.
+
+    Whatever it raises ends the walk. The things are drawn in the caller's thread, a few ahead.
+    """
+    with ThreadPoolExecutor(ABREAST) as pool:
+        under_way: deque[tuple[T, Future[R]]] = deque()
+        try:
+            for thing in things:
+                under_way.append((thing, pool.submit(act, thing)))
+                if len(under_way) == 2 * ABREAST:
+                    first, found = under_way.popleft()
+                    yield first, found.result()
+            for first, found in under_way:
+                yield first, found.result()
+        finally:
+            pool.shutdown(cancel_futures=True)

@@ -162,7 +162,7 @@ def test_a_backup_that_was_broken_off_leaves_the_last_one_and_goes_on(
     steps.close()
     target.restore(folder)
     assert target.content() == before
-    assert source.back_up(folder).there == 5
+    assert source.back_up(folder).there >= 5  # the sixth may have been under way
     target.restore(folder, replace=True)
     assert target.content() == source.content()
 

@@ -205,8 +205,9 @@ def test_what_was_examined_before_the_cursor_is_left_out(library: RealLibrary) -
     assert (code, [finding["kind"] for finding in report["findings"]]) == (0, ["orphans"])
     last = library.keys()[-1]
     assert doctor("--no-index", "--cursor", f"objects:{last}")[1]["findings"] == []
-    refused = CliRunner().invoke(app, ["doctor", "--deep", "--no-index", "--cursor", "somewhere"])
-    assert "somewhere" in str(refused.exception)
+    for cursor in ("somewhere", "vectors:nowhere"):
+        refused = CliRunner().invoke(app, ["doctor", "--deep", "--no-index", "--cursor", cursor])
+        assert cursor in str(refused.exception)
 
 
 def test_whoever_breaks_it_off_is_told_where_to_go_on(library: RealLibrary, tmp_path: Path) -> None:

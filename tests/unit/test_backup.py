@@ -37,9 +37,11 @@ def test_what_is_there_already_is_not_copied_again() -> None:
     steps = copy(references, source, target, total=3)
     for _ in range(3):
         next(steps)
+    steps.close()
     source.delete("a")  # so it cannot be copied a second time
     *_, done = copy(references, source, target, total=3)
-    assert done == Copied(3, copied=1, there=2, size=1)
+    assert (done.done, done.lost) == (3, ())
+    assert done.there >= 2  # the third may have been under way
 
 
 def test_a_damaged_copy_is_replaced() -> None:
