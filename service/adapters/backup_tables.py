@@ -48,7 +48,8 @@ def writable() -> Iterator[None]:
         yield
     except OSError as error:
         raise ArtifactsUnavailable(
-            f"The backup's folder cannot be written to ({error.strerror}).", "Free some space or choose another folder."
+            f"The backup's folder cannot be written to ({error.strerror}).",
+            "Check the folder's space and permissions, or choose another one.",
         ) from error
 
 

@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import structlog
@@ -70,6 +71,7 @@ class Upkeep:
         self._index = index
         self._snapshots = snapshots
         self._kept = kept
+        self._at_start = self._reached()
         self._merged = False
         self._rhythm = (rhythm or Rhythm()).hastened()
         self._since = time.monotonic()
@@ -81,12 +83,19 @@ class Upkeep:
         self._thread.start()
 
     def close(self, wait_s: float = 10.0) -> None:
-        """End the thread, after a last snapshot if anything changed since the one before."""
+        """End the thread, after a last snapshot if anything changed since the one before.
+
+        When the thread is busy, or waits for a store that does not answer, for longer than wait_s seconds, the rest is
+        left undone: the next start replays what was not kept.
+        """
         self._stop.set()
         self._thread.join(wait_s)
-        self._end()
-        if not self._thread.is_alive() and (self._merged or self._changes() > 0):
+        if self._thread.is_alive():
+            log.warning("index.upkeep_left_busy")
+            return
+        if self._merged or self._changes() > 0:
             self._snapshot()
+        self._end()
 
     def _run(self) -> None:
         pause = self._rhythm.look_s
@@ -138,13 +147,26 @@ class Upkeep:
     def _kept_by_another(self, snapshots: Snapshots) -> bool:
         """Whether another process has kept this state, or one so near that no snapshot would be due.
 
-        What lay there when this process began with nothing is not counted: maybe it could not be loaded.
+        What lay there when this process began is not counted: what it did not load could not be loaded.
         """
         now, kept = self._index.position, self._kept
         if now is None or kept is None:
             return False
         found = snapshots.reached(now.epoch, self._index.spec.fingerprint)
-        if found is None or (kept.epoch == found.epoch and found.seq <= kept.seq):
+        if found is None or any(_is_within(found, known) for known in (kept, self._at_start)):
             return False
         self._kept = found
         return self._changes() < self._rhythm.snapshot_changes
+
+    def _reached(self) -> Position | None:
+        """How far the snapshots go that are kept now."""
+        now = self._index.position
+        if self._snapshots is None or now is None:
+            return None
+        with suppress(SnapshotsUnavailable):
+            return self._snapshots.reached(now.epoch, self._index.spec.fingerprint)
+        return None
+
+
+def _is_within(one: Position, other: Position | None) -> bool:
+    return other is not None and one.epoch == other.epoch and one.seq <= other.seq

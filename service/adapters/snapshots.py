@@ -44,7 +44,7 @@ class Snapshots(Protocol):
     def save(self, draft: Draft) -> None:
         """Keep the draft whole or not at all, a crash at any moment included.
 
-        Beside it stay the two furthest of its epoch and embedder, and one of the others. Raises
+        Beside it stay the two furthest of its epoch and embedder, and a few of the others. Raises
         SnapshotsUnavailable.
         """
         ...

@@ -126,14 +126,22 @@ def reached(found: Found, epoch: str, embedder: str) -> Position | None:
 
 
 def spared(found: Found, written: str, like: Manifest) -> set[str]:
-    """The names of those that stay after this one was written: it, the furthest like it, and one of the rest.
+    """The names of those that stay after this one was written: it, the furthest like it, and a few of the rest.
 
     The rest are of other epochs, embedders or formats. If this writer is late, the newest of those is what the others
-    need, or the furthest like that.
+    need, or the furthest like that; if the newest one's clock was fast, the newest of those that are not named later
+    than this one; and if two embedders share an epoch, the newest of that.
     """
     alike = [name for name, _ in furthest_first(found, like.epoch, like.embedder)]
     rest = sorted(found.keys() - {written, *alike})
-    return {written, *alike[:KEPT], *(_furthest_like(name, found) for name in rest[-1:])}
+    earlier = [name for name in rest if name <= written]
+    beside = [name for name in rest if _is_of(found[name], like.epoch)]
+    needed = (_furthest_like(names[-1], found) for names in (rest, earlier, beside) if names)
+    return {written, *alike[:KEPT], *needed}
+
+
+def _is_of(manifest: Manifest | SnapshotDamaged, epoch: str) -> bool:
+    return isinstance(manifest, Manifest) and manifest.epoch == epoch
 
 
 def _furthest_like(name: str, found: Found) -> str:

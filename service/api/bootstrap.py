@@ -27,7 +27,6 @@ from service.api.app import create_app
 from service.api.deps import Limits, Ports
 from service.api.metrics import Metrics
 from service.config import Settings
-from service.domain.errors import ArtifactsUnavailable
 from service.domain.ports import Artifacts, Catalogue, Inference
 from service.library.lookafter import LookAfter
 from service.library.reindex import catch_up
@@ -55,7 +54,6 @@ def open_app(settings: Settings, open_worker: Callable[[Artifacts, CollectorRegi
     upgrade(settings.catalogue_url)
     catalogue = SqlCatalogue(connect(settings.catalogue_url))
     artifacts = open_artifacts(settings.artifacts_place, endpoint_url=settings.s3_endpoint_url)
-    _warn_of(artifacts)
     metrics = Metrics()
     worker = open_fleet(settings) if settings.workers else open_worker(artifacts, metrics.registry)
     index = FaissIndex(worker.served()[0].embedder)
@@ -71,14 +69,6 @@ def open_app(settings: Settings, open_worker: Callable[[Artifacts, CollectorRegi
         await asyncio.to_thread(upkeep.close)
 
     return create_app(ports, _limits(settings), metrics=metrics, lifespan=lifespan)
-
-
-def _warn_of(artifacts: Artifacts) -> None:
-    """A service starts without its store, which may come back; whoever misnamed it should not wait for that."""
-    try:
-        artifacts.check()
-    except ArtifactsUnavailable as error:
-        log.warning("api.artifacts_unavailable", detail=error.detail, cure=error.cure)
 
 
 def open_fleet(settings: Settings) -> Fleet:
@@ -100,6 +90,9 @@ def _open_upkeep(settings: Settings, index: FaissIndex, catalogue: Catalogue, ar
     kept = load(index, snapshots, catalogue.position().epoch)
     rhythm = Rhythm(snapshot_changes=settings.snapshot_changes, snapshot_s=settings.snapshot_s)
     care = LookAfter(catalogue, artifacts, index)
+    if care.trouble is not None:
+        # The service starts without its store, which may come back; whoever misnamed it should not wait for that.
+        log.warning("api.store_unavailable", detail=care.trouble.detail, cure=care.trouble.cure)
     return Upkeep(index, snapshots, follow=care.look, end=care.end, kept=kept, rhythm=rhythm)
 
 

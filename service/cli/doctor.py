@@ -92,8 +92,13 @@ def doctor(
     told = dict(counts) | {"cleared": cleared, "take_over": take_over}
     stores.catalogue.note("library.examine", "all" if cursor is None else f"from {cursor}", told, actor=actor)
     _show(findings, sound=sound, cleared=cleared, as_json=as_json)
-    if sound and not whole and not _may_collect(stores):
-        errors.print("The collector stays paused: only a whole examination, without --sample and --cursor, ends that.")
+    if sound and not _may_collect(stores):
+        why = (
+            "it was paused anew; run this again"
+            if whole
+            else "only an examination without --sample and --cursor ends that"
+        )
+        errors.print(f"The collector stays paused: {why}.")
     if not sound:
         raise typer.Exit(1)
 

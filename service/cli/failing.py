@@ -27,7 +27,7 @@ def cause_of(error: VLibraryError, database_url: str) -> str | None:
         return "not shown, as it may hold a part of the password: VLIBRARY_DATABASE_URL has more than one @"
     # The lines after the first one are advice and, of a statement, its values.
     line, *_ = str(error.__cause__).strip().splitlines() or [type(error.__cause__).__name__]
-    return re.sub(r"[^\s'\"(]*@", "***@", line)
+    return re.sub(r"[^\s'\"(]*@", "***@", re.sub(r"://\S*@", "://***@", line))
 
 
 def _print(head: str, text: str, *, style: str = "bold") -> None:

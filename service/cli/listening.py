@@ -19,7 +19,7 @@ def held(host: str, port: int, *, variables: str) -> Iterator[list[socket]]:
     """
     try:
         sockets = asyncio.run(_bound(host, port))
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host
         raise _refused(host, port, variables, error) from error
     try:
         yield sockets
@@ -40,8 +40,8 @@ async def _bound(host: str, port: int) -> list[socket]:
         return [one.dup() for one in server.sockets]
 
 
-def _refused(host: str, port: int, variables: str, error: OSError) -> InvalidInput:
-    why = (error.strerror or str(error)).rpartition(": ")[2]  # before it, asyncio repeats the address
+def _refused(host: str, port: int, variables: str, error: OSError | UnicodeError) -> InvalidInput:
+    why = (getattr(error, "strerror", None) or str(error)).rpartition(": ")[2]  # before it, asyncio repeats the address
     return InvalidInput(
         f"Port {port} of {host!r} cannot be listened on: {why}.",
         f"Stop what listens there, or choose another with --host and --port ({variables}).",

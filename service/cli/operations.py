@@ -83,14 +83,17 @@ def gc(
 def backup(
     folder: Annotated[Path, typer.Argument(help="Folder of the backup; an older one in it is brought up to date")],
     replace: Annotated[
-        bool, typer.Option("--replace", help="Lose what the backup in the folder holds, even if it is more")
+        bool,
+        typer.Option(
+            "--replace", help="Lose what the backup in the folder holds, even if the library does not know it"
+        ),
     ] = False,
     actor: Actor = OPERATOR,
     as_json: AsJson = False,
 ) -> None:
     """Copy the library into a folder while it is in use. Broken off, it goes on when it is run again.
 
-    It is refused when the backup in the folder holds more changes than the library.
+    It is refused when the library does not know the newest change of the backup in the folder.
     """
     stores = open_stores()
     check_apart(stores.settings.artifacts_place, [str(folder)])

@@ -161,7 +161,7 @@ class BackupBusy(Conflict):
 
 
 class BackupAhead(Conflict):
-    slug, title = "backup-ahead", "The backup holds more than the library"
+    slug, title = "backup-ahead", "The backup is not of this library's past"
 
 
 class CollectorPaused(Conflict):

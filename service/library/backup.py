@@ -16,7 +16,7 @@ from enum import Enum, auto
 from service.domain.backup import Backup, Dump, ObjectRef, Tables
 from service.domain.errors import ArtifactLost, BackupAhead, InvalidBackup
 from service.domain.ports import Artifacts
-from service.library.clearance import begin_restoration, end_restoration
+from service.library.clearance import restoring
 from service.library.walk import abreast
 
 
@@ -76,20 +76,18 @@ def restore(
     """
     with backup.open() as (folder, dump):
         tables.check_loadable(dump, replace=replace)
-        begun = begin_restoration(artifacts)
-        lost = 0
-        for step in copy(backup.references(folder), backup.objects, artifacts, total=dump.rows["vectors"]):
-            lost = len(step.lost)
-            yield step
-        if lost and not despite_losses:
-            end_restoration(artifacts, begun)
-            raise InvalidBackup(
-                f"{lost} of {step.total} objects are missing or damaged in the backup, and the store has not got them "
-                "either. The library is as it was.",
-                "Take another copy of the backup; or give --despite-losses to restore the rest.",
-            )
-        tables.load(folder, replace=replace, actor=actor)
-        end_restoration(artifacts, begun)
+        with restoring(artifacts):
+            lost = 0
+            for step in copy(backup.references(folder), backup.objects, artifacts, total=dump.rows["vectors"]):
+                lost = len(step.lost)
+                yield step
+            if lost and not despite_losses:
+                raise InvalidBackup(
+                    f"{lost} of {step.total} objects are missing or damaged in the backup, and the store has not got "
+                    "them either. The library is as it was.",
+                    "Take another copy of the backup; or give --despite-losses to restore the rest.",
+                )
+            tables.load(folder, replace=replace, actor=actor)
 
 
 def copy(references: Iterable[ObjectRef], source: Artifacts, target: Artifacts, *, total: int) -> Generator[Copied]:

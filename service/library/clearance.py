@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection
-from contextlib import suppress
-from itertools import takewhile
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import islice, takewhile
 
 from ulid import ULID
 
-from service.domain.errors import ArtifactLost, CollectorPaused
+from service.domain.errors import ArtifactLost, ArtifactsUnavailable, CollectorPaused
 from service.domain.objects import is_artifact
 from service.domain.ports import Artifacts, Catalogue, Position
 
@@ -32,6 +32,7 @@ _EPOCH = "[0-9a-f]{32}"
 _MARK = re.compile(
     rf"{PREFIX}(?:(?:paused|restoring)\.\w+|uncleared\.(?P<uncleared>{_EPOCH})|(?P<epoch>{_EPOCH})\.(?P<seq>\d+)\.\w*)"
 )
+FEW = 500
 _EMPTY = hashlib.sha256(b"").hexdigest()
 
 
@@ -57,8 +58,13 @@ def marks(artifacts: Artifacts) -> frozenset[str]:
     return frozenset(filter(is_mark, takewhile(lambda key: key.startswith(PREFIX), keys)))
 
 
+def has_mark(artifacts: Artifacts, epoch: str) -> bool:
+    """Whether a mark tells that the catalogue with this epoch uses the store."""
+    return epoch in map(epoch_of, marks(artifacts))
+
+
 def check_cleared(catalogue: Catalogue, artifacts: Artifacts) -> Position:
-    """The catalogue's position. Raises CollectorPaused unless its history alone was cleared, or all is empty."""
+    """The catalogue's position. Raises CollectorPaused unless its history alone was cleared, or all is new."""
     position = catalogue.position()
     known = marks(artifacts)
     cleared = _allows(known, position, catalogue, artifacts)
@@ -76,17 +82,19 @@ def check_cleared(catalogue: Catalogue, artifacts: Artifacts) -> Position:
 
 
 def begin(catalogue: Catalogue, artifacts: Artifacts) -> None:
-    """Clear a library that is still empty, and note how far one has come that was cleared.
+    """Clear a library that is new to a new store, and note how far one has come that was cleared.
 
     Any other one leaves a mark only that it is here: from then on, no other library's collector works on this store.
     """
-    try:
-        note_progress(artifacts, check_cleared(catalogue, artifacts))
-    except CollectorPaused:
+    for _ in range(2):
+        with suppress(CollectorPaused):
+            note_progress(artifacts, check_cleared(catalogue, artifacts))
+            return
         epoch = catalogue.position().epoch
-        if epoch not in map(epoch_of, marks(artifacts)):
-            with suppress(ArtifactLost):  # to somebody who is just clearing the library
-                _put(artifacts, _UNCLEARED + epoch)
+        if has_mark(artifacts, epoch):
+            return
+        with suppress(ArtifactLost):  # to somebody who is just clearing the library
+            _put(artifacts, _UNCLEARED + epoch)
 
 
 def note_progress(artifacts: Artifacts, position: Position) -> None:
@@ -97,7 +105,9 @@ def note_progress(artifacts: Artifacts, position: Position) -> None:
     _put_mark(artifacts, position)
     for other in marks(artifacts):
         found = _MARK.fullmatch(other)
-        if found is not None and found["epoch"] == position.epoch and int(found["seq"]) < position.seq:
+        if found is None or position.epoch not in (found["epoch"], found["uncleared"]):
+            continue
+        if found["uncleared"] or int(found["seq"]) < position.seq:
             artifacts.delete(other)
 
 
@@ -117,19 +127,25 @@ def pause(artifacts: Artifacts) -> None:
     _put(artifacts, f"{_PAUSED}{ULID()}")
 
 
-def begin_restoration(artifacts: Artifacts) -> frozenset[str]:
-    """Let the collector work on no catalogue before the restoration has come to its end.
+@contextmanager
+def restoring(artifacts: Artifacts) -> Iterator[None]:
+    """Let the collector work on no catalogue meanwhile, nor afterwards before an examination finds nothing wrong.
 
-    Returns the marks that are to be given to `end_restoration`: this one's, and those that killed ones have left.
+    An examination that begins earlier does not count; so it is for a restoration that is killed, until one comes to its
+    end.
     """
-    left = frozenset(filter(is_restoring, marks(artifacts)))
-    mark = f"{_RESTORING}{ULID()}"
-    _put(artifacts, mark)
-    return left | {mark}
+    begun = [*filter(is_restoring, marks(artifacts)), f"{_RESTORING}{ULID()}"]
+    _put(artifacts, begun[-1])
+    try:
+        yield
+    except BaseException:
+        with suppress(ArtifactsUnavailable):
+            _end(artifacts, begun)
+        raise
+    _end(artifacts, begun)
 
 
-def end_restoration(artifacts: Artifacts, begun: Collection[str]) -> None:
-    """Leave the collector paused until an examination that begins from now on finds nothing wrong."""
+def _end(artifacts: Artifacts, begun: Iterable[str]) -> None:
     pause(artifacts)
     for mark in begun:
         artifacts.delete(mark)
@@ -152,7 +168,10 @@ def _allows(known: Collection[str], position: Position, catalogue: Catalogue, ar
     if {epoch_of(mark) for mark in known} - {None, position.epoch}:
         return False
     ours = [mark for mark in known if mark.startswith(f"{PREFIX}{position.epoch}.")]
-    return all(_is_true(mark, catalogue) for mark in ours) if ours else _is_new(position, artifacts)
+    if ours:
+        return all(_is_true(mark, catalogue) for mark in ours)
+    # Not without any mark of ours, which a damaged listing may have hidden, and a pause with it.
+    return (position.seq == 0 or _UNCLEARED + position.epoch in known) and _knows_all(catalogue, artifacts)
 
 
 def _is_true(mark: str, catalogue: Catalogue) -> bool:
@@ -161,5 +180,10 @@ def _is_true(mark: str, catalogue: Catalogue) -> bool:
     return seq == "0" or [entry.mark for entry in catalogue.changes(int(seq) - 1, limit=1)] == [entry_mark]
 
 
-def _is_new(position: Position, artifacts: Artifacts) -> bool:
-    return position.seq == 0 and not any(is_artifact(found.key) for found in artifacts.list())
+def _knows_all(catalogue: Catalogue, artifacts: Artifacts) -> bool:
+    """Whether the store is as good as new: nothing is in it, or a few vectors only, all of them the catalogue's.
+
+    A library may have registered some before its first mark, if the store was away when its service started.
+    """
+    keys = list(islice(filter(is_artifact, (found.key for found in artifacts.list())), FEW + 1))
+    return len(keys) <= FEW and catalogue.references(keys) == set(keys)

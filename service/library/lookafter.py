@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 from service.domain.errors import Unavailable
 from service.domain.ports import Artifacts, Catalogue, Position, TaskIndex
-from service.library.clearance import begin
+from service.library.clearance import begin, has_mark
 from service.library.reindex import follow
 
-# So old the collector's mark may get while the log goes on. What the mark does not name, the collector does not miss
-# when an earlier state of the database is put back.
+# So old the collector's mark may get while the log goes on: what it does not name, the collector does not miss when an
+# earlier state of the database is put back. And so soon another library in the store hears that this one uses it, too.
 MARK_S = 60.0
+RETRY_S = 5.0
 
 
 class LookAfter:
     """The index follows the log, and the collector is told of a new library and of how far its log has come.
 
     Both have been tried once it is made. What stores that are away refuse is tried again. now: a clock, in seconds.
+    trouble: what the store said if the collector could not be told the last time.
     """
 
     def __init__(
@@ -35,14 +36,14 @@ class LookAfter:
         self._index = index
         self._now = now
         self._marked: Position | None = None
-        self._tried = now()
+        self._due = now()
+        self.trouble: Unavailable | None = None
         self.look()
 
     def look(self) -> None:
         """To be called now and then."""
         follow(self._catalogue, self._index)
-        # A new library's mark must be there before its first vector.
-        if self._marked is None or self._now() - self._tried >= MARK_S:
+        if self._now() >= self._due:
             self._mark()
 
     def end(self) -> None:
@@ -52,9 +53,13 @@ class LookAfter:
 
     def _mark(self) -> None:
         position = self._index.position
-        if position == self._marked:
+        if position is None:  # the catalogue is away
             return
-        self._tried = self._now()
-        with suppress(Unavailable):
-            begin(self._catalogue, self._artifacts)
-            self._marked = position
+        try:
+            # A library at rest looks, too: whoever took the store over must not remove what it has.
+            if position != self._marked or not has_mark(self._artifacts, position.epoch):
+                begin(self._catalogue, self._artifacts)
+            self._marked, self.trouble = position, None
+        except Unavailable as error:
+            self.trouble = error
+        self._due = self._now() + (RETRY_S if self.trouble else MARK_S)

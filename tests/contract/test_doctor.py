@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import signal
@@ -25,7 +26,7 @@ from service.cli import app, showing
 from service.config import Settings
 from service.domain.errors import CollectorPaused, InvalidInput
 from service.domain.query import EmbedderSpec, TaskEmbedding
-from service.library.clearance import begin, begin_restoration, pause
+from service.library.clearance import begin, pause
 from service.worker.bootstrap import open_embedder
 from tests.faults.app import Life
 from tests.faults.failpoints import Failpoint
@@ -61,6 +62,10 @@ def _file(library: RealLibrary) -> Path:
 def _sql(library: RealLibrary, statement: str) -> None:
     with library.engine.begin() as connection:
         connection.execute(text(statement))
+
+
+def _kill_restoration(library: RealLibrary) -> None:
+    library.artifacts.put("collector/restoring.KILLED", b"", hashlib.sha256(b"").hexdigest())
 
 
 def _lose(library: RealLibrary) -> None:
@@ -173,7 +178,7 @@ def test_a_store_with_another_librarys_mark_is_left_alone_until_it_is_taken_over
 
 
 def test_an_unfinished_restoration_is_named_and_can_be_given_up(library: RealLibrary) -> None:
-    begin_restoration(library.artifacts)
+    _kill_restoration(library)
     code, report = doctor("--no-index")
     assert (code, report["collector_cleared"]) == (1, False)
     (finding,) = report["findings"]
@@ -184,7 +189,7 @@ def test_an_unfinished_restoration_is_named_and_can_be_given_up(library: RealLib
 
 
 def test_no_store_is_taken_over_while_something_else_is_wrong(library: RealLibrary) -> None:
-    begin_restoration(library.artifacts)
+    _kill_restoration(library)
     _lose(library)
     code, report = doctor("--no-index", "--take-over")
     assert (code, report["sound"], report["collector_cleared"]) == (1, False, False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -14,15 +15,15 @@ from service.domain.errors import ArtifactsUnavailable, CollectorPaused
 from service.domain.ports import Artifacts, Catalogue, Position, StoredObject
 from service.library.clearance import (
     begin,
-    begin_restoration,
     check_cleared,
     clear,
-    end_restoration,
+    has_mark,
     marks,
     note_progress,
+    restoring,
 )
 from service.library.findings import Finding
-from service.library.lookafter import MARK_S, LookAfter
+from service.library.lookafter import MARK_S, RETRY_S, LookAfter
 from service.library.strangers import examine_marks
 from tests.support.registrations import EMBEDDER, register
 from tests.support.upkeep import DATA, SHA256
@@ -138,26 +139,35 @@ class TestRestorations:
     def test_a_pause_that_a_restoration_makes_is_ended_by_its_end_alone(self, store: MemoryArtifacts) -> None:
         catalogue = library(store, vectors=1)
         before = marks(store)
-        begun = begin_restoration(store)
-        clear(store, catalogue.position(), instead_of=before)
-        assert not may_collect(catalogue, store)
-        assert found(catalogue, store) == [("restoration-unfinished", one) for one in begun]
-        end_restoration(store, begun)
-        assert found(catalogue, store) == []
-        assert not may_collect(catalogue, store)
-        clear(store, catalogue.position(), instead_of=marks(store))
-        assert may_collect(catalogue, store)
+        with restoring(store):
+            clear(store, catalogue.position(), instead_of=before)
+            assert not may_collect(catalogue, store)
+            assert [kind for kind, _ in found(catalogue, store)] == ["restoration-unfinished"]
+        self.assert_paused_until_examined(catalogue, store)
+
+    @pytest.mark.parametrize("end", [KeyboardInterrupt, GeneratorExit, ArtifactsUnavailable("It is away.", "Wait.")])
+    def test_one_that_is_broken_off_leaves_an_ordinary_pause(
+        self, store: MemoryArtifacts, end: BaseException | type[BaseException]
+    ) -> None:
+        catalogue = library(store, vectors=1)
+        with pytest.raises(BaseException), restoring(store):  # noqa: B017  (whichever it is)
+            raise end
+        self.assert_paused_until_examined(catalogue, store)
 
     def test_the_one_that_ends_ends_those_that_were_killed_and_none_that_began_since(
         self, store: MemoryArtifacts
     ) -> None:
         catalogue = library(store)
-        (killed,) = begin_restoration(store)
-        begun = begin_restoration(store)
-        assert killed in begun
-        (later,) = begin_restoration(store) - begun
-        end_restoration(store, begun)
-        assert found(catalogue, store) == [("restoration-unfinished", later)]
+        store.put("collector/restoring.KILLED", b"", hashlib.sha256(b"").hexdigest())
+        with restoring(store):
+            store.put("collector/restoring.LATER", b"", hashlib.sha256(b"").hexdigest())
+        assert found(catalogue, store) == [("restoration-unfinished", "collector/restoring.LATER")]
+
+    def assert_paused_until_examined(self, catalogue: Catalogue, store: Artifacts) -> None:
+        assert found(catalogue, store) == []
+        assert not may_collect(catalogue, store)
+        clear(store, catalogue.position(), instead_of=marks(store))
+        assert may_collect(catalogue, store)
 
 
 class TestLookingAfter:
@@ -187,23 +197,48 @@ class TestLookingAfter:
         care.end()
         assert marks(store) == {mark(catalogue.position())}
 
-    def test_a_library_at_rest_is_not_marked_again(self) -> None:
-        class Counting(MemoryArtifacts):
-            listed = 0
+    def test_a_library_at_rest_notices_that_somebody_took_the_store_over(self, store: MemoryArtifacts) -> None:
+        first, second = MemoryCatalogue(), MemoryCatalogue()
+        care = self.look_after(first, store)
+        store.put(register(first).object_key, DATA, SHA256)
+        care.end()
+        begin(second, store)
+        clear(store, second.position(), instead_of=marks(store))
+        assert may_collect(second, store)
+        self.seconds += MARK_S
+        care.look()
+        assert has_mark(store, first.position().epoch)
+        assert not may_collect(second, store)
 
-            def list(self, after: str | None = None) -> Iterator[StoredObject]:
-                self.listed += 1
-                return super().list(after)
+    def test_a_library_at_rest_writes_no_marks(self) -> None:
+        class Counting(MemoryArtifacts):
+            written = 0
+
+            def put(self, key: str, data: bytes, sha256: str) -> None:
+                self.written += 1
+                super().put(key, data, sha256)
 
         catalogue, store = MemoryCatalogue(), Counting()
         care = self.look_after(catalogue, store)
-        store.listed = 0
-        self.seconds += 10 * MARK_S
-        care.look()
+        for _ in range(10):
+            self.seconds += MARK_S
+            care.look()
         care.end()
-        assert store.listed == 0
+        assert store.written == 1
 
-    def test_a_store_that_is_away_is_asked_again_a_minute_later(self) -> None:
+    def test_a_library_that_was_new_when_its_store_was_away_is_cleared_when_it_comes_back(
+        self, store: MemoryArtifacts
+    ) -> None:
+        store.put(register(MemoryCatalogue()).object_key, DATA, SHA256)
+        catalogue = library(MemoryArtifacts(), vectors=2)
+        other = MemoryArtifacts()
+        for record in catalogue.page(limit=9).records:
+            other.put(record.object_key, DATA, SHA256)
+        for there, cleared in ((other, True), (store, False)):
+            self.look_after(catalogue, there)
+            assert may_collect(catalogue, there) is cleared
+
+    def test_a_store_that_is_away_is_asked_again_soon_and_the_trouble_is_told(self) -> None:
         class Away(MemoryArtifacts):
             asked = 0
             away = False
@@ -219,10 +254,14 @@ class TestLookingAfter:
         register(catalogue)
         store.away = True
         self.seconds += MARK_S
+        told = [care.trouble]
         for _ in range(3):
             care.look()
         assert store.asked == 2
+        told.append(care.trouble)
         store.away = False
-        self.seconds += MARK_S
+        self.seconds += RETRY_S
         care.look()
+        told.append(care.trouble)
+        assert [trouble is None for trouble in told] == [True, False, True]
         assert marks(store) == {mark(catalogue.position())}

@@ -276,10 +276,10 @@ def test_a_store_that_is_away_when_the_service_starts_is_cleared_when_it_is_back
             super().put(key, data, sha256)
 
     catalogue, artifacts, index = MemoryCatalogue(), Away(), MemoryIndex(EMBEDDER)
-    care = LookAfter(catalogue, artifacts, index)
+    times = iter([0.0, 0.0, 1.0, 7.0, 8.0, 9.0])
+    care = LookAfter(catalogue, artifacts, index, now=lambda: next(times))
     artifacts.away = False
     assert marks(artifacts) == frozenset()
-    care.look()
     register(catalogue)
     care.look()
     assert index.position == catalogue.position() == check_cleared(catalogue, artifacts)

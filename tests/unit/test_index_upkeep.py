@@ -147,17 +147,17 @@ class TestShared:
     def test_what_another_has_kept_is_not_kept_again(
         self, large: FaissIndex, snapshots: FolderSnapshots, theirs: int, mine: int, loaded: Position, kept: list[int]
     ) -> None:
+        upkeep = Upkeep(large, snapshots, kept=loaded, rhythm=BRISK)
         self.keep(theirs, snapshots)
         fill(large, mine)
-        upkeep = Upkeep(large, snapshots, kept=loaded, rhythm=BRISK)
         upkeep.start()
         upkeep.close()
         assert [read_manifest(folder).seq for folder in snapshots.folders()] == kept
 
     def test_it_goes_on_when_the_other_has_ended(self, large: FaissIndex, snapshots: FolderSnapshots) -> None:
+        upkeep = Upkeep(large, snapshots, kept=Position("epoch", 1), rhythm=replace(BRISK, snapshot_s=0.05))
         self.keep(20, snapshots)
         fill(large, 20)
-        upkeep = Upkeep(large, snapshots, kept=Position("epoch", 1), rhythm=replace(BRISK, snapshot_s=0.05))
         upkeep.start()
         time.sleep(0.1)
         assert len(snapshots.folders()) == 1
@@ -174,6 +174,20 @@ class TestShared:
         assert load(large, snapshots, "epoch") is None
         fill(large, 20)
         upkeep = Upkeep(large, snapshots, kept=None, rhythm=BRISK)
+        upkeep.start()
+        upkeep.close()
+        assert load(FaissIndex(EMBEDDER), snapshots, "epoch") == Position("epoch", 20)
+
+    def test_what_could_not_be_loaded_is_kept_anew(self, large: FaissIndex, snapshots: FolderSnapshots) -> None:
+        self.keep(10, snapshots)
+        self.keep(20, snapshots)
+        for path in snapshots.folders()[0].glob("*.flat"):
+            path.unlink()
+            path.write_bytes(b"damaged")
+        loaded = load(large, snapshots, "epoch")
+        assert loaded == Position("epoch", 10)
+        upkeep = Upkeep(large, snapshots, kept=loaded, rhythm=BRISK)
+        fill(large, 20)
         upkeep.start()
         upkeep.close()
         assert load(FaissIndex(EMBEDDER), snapshots, "epoch") == Position("epoch", 20)
