@@ -190,7 +190,7 @@ def comparable(answer: object) -> object:
             return (replace(answer, keys=(), mark=""), plain_keys(answer.keys))
         case Page():
             return (comparable(list(answer.records)), answer.next)
-        case list():
+        case list() | tuple():
             return [comparable(entry) for entry in answer]
         case _:
             return answer
