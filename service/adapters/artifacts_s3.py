@@ -25,7 +25,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, UndefinedModelAttributeError
 from urllib3.exceptions import HTTPError
 
-from service.adapters.objects import check_digest, check_key, damaged, digest, is_key, missing, unavailable
+from service.adapters.objects import check_key, damaged, digest, is_key, missing, unavailable
 from service.domain import objects
 from service.domain.errors import ArtifactLost, ArtifactsUnavailable
 from service.domain.ports import StoredObject
@@ -33,6 +33,7 @@ from service.domain.ports import StoredObject
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from botocore.awsrequest import AWSPreparedRequest
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import ListObjectsV2OutputTypeDef
     from urllib3 import HTTPResponse
@@ -113,6 +114,7 @@ class S3Artifacts:
         deadline: float = 30.0,
         page: int = 1_000,
     ) -> None:
+        client.meta.events.register("before-send.s3.PutObject", _check_signed, unique_id="check-signed")
         self._client = client
         self._bucket = bucket
         self._prefix = prefix
@@ -123,7 +125,6 @@ class S3Artifacts:
 
     def put(self, key: str, data: bytes, sha256: str) -> None:
         check_key(key)
-        check_digest(key, data, sha256)
         self._asked(f"keep object {key}", lambda give_up: self._put_once(key, data, sha256, give_up))
 
     def get(self, key: str, sha256: str) -> bytes:
@@ -208,6 +209,8 @@ class S3Artifacts:
                 Metadata={"sha256": sha256},
                 IfNoneMatch="*",
             )
+        except _NotAnnounced:
+            raise damaged(key) from None
         except ClientError as error:
             if _status(error) != HTTPStatus.PRECONDITION_FAILED:
                 raise
@@ -252,6 +255,21 @@ class S3Artifacts:
             raise damaged(error.key) from None
         except FOREIGN as error:
             raise _unavailable(what, error) from error
+
+
+def _check_signed(request: AWSPreparedRequest, **_: object) -> None:
+    """Raises _NotAnnounced for bytes of another digest than the object's: signing them has told theirs already."""
+    signed, announced = (request.headers.get(name) for name in ("X-Amz-Content-SHA256", "x-amz-meta-sha256"))
+    if announced is not None and _text(signed) != _text(announced):
+        raise _NotAnnounced
+
+
+def _text(header: str | bytes | None) -> str | None:
+    return header.decode() if isinstance(header, bytes) else header
+
+
+class _NotAnnounced(Exception):
+    """The bytes that shall be kept do not have the digest that the caller names; nothing was sent."""
 
 
 class _Damaged(Exception):

@@ -138,6 +138,10 @@ class TestForeignErrors:
         with pytest.raises(ArtifactsUnavailable, match="tell the time"):
             S3Artifacts(asking, "bucket", tries=1).now()
 
+    def test_bytes_of_another_digest_are_not_sent(self) -> None:
+        with pytest.raises(ArtifactLost, match=KEY):
+            S3Artifacts(client("http://127.0.0.1:9"), "bucket", pause=0.0).put(KEY, DATA + b"x", SHA256)
+
     @pytest.mark.parametrize("endpoint", ["http://host", "https://host", None])
     def test_every_upload_is_signed_over_its_bytes(self, endpoint: str | None) -> None:
         """The server refuses what was damaged on the way, also behind something that ends TLS before it."""
