@@ -58,11 +58,9 @@ def list_vectors(
     if as_json:
         print_json(records)
         return
-    if not records:
-        console.print("There are none. `vlibrary train` makes a vector, `register` adds it.")
-        return
     columns = ("name", "version", "method", "model", "created", "id")
-    print_rows(columns, (_vector_row(record) for record in records))
+    none = "There are none. `vlibrary train` makes a vector, `register` adds it."
+    print_rows(columns, [_vector_row(record) for record in records], none=none)
 
 
 def _vector_row(record: dict[str, Any]) -> tuple[str, ...]:
@@ -83,11 +81,8 @@ def retrieve(
     if as_json:
         print_json(matches)
         return
-    if not matches:
-        console.print("The library has no vector for this model.")
-        return
     columns = ("name", "version", "score", "threshold", "accepted", "id")
-    print_rows(columns, (_match_row(match) for match in matches))
+    print_rows(columns, [_match_row(match) for match in matches], none="The library has no vector for this model.")
 
 
 def _match_row(match: dict[str, Any]) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from service.library.collect import Collection, Rules, collect
 
 
 def check_actor(actor: str) -> str:
-    """The same. Raises InvalidInput."""
+    """The actor, if every log can show it. Raises InvalidInput."""
     if not re.fullmatch(ACTOR_PATTERN, actor):
         raise InvalidInput(f"{actor!r:.80} cannot be an actor.", "Give 1 to 128 printable ASCII characters.")
     return actor

@@ -80,11 +80,9 @@ def list_aliases(
     if as_json:
         print_json(found)
         return
-    if not found:
-        console.print("There are no aliases. `vlibrary alias set NAME@ALIAS VECTOR` makes one.")
-        return
-    rows = ((f"{one['name']}@{one['alias']}", one["id"], moment(one["changed_at"])) for one in found)
-    print_rows(("alias", "vector", "moved"), rows)
+    rows = [(f"{one['name']}@{one['alias']}", one["id"], moment(one["changed_at"])) for one in found]
+    none = "There are no aliases. `vlibrary alias set NAME@ALIAS VECTOR` makes one."
+    print_rows(("alias", "vector", "moved"), rows, none=none)
 
 
 @aliases.command("set")

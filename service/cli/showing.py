@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -38,8 +38,14 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2))  # noqa: T201  standard output is the result
 
 
-def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]], *, on: Console = console) -> None:
-    """A table in which nothing is cut: where the terminal is too narrow, it breaks the lines itself."""
+def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]], *, none: str, on: Console = console) -> None:
+    """A table in which nothing is cut: where the terminal is too narrow, it breaks the lines itself.
+
+    none: what is said instead when there are no rows.
+    """
+    if not rows:
+        on.print(none)
+        return
     table = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for row in rows:
         table.add_row(*row)

@@ -79,6 +79,24 @@ def test_a_damaged_object_is_named_and_the_rest_comes_back_on_demand(
     assert target.content() == source.content()
 
 
+def test_a_place_that_cannot_be_written_to_is_told_and_the_last_backup_stays(
+    source: Place, target: Place, tmp_path: Path
+) -> None:
+    folder = tmp_path / "backup"
+    source.back_up(folder)
+
+    class Full(BackupFolder):
+        def draft(self) -> Path:
+            draft = super().draft()
+            (draft / "vectors.jsonl").symlink_to("/dev/full")
+            return draft
+
+    with pytest.raises(ArtifactsUnavailable, match=r"(exists|No space).*space and permissions"):
+        list(back_up(SqlTables(source.engine), source.artifacts, Full(folder)))
+    target.restore(folder)
+    assert target.content() == source.content()
+
+
 def test_a_backup_has_one_writer_at_a_time(source: Place, tmp_path: Path) -> None:
     tables, folder = SqlTables(source.engine), tmp_path / "backup"
     slow = back_up(tables, source.artifacts, BackupFolder(folder))

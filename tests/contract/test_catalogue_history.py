@@ -35,7 +35,9 @@ LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 numbers = st.integers(0, 5)
 names = st.sampled_from(["a", "b"])
 aliases = st.sampled_from(["best", "production", "latest"])
-revisions = st.none() | st.integers(1, 4)
+# The right one, any, or one that may be wrong: drawn blindly, calls would be refused nearly always.
+revisions = st.sampled_from(["right", None, 1, 2])
+hits = st.sampled_from([True, True, True, False])
 tags = st.lists(st.sampled_from(["x", "y", "ä"]), max_size=2, unique=True).map(tuple)
 metadata = st.dictionaries(st.sampled_from(["p", "q"]), st.sampled_from([1, 1.0, 1.5, True, "1", "z"]), max_size=2)
 
@@ -50,6 +52,8 @@ class CatalogueMachine(RuleBasedStateMachine):
         self.url = type(self).new_database()
         self.twin = MemoryCatalogue()
         self.open()
+        for number, name in enumerate("aab"):  # so that there is something to act upon from the first step on
+            self.register(number, name)
 
     def open(self) -> None:
         self.engine: Engine = connect(self.url)
@@ -98,24 +102,38 @@ class CatalogueMachine(RuleBasedStateMachine):
         self.reserve(number, 0, "r", late=False)
         self.publish(number, 0, name, ("x",), {"p": number}, None)
 
-    @rule(number=numbers, text=st.none() | st.sampled_from(["", "old", "new"]), tags=tags, revision=revisions)
-    def update(self, number: int, text: str | None, tags: Any, revision: int | None) -> None:
+    @rule(number=numbers, text=st.none() | st.sampled_from(["", "old", "new"]), tags=tags, revision=revisions, hit=hits)
+    def update(self, number: int, text: str | None, tags: Any, revision: Any, hit: bool) -> None:
+        target, expected = self.target(number, revision, Status.ACTIVE if hit else None)
         change = Amendment(text, a_key(number, KeyKind.DESCRIPTION) if text else None, tags, {"p": len(tags)})
-        self.both(lambda catalogue: catalogue.update(vector_id(number), change, expected_revision=revision))
+        self.both(lambda catalogue: catalogue.update(target, change, expected_revision=expected))
 
-    @rule(step=st.sampled_from(["delete", "restore", "purge"]), number=numbers, revision=revisions)
-    def live_and_die(self, step: str, number: int, revision: int | None) -> None:
-        self.both(lambda catalogue: getattr(catalogue, step)(vector_id(number), expected_revision=revision))
+    @rule(step=st.sampled_from(["delete", "restore", "purge"]), number=numbers, revision=revisions, hit=hits)
+    def live_and_die(self, step: str, number: int, revision: Any, hit: bool = True) -> None:
+        fitting = Status.ACTIVE if step == "delete" else Status.DELETED
+        target, expected = self.target(number, revision, fitting if hit else None)
+        self.both(lambda catalogue: getattr(catalogue, step)(target, expected_revision=expected))
+
+    def target(self, number: int, revision: Any, status: Status | None) -> tuple[str, int | None]:
+        """One of the vectors with this status, or any id, perhaps of none; and the revision to expect."""
+        known = {record.id: record for record in self.twin.page(Filter(status=status), limit=99).records}
+        ids = sorted(known) if status else [vector_id(other) for other in range(6)]
+        chosen = ids[number % len(ids)] if ids else vector_id(number)
+        if revision != "right":
+            return chosen, revision
+        return chosen, known[chosen].revision if chosen in known else None
 
     @rule(name=names, alias=aliases, number=numbers, expected=st.integers(0, 1), drop=st.booleans())
     def move_alias(self, name: str, alias: str, number: int, expected: int, drop: bool) -> None:
         """expected: 1 stands for the revision that it has."""
+        ids = sorted(record.id for record in self.twin.page(Filter(name), limit=99).records)
+        target = ids[number % len(ids)] if ids and number else vector_id(number)
         found = [known.revision for known in self.twin.aliases(name) if known.alias == alias]
         revision = found[0] if found and expected else expected
         if drop:
             self.both(lambda catalogue: catalogue.drop_alias(name, alias, expected=revision))
         else:
-            self.both(lambda catalogue: catalogue.set_alias(name, alias, vector_id(number), expected=revision))
+            self.both(lambda catalogue: catalogue.set_alias(name, alias, target, expected=revision))
 
     @rule(name=st.none() | names, tags=tags, metadata=metadata, status=st.none() | st.sampled_from(Status))
     def find(self, name: str | None, tags: Any, metadata: Any, status: Status | None) -> None:

@@ -145,13 +145,12 @@ class TestRestorations:
             assert [kind for kind, _ in found(catalogue, store)] == ["restoration-unfinished"]
         self.assert_paused_until_examined(catalogue, store)
 
-    @pytest.mark.parametrize("end", [KeyboardInterrupt, GeneratorExit, ArtifactsUnavailable("It is away.", "Wait.")])
-    def test_one_that_is_broken_off_leaves_an_ordinary_pause(
-        self, store: MemoryArtifacts, end: BaseException | type[BaseException]
-    ) -> None:
+    @pytest.mark.parametrize("end", [KeyboardInterrupt(), GeneratorExit(), ArtifactsUnavailable("Away.", "Wait.")])
+    def test_one_that_is_broken_off_leaves_an_ordinary_pause(self, store: MemoryArtifacts, end: BaseException) -> None:
         catalogue = library(store, vectors=1)
-        with pytest.raises(BaseException), restoring(store):  # noqa: B017  (whichever it is)
+        with pytest.raises(type(end)) as raised, restoring(store):
             raise end
+        assert raised.value is end
         self.assert_paused_until_examined(catalogue, store)
 
     def test_the_one_that_ends_ends_those_that_were_killed_and_none_that_began_since(

@@ -58,7 +58,7 @@ def test_on_a_terminal_progress_is_whole_and_goes_away(monkeypatch: pytest.Monke
 def test_a_table_cuts_nothing_however_narrow_the_terminal_is(width: int) -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=width)
-    print_rows(("name", "created", "id"), [("colour" * 10, WHEN, ID)], on=console)
+    print_rows(("name", "created", "id"), [("colour" * 10, WHEN, ID)], none="None.", on=console)
     assert [word for word in ("colour" * 10, WHEN, ID) if word not in screen.getvalue()] == []
 
 

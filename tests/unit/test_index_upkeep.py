@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -78,6 +79,26 @@ class TestUpkeep:
         assert ended == []
         upkeep.close()
         assert ended == ["once"]
+
+    def test_the_end_does_not_wait_for_a_store_that_does_not_answer(
+        self, index: FaissIndex, snapshots: FolderSnapshots
+    ) -> None:
+        ended: list[str] = []
+        asked, answers = threading.Event(), threading.Event()
+
+        def ask() -> None:
+            asked.set()
+            answers.wait(30)
+
+        upkeep = Upkeep(index, snapshots, follow=ask, end=lambda: ended.append("once"), rhythm=BRISK)
+        upkeep.start()
+        fill(index, 3)
+        assert asked.wait(10)
+        started = time.monotonic()
+        upkeep.close(wait_s=0.05)
+        assert time.monotonic() - started < 5
+        assert (ended, snapshots.folders()) == ([], [])
+        answers.set()
 
     def test_few_changes_wait_for_the_end(self, index: FaissIndex, snapshots: FolderSnapshots) -> None:
         upkeep = Upkeep(index, snapshots, rhythm=BRISK)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from service.adapters.memory_worker import MemoryWorker
 from service.adapters.places import check_apart, make_folder
@@ -72,3 +73,13 @@ def test_a_folder_that_cannot_be_made_is_refused_by_the_name_of_its_setting(tmp_
     make_folder(tmp_path / "new" / "below", "VLIBRARY_DATA_DIR")
     with pytest.raises(InvalidInput, match="VLIBRARY_DATA_DIR"):
         make_folder(tmp_path / "file" / "below", "VLIBRARY_DATA_DIR")
+
+
+def test_a_service_starts_without_its_store_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+        monkeypatch.setenv(name, "any")
+    settings = Settings(data_dir=tmp_path, artifacts="s3://bucket", s3_endpoint_url="http://127.0.0.1:9")
+    with capture_logs() as logs:
+        open_app(settings, lambda artifacts, *_: MemoryWorker(artifacts))
+    (warned,) = [entry for entry in logs if entry["event"] == "api.store_unavailable"]
+    assert "EndpointConnectionError" in warned["detail"]
