@@ -18,6 +18,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --retries 1 --extra-index-url $(TORCH_INDEX) "$(TORCH)"
 	$(PIP) --constraint constraints.txt --editable .
+	mkdir -p $(VENV)/src && ln -sfn ../../service $(VENV)/src/vlibrary
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
@@ -42,7 +43,7 @@ types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 imports: $(VENV)/.installed-dev
-	$(BIN)/lint-imports
+	PYTHONPATH=$(VENV)/src $(BIN)/lint-imports
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
@@ -62,7 +63,7 @@ test-gpu: $(VENV)/.installed-dev  ## the model tests and the engine's bench on a
 	@if ! $(BIN)/python -c "import sys, torch; sys.exit(not torch.cuda.is_available())"; then \
 		echo "torch sees no GPU here: nothing was run."; \
 	else \
-		VLIBRARY_TEST_DEVICE=cuda $(BIN)/pytest tests/model/test_inflight.py tests/model/test_engine.py tests/model/test_edits.py && \
+		VLIBRARY_TEST_DEVICE=cuda $(BIN)/pytest tests/model/engine/test_inflight.py tests/model/engine/test_engine.py tests/model/engine/test_edits.py && \
 		$(BIN)/python -m tests.bench.engine --device cuda --dtype bfloat16; \
 	fi
 

@@ -1,4 +1,4 @@
-"""Run by Alembic for every command. The URL comes from the caller (service.adapters.schema) or the environment."""
+"""Run by Alembic for every command. The URL comes from the caller (vlibrary.adapters.sql.schema) or the environment."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import os
 
 from alembic import context
 
-from service.adapters.database import connect, migrating
-from service.adapters.tables import Base
+from vlibrary.adapters.sql.database import connect, migrating
+from vlibrary.adapters.sql.tables import Base
 
 
 def run() -> None:

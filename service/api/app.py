@@ -11,18 +11,18 @@ from fastapi_offline import FastAPIOffline
 from pydantic.json_schema import models_json_schema
 from starlette.types import Lifespan
 
-from service.api import errors
-from service.api.deps import Limits, Ports
-from service.api.gate import Gate
-from service.api.generate_schemas import GenerateIn, TokenOut
-from service.api.limits import BodyLimit
-from service.api.metrics import Measured, Metrics
-from service.api.openai.schemas import ChatIn
-from service.api.registry_schemas import AliasIn, AmendIn
-from service.api.routes import aliases, archive, audit, chat, generate, health, lifecycle, problems, retrieve, vectors
-from service.api.routes import metrics as figures
-from service.api.schemas import ProblemOut, RetrieveIn
-from service.api.strictness import refuse_unknown_parameters
+from vlibrary.api.http import errors
+from vlibrary.api.http.admission import Gate
+from vlibrary.api.http.body_limit import BodyLimit
+from vlibrary.api.http.deps import Limits, Ports
+from vlibrary.api.http.metrics import Measured, Metrics
+from vlibrary.api.http.unknown_parameters import refuse_unknown_parameters
+from vlibrary.api.openai.schemas import ChatIn
+from vlibrary.api.routes import aliases, archive, audit, chat, generate, health, lifecycle, problems, retrieve, vectors
+from vlibrary.api.routes import metrics as figures
+from vlibrary.api.schemas.generate import GenerateIn, TokenOut
+from vlibrary.api.schemas.registry import AliasIn, AmendIn
+from vlibrary.api.schemas.vectors import ProblemOut, RetrieveIn
 
 # Bodies and events that routes read and write by hand (see bodies.py, streams.py).
 SCHEMAS = (RetrieveIn, GenerateIn, TokenOut, ChatIn, ProblemOut, AmendIn, AliasIn)

@@ -11,25 +11,25 @@ import structlog
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
-from service.adapters.artifacts import open_artifacts
-from service.adapters.catalogue_sql import SqlCatalogue
-from service.adapters.clock import SystemClock
-from service.adapters.database import connect
-from service.adapters.index_faiss import FaissIndex
-from service.adapters.index_snapshot import load
-from service.adapters.index_upkeep import Rhythm, Upkeep
-from service.adapters.places import check_apart, make_folder
-from service.adapters.schema import upgrade
-from service.adapters.snapshots_place import open_snapshots
-from service.adapters.worker_fleet import Fleet
-from service.adapters.worker_http import HttpWorker
-from service.api.app import create_app
-from service.api.deps import Limits, Ports
-from service.api.metrics import Metrics
-from service.config import Settings
-from service.domain.ports import Artifacts, Catalogue, Inference
-from service.library.lookafter import LookAfter
-from service.library.reindex import catch_up
+from vlibrary.adapters.artifacts.open import open_artifacts
+from vlibrary.adapters.clock import SystemClock
+from vlibrary.adapters.index.faiss_index import FaissIndex
+from vlibrary.adapters.index.maintenance import Rhythm, Upkeep
+from vlibrary.adapters.index.snapshot import load
+from vlibrary.adapters.locations import check_apart, make_folder
+from vlibrary.adapters.snapshots.open import open_snapshots
+from vlibrary.adapters.sql.catalogue import SqlCatalogue
+from vlibrary.adapters.sql.database import connect
+from vlibrary.adapters.sql.schema import upgrade
+from vlibrary.adapters.workers.fleet import Fleet
+from vlibrary.adapters.workers.http_worker import HttpWorker
+from vlibrary.api.app import create_app
+from vlibrary.api.http.deps import Limits, Ports
+from vlibrary.api.http.metrics import Metrics
+from vlibrary.config import Settings
+from vlibrary.domain.ports import Artifacts, Catalogue, Inference
+from vlibrary.library.reindex import catch_up
+from vlibrary.upkeep.heartbeat import LookAfter
 
 log = structlog.get_logger(__name__)
 

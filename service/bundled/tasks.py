@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.bundled.world import digits, scenes
-from service.bundled.world.words import LANGUAGES, VALUES, domain_of, wordings
-from service.domain.example import Example
+from vlibrary.bundled.world import digits, scenes
+from vlibrary.bundled.world.words import LANGUAGES, VALUES, domain_of, wordings
+from vlibrary.domain.example import Example
 
 _STREAM = {"train": 21, "test": 22}
 

@@ -6,8 +6,9 @@ import sys
 
 import typer
 
-from service.cli import bundled, demo, doctor, failing, library, operations, registry, serve, train, work
-from service.domain.errors import VLibraryError
+from vlibrary.cli import bundled, doctor, errors, registry, serve, train, upkeep, vectors, work
+from vlibrary.cli.demo import command
+from vlibrary.domain.errors import VLibraryError
 
 app = typer.Typer(
     name="vlibrary",
@@ -16,7 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for module in (serve, work, train, library, registry, doctor, operations, demo, bundled):
+for module in (serve, work, train, vectors, registry, doctor, upkeep, command, bundled):
     module.add_to(app)
 
 
@@ -26,5 +27,5 @@ def main() -> None:
     try:
         app()
     except VLibraryError as error:
-        failing.tell(error)
+        errors.tell(error)
         sys.exit(1)

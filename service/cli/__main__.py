@@ -1,5 +1,5 @@
-"""`python -m service.cli`: the `vlibrary` command without its script."""
+"""`python -m vlibrary.cli`: the `vlibrary` command without its script."""
 
-from service.cli import main
+from vlibrary.cli import main
 
 main()

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from service.config import Settings
+from vlibrary.config import Settings
 
 
 def add_to(app: typer.Typer) -> None:
@@ -26,10 +26,10 @@ def bundled(
     plot: Annotated[Path | None, typer.Option(help="Also draw every task's curve into this PNG")] = None,
 ) -> None:
     """Measure both bundled models afresh, through their folders, on unseen images."""
-    from service.evaluation.bars import Bar, bars
-    from service.evaluation.bundled import measure
-    from service.evaluation.plot import plot_curves
-    from service.worker.bootstrap import open_embedder, open_lvlm
+    from vlibrary.evaluation.bundled_models import measure
+    from vlibrary.evaluation.plot import plot_curves
+    from vlibrary.training.progress_bars import Bar, bars
+    from vlibrary.worker.bootstrap import open_embedder, open_lvlm
 
     console = Console(stderr=as_json)
     settings = Settings.model_validate({"lvlm": "bundled", "embedder": "bundled"})
@@ -49,7 +49,7 @@ def models(
     seed: int = 0,
 ) -> None:
     """Train both bundled models from a seed: up to 2 hours on 2 cores; writes weights and curves (PNG, JSON)."""
-    from service.bundled import LVLM_FOLDER
-    from service.bundled.build import build
+    from vlibrary.bundled import LVLM_FOLDER
+    from vlibrary.bundled.making.build import build
 
     build(out or LVLM_FOLDER.parent, seed)

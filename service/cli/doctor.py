@@ -11,22 +11,22 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from service.adapters.snapshots import SnapshotsUnavailable
-from service.adapters.snapshots_place import open_snapshots
-from service.cli.index_check import check_index
-from service.cli.library import LOCAL, AsJson, Url
-from service.cli.operations import OPERATOR, Actor
-from service.cli.showing import console, errors, print_json, progress
-from service.cli.stores import Stores, open_stores
-from service.client import Client
-from service.config import Settings
-from service.domain.errors import CollectorPaused, InvalidInput
-from service.domain.ports import Position
-from service.domain.query import EmbedderSpec
-from service.library.clearance import check_cleared, clear, marks
-from service.library.examine import examine
-from service.library.findings import Finding, Level, wrong
-from service.library.strangers import OTHER_LIBRARY, UNFINISHED
+from vlibrary.adapters.snapshots.open import open_snapshots
+from vlibrary.adapters.snapshots.port import SnapshotsUnavailable
+from vlibrary.cli.index_check import check_index
+from vlibrary.cli.output import console, errors, print_json, progress
+from vlibrary.cli.stores import Stores, open_stores
+from vlibrary.cli.upkeep import OPERATOR, Actor
+from vlibrary.cli.vectors import LOCAL, AsJson, Url
+from vlibrary.client import Client
+from vlibrary.config import Settings
+from vlibrary.domain.errors import CollectorPaused, InvalidInput
+from vlibrary.domain.ports import Position
+from vlibrary.domain.query import EmbedderSpec
+from vlibrary.upkeep.collector_guard import check_cleared, clear, marks
+from vlibrary.upkeep.examine import examine
+from vlibrary.upkeep.findings import Finding, Level, wrong
+from vlibrary.upkeep.store_ownership import OTHER_LIBRARY, UNFINISHED
 
 SHOWN = 50
 
@@ -173,14 +173,14 @@ def _embedder(settings: Settings) -> EmbedderSpec:
     """Whose keys the service compares: of its workers, or of the settings' own embedder."""
     # The libraries load for seconds; the command line must not wait for them to print its help.
     if settings.workers:
-        from service.api.bootstrap import open_fleet
+        from vlibrary.api.bootstrap import open_fleet
 
         fleet = open_fleet(settings)
         try:
             return fleet.served()[0].embedder
         finally:
             fleet.close()
-    from service.worker.bootstrap import open_embedder
+    from vlibrary.worker.bootstrap import open_embedder
 
     return open_embedder(settings).spec
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from service.adapters.index_census import Census, census
-from service.adapters.index_faiss import FaissIndex
-from service.adapters.index_snapshot import load, save
-from service.adapters.snapshots import Snapshots
-from service.domain.ports import SYSTEM, Catalogue
-from service.domain.query import EmbedderSpec
-from service.library.findings import Finding, wrong
-from service.library.reindex import catch_up
+from vlibrary.adapters.index.checksum import Census, census
+from vlibrary.adapters.index.faiss_index import FaissIndex
+from vlibrary.adapters.index.snapshot import load, save
+from vlibrary.adapters.snapshots.port import Snapshots
+from vlibrary.domain.ports import SYSTEM, Catalogue
+from vlibrary.domain.query import EmbedderSpec
+from vlibrary.library.reindex import catch_up
+from vlibrary.upkeep.findings import Finding, wrong
 
 TRIES = 5
 

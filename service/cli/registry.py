@@ -11,12 +11,12 @@ from typing import Annotated, Any
 
 import typer
 
-from service.archive import open_archive
-from service.cli.library import LOCAL, AsJson, Url
-from service.cli.showing import console, moment, print_json, print_rows, progress
-from service.cli.which import Metadata, Name, Tags, which_of
-from service.client import Client, Json, ServiceError
-from service.domain.errors import InvalidInput
+from vlibrary.cli.output import console, moment, print_json, print_rows, progress
+from vlibrary.cli.vectors import LOCAL, AsJson, Url
+from vlibrary.cli.which import Metadata, Name, Tags, which_of
+from vlibrary.client import Client, Json, ServiceError
+from vlibrary.domain.errors import InvalidInput
+from vlibrary.formats.archive import open_archive
 
 Actor = Annotated[str | None, typer.Option(envvar="VLIBRARY_ACTOR", help="Who does this, for the service's audit log")]
 Fixed = Annotated[str, typer.Argument(metavar="VECTOR", help="Id or name:3")]

@@ -13,11 +13,11 @@ import typer
 from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
-from service.cli.listening import held
-from service.cli.showing import errors
-from service.config import Settings
-from service.domain.errors import InvalidInput
-from service.domain.ports import Artifacts, Worker
+from vlibrary.cli.output import errors
+from vlibrary.cli.sockets import held
+from vlibrary.config import Settings
+from vlibrary.domain.errors import InvalidInput
+from vlibrary.domain.ports import Artifacts, Worker
 
 
 def add_to(app: typer.Typer) -> None:
@@ -35,8 +35,8 @@ def serve(
     With VLIBRARY_WORKERS=http://host:9000,... the models run in other processes (`vlibrary work`).
     """
     # The libraries load for seconds; the command line must not wait for them to print its help.
-    from service.api.bootstrap import open_app
-    from service.api.server import ApiServer
+    from vlibrary.api.bootstrap import open_app
+    from vlibrary.api.http.server import ApiServer
 
     given = {name: value for name, value in {"host": host, "port": port}.items() if value is not None}
     settings = read_settings(**given)
@@ -50,7 +50,7 @@ def serve(
 
 def _own_worker(settings: Settings, artifacts: Artifacts, registry: CollectorRegistry) -> Worker:
     # Only now: with workers elsewhere this process needs no torch.
-    from service.worker.bootstrap import open_worker
+    from vlibrary.worker.bootstrap import open_worker
 
     return open_worker(settings, artifacts, registry)
 

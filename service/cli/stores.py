@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine
 
-from service.adapters.artifacts import open_artifacts
-from service.adapters.catalogue_sql import SqlCatalogue
-from service.adapters.database import connect
-from service.adapters.places import check_apart, make_folder
-from service.adapters.schema import revisions, upgrade
-from service.cli.serve import read_settings
-from service.config import Settings
-from service.domain.errors import CatalogueUnavailable
-from service.domain.ports import Artifacts, Catalogue
+from vlibrary.adapters.artifacts.open import open_artifacts
+from vlibrary.adapters.locations import check_apart, make_folder
+from vlibrary.adapters.sql.catalogue import SqlCatalogue
+from vlibrary.adapters.sql.database import connect
+from vlibrary.adapters.sql.schema import revisions, upgrade
+from vlibrary.cli.serve import read_settings
+from vlibrary.config import Settings
+from vlibrary.domain.errors import CatalogueUnavailable
+from vlibrary.domain.ports import Artifacts, Catalogue
 
 # These commands can wait longer for other writers than a request can.
 PATIENCE_S = 60.0

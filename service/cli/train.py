@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from service.cli.serve import read_settings
+from vlibrary.cli.serve import read_settings
 
 
 def add_to(app: typer.Typer) -> None:
@@ -31,12 +31,12 @@ def train(
 ) -> None:
     """Train an M²IV vector on the model that VLIBRARY_LVLM names (the bundled one by default)."""
     # torch takes seconds to import; `vlibrary --help` must not wait for it.
-    from service.evaluation.bars import Bar, bars
-    from service.methods.m2iv import M2iv
-    from service.methods.train import save_trained, train_vector
-    from service.training.examples import read_examples
-    from service.training.loop import LoopSettings
-    from service.worker.bootstrap import open_embedder, open_lvlm
+    from vlibrary.methods.m2iv.loop import LoopSettings
+    from vlibrary.methods.m2iv.method import M2iv
+    from vlibrary.methods.train import save_trained, train_vector
+    from vlibrary.training.examples import read_examples
+    from vlibrary.training.progress_bars import Bar, bars
+    from vlibrary.worker.bootstrap import open_embedder, open_lvlm
 
     console = Console()
     settings = read_settings()

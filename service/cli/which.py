@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from service.client import Which
+from vlibrary.client import Which
 
 Name = Annotated[str | None, typer.Option(help="Only versions of this name")]
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="Only vectors with this tag; may repeat")]

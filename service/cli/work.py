@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from service.cli.listening import held
-from service.cli.serve import configure_logging, read_settings
-from service.cli.showing import errors
+from vlibrary.cli.output import errors
+from vlibrary.cli.serve import configure_logging, read_settings
+from vlibrary.cli.sockets import held
 
 
 def add_to(app: typer.Typer) -> None:
@@ -27,7 +27,7 @@ def work(
     that other machines reach needs VLIBRARY_WORKER_TOKEN.
     """
     # The models' libraries load for seconds; the command line must not wait for them to print its help.
-    from service.worker.bootstrap import open_server
+    from vlibrary.worker.bootstrap import open_server
 
     options = {"lvlm": model, "worker_host": host, "worker_port": port}
     settings = read_settings(**{name: value for name, value in options.items() if value is not None})

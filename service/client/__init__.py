@@ -8,10 +8,10 @@ with Client("http://127.0.0.1:8000") as library:
 
 from __future__ import annotations
 
-from service.client.answers import Answers
-from service.client.archive import Archives
-from service.client.registry import Registry, Which
-from service.client.transport import Json, ServiceError
+from vlibrary.client.answers import Answers
+from vlibrary.client.archive import Archives
+from vlibrary.client.registry import Registry, Which
+from vlibrary.client.transport import Json, ServiceError
 
 __all__ = ["Client", "Json", "ServiceError", "Which"]
 

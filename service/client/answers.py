@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 from httpx_sse import EventSource
 
-from service.client.transport import Json, ServiceError, Transport, told
-from service.domain.example import Example
-from service.domain.wire import TextPiece
+from vlibrary.client.transport import Json, ServiceError, Transport, told
+from vlibrary.domain.example import Example
+from vlibrary.domain.wire import TextPiece
 
 
 class Answers(Transport):

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Unpack
 
-from service.archive import MEDIA_TYPE, Archive, Item, pack
-from service.client.registry import Which
-from service.client.transport import Json, Transport
-from service.domain.errors import VLibraryError
+from vlibrary.client.registry import Which
+from vlibrary.client.transport import Json, Transport
+from vlibrary.domain.errors import VLibraryError
+from vlibrary.formats.archive import MEDIA_TYPE, Archive, Item, pack
 
 # What is sent at a time: below what a service takes by default, and little enough to be loaded within the timeout.
 BATCH_BYTES = 16 * 2**20

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, TypedDict, Unpack
 from urllib.parse import quote
 
-from service.client.transport import Json, Transport
-from service.domain.labels import MetadataValue
+from vlibrary.client.transport import Json, Transport
+from vlibrary.domain.labels import MetadataValue
 
 
 class Which(TypedDict, total=False):

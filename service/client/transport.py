@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import httpx
 
-from service.domain.errors import VLibraryError
+from vlibrary.domain.errors import VLibraryError
 
 Json = dict[str, Any]
 # More than the service gives an answer by default, so that it is the service that says what was late.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from service.domain.errors import UnsupportedEdit, WrongModel
-from service.domain.vector import Array, ModelSpec, NormRule, Site, SteeringVector
+from vlibrary.domain.errors import UnsupportedEdit, WrongModel
+from vlibrary.domain.vector import Array, ModelSpec, NormRule, Site, SteeringVector
 
 SITES = (Site.ATTENTION, Site.MLP)
 

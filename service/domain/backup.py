@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from service.domain.ports import Artifacts, Position
+from vlibrary.domain.ports import Artifacts, Position
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ VLibraryError
 ├── ArtifactLost               the catalogue has a vector whose bytes are missing or damaged
 └── UnsupportedModel           a base model that cannot be steered exactly
 
-Only the edge (service/edge.py) knows HTTP. Every error says what is wrong and how to mend it.
+Only the edge (service/http_common.py) knows HTTP. Every error says what is wrong and how to mend it.
 """
 
 from __future__ import annotations

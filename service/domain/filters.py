@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from service.domain.card import Status, VectorRecord
-from service.domain.errors import InvalidInput
-from service.domain.labels import MetadataValue, is_metadata_key, is_metadata_value
+from vlibrary.domain.card import Status, VectorRecord
+from vlibrary.domain.errors import InvalidInput
+from vlibrary.domain.labels import MetadataValue, is_metadata_key, is_metadata_value
 
 
 class ValueKind(StrEnum):

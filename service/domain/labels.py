@@ -6,8 +6,8 @@ import math
 import re
 from collections.abc import Mapping
 
-from service.domain.errors import InvalidCard, InvalidInput
-from service.domain.text import is_storable
+from vlibrary.domain.errors import InvalidCard, InvalidInput
+from vlibrary.domain.text import is_storable
 
 MetadataValue = str | int | float | bool
 

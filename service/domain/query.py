@@ -12,8 +12,8 @@ from enum import StrEnum
 
 import numpy as np
 
-from service.domain.errors import InvalidQuery
-from service.domain.vector import Array
+from vlibrary.domain.errors import InvalidQuery
+from vlibrary.domain.vector import Array
 
 
 class Modality(StrEnum):

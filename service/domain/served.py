@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from service.domain.errors import ModelNotFound
-from service.domain.wire import WorkerInfo
+from vlibrary.domain.errors import ModelNotFound
+from vlibrary.domain.wire import WorkerInfo
 
 
 def find_model(served: Sequence[WorkerInfo], model_id: str | None) -> WorkerInfo:

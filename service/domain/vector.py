@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from service.domain.errors import UnsupportedEdit, WrongModel
+from vlibrary.domain.errors import UnsupportedEdit, WrongModel
 
 Array = npt.NDArray[np.float32]
 

@@ -1,6 +1,6 @@
 """The messages between the api and a worker: plain frozen values, so that both sides mean the same.
 
-They cross a process border as JSON made from these very classes (service/wirejson.py).
+They cross a process border as JSON made from these very classes (service/formats/messages.py).
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.domain.query import EmbedderSpec
-from service.domain.vector import ModelSpec
+from vlibrary.domain.query import EmbedderSpec
+from vlibrary.domain.vector import ModelSpec
 
 
 @dataclass(frozen=True)

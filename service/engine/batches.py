@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from service.domain.wire import Generation, TextPiece
-from service.engine.failure import failure, reason_for
-from service.engine.job import Job
-from service.engine.queue import QueuedEngine
-from service.engine.static import StaticEngine
-from service.steering.lvlm import Lvlm
+from vlibrary.domain.wire import Generation, TextPiece
+from vlibrary.engine.failures import failure, reason_for
+from vlibrary.engine.queued_engine import QueuedEngine
+from vlibrary.engine.request import Job
+from vlibrary.engine.static import StaticEngine
+from vlibrary.models.lvlm import Lvlm
 
 
 class StaticBatches(QueuedEngine):
-    """Implements service.engine.job.Engine. An answer is one piece; a deadline counts until the batch starts."""
+    """Implements vlibrary.engine.request.Engine. An answer is one piece; a deadline counts until the batch starts."""
 
     def __init__(self, lvlm: Lvlm, *, rows: int = 16, waiting: int = 64) -> None:
         super().__init__(waiting)

@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import DynamicCache
 
-from service.domain.errors import UnsupportedModel
-from service.engine.features import ImageFeatures
-from service.engine.job import EncodedPrompt
-from service.engine.slab import KeysValues, Slab
-from service.steering.lvlm import Lvlm
-from service.steering.rows import Rows
+from vlibrary.domain.errors import UnsupportedModel
+from vlibrary.engine.image_features import ImageFeatures
+from vlibrary.engine.kv_cache import KeysValues, Slab
+from vlibrary.engine.request import EncodedPrompt
+from vlibrary.models.lvlm import Lvlm
+from vlibrary.steering.batch_edits import Rows
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,15 +13,15 @@ from functools import partial
 
 import torch
 
-from service.domain.errors import PromptTooLong, Unavailable, VLibraryError
-from service.engine.failure import failure, is_out_of_memory, reason_for
-from service.engine.job import Job
-from service.engine.opening import open_decoder
-from service.engine.queue import QueuedEngine, tell_overdue
-from service.engine.running import Row, RunningBatch
-from service.engine.sampling import Sampler
-from service.engine.text import TextStream
-from service.steering.lvlm import Lvlm
+from vlibrary.domain.errors import PromptTooLong, Unavailable, VLibraryError
+from vlibrary.engine.detokenizer import TextStream
+from vlibrary.engine.failures import failure, is_out_of_memory, reason_for
+from vlibrary.engine.open_decoder import open_decoder
+from vlibrary.engine.queued_engine import QueuedEngine, tell_overdue
+from vlibrary.engine.request import Job
+from vlibrary.engine.running_batch import Row, RunningBatch
+from vlibrary.engine.sampling import Sampler
+from vlibrary.models.lvlm import Lvlm
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Budget:
 
 
 class InFlightEngine(QueuedEngine):
-    """Implements service.engine.job.Engine; the model belongs to its thread."""
+    """Implements vlibrary.engine.request.Engine; the model belongs to its thread."""
 
     def __init__(self, lvlm: Lvlm, budget: Budget = Budget(), *, compiled: bool = False) -> None:
         """compiled: whether torch compiles the decode steps. Raises UnsupportedModel when it cannot."""

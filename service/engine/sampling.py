@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from service.domain.wire import Decoding
+from vlibrary.domain.wire import Decoding
 
 _LIKELIEST = 1024  # tokens among which a top_p below 1 almost always ends
 

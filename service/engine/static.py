@@ -12,10 +12,10 @@ from torch import Tensor
 from transformers import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
-from service.domain.vector import SteeringVector
-from service.domain.wire import Decoding, Generation, Prompt
-from service.engine.text import TextStream
-from service.steering.lvlm import Lvlm
+from vlibrary.domain.vector import SteeringVector
+from vlibrary.domain.wire import Decoding, Generation, Prompt
+from vlibrary.engine.detokenizer import TextStream
+from vlibrary.models.lvlm import Lvlm
 
 Call = tuple[Prompt, SteeringVector | None]
 

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from service.evaluation.report import BundledReport
+from vlibrary.evaluation.report import BundledReport
 
 SIZE = (8.0, 5.0)
 

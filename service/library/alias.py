@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from service.domain.labels import check_alias
-from service.domain.ports import ANONYMOUS, Alias, Catalogue
-from service.library.resolve import resolve
+from vlibrary.domain.labels import check_alias
+from vlibrary.domain.ports import ANONYMOUS, Alias, Catalogue
+from vlibrary.library.references import resolve
 
 
 def find_alias(name: str, alias: str, *, catalogue: Catalogue) -> Alias:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from service.domain.card import KeyKind, TaskKey, VectorRecord, check_description
-from service.domain.errors import InvalidCard
-from service.domain.labels import MetadataValue
-from service.domain.ports import ANONYMOUS, Amendment, Catalogue, Inference
-from service.library.publish import description_key, not_findable
+from vlibrary.domain.card import KeyKind, TaskKey, VectorRecord, check_description
+from vlibrary.domain.errors import InvalidCard
+from vlibrary.domain.labels import MetadataValue
+from vlibrary.domain.ports import ANONYMOUS, Amendment, Catalogue, Inference
+from vlibrary.library.publish import description_key, not_findable
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from service.domain.ports import AuditEntry, Catalogue
+from vlibrary.domain.ports import AuditEntry, Catalogue
 
 BATCH = 500
 # The log is read in order, so a question that few entries answer is asked in parts of this many.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 
-from service.domain.card import VectorRecord
-from service.domain.errors import VectorNotFound
-from service.domain.ports import Catalogue, Filter
+from vlibrary.domain.card import VectorRecord
+from vlibrary.domain.errors import VectorNotFound
+from vlibrary.domain.ports import Catalogue, Filter
 
 MAX_CHILDREN = 100
 

@@ -14,10 +14,8 @@ from datetime import timedelta
 
 from ulid import ULID
 
-from service.domain.card import KeyKind, TaskKey, VectorCard, VectorRecord
-from service.domain.cardfile import digest_of
-from service.domain.codec import decode
-from service.domain.errors import (
+from vlibrary.domain.card import KeyKind, TaskKey, VectorCard, VectorRecord
+from vlibrary.domain.errors import (
     ArtifactLost,
     ArtifactsUnavailable,
     CatalogueUnavailable,
@@ -25,10 +23,12 @@ from service.domain.errors import (
     UploadExpired,
     VLibraryError,
 )
-from service.domain.objects import artifact_key
-from service.domain.ports import ANONYMOUS, Artifacts, Catalogue, Clock, Inference, Upload
-from service.domain.query import Query
-from service.domain.vector import SteeringVector
+from vlibrary.domain.objects import artifact_key
+from vlibrary.domain.ports import ANONYMOUS, Artifacts, Catalogue, Clock, Inference, Upload
+from vlibrary.domain.query import Query
+from vlibrary.domain.vector import SteeringVector
+from vlibrary.formats.artifact import decode
+from vlibrary.formats.card import digest_of
 
 DEADLINE = timedelta(minutes=15)
 

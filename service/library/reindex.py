@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from service.domain.errors import CatalogueUnavailable, Unavailable
-from service.domain.ports import SYSTEM, Catalogue, IndexGap, Position, TaskIndex
+from vlibrary.domain.errors import CatalogueUnavailable, Unavailable
+from vlibrary.domain.ports import SYSTEM, Catalogue, IndexGap, Position, TaskIndex
 
 BATCH = 1_000
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from service.domain.card import VectorRecord
-from service.domain.errors import InvalidInput, SeqNotReached
-from service.domain.ports import Catalogue, Filter, Hit, Inference, TaskIndex
-from service.domain.query import Modality, Query
-from service.library.reindex import catch_up
+from vlibrary.domain.card import VectorRecord
+from vlibrary.domain.errors import InvalidInput, SeqNotReached
+from vlibrary.domain.ports import Catalogue, Filter, Hit, Inference, TaskIndex
+from vlibrary.domain.query import Modality, Query
+from vlibrary.library.reindex import catch_up
 
 MAX_K = 100
 # A vector whose card was never calibrated must be at least this near: in between what unrelated and related

@@ -7,13 +7,13 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from service.domain.card import VectorRecord
-from service.domain.errors import InvalidInput, WorkerLost
-from service.domain.ports import Catalogue, Inference, TaskIndex
-from service.domain.query import Query
-from service.domain.wire import Applied, Decoding, GenerateCall, Generation, Prompt, TextPiece
-from service.library.resolve import resolve
-from service.library.retrieve import Match, retrieve
+from vlibrary.domain.card import VectorRecord
+from vlibrary.domain.errors import InvalidInput, WorkerLost
+from vlibrary.domain.ports import Catalogue, Inference, TaskIndex
+from vlibrary.domain.query import Query
+from vlibrary.domain.wire import Applied, Decoding, GenerateCall, Generation, Prompt, TextPiece
+from vlibrary.library.references import resolve
+from vlibrary.library.retrieve import Match, retrieve
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Auto:
 
 @dataclass(frozen=True)
 class Chosen:
-    """Apply these vectors, as pairs of a reference (service.library.resolve) and a strength; several add up."""
+    """Apply these vectors, as pairs of a reference (vlibrary.library.references) and a strength; several add up."""
 
     vectors: tuple[tuple[str, float], ...]
 

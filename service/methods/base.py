@@ -9,12 +9,12 @@ from typing import Protocol
 
 import numpy as np
 
-from service.domain.example import Example
-from service.domain.vector import SteeringVector
-from service.steering.lvlm import Lvlm
-from service.training.errors import InvalidExamples
-from service.training.features import Features
-from service.training.progress import Report
+from vlibrary.domain.example import Example
+from vlibrary.domain.vector import SteeringVector
+from vlibrary.models.lvlm import Lvlm
+from vlibrary.training.errors import InvalidExamples
+from vlibrary.training.features import Features
+from vlibrary.training.progress import Report
 
 TEST_SHARE = 0.2
 VALIDATION_SHARE = 0.1

@@ -8,20 +8,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from service.domain.card import VectorCard
-from service.domain.cardfile import dump_card
-from service.domain.codec import encode
-from service.domain.example import Example
-from service.domain.vector import SteeringVector
-from service.embedding import Embedder
-from service.engine.static import StaticEngine
-from service.methods.base import Method, TaskData, split_examples
-from service.methods.m2iv import M2iv
-from service.steering.lvlm import Lvlm
-from service.training.accuracy import icl_accuracy, steered_accuracy
-from service.training.features import embed_examples
-from service.training.keys import centres, task_keys, thresholds
-from service.training.progress import Report, silent
+from vlibrary.domain.card import VectorCard
+from vlibrary.domain.example import Example
+from vlibrary.domain.vector import SteeringVector
+from vlibrary.engine.static import StaticEngine
+from vlibrary.evaluation.accuracy import icl_accuracy, steered_accuracy
+from vlibrary.formats.artifact import encode
+from vlibrary.formats.card import dump_card
+from vlibrary.methods.base import Method, TaskData, split_examples
+from vlibrary.methods.m2iv.method import M2iv
+from vlibrary.models.embedder import Embedder
+from vlibrary.models.lvlm import Lvlm
+from vlibrary.training.features import embed_examples
+from vlibrary.training.keys import centres, task_keys, thresholds
+from vlibrary.training.progress import Report, silent
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from service.training.errors import InvalidSettings
+from vlibrary.training.errors import InvalidSettings
 
 _KEY = "vlibrary-checkpoint"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.domain.errors import InvalidInput, VLibraryError
+from vlibrary.domain.errors import InvalidInput, VLibraryError
 
 
 class InvalidExamples(InvalidInput):

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from service.domain.errors import InvalidImage
-from service.domain.example import Example
-from service.images import decode_image
-from service.training.errors import InvalidExamples
+from vlibrary.domain.errors import InvalidImage
+from vlibrary.domain.example import Example
+from vlibrary.formats.images import decode_image
+from vlibrary.training.errors import InvalidExamples
 
 FIELDS = frozenset({"image", "question", "answer"})
 FILE_NAME = "examples.jsonl"

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.domain.example import Example
-from service.domain.vector import Array
-from service.embedding import Embedder
-from service.training.progress import Progress, Report, silent
+from vlibrary.domain.example import Example
+from vlibrary.domain.vector import Array
+from vlibrary.models.embedder import Embedder
+from vlibrary.training.progress import Progress, Report, silent
 
 BATCH = 64
 

@@ -11,10 +11,10 @@ from types import MappingProxyType
 import numpy as np
 from sklearn.cluster import KMeans
 
-from service.domain.card import KeyKind, TaskKey
-from service.domain.query import Modality, TaskEmbedding, unit
-from service.domain.vector import Array
-from service.training.features import Features
+from vlibrary.domain.card import KeyKind, TaskKey
+from vlibrary.domain.query import Modality, TaskEmbedding, unit
+from vlibrary.domain.vector import Array
+from vlibrary.training.features import Features
 
 SUBCENTROIDS = 4
 QUANTILE = 0.05

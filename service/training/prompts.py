@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from service.domain.example import Example
-from service.domain.wire import Demonstration, Prompt
+from vlibrary.domain.example import Example
+from vlibrary.domain.wire import Demonstration, Prompt
+
+# A forward pass without gradients takes about this many prompt tokens: some GB for an 8 B model, and long prompts
+# gain nothing from more.
+TOKENS_A_BATCH = 8_192
 
 
 def as_prompt(query: Example, context: Sequence[Example] = ()) -> Prompt:

@@ -1,4 +1,4 @@
-"""A worker's HTTP face, for the api only: messages of service/wirejson.py, one shared token, and health pages."""
+"""A worker's HTTP face, for the api only: messages of formats/messages.py, one shared token, and health pages."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.domain.codec import decode
-from service.domain.errors import VLibraryError, WorkerUnavailable
-from service.edge import status_of
-from service.wirejson import CALL, LARGE_BYTES, QUERY, STATUS, EmbeddingMessage, line_of
-from service.worker.host import Host
-from service.worker.stream import AnswerStream, unforeseen
+from vlibrary.domain.errors import VLibraryError, WorkerUnavailable
+from vlibrary.formats.artifact import decode
+from vlibrary.formats.messages import CALL, LARGE_BYTES, QUERY, STATUS, EmbeddingMessage, line_of
+from vlibrary.http_common import status_of
+from vlibrary.worker.host import Host
+from vlibrary.worker.stream import AnswerStream, unforeseen
 
 log = structlog.get_logger(__name__)
 

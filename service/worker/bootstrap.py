@@ -9,23 +9,23 @@ import structlog
 import torch
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from service.adapters.artifacts import open_artifacts
-from service.bundled import EMBEDDER_FOLDER, LVLM_FOLDER, LVLM_ID
-from service.config import BUNDLED, Settings
-from service.domain.errors import InvalidInput
-from service.embedding import Embedder
-from service.engine.batches import StaticBatches
-from service.engine.canary import check_decoder
-from service.engine.inflight import Budget, InFlightEngine
-from service.engine.job import Engine
-from service.steering.lvlm import Lvlm, flush_denormals
-from service.worker.app import create_app
-from service.worker.host import Host
-from service.worker.local import LocalWorker
-from service.worker.server import WorkerServer
+from vlibrary.adapters.artifacts.open import open_artifacts
+from vlibrary.bundled import EMBEDDER_FOLDER, LVLM_FOLDER, LVLM_ID
+from vlibrary.config import BUNDLED, Settings
+from vlibrary.domain.errors import InvalidInput
+from vlibrary.engine.batches import StaticBatches
+from vlibrary.engine.inflight import Budget, InFlightEngine
+from vlibrary.engine.request import Engine
+from vlibrary.engine.self_check import check_decoder
+from vlibrary.models.embedder import Embedder
+from vlibrary.models.lvlm import Lvlm, flush_denormals
+from vlibrary.worker.app import create_app
+from vlibrary.worker.host import Host
+from vlibrary.worker.local import LocalWorker
+from vlibrary.worker.server import WorkerServer
 
 if TYPE_CHECKING:
-    from service.domain.ports import Artifacts
+    from vlibrary.domain.ports import Artifacts
 
 log = structlog.get_logger(__name__)
 

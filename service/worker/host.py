@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import structlog
 
-from service.domain.errors import WorkerUnavailable
-from service.domain.ports import Worker
-from service.domain.wire import WorkerStatus
+from vlibrary.domain.errors import WorkerUnavailable
+from vlibrary.domain.ports import Worker
+from vlibrary.domain.wire import WorkerStatus
 
 log = structlog.get_logger(__name__)
 

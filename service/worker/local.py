@@ -11,18 +11,18 @@ from contextlib import aclosing, contextmanager, suppress
 
 from prometheus_client import CollectorRegistry
 
-from service.domain.errors import Overloaded, TimedOut, VLibraryError, WorkerUnavailable
-from service.domain.ports import Artifacts
-from service.domain.query import Query, TaskEmbedding
-from service.domain.served import find_model
-from service.domain.vector import SteeringVector
-from service.domain.wire import GenerateCall, Generation, TextPiece, WorkerInfo, WorkerStatus
-from service.embedding import Embedder
-from service.engine.encoding import encode
-from service.engine.job import Engine, Event, Job
-from service.steering.lvlm import Lvlm
-from service.worker.metrics import Answers, Parts
-from service.worker.residency import Residency
+from vlibrary.domain.errors import Overloaded, TimedOut, VLibraryError, WorkerUnavailable
+from vlibrary.domain.ports import Artifacts
+from vlibrary.domain.query import Query, TaskEmbedding
+from vlibrary.domain.served import find_model
+from vlibrary.domain.vector import SteeringVector
+from vlibrary.domain.wire import GenerateCall, Generation, TextPiece, WorkerInfo, WorkerStatus
+from vlibrary.engine.encode import encode
+from vlibrary.engine.request import Engine, Event, Job
+from vlibrary.models.embedder import Embedder
+from vlibrary.models.lvlm import Lvlm
+from vlibrary.worker.metrics import Answers, Parts
+from vlibrary.worker.residency import Residency
 
 # Vectors kept in host memory, about 1 MB each for an 8 B model.
 HOST_VECTORS = 256
@@ -31,7 +31,7 @@ PREPARERS = 4
 
 
 class LocalWorker:
-    """Implements service.domain.ports.Inference on models in this process; safe for many callers.
+    """Implements vlibrary.domain.ports.Inference on models in this process; safe for many callers.
 
     A request is prepared (vector fetched, prompt encoded) on a small pool of threads, and answered by the engine on the
     model's thread. No more requests are inside than the engine runs and queues; others are refused at once.

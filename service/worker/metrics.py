@@ -8,12 +8,12 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from service.domain.wire import Generation
-from service.engine.decoder import SlabDecoder
-from service.engine.inflight import InFlightEngine
-from service.engine.job import Engine
-from service.steering.table import SlotTable
-from service.worker.residency import Residency
+from vlibrary.domain.wire import Generation
+from vlibrary.engine.decoder import SlabDecoder
+from vlibrary.engine.inflight import InFlightEngine
+from vlibrary.engine.request import Engine
+from vlibrary.steering.slot_table import SlotTable
+from vlibrary.worker.residency import Residency
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 

@@ -13,10 +13,10 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from service.domain.codec import decode
-from service.domain.ports import Artifacts
-from service.domain.vector import SteeringVector
-from service.domain.wire import Applied
+from vlibrary.domain.ports import Artifacts
+from vlibrary.domain.vector import SteeringVector
+from vlibrary.domain.wire import Applied
+from vlibrary.formats.artifact import decode
 
 V = TypeVar("V")
 

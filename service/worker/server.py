@@ -8,7 +8,7 @@ from types import FrameType
 import uvicorn
 from starlette.applications import Starlette
 
-from service.worker.host import Host
+from vlibrary.worker.host import Host
 
 # Longer than the api keeps an idle connection, so that it never sends into one that is just being closed.
 KEEP_ALIVE_S = 30

@@ -9,10 +9,10 @@ import structlog
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
-from service.domain.errors import VLibraryError, WorkerLost
-from service.domain.wire import Generation, TextPiece
-from service.edge import while_there
-from service.wirejson import line_of
+from vlibrary.domain.errors import VLibraryError, WorkerLost
+from vlibrary.domain.wire import Generation, TextPiece
+from vlibrary.formats.messages import line_of
+from vlibrary.http_common import while_there
 
 log = structlog.get_logger(__name__)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-from service.steering.lvlm import Lvlm
 from tests.bench.driving import Asked, answer, open_engine, typical_first_token_s
 from tests.bench.spread import Spread, in_turn, speedup
 from tests.bench.subject import Request, Subject, questions, shown, steered
+from vlibrary.models.lvlm import Lvlm
 
 ANSWER = 8
 

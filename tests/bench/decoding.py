@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from service.engine.inflight import InFlightEngine
-from service.steering.inject import Injector
-from service.steering.lvlm import Lvlm
 from tests.bench.driving import answer, busy, open_engine, submit
 from tests.bench.spread import Pair, Spread, balanced, in_turn, speedup
 from tests.bench.subject import Request, Subject, questions, steered
+from vlibrary.engine.inflight import InFlightEngine
+from vlibrary.models.lvlm import Lvlm
+from vlibrary.steering.injector import Injector
 
 Side = tuple[Lvlm, Sequence[Request]]
 

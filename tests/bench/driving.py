@@ -6,13 +6,13 @@ import time
 from collections.abc import Sequence
 from statistics import median
 
-from service.domain.wire import Decoding, Generation
-from service.engine.encoding import encode
-from service.engine.inflight import Budget, InFlightEngine
-from service.engine.job import Event, Job
-from service.engine.queue import QueuedEngine
-from service.steering.lvlm import Lvlm
 from tests.bench.subject import Request
+from vlibrary.domain.wire import Decoding, Generation
+from vlibrary.engine.encode import encode
+from vlibrary.engine.inflight import Budget, InFlightEngine
+from vlibrary.engine.queued_engine import QueuedEngine
+from vlibrary.engine.request import Event, Job
+from vlibrary.models.lvlm import Lvlm
 
 
 class Asked:

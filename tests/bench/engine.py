@@ -14,8 +14,6 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from transformers.utils import logging as transformers_logging
 
-from service.bundled import LVLM_FOLDER
-from service.steering.lvlm import flush_denormals
 from tests.bench.context import against_demonstrations
 from tests.bench.decoding import cost_of_distinct_vectors, cost_of_hooks, cost_of_steering
 from tests.bench.report import Measured, Report, table
@@ -24,6 +22,8 @@ from tests.bench.size import FULL, QUICK, Size
 from tests.bench.subject import Subject, build, load
 from tests.bench.traffic import steps_against_static, throughput_against_sequential
 from tests.bench.vectors import cost_of_fetching
+from vlibrary.bundled import LVLM_FOLDER
+from vlibrary.models.lvlm import flush_denormals
 
 MEASURES: Mapping[str, Callable[[Subject], Mapping[str, Measured]]] = {
     "steered against unsteered": cost_of_steering,

@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from service.adapters.index_kinds import Kinds
 from tests.bench.library_lag import lag
 from tests.bench.library_register import registrations
 from tests.bench.library_restart import keep, restart
@@ -23,6 +22,7 @@ from tests.bench.library_rivals import RIVALS
 from tests.bench.library_search import Figures, against, latency, recall
 from tests.bench.library_subject import build
 from tests.faults.servers import NoServers, running_servers
+from vlibrary.adapters.index.build import Kinds
 
 GOALS = {
     "p50_ms": "≤ 2",

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from service.domain.card import KeyKind, TaskKey
-from service.domain.ports import Change, ChangeKind
-from service.domain.query import EmbedderSpec, TaskEmbedding
-from service.domain.vector import Array
+from vlibrary.domain.card import KeyKind, TaskKey
+from vlibrary.domain.ports import Change, ChangeKind
+from vlibrary.domain.query import EmbedderSpec, TaskEmbedding
+from vlibrary.domain.vector import Array
 
 PART = 256  # of a row's 512 numbers, the first half is the image's and the other the text's
 SPEC = EmbedderSpec("bench/embedder", "b" * 64, PART, PART)

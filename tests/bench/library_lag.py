@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from service.adapters.memory_worker import MODEL
-from service.config import Settings
 from tests.faults.processes import Api, Door
 from tests.faults.servers import Servers
 from tests.support import samples
+from tests.support.memory.worker import MODEL
+from vlibrary.config import Settings
 
 WRITES_PER_S = 50
 CLIENTS = 16

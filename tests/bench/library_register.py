@@ -15,21 +15,21 @@ import numpy as np
 import psycopg
 from ulid import ULID
 
-from service.adapters.artifacts_s3 import S3Artifacts
-from service.adapters.catalogue_sql import SqlCatalogue
-from service.adapters.clock import SystemClock
-from service.adapters.database import connect
-from service.adapters.memory_worker import CONTEXT_LENGTH, MemoryWorker
-from service.domain.applicable import check_applicable
-from service.domain.card import VectorCard
-from service.domain.query import Query, TaskEmbedding
-from service.domain.vector import ModelSpec, SteeringVector
-from service.domain.wire import WorkerInfo
-from service.library.publish import Submission, publish
 from tests.bench.library_keys import KEYS, SPEC, Tasks, keys_of
 from tests.bench.spread import balanced, in_turn
 from tests.faults.servers import Servers, ServerWorld
 from tests.support import samples
+from tests.support.memory.worker import CONTEXT_LENGTH, MemoryWorker
+from vlibrary.adapters.artifacts.s3 import S3Artifacts
+from vlibrary.adapters.clock import SystemClock
+from vlibrary.adapters.sql.catalogue import SqlCatalogue
+from vlibrary.adapters.sql.database import connect
+from vlibrary.domain.applicable import check_applicable
+from vlibrary.domain.card import VectorCard
+from vlibrary.domain.query import Query, TaskEmbedding
+from vlibrary.domain.vector import ModelSpec, SteeringVector
+from vlibrary.domain.wire import WorkerInfo
+from vlibrary.library.publish import Submission, publish
 
 CLIENTS = 4
 EACH = 6

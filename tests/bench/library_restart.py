@@ -12,13 +12,13 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from service.adapters.index_faiss import FaissIndex
-from service.adapters.index_kinds import Kinds
-from service.adapters.index_snapshot import load, save
-from service.adapters.snapshots_folder import FolderSnapshots
-from service.domain.vector import Array
 from tests.bench.library_keys import KEYS, MODEL_ID, SPEC, Tasks, changes
 from tests.bench.spread import seconds
+from vlibrary.adapters.index.build import Kinds
+from vlibrary.adapters.index.faiss_index import FaissIndex
+from vlibrary.adapters.index.snapshot import load, save
+from vlibrary.adapters.snapshots.folder import FolderSnapshots
+from vlibrary.domain.vector import Array
 
 EPOCH = "bench"
 PAIRS = 3

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from service.domain.vector import Array
 from tests.support.postgres_server import NotAvailable, PostgresServer
+from vlibrary.domain.vector import Array
 
 K = 10
 BATCH = 5_000

@@ -11,13 +11,13 @@ from typing import Any
 import faiss
 import numpy as np
 
-from service.domain.ports import Filter
-from service.domain.query import Query
-from service.library.retrieve import retrieve
 from tests.bench.library_keys import BUCKETS, SPEC
 from tests.bench.library_rivals import RIVALS, Absent, Ask
 from tests.bench.library_subject import MODEL_ID, Prepared, Subject
 from tests.bench.spread import all_in_turn, seconds
+from vlibrary.domain.ports import Filter
+from vlibrary.domain.query import Query
+from vlibrary.library.retrieve import retrieve
 
 K = 10
 SHARES = (0.5, 0.1, 0.01, 0.001)

@@ -11,22 +11,22 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Engine
 
-from service.adapters import catalogue_uploads
-from service.adapters.catalogue_sql import SqlCatalogue
-from service.adapters.database import connect, for_writing
-from service.adapters.index_faiss import FaissIndex
-from service.adapters.index_kinds import Kinds
-from service.adapters.index_segment import Segment
-from service.adapters.memory import MemoryArtifacts
-from service.adapters.memory_worker import MODEL, MemoryWorker
-from service.adapters.schema import upgrade
-from service.adapters.transactions import Writer
-from service.domain.ports import ANONYMOUS, Catalogue
-from service.domain.query import Query, TaskEmbedding
-from service.domain.vector import Array
-from service.library.reindex import catch_up
 from tests.bench.library_keys import BUCKETS, KEYS, SPEC, Tasks, keys_of
+from tests.support.memory.artifacts import MemoryArtifacts
+from tests.support.memory.worker import MODEL, MemoryWorker
 from tests.support.registrations import draft, upload
+from vlibrary.adapters.index.build import Kinds
+from vlibrary.adapters.index.faiss_index import FaissIndex
+from vlibrary.adapters.index.segment import Segment
+from vlibrary.adapters.sql import registrations
+from vlibrary.adapters.sql.catalogue import SqlCatalogue
+from vlibrary.adapters.sql.database import connect, for_writing
+from vlibrary.adapters.sql.schema import upgrade
+from vlibrary.adapters.sql.transactions import Writer
+from vlibrary.domain.ports import ANONYMOUS, Catalogue
+from vlibrary.domain.query import Query, TaskEmbedding
+from vlibrary.domain.vector import Array
+from vlibrary.library.reindex import catch_up
 
 MODEL_ID = MODEL.model_id
 BATCH = 500
@@ -103,7 +103,7 @@ def _register(engine: Engine, rows: Array, first: int) -> list[str]:
                 "embedder": SPEC.fingerprint,
                 "tags": (f"bucket-{(first + number) % BUCKETS}",),
             }
-            assert catalogue_uploads.reserve(writer, new) is None
-            catalogue_uploads.publish(writer, new, draft(new, f"task-{first + number}", model=MODEL, **card))
+            assert registrations.reserve(writer, new) is None
+            registrations.publish(writer, new, draft(new, f"task-{first + number}", model=MODEL, **card))
             ids.append(new.vector_id)
     return ids

@@ -8,16 +8,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from functools import partial
 
-from service.adapters.artifacts_folder import FolderArtifacts
-from service.bundled import EMBEDDER_FOLDER
-from service.domain.wire import Applied, Decoding, GenerateCall, Generation, Prompt
-from service.embedding import Embedder
-from service.steering.lvlm import Lvlm
-from service.worker.local import LocalWorker
 from tests.bench.driving import open_engine
 from tests.bench.spread import Spread, seconds
 from tests.bench.subject import Subject, questions
 from tests.bench.vectors import stored
+from vlibrary.adapters.artifacts.folder import FolderArtifacts
+from vlibrary.bundled import EMBEDDER_FOLDER
+from vlibrary.domain.wire import Applied, Decoding, GenerateCall, Generation, Prompt
+from vlibrary.models.embedder import Embedder
+from vlibrary.models.lvlm import Lvlm
+from vlibrary.worker.local import LocalWorker
 
 ANSWER = 32
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from service.domain.vector import SteeringVector
-from service.domain.wire import Demonstration, Prompt
-from service.steering.lvlm import Lvlm
 from tests.bench.size import Shape, Size
 from tests.model import tiny
 from tests.model.samples import picture, vector
+from vlibrary.domain.vector import SteeringVector
+from vlibrary.domain.wire import Demonstration, Prompt
+from vlibrary.models.lvlm import Lvlm
 
 CONTEXT = 4096
 SLOTS = 80  # 64 distinct vectors and some more

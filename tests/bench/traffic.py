@@ -6,14 +6,14 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from service.domain.wire import Decoding
-from service.engine.batches import StaticBatches
-from service.engine.static import StaticEngine
-from service.steering.lvlm import Lvlm
 from tests.bench.driving import answer, busy, open_engine, submit
 from tests.bench.size import QUICK
 from tests.bench.spread import Spread, in_turn, speedup
 from tests.bench.subject import Request, Subject, build, mixed_lengths, questions, speak_on, steered
+from vlibrary.domain.wire import Decoding
+from vlibrary.engine.batches import StaticBatches
+from vlibrary.engine.static import StaticEngine
+from vlibrary.models.lvlm import Lvlm
 
 Trace = Sequence[tuple[int, Request]]  # arrival times and requests
 

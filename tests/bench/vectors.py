@@ -7,16 +7,16 @@ from functools import partial
 
 import torch
 
-from service.adapters.artifacts_folder import FolderArtifacts
-from service.domain.codec import encode, sha256_of
-from service.domain.ports import Artifacts
-from service.domain.vector import ModelSpec
-from service.domain.wire import Applied
-from service.steering.table import SlotTable
-from service.worker.residency import Residency
 from tests.bench.spread import Spread, seconds
 from tests.bench.subject import Subject
 from tests.model.samples import vector
+from vlibrary.adapters.artifacts.folder import FolderArtifacts
+from vlibrary.domain.ports import Artifacts
+from vlibrary.domain.vector import ModelSpec
+from vlibrary.domain.wire import Applied
+from vlibrary.formats.artifact import encode, sha256_of
+from vlibrary.steering.slot_table import SlotTable
+from vlibrary.worker.residency import Residency
 
 # What an 8 B model's vector has: 32 layers of width 4096, two branches, about 1 MB.
 REAL = ModelSpec("bench/real-size", "f" * 64, "Real", layers=32, hidden_size=4096)

@@ -11,15 +11,15 @@ import pytest
 from mypy_boto3_s3 import S3Client
 from sqlalchemy import Engine
 
-from service.adapters.artifacts_s3 import S3Artifacts, connect
-from service.adapters.catalogue_sql import SqlCatalogue
-from service.adapters.database import connect as connect_database
-from service.adapters.memory_catalogue import MemoryCatalogue
-from service.adapters.schema import upgrade
-from service.domain.ports import Catalogue
+from tests.support.memory.catalogue import MemoryCatalogue
 from tests.support.postgres_server import NotAvailable as NoPostgres
 from tests.support.postgres_server import PostgresServer
 from tests.support.s3_server import ACCESS_KEY, SECRET_KEY, NotAvailable, S3Server
+from vlibrary.adapters.artifacts.s3 import S3Artifacts, connect
+from vlibrary.adapters.sql.catalogue import SqlCatalogue
+from vlibrary.adapters.sql.database import connect as connect_database
+from vlibrary.adapters.sql.schema import upgrade
+from vlibrary.domain.ports import Catalogue
 
 
 @pytest.fixture(scope="session")

@@ -13,10 +13,10 @@ from statistics import fmean
 import httpx
 import pytest
 
-from service.bundled.tasks import examples, task
-from service.client import Client, ServiceError
-from service.evaluation.service_process import running_service
-from service.training.examples import write_examples
+from vlibrary.bundled.tasks import examples, task
+from vlibrary.cli.demo.service_process import running_service
+from vlibrary.client import Client, ServiceError
+from vlibrary.training.examples import write_examples
 
 TASK = task("colour-code")
 NAME = "colour-code"
@@ -25,7 +25,7 @@ NAME = "colour-code"
 def vlibrary(*arguments: str, url: str = "", fails: bool = False) -> str:
     """Run the command as a user would; its output, or its complaint."""
     environment = os.environ | ({"VLIBRARY_URL": url} if url else {})
-    command = [sys.executable, "-m", "service.cli", *arguments]
+    command = [sys.executable, "-m", "vlibrary.cli", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200, check=False)
     assert (done.returncode != 0) == fails, done.stderr + done.stdout
     return done.stderr if fails else done.stdout

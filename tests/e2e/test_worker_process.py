@@ -12,13 +12,13 @@ from typing import Any
 import httpx
 import pytest
 
-from service.adapters.worker_fleet import Fleet
-from service.adapters.worker_http import HttpWorker
-from service.bundled import LVLM_ID
-from service.domain.errors import WorkerLost, WorkerUnavailable
-from service.domain.wire import Decoding, GenerateCall, Generation, Prompt, TextPiece
 from tests.support.worker_process import Running
 from tests.support.worker_server import until
+from vlibrary.adapters.workers.fleet import Fleet
+from vlibrary.adapters.workers.http_worker import HttpWorker
+from vlibrary.bundled import LVLM_ID
+from vlibrary.domain.errors import WorkerLost, WorkerUnavailable
+from vlibrary.domain.wire import Decoding, GenerateCall, Generation, Prompt, TextPiece
 
 TOKEN = "a token of these tests"
 SHORT = GenerateCall(Prompt("Which colour is it?"), LVLM_ID)
@@ -147,7 +147,7 @@ def test_a_worker_told_to_stop_finishes_what_runs_and_takes_nothing_new(fleet: F
 
 # As a sticky error of the device would: it strikes outside what fails a single request.
 STRUCK = """
-from service.engine.inflight import InFlightEngine
+from vlibrary.engine.inflight import InFlightEngine
 def struck(engine):
     raise RuntimeError("the device is lost")
 InFlightEngine.step = struck

@@ -24,20 +24,20 @@ import structlog
 import uvicorn
 from fastapi import APIRouter, Body, FastAPI
 
-from service.adapters.artifacts_s3 import connect
-from service.adapters.index_faiss import FaissIndex
-from service.adapters.index_snapshot import save
-from service.adapters.memory_worker import MemoryWorker
-from service.adapters.snapshots import SnapshotsUnavailable
-from service.adapters.snapshots_place import open_snapshots
-from service.api.bootstrap import open_app
-from service.api.deps import Ports, UsePorts
-from service.config import Settings
-from service.domain.ports import Artifacts, Catalogue
-from service.library.collect import Rules, collect
-from service.library.publish import DEADLINE
 from tests.faults.failpoints import Failpoint, Steps
 from tests.faults.later import LaterCatalogue, LaterStore
+from tests.support.memory.worker import MemoryWorker
+from vlibrary.adapters.artifacts.s3 import connect
+from vlibrary.adapters.index.faiss_index import FaissIndex
+from vlibrary.adapters.index.snapshot import save
+from vlibrary.adapters.snapshots.open import open_snapshots
+from vlibrary.adapters.snapshots.port import SnapshotsUnavailable
+from vlibrary.api.bootstrap import open_app
+from vlibrary.api.http.deps import Ports, UsePorts
+from vlibrary.config import Settings
+from vlibrary.domain.ports import Artifacts, Catalogue
+from vlibrary.library.publish import DEADLINE
+from vlibrary.upkeep.collector import Rules, collect
 
 BACKLOG = 128
 CHANGES_A_SNAPSHOT = 4
@@ -108,7 +108,7 @@ def run(life: Life, parent: Connection) -> None:
 def hurry(timeout_s: float) -> None:
     """Let this process wait so long for a packet of the object store, instead of as long as the service does."""
     hasty = partial(connect, connect_timeout=timeout_s, read_timeout=timeout_s)
-    patch("service.adapters.artifacts.connect", hasty).start()
+    patch("vlibrary.adapters.artifacts.open.connect", hasty).start()
 
 
 def _settings(life: Life) -> Settings:

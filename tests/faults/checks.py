@@ -6,20 +6,20 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 
-from service.adapters.memory_index import MemoryIndex
-from service.adapters.memory_worker import EMBEDDER, MODEL, MemoryWorker
-from service.client import ServiceError
-from service.domain.card import Status, VectorRecord
-from service.domain.errors import ArtifactLost
-from service.domain.filters import Filter
-from service.domain.ports import Artifacts, Catalogue, Change, ChangeKind
-from service.domain.query import Query
-from service.library.clearance import is_mark
-from service.library.reindex import catch_up
 from tests.faults.clients import MOST_MATCHES
 from tests.faults.ledger import Entry, Ledger, State
 from tests.faults.processes import Door
 from tests.faults.world import World
+from tests.support.memory.index import MemoryIndex
+from tests.support.memory.worker import EMBEDDER, MODEL, MemoryWorker
+from vlibrary.client import ServiceError
+from vlibrary.domain.card import Status, VectorRecord
+from vlibrary.domain.errors import ArtifactLost
+from vlibrary.domain.filters import Filter
+from vlibrary.domain.ports import Artifacts, Catalogue, Change, ChangeKind
+from vlibrary.domain.query import Query
+from vlibrary.library.reindex import catch_up
+from vlibrary.upkeep.collector_guard import is_mark
 
 QUERIES = 4
 PAGE = 500

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 
-from service.client import ServiceError
 from tests.faults.ledger import Entry, Ledger, Pointer, State, attempt
 from tests.faults.processes import Door
+from vlibrary.client import ServiceError
 
 NAMES = ("hues", "forms", "sums")
 MOST_MATCHES = 100

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
-from service.domain.ports import Artifacts, Catalogue
+from vlibrary.domain.ports import Artifacts, Catalogue
 
 
 class LaterStore:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeVar
 
-from service.adapters.memory_worker import MODEL
-from service.client import ServiceError
 from tests.support import samples
+from tests.support.memory.worker import MODEL
+from vlibrary.client import ServiceError
 
 T = TypeVar("T")
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
-from service.adapters.artifacts_folder import FolderArtifacts
-from service.adapters.catalogue_sql import SqlCatalogue
-from service.adapters.database import connect
-from service.adapters.index_faiss import FaissIndex
-from service.adapters.memory_worker import EMBEDDER, MemoryWorker
-from service.domain.ports import Artifacts, Catalogue
-from service.library.publish import DEADLINE, Submission, publish
 from tests.support.indexes import TINY_EXACT, MergedIndex
+from tests.support.memory.worker import EMBEDDER, MemoryWorker
+from vlibrary.adapters.artifacts.folder import FolderArtifacts
+from vlibrary.adapters.index.faiss_index import FaissIndex
+from vlibrary.adapters.sql.catalogue import SqlCatalogue
+from vlibrary.adapters.sql.database import connect
+from vlibrary.domain.ports import Artifacts, Catalogue
+from vlibrary.library.publish import DEADLINE, Submission, publish
 
 
 class Later:

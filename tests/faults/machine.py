@@ -15,25 +15,25 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from service.adapters.index_snapshot import load, save
-from service.adapters.memory_worker import MODEL
-from service.adapters.schema import upgrade
-from service.adapters.snapshots_folder import FolderSnapshots
-from service.domain.card import KeyKind, Status, TaskKey
-from service.domain.cardfile import parse_card
-from service.domain.errors import KeyReused, StaleRevision, StillAliased, VectorNotFound, VectorPurged, VLibraryError
-from service.domain.filters import Filter
-from service.domain.ports import Amendment, Catalogue
-from service.domain.query import Query
-from service.library.clearance import begin, clear, marks
-from service.library.collect import Rules, collect
-from service.library.publish import DEADLINE, Submission
-from service.library.reindex import catch_up
-from service.library.retrieve import retrieve
 from tests.faults.later import LaterCatalogue
 from tests.faults.library import Dying, DyingAfterPut, LaterFolder, Library
 from tests.faults.oracle import Known, Oracle, embedding
 from tests.support import samples
+from tests.support.memory.worker import MODEL
+from vlibrary.adapters.index.snapshot import load, save
+from vlibrary.adapters.snapshots.folder import FolderSnapshots
+from vlibrary.adapters.sql.schema import upgrade
+from vlibrary.domain.card import KeyKind, Status, TaskKey
+from vlibrary.domain.errors import KeyReused, StaleRevision, StillAliased, VectorNotFound, VectorPurged, VLibraryError
+from vlibrary.domain.filters import Filter
+from vlibrary.domain.ports import Amendment, Catalogue
+from vlibrary.domain.query import Query
+from vlibrary.formats.card import parse_card
+from vlibrary.library.publish import DEADLINE, Submission
+from vlibrary.library.reindex import catch_up
+from vlibrary.library.retrieve import retrieve
+from vlibrary.upkeep.collector import Rules, collect
+from vlibrary.upkeep.collector_guard import begin, clear, marks
 
 NAMES = st.sampled_from(["hues", "forms"])
 TEXTS = st.sampled_from(["red or blue", "blue or red", "how many", "how much", "which way"])

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any, cast
 
 from service import cli
-from service.adapters.memory_worker import EMBEDDER
-from service.cli import doctor, operations
-from service.cli.stores import Stores, open_stores
-from service.domain.ports import Artifacts, Catalogue
-from service.library.publish import DEADLINE
 from tests.faults.app import Life
 from tests.faults.failpoints import Steps
 from tests.faults.later import LaterCatalogue, LaterStore
 from tests.faults.processes import Died
+from tests.support.memory.worker import EMBEDDER
+from vlibrary.cli import doctor, upkeep
+from vlibrary.cli.stores import Stores, open_stores
+from vlibrary.domain.ports import Artifacts, Catalogue
+from vlibrary.library.publish import DEADLINE
 
 PATIENCE_S = 60.0
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -69,7 +69,7 @@ def _run(life: Life, arguments: tuple[str, ...], ahead: timedelta) -> None:
             artifacts=steps.watch_port(stores.artifacts, "artifacts"),
         )
 
-    for module in (operations, doctor):
+    for module in (upkeep, doctor):
         setattr(module, "open_stores", opened)  # noqa: B010  mypy takes no assignment to a module's function
     setattr(doctor, "_embedder", lambda _settings: EMBEDDER)  # noqa: B010  as above
     sys.argv = ["vlibrary", *arguments]

@@ -11,9 +11,6 @@ from pathlib import Path
 from alembic import command
 from alembic.util import CommandError
 
-from service.adapters.schema import alembic_config
-from service.domain.filters import Filter
-from service.library.publish import DEADLINE
 from tests.faults.checks import check_nothing_is_left
 from tests.faults.clients import Actor
 from tests.faults.cycle import Cycle, work
@@ -25,6 +22,9 @@ from tests.faults.scenarios import started
 from tests.faults.servers import ServerWorld
 from tests.faults.world import World
 from tests.support.registrations import plain
+from vlibrary.adapters.sql.schema import alembic_config
+from vlibrary.domain.filters import Filter
+from vlibrary.library.publish import DEADLINE
 
 STEPS = ("*", "sql.*", "file.*", "artifacts.*", "catalogue.*")
 # A command dies at its first steps as often as at its second ones, its third and fourth ones, its fifth to eighth ones.

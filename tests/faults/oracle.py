@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cache
 
-from service.adapters.memory import MemoryArtifacts
-from service.adapters.memory_worker import EMBEDDER, MemoryWorker
-from service.domain.card import Status
-from service.domain.query import Query, TaskEmbedding, score
+from tests.support.memory.artifacts import MemoryArtifacts
+from tests.support.memory.worker import EMBEDDER, MemoryWorker
+from vlibrary.domain.card import Status
+from vlibrary.domain.query import Query, TaskEmbedding, score
 
 
 @dataclass

@@ -10,9 +10,9 @@ import os
 import signal
 from contextlib import ExitStack, suppress
 
-from service.client import Client, Json
 from tests.faults import app
 from tests.faults.app import Life
+from vlibrary.client import Client, Json
 
 PATIENCE_S = 30.0
 _CONTEXT = multiprocessing.get_context("forkserver")

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from service.client import ServiceError
 from tests.faults.cycle import Cycle
 from tests.faults.ledger import Ledger
 from tests.faults.operator_scenarios import OPERATORS
@@ -21,6 +20,7 @@ from tests.faults.server_scenarios import LONG, ON_SERVERS
 from tests.faults.servers import Servers
 from tests.faults.world import World
 from tests.support.small_disk import NotAvailable
+from vlibrary.client import ServiceError
 
 Scenarios = Mapping[Callable[[Cycle], None], int]
 NEED_SERVERS = {*ON_SERVERS, *LONG} - set(LOCAL)

@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from http import HTTPStatus
 
-from service.client import ServiceError
 from tests.faults.clients import Actor, register
 from tests.faults.cycle import Cycle, work
 from tests.faults.failpoints import Failpoint
 from tests.faults.ledger import Entry, Pointer
 from tests.faults.processes import Api, Door
+from vlibrary.client import ServiceError
 
 RACERS = 64
 LONGEST_CYCLE_S = 300.0

@@ -10,9 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from service.adapters.artifacts_s3 import S3Artifacts, connect
-from service.adapters.schema import upgrade
-from service.domain.ports import Artifacts
 from tests.faults.app import Life
 from tests.faults.world import World
 from tests.support.fault_proxy import FaultProxy
@@ -21,6 +18,9 @@ from tests.support.postgres_server import PostgresServer
 from tests.support.s3_server import ACCESS_KEY, SECRET_KEY, S3Server
 from tests.support.s3_server import NotAvailable as NoS3
 from tests.support.small_disk import SmallDisk
+from vlibrary.adapters.artifacts.s3 import S3Artifacts, connect
+from vlibrary.adapters.sql.schema import upgrade
+from vlibrary.domain.ports import Artifacts
 
 REGION = "us-east-1"
 LOG_BYTES = 2**20

@@ -10,9 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from service.client import Client, ServiceError
-from service.domain.filters import Filter
-from service.domain.ports import Catalogue
 from tests.faults.cycle import Cycle, work
 from tests.faults.ledger import Ledger
 from tests.faults.processes import Api
@@ -21,6 +18,9 @@ from tests.faults.scenarios import LOCAL, crashes, older_backup, started
 from tests.faults.server_scenarios import FAULTS, ON_SERVERS, bad_network, black_hole, full_database_disk
 from tests.faults.servers import Servers
 from tests.faults.world import World
+from vlibrary.client import Client, ServiceError
+from vlibrary.domain.filters import Filter
+from vlibrary.domain.ports import Catalogue
 
 # Seeds of cycles that found something once, with what happened in them.
 FOUND = [(2042, crashes), (64, older_backup)]

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from service.adapters.artifacts_folder import FolderArtifacts
-from service.adapters.memory_catalogue import MemoryCatalogue
-from service.library.clearance import begin, check_cleared
-from service.library.collect import Rules, collect
-from service.library.publish import DEADLINE
 from tests.faults.library import LaterFolder
+from tests.support.memory.catalogue import MemoryCatalogue
 from tests.support.registrations import register
+from vlibrary.adapters.artifacts.folder import FolderArtifacts
+from vlibrary.library.publish import DEADLINE
+from vlibrary.upkeep.collector import Rules, collect
+from vlibrary.upkeep.collector_guard import begin, check_cleared
 
 
 def test_a_collector_that_was_killed_while_it_wrote_its_mark_does_not_stop_the_next_one(

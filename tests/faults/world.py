@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from service.adapters.artifacts_folder import FolderArtifacts
-from service.adapters.catalogue_sql import SqlCatalogue
-from service.adapters.database import connect
-from service.domain.ports import Artifacts, Catalogue
-from service.library.clearance import clear, marks
 from tests.faults.app import Life
+from vlibrary.adapters.artifacts.folder import FolderArtifacts
+from vlibrary.adapters.sql.catalogue import SqlCatalogue
+from vlibrary.adapters.sql.database import connect
+from vlibrary.domain.ports import Artifacts, Catalogue
+from vlibrary.upkeep.collector_guard import clear, marks
 
 LOG_END = 4_000
 

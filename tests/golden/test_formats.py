@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from service.domain.codec import decode, encode, sha256_of
-from service.domain.vector import Edit, ModelSpec, NormRule, Positions, Site, SteeringVector
+from vlibrary.domain.vector import Edit, ModelSpec, NormRule, Positions, Site, SteeringVector
+from vlibrary.formats.artifact import decode, encode, sha256_of
 
 FORMAT_1 = Path(__file__).parent / "format-1.safetensors"
 SHA256 = "de4a4fafcaa85e4185044d937da71022374bae8777cf0e901510332d766bb8fe"

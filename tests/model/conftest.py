@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from service.bundled import LVLM_FOLDER
-from service.steering.lvlm import Lvlm
 from tests.model import tiny
 from tests.model.desk import clip_embedder as clip_embedder
 from tests.model.desk import open_desk as open_desk
 from tests.support import torchvision_shim
+from vlibrary.bundled import LVLM_FOLDER
+from vlibrary.models.lvlm import Lvlm
 
 BUNDLED = pytest.param(
     "bundled",

@@ -11,18 +11,18 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from service.adapters.memory import MemoryArtifacts
-from service.domain.codec import encode, sha256_of
-from service.domain.vector import SteeringVector
-from service.domain.wire import Applied, GenerateCall
-from service.embedding import Embedder
-from service.engine.inflight import Budget, InFlightEngine
-from service.steering.lvlm import Lvlm
-from service.worker.local import LocalWorker
 from tests.model import tiny
 from tests.model.driving import Asked
 from tests.model.samples import prompts
 from tests.support import samples
+from tests.support.memory.artifacts import MemoryArtifacts
+from vlibrary.domain.vector import SteeringVector
+from vlibrary.domain.wire import Applied, GenerateCall
+from vlibrary.engine.inflight import Budget, InFlightEngine
+from vlibrary.formats.artifact import encode, sha256_of
+from vlibrary.models.embedder import Embedder
+from vlibrary.models.lvlm import Lvlm
+from vlibrary.worker.local import LocalWorker
 
 PLAIN = Asked()
 

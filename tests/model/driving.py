@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from service.domain.vector import SteeringVector
-from service.domain.wire import Decoding, Generation, Prompt
-from service.engine.inflight import InFlightEngine
-from service.steering.lvlm import Lvlm
 from tests.model import samples
-from tests.model.test_inflight import Collected, run
+from tests.model.engine.test_inflight import Collected, run
+from vlibrary.domain.vector import SteeringVector
+from vlibrary.domain.wire import Decoding, Generation, Prompt
+from vlibrary.engine.inflight import InFlightEngine
+from vlibrary.models.lvlm import Lvlm
 
 
 class Asked(NamedTuple):

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from service.domain.vector import ModelSpec, SteeringVector
-from service.domain.wire import Demonstration, Prompt
-from service.steering.lvlm import Lvlm
 from tests.support import samples
+from vlibrary.domain.vector import ModelSpec, SteeringVector
+from vlibrary.domain.wire import Demonstration, Prompt
+from vlibrary.models.lvlm import Lvlm
 
 
 def picture(seed: int, size: int = 32) -> bytes:

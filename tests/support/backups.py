@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from service.adapters.backup_folder import BackupFolder
-from service.adapters.backup_tables import SqlTables
-from service.domain.card import KeyKind
-from service.domain.filters import Filter
-from service.library.backup import Copied, back_up, restore
 from tests.support.registrations import EMBEDDER, embedding, key, plain
 from tests.support.upkeep import DATA, SHA256, RealLibrary
+from vlibrary.adapters.backup.folder import BackupFolder
+from vlibrary.adapters.backup.tables import SqlTables
+from vlibrary.domain.card import KeyKind
+from vlibrary.domain.filters import Filter
+from vlibrary.upkeep.backup import Copied, back_up, restore
 
 
 class Place(RealLibrary):

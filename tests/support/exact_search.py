@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from service.domain.ports import Change, Hit
-from service.domain.query import TaskEmbedding, score
 from tests.support.registrations import EMBEDDER
+from vlibrary.domain.ports import Change, Hit
+from vlibrary.domain.query import TaskEmbedding, score
 
 
 def exact(

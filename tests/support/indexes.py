@@ -6,13 +6,13 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from service.adapters.index_faiss import FaissIndex
-from service.adapters.index_kinds import Kinds
-from service.adapters.index_snapshot import load, save
-from service.adapters.memory_index import MemoryIndex
-from service.adapters.snapshots_folder import FolderSnapshots
-from service.domain.ports import Change, TaskIndex
-from service.domain.query import EmbedderSpec
+from tests.support.memory.index import MemoryIndex
+from vlibrary.adapters.index.build import Kinds
+from vlibrary.adapters.index.faiss_index import FaissIndex
+from vlibrary.adapters.index.snapshot import load, save
+from vlibrary.adapters.snapshots.folder import FolderSnapshots
+from vlibrary.domain.ports import Change, TaskIndex
+from vlibrary.domain.query import EmbedderSpec
 
 TINY_EXACT = Kinds(merged=16)
 TINY_LISTS = Kinds(exact=32, merged=16)

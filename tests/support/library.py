@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from service.adapters.clock import SystemClock
-from service.adapters.memory import MemoryArtifacts
-from service.adapters.memory_catalogue import MemoryCatalogue
-from service.adapters.memory_index import MemoryIndex
-from service.adapters.memory_worker import EMBEDDER, MODEL, MemoryWorker
-from service.api.deps import Ports
-from service.domain.card import VectorRecord
-from service.domain.cardfile import parse_card
-from service.domain.ports import Artifacts, Inference
-from service.library.publish import Submission, publish
+from tests.support.memory.artifacts import MemoryArtifacts
+from tests.support.memory.catalogue import MemoryCatalogue
+from tests.support.memory.index import MemoryIndex
+from tests.support.memory.worker import EMBEDDER, MODEL, MemoryWorker
 from tests.support.samples import artifact, card
+from vlibrary.adapters.clock import SystemClock
+from vlibrary.api.http.deps import Ports
+from vlibrary.domain.card import VectorRecord
+from vlibrary.domain.ports import Artifacts, Inference
+from vlibrary.formats.card import parse_card
+from vlibrary.library.publish import Submission, publish
 
 
 def memory_ports(artifacts: Artifacts | None = None, worker: Inference | None = None) -> Ports:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from ulid import ULID
 
-from service.domain.card import KeyKind, TaskKey, VectorCard, VectorRecord
-from service.domain.ports import ANONYMOUS, Catalogue, Change, ChangeKind, Upload
-from service.domain.query import EmbedderSpec, TaskEmbedding, unit
-from service.domain.vector import Array, ModelSpec, Positions
+from vlibrary.domain.card import KeyKind, TaskKey, VectorCard, VectorRecord
+from vlibrary.domain.ports import ANONYMOUS, Catalogue, Change, ChangeKind, Upload
+from vlibrary.domain.query import EmbedderSpec, TaskEmbedding, unit
+from vlibrary.domain.vector import Array, ModelSpec, Positions
 
 MODEL = ModelSpec("tests/lvlm", "a" * 64, "Llava", layers=4, hidden_size=8)
 EMBEDDER = EmbedderSpec("tests/embedder", "b" * 64, image_size=6, text_size=5)

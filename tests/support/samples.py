@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from service.domain.codec import encode
-from service.domain.vector import Array, Edit, ModelSpec, Site, SteeringVector
+from vlibrary.domain.vector import Array, Edit, ModelSpec, Site, SteeringVector
+from vlibrary.formats.artifact import encode
 
 
 def png(colour: tuple[int, int, int] = (200, 30, 30), size: tuple[int, int] = (32, 32)) -> bytes:

@@ -7,9 +7,9 @@ import threading
 from collections.abc import AsyncGenerator, Sequence
 from enum import Enum
 
-from service.adapters.memory import MemoryArtifacts
-from service.adapters.memory_worker import MemoryWorker
-from service.domain.wire import GenerateCall, Generation, TextPiece
+from tests.support.memory.artifacts import MemoryArtifacts
+from tests.support.memory.worker import MemoryWorker
+from vlibrary.domain.wire import GenerateCall, Generation, TextPiece
 
 
 class Then(Enum):
@@ -21,7 +21,7 @@ class Then(Enum):
 
 
 class ScriptedWorker(MemoryWorker):
-    """Implements service.domain.ports.Inference. begun, closed: set when an answer begins and when it is let go of."""
+    """Implements vlibrary.domain.ports.Inference. begun, closed: set when an answer begins and when it is let go of."""
 
     def __init__(self, pieces: Sequence[str] = (), then: Then | Exception = Then.END) -> None:
         super().__init__(MemoryArtifacts())

@@ -14,18 +14,18 @@ from typing import Any
 
 from sqlalchemy import update
 
-from service.adapters.artifacts_folder import FolderArtifacts
-from service.adapters.catalogue_sql import SqlCatalogue
-from service.adapters.clock import SystemClock
-from service.adapters.database import connect
-from service.adapters.memory import MemoryArtifacts
-from service.adapters.memory_catalogue import MemoryCatalogue
-from service.adapters.tables import ChangeRow
-from service.domain.card import VectorRecord
-from service.domain.ports import Artifacts, Catalogue, Clock, Upload
-from service.library.clearance import begin
-from service.library.collect import Collection, Rules, collect
+from tests.support.memory.artifacts import MemoryArtifacts
+from tests.support.memory.catalogue import MemoryCatalogue
 from tests.support.registrations import draft
+from vlibrary.adapters.artifacts.folder import FolderArtifacts
+from vlibrary.adapters.clock import SystemClock
+from vlibrary.adapters.sql.catalogue import SqlCatalogue
+from vlibrary.adapters.sql.database import connect
+from vlibrary.adapters.sql.tables import ChangeRow
+from vlibrary.domain.card import VectorRecord
+from vlibrary.domain.ports import Artifacts, Catalogue, Clock, Upload
+from vlibrary.upkeep.collector import Collection, Rules, collect
+from vlibrary.upkeep.collector_guard import begin
 
 DATA = b"the bytes of every vector"
 SHA256 = hashlib.sha256(DATA).hexdigest()

@@ -55,7 +55,7 @@ class Running:
     def start(self) -> None:
         """Returns at once."""
         environment = os.environ | {"VLIBRARY_DATA_DIR": str(self.folder)} | dict(self.settings)
-        program = f"{self.before}\nfrom service.cli import main\nmain()"
+        program = f"{self.before}\nfrom vlibrary.cli import main\nmain()"
         command = [sys.executable, "-c", program, self.verb, "--port", str(self.port)]
         with (self.folder / f"{self.port}.log").open("ab") as output:
             self.process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)

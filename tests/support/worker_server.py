@@ -8,11 +8,11 @@ from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry
 
-from service.domain.errors import WorkerUnavailable
-from service.domain.ports import Worker
-from service.worker.app import create_app
-from service.worker.host import Host
 from tests.support.live_server import live
+from vlibrary.domain.errors import WorkerUnavailable
+from vlibrary.domain.ports import Worker
+from vlibrary.worker.app import create_app
+from vlibrary.worker.host import Host
 
 PATIENCE_S = 10.0
 

@@ -10,12 +10,12 @@ from fastapi.sse import format_sse_event
 from pydantic import BaseModel, Field
 from ulid import ULID
 
-from service.api.errors import Problem
-from service.api.generate_schemas import AppliedOut
-from service.api.openai.problem import error_object
-from service.api.schemas import NAMED_EXAMPLE, example
-from service.domain.wire import TextPiece, WorkerInfo
-from service.library.steer import Answer
+from vlibrary.api.http.errors import Problem
+from vlibrary.api.http.openai_error import error_object
+from vlibrary.api.schemas.generate import AppliedOut
+from vlibrary.api.schemas.vectors import NAMED_EXAMPLE, example
+from vlibrary.domain.wire import TextPiece, WorkerInfo
+from vlibrary.library.steer import Answer
 
 _ID = "chatcmpl-01K9Z4T0XJ4V6W8M2Q5R7S9A1B"
 _DONE = format_sse_event(data_str="[DONE]")
@@ -104,7 +104,7 @@ class ChatOut(BaseModel):
 class Completion:
     """One chat completion on its way: the same id, time and model in all that is sent of it.
 
-    Implements service.api.streams.Script with OpenAI's chunks. usage: whether a stream tells the tokens used.
+    Implements vlibrary.api.http.streams.Script with OpenAI's chunks. usage: whether a stream tells the tokens used.
     """
 
     def __init__(self, model: WorkerInfo, *, usage: bool) -> None:

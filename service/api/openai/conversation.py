@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from service.api.openai.schemas import AssistantMessage, ImagePart, Message, SystemMessage, TextPart, UserMessage
-from service.domain.errors import InvalidInput
-from service.domain.query import Query
-from service.domain.wire import Demonstration, Prompt
+from vlibrary.api.openai.schemas import AssistantMessage, ImagePart, Message, SystemMessage, TextPart, UserMessage
+from vlibrary.domain.errors import InvalidInput
+from vlibrary.domain.query import Query
+from vlibrary.domain.wire import Demonstration, Prompt
 
 
 @dataclass

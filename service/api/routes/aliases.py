@@ -7,20 +7,20 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from service.api.bodies import json_docs, read_json
-from service.api.conditions import (
+from vlibrary.api.http.bodies import json_docs, read_json
+from vlibrary.api.http.deps import Ports, UsePorts
+from vlibrary.api.http.etags import (
     IfMatch,
     UseActor,
     expected_alias,
     required_revision,
     revision_etag,
 )
-from service.api.deps import Ports, UsePorts
-from service.api.registry_schemas import AliasesOut, AliasIn, AliasOut
-from service.api.responses import carries, problems
-from service.domain.card import NAME_PATTERN
-from service.domain.ports import Alias
-from service.library.alias import drop, find_alias, point
+from vlibrary.api.http.responses import carries, problems
+from vlibrary.api.schemas.registry import AliasesOut, AliasIn, AliasOut
+from vlibrary.domain.card import NAME_PATTERN
+from vlibrary.domain.ports import Alias
+from vlibrary.library.alias import drop, find_alias, point
 
 router = APIRouter(prefix="/aliases", tags=["aliases"])
 

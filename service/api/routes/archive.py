@@ -10,14 +10,14 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
-from service.api.conditions import SEQ_HEADER, UseActor
-from service.api.deps import TAKES_PLACE, Limits, Ports, UseLimits, UsePlace, UsePorts
-from service.api.filtering import UseFilter
-from service.api.registry_schemas import ImportedOut, ImportOut
-from service.api.responses import carries, problems
-from service.archive import MEDIA_TYPE, open_archive
-from service.domain.errors import InvalidArchive, InvalidInput
-from service.library.archive import Loaded, Loader, export
+from vlibrary.api.http.deps import TAKES_PLACE, Limits, Ports, UseLimits, UsePlace, UsePorts
+from vlibrary.api.http.etags import SEQ_HEADER, UseActor
+from vlibrary.api.http.responses import carries, problems
+from vlibrary.api.schemas.filters import UseFilter
+from vlibrary.api.schemas.registry import ImportedOut, ImportOut
+from vlibrary.domain.errors import InvalidArchive, InvalidInput
+from vlibrary.formats.archive import MEDIA_TYPE, open_archive
+from vlibrary.library.transfer import Loaded, Loader, export
 
 router = APIRouter(tags=["archive"])
 

@@ -6,10 +6,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from service.api.deps import UsePorts
-from service.api.registry_schemas import AuditOut
-from service.api.responses import problems
-from service.library.audit import read_audit
+from vlibrary.api.http.deps import UsePorts
+from vlibrary.api.http.responses import problems
+from vlibrary.api.schemas.registry import AuditOut
+from vlibrary.library.audit import read_audit
 
 router = APIRouter(prefix="/audit", tags=["audit"])
 

@@ -8,16 +8,16 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request
 
-from service.api.asking import planned
-from service.api.bodies import json_docs, read_json
-from service.api.deps import UseLimits, UsePlace, UsePorts
-from service.api.openai.answers import ChatModelOut, ChatModelsOut, ChatOut, Completion
-from service.api.openai.conversation import read_conversation
-from service.api.openai.schemas import ChatIn
-from service.api.responses import problems, streamed
-from service.api.streams import AnswerStream, respond
-from service.domain.wire import Decoding
-from service.library.steer import answer, stream
+from vlibrary.api.http.bodies import json_docs, read_json
+from vlibrary.api.http.deps import UseLimits, UsePlace, UsePorts
+from vlibrary.api.http.responses import problems, streamed
+from vlibrary.api.http.streams import AnswerStream, respond
+from vlibrary.api.openai.answers import ChatModelOut, ChatModelsOut, ChatOut, Completion
+from vlibrary.api.openai.conversation import read_conversation
+from vlibrary.api.openai.schemas import ChatIn
+from vlibrary.api.planning import planned
+from vlibrary.domain.wire import Decoding
+from vlibrary.library.steer import answer, stream
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 

@@ -7,15 +7,15 @@ import json
 from fastapi import APIRouter, Request
 from fastapi.sse import format_sse_event
 
-from service.api.asking import planned
-from service.api.bodies import body_docs, read_body
-from service.api.deps import UseLimits, UsePlace, UsePorts
-from service.api.errors import Problem
-from service.api.generate_schemas import GenerateIn, GenerateOut, SteeringOut, TokenOut
-from service.api.responses import event, problems, streamed
-from service.api.streams import AnswerStream, respond
-from service.domain.wire import TextPiece
-from service.library.steer import Answer, Plan, answer, stream
+from vlibrary.api.http.bodies import body_docs, read_body
+from vlibrary.api.http.deps import UseLimits, UsePlace, UsePorts
+from vlibrary.api.http.errors import Problem
+from vlibrary.api.http.responses import event, problems, streamed
+from vlibrary.api.http.streams import AnswerStream, respond
+from vlibrary.api.planning import planned
+from vlibrary.api.schemas.generate import GenerateIn, GenerateOut, SteeringOut, TokenOut
+from vlibrary.domain.wire import TextPiece
+from vlibrary.library.steer import Answer, Plan, answer, stream
 
 router = APIRouter(prefix="/generate", tags=["generate"])
 
@@ -79,7 +79,7 @@ async def generate(request: Request, place: UsePlace, ports: UsePorts, limits: U
 
 
 class _Events:
-    """Implements service.api.streams.Script with events named steering, token, done and error."""
+    """Implements vlibrary.api.http.streams.Script with events named steering, token, done and error."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from fastapi import APIRouter, Response
 
-from service.api.deps import Ports, UsePorts
-from service.api.health_schemas import CheckOut, LiveOut, ModelOut, ModelsOut, ReadyOut
-from service.api.responses import problems
-from service.domain.errors import VLibraryError
-from service.library.reindex import catch_up
+from vlibrary.api.http.deps import Ports, UsePorts
+from vlibrary.api.http.responses import problems
+from vlibrary.api.schemas.health import CheckOut, LiveOut, ModelOut, ModelsOut, ReadyOut
+from vlibrary.domain.errors import VLibraryError
+from vlibrary.library.reindex import catch_up
 
 router = APIRouter(tags=["health"])
 

@@ -7,8 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from service.api.bodies import json_docs, read_json
-from service.api.conditions import (
+from vlibrary.api.http.bodies import json_docs, read_json
+from vlibrary.api.http.deps import Ports, UseLimits, UsePlace, UsePorts
+from vlibrary.api.http.etags import (
     SEQ_HEADER,
     FixedReference,
     IfMatch,
@@ -17,13 +18,12 @@ from service.api.conditions import (
     required_revision,
     revision_etag,
 )
-from service.api.deps import Ports, UseLimits, UsePlace, UsePorts
-from service.api.registry_schemas import AmendIn
-from service.api.responses import carries, problems
-from service.api.schemas import VectorOut
-from service.domain.card import Status, VectorRecord
-from service.library.amend import Changes, amend
-from service.library.resolve import resolve_fixed
+from vlibrary.api.http.responses import carries, problems
+from vlibrary.api.schemas.registry import AmendIn
+from vlibrary.api.schemas.vectors import VectorOut
+from vlibrary.domain.card import Status, VectorRecord
+from vlibrary.library.amend import Changes, amend
+from vlibrary.library.references import resolve_fixed
 
 router = APIRouter(prefix="/vectors", tags=["vectors"])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from prometheus_client.exposition import choose_encoder
 
-from service.api.metrics import Metrics
+from vlibrary.api.http.metrics import Metrics
 
 router = APIRouter(tags=["health"])
 

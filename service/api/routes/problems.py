@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from service.api.problem_types import PROBLEM_TYPES
-from service.api.responses import problems
-from service.api.schemas import ProblemTypeOut
-from service.domain.errors import NotFound
+from vlibrary.api.http.problem_types import PROBLEM_TYPES
+from vlibrary.api.http.responses import problems
+from vlibrary.api.schemas.vectors import ProblemTypeOut
+from vlibrary.domain.errors import NotFound
 
 router = APIRouter(prefix="/problems", tags=["problems"])
 

@@ -7,15 +7,15 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
-from service.api.bodies import body_docs, read_body
-from service.api.deps import Ports, UseLimits, UsePlace, UsePorts
-from service.api.fields import MAX_TEXT
-from service.api.filtering import Conditions, FilterIn, Name, Tags
-from service.api.responses import problems
-from service.api.schemas import MIN_SEQ, MatchOut, RetrieveIn, RetrieveOut
-from service.domain import query as domain
-from service.domain.ports import Filter
-from service.library.retrieve import retrieve
+from vlibrary.api.http.bodies import body_docs, read_body
+from vlibrary.api.http.deps import Ports, UseLimits, UsePlace, UsePorts
+from vlibrary.api.http.responses import problems
+from vlibrary.api.schemas.fields import MAX_TEXT
+from vlibrary.api.schemas.filters import Conditions, FilterIn, Name, Tags
+from vlibrary.api.schemas.vectors import MIN_SEQ, MatchOut, RetrieveIn, RetrieveOut
+from vlibrary.domain import query as domain
+from vlibrary.domain.ports import Filter
+from vlibrary.library.retrieve import retrieve
 
 router = APIRouter(prefix="/retrieve", tags=["retrieve"])
 

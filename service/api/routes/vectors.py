@@ -9,8 +9,9 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 
-from service.api.bodies import read_form
-from service.api.conditions import (
+from vlibrary.api.http.bodies import read_form
+from vlibrary.api.http.deps import TAKES_PLACE, Limits, UseLimits, UsePlace, UsePorts
+from vlibrary.api.http.etags import (
     SEQ_HEADER,
     Reference,
     UseActor,
@@ -18,18 +19,17 @@ from service.api.conditions import (
     is_known,
     revision_etag,
 )
-from service.api.deps import TAKES_PLACE, Limits, UseLimits, UsePlace, UsePorts
-from service.api.filtering import UseFilter
-from service.api.registry_schemas import LineageOut
-from service.api.responses import carries, problems
-from service.api.schemas import VectorOut, VectorPage
-from service.domain.card import VectorRecord
-from service.domain.cardfile import parse_card
-from service.domain.errors import InvalidInput, TooLarge
-from service.domain.ports import Linking
-from service.library.lineage import lineage
-from service.library.publish import Submission, publish
-from service.library.resolve import resolve
+from vlibrary.api.http.responses import carries, problems
+from vlibrary.api.schemas.filters import UseFilter
+from vlibrary.api.schemas.registry import LineageOut
+from vlibrary.api.schemas.vectors import VectorOut, VectorPage
+from vlibrary.domain.card import VectorRecord
+from vlibrary.domain.errors import InvalidInput, TooLarge
+from vlibrary.domain.ports import Linking
+from vlibrary.formats.card import parse_card
+from vlibrary.library.lineage import lineage
+from vlibrary.library.publish import Submission, publish
+from vlibrary.library.references import resolve
 
 router = APIRouter(prefix="/vectors", tags=["vectors"])
 

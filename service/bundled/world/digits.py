@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.bundled.world.scenes import SIDE
+from vlibrary.bundled.world.scenes import SIDE
 
 Split = Literal["train", "test"]
 

@@ -1,7 +1,7 @@
 """Drawn scenes: one to five equal objects on a plain ground, and a small marker at the border.
 
 All images are ``uint8 [N, 32, 32, 3]``. A scene's attributes are value indices into
-:data:`service.bundled.world.words.SCENE_VALUES`, one ``int64 [N]`` array per attribute.
+:data:`vlibrary.bundled.world.words.SCENE_VALUES`, one ``int64 [N]`` array per attribute.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.bundled.world.words import SCENE_VALUES
+from vlibrary.bundled.world.words import SCENE_VALUES
 
 SIDE: Final = 32
 Floats = NDArray[np.float32]

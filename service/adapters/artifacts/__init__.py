@@ -1,0 +1,1 @@
+"""Artifact stores: a folder or S3."""

@@ -1,0 +1,1 @@
+"""Backup folders and the tables written to them."""

@@ -1,0 +1,1 @@
+"""The task index on FAISS, and its snapshots."""

@@ -1,0 +1,1 @@
+"""Index snapshots in a folder or in S3."""

@@ -1,0 +1,218 @@
+"""How a database is reached, and the few things in which SQLite and PostgreSQL differ."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+from sqlalchemy import (
+    URL,
+    Connection,
+    DateTime,
+    Dialect,
+    Engine,
+    Insert,
+    Table,
+    create_engine,
+    event,
+    make_url,
+    text,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.expression import FunctionElement
+from sqlalchemy.types import TypeDecorator
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from vlibrary.domain.errors import CatalogueUnavailable, InvalidInput
+
+# Any number that no other program takes in this database: who holds it changes the schema.
+MIGRATION_LOCK = 0x0056_4C49_4252_4152
+# How long one migration waits for another of the same database, which may have many rows to go through.
+MIGRATION_WAIT_MS = 3_600_000
+# PostgreSQL rolled the transaction back (serialization failure, deadlock), or is going down or coming up.
+PASSING_STATES = ("40001", "40P01", "57P01", "57P02", "57P03")
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """A point in time: timezone-aware UTC in Python; SQLite keeps it as text that sorts by time."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        if value is None or value.tzinfo is None:
+            return None if value is None else value.replace(tzinfo=UTC)
+        return value.astimezone(UTC)
+
+
+class database_now(FunctionElement[datetime]):  # noqa: N801  (reads as the SQL function that it is)
+    """The database's clock at this moment, not at the transaction's start: a writer may have waited for its turn."""
+
+    type = UtcTime()
+    inherit_cache = True
+
+
+@compiles(database_now)
+def _now(element: database_now, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ARG001
+    return "clock_timestamp()"
+
+
+@compiles(database_now, "sqlite")
+def _now_on_sqlite(element: database_now, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ARG001
+    return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+
+
+def connect(url: str, *, patience: float = 10.0) -> Engine:
+    """An engine for the URL; nothing is opened yet.
+
+    patience: seconds to wait for a free connection and for other writers to finish. On PostgreSQL, a client that stands
+    still in a transaction for so long loses it, so that a frozen process does not hold up the others.
+    Raises CatalogueUnavailable for a URL that names no database.
+    """
+    try:
+        parsed = make_url(url)
+        on_postgres = parsed.get_backend_name() == "postgresql"
+        engine = _postgres(parsed, patience) if on_postgres else create_engine(parsed, pool_timeout=patience)
+    except (SQLAlchemyError, ImportError, ValueError):  # ImportError: another database's driver
+        # Without the cause, whose words may hold the password.
+        raise CatalogueUnavailable(
+            "The catalogue's URL cannot be used.", "Write it as sqlite:////path/to/file.db or postgresql+psycopg://..."
+        ) from None
+    if engine.dialect.name == "sqlite":
+        _set_up_sqlite(engine, patience)
+    return engine
+
+
+@contextmanager
+def our_errors() -> Iterator[None]:
+    """Turns what SQLAlchemy and the driver raise into errors of ours; nothing foreign passes.
+
+    DataError, and what sqlite3 raises unwrapped: the value was wrong, trying again would not help.
+    """
+    try:
+        yield
+    except (DataError, UnicodeError, OverflowError) as error:
+        raise InvalidInput(
+            "A value of the request cannot be kept in the catalogue.", "Leave out control characters and huge numbers."
+        ) from error
+    except SQLAlchemyError as error:
+        raise CatalogueUnavailable(
+            f"The catalogue's database did not answer ({type(error).__name__}).",
+            "Mend what the cause says, which the service's log names, or try again.",
+        ) from error
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether the transaction is over and another one may fare better at once: PostgreSQL only.
+
+    SQLite has no connection to lose, and waits for other writers by itself.
+    """
+    if not isinstance(error, DBAPIError):
+        return False
+    if error.connection_invalidated:
+        return True
+    cause = error.orig
+    could_not_connect = isinstance(cause, psycopg.OperationalError) and cause.sqlstate is None
+    return could_not_connect or (isinstance(cause, psycopg.Error) and cause.sqlstate in PASSING_STATES)
+
+
+def for_reading(engine: Engine) -> Engine:
+    """The same engine, whose transactions see one state of the database throughout."""
+    if engine.dialect.name == "sqlite":
+        return engine  # they do anyhow
+    return engine.execution_options(isolation_level="REPEATABLE READ")
+
+
+def for_writing(engine: Engine) -> Engine:
+    """The same engine, whose transactions take SQLite's write lock when they begin.
+
+    A transaction that reads first and asks for the lock later fails at once when another one wrote in between.
+    """
+    return engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
+
+
+def insert_unless_there(connection: Connection, table: Table) -> Insert:
+    """An insertion that does nothing when a key or a unique column is taken."""
+    if connection.dialect.name == "sqlite":
+        return sqlite.insert(table).on_conflict_do_nothing()
+    return postgresql.insert(table).on_conflict_do_nothing()
+
+
+@contextmanager
+def migrating(engine: Engine) -> Iterator[Connection]:
+    """A transaction that may change tables; another migration of the same database waits until it has ended."""
+    with for_writing(engine).connect() as connection:
+        if engine.dialect.name == "sqlite":
+            # SQLite changes a table by writing it anew, and would take the old one's end for a deletion of its rows.
+            # Not inside a transaction, which SQLAlchemy begins with its first statement: hence the driver's own.
+            cursor = connection.connection.cursor()
+            cursor.execute("PRAGMA foreign_keys = OFF")
+            cursor.execute(f"PRAGMA busy_timeout = {MIGRATION_WAIT_MS}")
+            # The lock must be held before Alembic looks which steps are missing: it takes one for each step otherwise.
+            connection.begin()
+        else:
+            connection.execute(text(f"SET LOCAL lock_timeout = {MIGRATION_WAIT_MS}"))
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+        yield connection
+        connection.commit()
+        connection.invalidate()  # it has other settings than the rest of the pool
+
+
+def _postgres(url: URL, patience: float) -> Engine:
+    milliseconds = int(patience * 1000)
+    engine = create_engine(
+        url,
+        pool_timeout=patience,
+        isolation_level="READ COMMITTED",
+        connect_args={"connect_timeout": max(2, int(patience)), "tcp_user_timeout": milliseconds},
+    )
+
+    @event.listens_for(engine, "connect")
+    def on_connect(connection: psycopg.Connection[Any], entry: ConnectionPoolEntry) -> None:  # noqa: ARG001
+        for limit in ("lock_timeout", "idle_in_transaction_session_timeout"):
+            connection.execute(f"SET SESSION {limit} = {milliseconds}")
+        connection.commit()
+
+    return engine
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection, patience: float) -> None:
+    """SQLite does not wait for others when it changes the journal of a new database, whatever its busy_timeout is."""
+    locked = Retrying(
+        retry=retry_if_exception_type(sqlite3.OperationalError),
+        stop=stop_after_delay(patience),
+        wait=wait_fixed(0.02),
+        reraise=True,
+    )
+    locked(connection.execute, "PRAGMA journal_mode = WAL")
+
+
+def _set_up_sqlite(engine: Engine, patience: float) -> None:
+    @event.listens_for(engine, "connect")
+    def on_connect(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:  # noqa: ARG001
+        connection.isolation_level = None  # the driver begins nothing by itself: on_begin does
+        connection.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
+        _use_write_ahead_log(connection, patience)
+        connection.execute("PRAGMA synchronous = FULL")  # an acknowledged registration survives a power cut
+        connection.execute("PRAGMA foreign_keys = ON")
+
+    @event.listens_for(engine, "checkin")
+    def on_checkin(connection: sqlite3.Connection | None, entry: ConnectionPoolEntry) -> None:  # noqa: ARG001
+        # A commit that failed (disk full) may leave its transaction open, and with it the lock, in nobody's hands.
+        if connection is not None and connection.in_transaction:
+            connection.rollback()
+
+    @event.listens_for(engine, "begin")
+    def on_begin(connection: Connection) -> None:
+        connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN"))

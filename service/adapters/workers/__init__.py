@@ -1,0 +1,1 @@
+"""Workers reached over HTTP, one or a fleet."""

@@ -1,0 +1,1 @@
+"""What every route shares: admission control, body limits, errors, streams, metrics."""

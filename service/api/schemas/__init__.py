@@ -1,0 +1,1 @@
+"""Pydantic schemas of the requests and responses."""

@@ -1,0 +1,1 @@
+"""How the bundled tokenizer, embedder and language model were trained."""

@@ -1,0 +1,165 @@
+"""Stage 2: teach projector and decoder to learn in context, on cached patch states.
+
+One sequence of 17 shots carries a loss on every answer and so trains every shot count at once. The
+difficulty rises only while the model answers well what the shots already determine.
+"""
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import LlavaForConditionalGeneration
+
+from vlibrary.bundled.making.batches import Layout
+from vlibrary.bundled.making.curriculum import Curriculum
+from vlibrary.bundled.making.episodes import draw_episode, task_episode
+from vlibrary.bundled.making.lvlm import WIDTH
+from vlibrary.bundled.making.reading import answer_loss, gathering_loss, matching_loss, read
+from vlibrary.bundled.making.states import Cache
+from vlibrary.bundled.making.vision import Heads, Report
+from vlibrary.bundled.tasks import TASKS
+
+Checkpoint = Callable[[int, Mapping[str, Mapping[int, float]]], None]
+SHOTS = 17
+LOSS_WEIGHTS: Final = {"loss": 1.0, "gathering": 1.0, "matching": 0.2}
+SHOT_COUNTS = (0, 1, 2, 4, 8, 16)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how fast to train.
+
+    ramp, fading: steps from the easiest to the final mix of episodes and of repeats, counted only
+    while it goes well. early_shots: shots per episode until the level is above 0.2; half as many
+    shots cost less than half. every, rows: a checkpoint each so many steps, with so many sequences per
+    evaluation task. compiled: use the compiler, if there is one.
+    """
+
+    steps: int = 4000
+    episodes: int = 32
+    rate: float = 2e-3
+    ramp: int = 1500
+    fading: int = 450
+    early_shots: int = 9
+    every: int = 250
+    rows: int = 96
+    compiled: bool = True
+
+
+@torch.no_grad()
+def curve(
+    model: LlavaForConditionalGeneration,
+    layout: Layout,
+    unseen: Cache,
+    task: str,
+    rows: int,
+    seed: int = 5,
+) -> dict[int, float]:
+    """Accuracy of a task after each shot count, on images kept apart from training."""
+    rng = np.random.default_rng(seed)
+    episodes = [task_episode(task, unseen.pool, SHOTS, rng) for _ in range(rows)]
+    batch = layout.batch(episodes, rng)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = read(model, batch, unseen, layout.image).words
+    right = (logits.argmax(-1) == batch.words).float().mean(0)
+    return {count: right[count].item() for count in SHOT_COUNTS}
+
+
+def curves(
+    model: LlavaForConditionalGeneration, layout: Layout, unseen: Cache, rows: int
+) -> dict[str, dict[int, float]]:
+    """The curve of every evaluation task."""
+    model.train(False)
+    with torch.compiler.set_stance("force_eager"):
+        found = {each.name: curve(model, layout, unseen, each.name, rows) for each in TASKS}
+    model.train()
+    return found
+
+
+class _Optimisers:
+    """Muon for the matrices inside the decoder's layers, AdamW for everything else."""
+
+    def __init__(self, model: LlavaForConditionalGeneration, others: list[nn.Parameter], plan: Plan) -> None:
+        inner = model.model
+        self.parameters = [
+            *inner.multi_modal_projector.parameters(),
+            *inner.language_model.parameters(),
+            *model.lm_head.parameters(),
+            *others,
+        ]
+        matrices = [each for each in inner.language_model.layers.parameters() if each.ndim == 2]
+        inside = {id(each) for each in matrices}
+        outside = [each for each in self.parameters if id(each) not in inside]
+        self._each = (
+            torch.optim.Muon(matrices, lr=2 * plan.rate, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(outside, lr=plan.rate, betas=(0.9, 0.98), weight_decay=0.02),
+        )
+        self._schedules = [
+            torch.optim.lr_scheduler.LambdaLR(each, lambda step: _rate(step / plan.steps)) for each in self._each
+        ]
+
+    def step(self, loss: Tensor) -> None:
+        """One update with clipped gradients."""
+        for each in self._each:
+            each.zero_grad()
+        torch.autograd.backward(loss)
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        for each in self._each:
+            each.step()  # type: ignore[no-untyped-call]
+        for schedule in self._schedules:
+            schedule.step()
+
+
+def _rate(part: float) -> float:
+    """Warm-up over the first 2 %, flat, then down to 2 % over the last 30 %."""
+    return min(1.0, part / 0.02 + 0.01, max(0.02, (1 - part) / 0.3))
+
+
+def _prepare(model: LlavaForConditionalGeneration, plan: Plan) -> None:
+    """Plain attention is the fastest for short rows on a CPU; compiling the layers doubles the speed."""
+    model.train()
+    model.set_attn_implementation("eager")
+    if plan.compiled and shutil.which("g++"):
+        for layer in model.model.language_model.layers:
+            layer.compile(dynamic=False)
+
+
+def train(
+    model: LlavaForConditionalGeneration,
+    layout: Layout,
+    seen: Cache,
+    unseen: Cache,
+    plan: Plan,
+    seed: int,
+    report: Report,
+    checkpoint: Checkpoint,
+) -> None:
+    """Train projector and decoder in place; the vision tower stays as it is."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng([seed, 3])
+    heads = Heads(WIDTH)
+    optimisers = _Optimisers(model, list(heads.parameters()), plan)
+    curriculum = Curriculum(plan.ramp, plan.fading)
+    _prepare(model, plan)
+    for step in range(1, plan.steps + 1):
+        shots = SHOTS if curriculum.level > 0.2 else plan.early_shots
+        mix, shares = curriculum.difficulty, curriculum.shares()
+        episodes = [draw_episode(seen.pool, shots, mix, rng, shares) for _ in range(plan.episodes)]
+        batch = layout.batch(episodes, rng)
+        with torch.autocast("cpu", torch.bfloat16):
+            reading = read(model, batch, seen, layout.image)
+            told = heads(reading.gathered)
+        losses = {
+            "loss": answer_loss(reading, batch, episodes),
+            "gathering": gathering_loss(told, seen, batch),
+            "matching": matching_loss(reading, episodes),
+        }
+        optimisers.step(sum((weight * losses[name] for name, weight in LOSS_WEIGHTS.items()), torch.zeros(())))
+        curriculum.update(episodes, (reading.words.argmax(-1) == batch.words).numpy())
+        report(step, {**{name: value.item() for name, value in losses.items()}, **curriculum.figures()})
+        if step % plan.every == 0 or step == plan.steps:
+            checkpoint(step, curves(model, layout, unseen, plan.rows))

@@ -1,0 +1,148 @@
+"""Stage 1: teach the CLIP tower to see every attribute in the very states the decoder will read.
+
+Each of the four patch states of the last layer must, on its own, tell every attribute through one
+linear head. The decoder then needs no search over patches, which is what makes label mappings
+learnable in context within minutes.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import CLIPVisionModel
+
+from vlibrary.bundled.world import digits, scenes
+from vlibrary.bundled.world.digits import Split
+from vlibrary.bundled.world.words import DIGIT_VALUES, SCENE_VALUES, VALUES
+
+Report = Callable[[int, Mapping[str, float]], None]
+_STREAM = {"train": 11, "test": 12}
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Images with their labels; ``labels`` maps an attribute to value indices [N], -1: not visible."""
+
+    pixels: NDArray[np.uint8]
+    labels: Mapping[str, NDArray[np.int64]]
+
+
+def scene_pictures(count: int, split: Split, seed: int) -> Pictures:
+    """Scenes with uniform attributes; the two splits come from separate random streams."""
+    rng = np.random.default_rng([_STREAM[split], seed, 0])
+    chunks = [(scenes.draw_attributes(min(2048, count - at), rng)) for at in range(0, count, 2048)]
+    pixels = np.concatenate([scenes.render(chunk, rng) for chunk in chunks])
+    seen = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in SCENE_VALUES}
+    unseen = {name: np.full(count, -1, dtype=np.int64) for name in DIGIT_VALUES}
+    return Pictures(pixels, {**seen, **unseen})
+
+
+def digit_pictures(count: int, split: Split, seed: int) -> Pictures:
+    """Digits drawn uniformly from the scans of a split, each with fresh jitter."""
+    rng = np.random.default_rng([_STREAM[split], seed, 1])
+    wanted = rng.integers(10, size=count)
+    pixels = digits.render(digits.draw_scans(wanted, split, rng), rng)
+    unseen = {name: np.full(count, -1, dtype=np.int64) for name in SCENE_VALUES}
+    return Pictures(pixels, {**unseen, **digits.derived(wanted)})
+
+
+def normalise(pixels: NDArray[np.uint8]) -> Tensor:
+    """What the saved image processor does to 32x32 images: ``float32 [N, 3, 32, 32]`` in -1..1."""
+    scaled = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float32) / 255
+    return (scaled - 0.5) / 0.5
+
+
+def patch_states(tower: CLIPVisionModel, pixels: Tensor) -> Tensor:
+    """The four patch states of the last layer, [N, 4, d_vision], as Llava selects them."""
+    states: Tensor = tower(pixel_values=pixels, output_hidden_states=True).hidden_states[-1]
+    return states[:, 1:]
+
+
+class Heads(nn.Module):
+    """One linear read-out per attribute, whose last class means: not visible in this image."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.sizes = [len(values) + 1 for values in VALUES.values()]
+        self.linear = nn.Linear(width, sum(self.sizes))
+
+    def forward(self, states: Tensor) -> dict[str, Tensor]:
+        """Logits per attribute, [N, 4, values + 1]."""
+        parts = torch.split(self.linear(states), self.sizes, dim=-1)
+        return dict(zip(VALUES, parts, strict=True))
+
+
+def _loss(logits: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> Tensor:
+    """Sum over attributes of the mean cross-entropy over images and patches."""
+    terms = []
+    for name, values in VALUES.items():
+        wanted = labels[name] % (len(values) + 1)
+        spread = wanted[:, None].expand(-1, logits[name].shape[1]).flatten()
+        terms.append(functional.cross_entropy(logits[name].float().flatten(0, 1), spread))
+    return torch.stack(terms).sum()
+
+
+@torch.no_grad()
+def accuracies(tower: CLIPVisionModel, heads: Heads, pictures: Pictures) -> dict[str, float]:
+    """Share of right read-outs per attribute, the patches' logits averaged."""
+    logits = heads(patch_states(tower, normalise(pictures.pixels)))
+    scores = {}
+    for name, labels in pictures.labels.items():
+        visible = torch.from_numpy(labels) >= 0
+        if visible.any():
+            right = logits[name].mean(1).argmax(-1) == torch.from_numpy(labels)
+            scores[name] = right[visible].float().mean().item()
+    return scores
+
+
+@torch.no_grad()
+def read_out(heads: Heads) -> tuple[Tensor, Tensor]:
+    """All heads as one linear map, weight [rows, d_vision] and bias [rows], one row per value.
+
+    Each attribute's rows are centred on its classes' mean, since a softmax ignores a common shift.
+    """
+    rows = [(weight - weight.mean(0))[:-1] for weight in torch.split(heads.linear.weight, heads.sizes)]
+    shifts = [(bias - bias.mean())[:-1] for bias in torch.split(heads.linear.bias, heads.sizes)]
+    return torch.cat(rows), torch.cat(shifts)
+
+
+def _batch(pool: Pictures, count: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    chosen = rng.integers(len(pool.pixels), size=count)
+    labels = {name: torch.from_numpy(values[chosen]) for name, values in pool.labels.items()}
+    return normalise(pool.pixels[chosen]), labels
+
+
+def train(tower: CLIPVisionModel, steps: int, seed: int, report: Report, pool_size: int) -> Heads:
+    """Train ``tower`` in place with throw-away heads, which are returned for checks."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng([seed, 2])
+    pools = (scene_pictures(pool_size, "train", seed), digit_pictures(pool_size // 2, "train", seed))
+    watched = min(1000, pool_size)
+    tests = (scene_pictures(watched, "test", seed), digit_pictures(watched, "test", seed))
+    heads = Heads(tower.config.hidden_size)
+    parameters = [*tower.parameters(), *heads.parameters()]
+    optimiser = torch.optim.AdamW(parameters, lr=1.5e-3, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1.5e-3, total_steps=steps)
+    for step in range(1, steps + 1):
+        parts = [_batch(pool, size, rng) for pool, size in zip(pools, (160, 96), strict=True)]
+        pixels = torch.cat([part[0] for part in parts])
+        pixels = pixels * (1 + 0.05 * torch.randn(len(pixels), 1, 1, 1))
+        labels = {name: torch.cat([part[1][name] for part in parts]) for name in VALUES}
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = heads(patch_states(tower, pixels))
+        loss = _loss(logits, labels)
+        optimiser.zero_grad()
+        torch.autograd.backward(loss)
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        schedule.step()
+        if step % 250 == 0 or step == steps:
+            scores = accuracies(tower, heads, tests[0]) | accuracies(tower, heads, tests[1])
+            report(step, {"loss": loss.item(), **scores})
+        else:
+            report(step, {})
+    return heads

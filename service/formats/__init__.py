@@ -1,0 +1,1 @@
+"""Values to bytes and back: artifacts, cards, archives, worker messages, images."""

@@ -1,0 +1,25 @@
+"""Page cursors: opaque to clients, with a version, so that an old one is refused and never misread."""
+
+from __future__ import annotations
+
+import base64
+import re
+
+from vlibrary.domain.errors import InvalidInput
+
+
+def encode_cursor(seq: int) -> str:
+    """The cursor of the page that follows the record with this seq."""
+    return base64.urlsafe_b64encode(f"v1:{seq}".encode()).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str) -> int:
+    """The seq in the cursor. Raises InvalidInput for anything that encode_cursor did not make."""
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+    except ValueError:
+        text = ""
+    match = re.fullmatch(r"v1:([0-9]{1,18})", text, re.ASCII)
+    if match is None or encode_cursor(int(match[1])) != cursor:
+        raise InvalidInput("The cursor is not one of this service's.", "Send `next` of the previous page unchanged.")
+    return int(match[1])

@@ -1,0 +1,1 @@
+"""What is loaded from disk: the LVLM, the query embedder, their prompt formats and fingerprints."""

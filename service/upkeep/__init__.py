@@ -1,0 +1,1 @@
+"""What keeps a library healthy: garbage collection, checks, backup and background tasks."""

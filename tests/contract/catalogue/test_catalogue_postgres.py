@@ -1,0 +1,244 @@
+"""What only PostgreSQL can do to a catalogue: connections that break, servers that die, clients that stand still."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+
+import psycopg
+import pytest
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.pool import PoolProxiedConnection
+
+from tests.support.postgres_server import PostgresServer
+from tests.support.registrations import draft, register, upload
+from vlibrary.adapters.sql.catalogue import SqlCatalogue
+from vlibrary.adapters.sql.database import connect
+from vlibrary.domain.card import Status
+from vlibrary.domain.errors import CatalogueUnavailable
+from vlibrary.domain.ports import Amendment, Catalogue, Filter
+
+pytestmark = pytest.mark.real
+
+HOLD = text("SELECT n FROM log_head FOR UPDATE")
+END_ALL = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}' AND pid <> pg_backend_pid()"
+
+
+@pytest.fixture
+def engine(postgres_url: str) -> Iterator[Engine]:
+    engine = connect(postgres_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def catalogue(engine: Engine) -> SqlCatalogue:
+    return SqlCatalogue(engine)
+
+
+def break_next_commit(engine: Engine, patch: pytest.MonkeyPatch, *, kept: bool) -> None:
+    """The connection breaks at the next commit, just before or just after the server keeps it."""
+    commit = engine.dialect.do_commit
+    broken: list[bool] = []
+
+    def do_commit(connection: PoolProxiedConnection) -> None:
+        if broken:
+            commit(connection)
+            return
+        broken.append(True)
+        if kept:
+            commit(connection)
+        assert connection.driver_connection is not None
+        connection.driver_connection.close()
+        raise psycopg.OperationalError("the connection was lost")
+
+    patch.setattr(engine.dialect, "do_commit", do_commit)
+
+
+# Writes that cannot simply be repeated, with what they answer for the first vector of a catalogue.
+WRITES: dict[str, tuple[Callable[[Catalogue, str], object], object]] = {
+    "update": (lambda catalogue, vector: catalogue.update(vector, Amendment(), expected_revision=1)[0].revision, 2),
+    "delete": (lambda catalogue, vector: catalogue.delete(vector, expected_revision=1), 2),
+    "set_alias": (lambda catalogue, vector: catalogue.set_alias("colours", "best", vector, expected=0).revision, 2),
+    "renew_epoch": (lambda catalogue, vector: catalogue.renew_epoch().seq, 1),
+    "note": (lambda catalogue, vector: catalogue.note("library.collect", "all", {}, actor="gc"), None),
+}
+
+
+class TestLostConnections:
+    @pytest.mark.parametrize("kept", [True, False])
+    @pytest.mark.parametrize("write", WRITES)
+    def test_a_write_whose_commit_was_lost_is_done_once(
+        self, catalogue: SqlCatalogue, engine: Engine, monkeypatch: pytest.MonkeyPatch, write: str, kept: bool
+    ) -> None:
+        record = register(catalogue)
+        act, expected = WRITES[write]
+        break_next_commit(engine, monkeypatch, kept=kept)
+        assert act(catalogue, record.id) == expected
+        assert len(catalogue.audit(after=0, limit=99)) == 2
+
+    @pytest.mark.parametrize("kept", [True, False])
+    def test_a_registration_whose_commits_were_lost_is_made_once(
+        self, catalogue: SqlCatalogue, engine: Engine, kept: bool
+    ) -> None:
+        new = upload("key")
+        with pytest.MonkeyPatch.context() as patch:
+            break_next_commit(engine, patch, kept=kept)
+            assert catalogue.reserve(new) is None
+        with pytest.MonkeyPatch.context() as patch:
+            break_next_commit(engine, patch, kept=kept)
+            assert catalogue.publish(new, draft(new)).version == 1
+        assert catalogue.get(new.vector_id).version == 1
+        assert catalogue.position().seq == 1
+
+    def test_the_commit_of_a_long_transaction_is_settled_too(
+        self, catalogue: SqlCatalogue, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("vlibrary.adapters.sql.transactions.RETRY_S", 0.0)
+        record = register(catalogue)
+        break_next_commit(engine, monkeypatch, kept=True)
+        assert catalogue.delete(record.id) == 2
+
+    def test_connections_that_the_server_closed_are_replaced(
+        self, catalogue: SqlCatalogue, engine: Engine, postgres: PostgresServer
+    ) -> None:
+        record = register(catalogue)
+        for ask in (
+            lambda: catalogue.get(record.id),
+            lambda: catalogue.ids(Filter(status=Status.ACTIVE)),
+            lambda: register(catalogue),
+        ):
+            postgres.execute(END_ALL.format(engine.url.database))
+            ask()
+        assert catalogue.position().seq == 2
+
+
+class TestServers:
+    def test_what_was_acknowledged_survives_killed_servers_once_and_without_a_gap(
+        self, catalogue: SqlCatalogue, postgres: PostgresServer
+    ) -> None:
+        acknowledged: list[str] = []
+        unknown: list[str] = []
+        done = threading.Event()
+
+        def write() -> None:
+            while not done.is_set():
+                new = upload()
+                try:
+                    catalogue.reserve(new)
+                    acknowledged.append(catalogue.publish(new, draft(new)).id)
+                except CatalogueUnavailable:
+                    unknown.append(new.vector_id)
+
+        writers = [threading.Thread(target=write) for _ in range(4)]
+        for writer in writers:
+            writer.start()
+        try:
+            for _ in range(3):
+                threading.Event().wait(0.3)
+                postgres.kill()
+                postgres.start()
+        finally:
+            done.set()
+            for writer in writers:
+                writer.join()
+        log = catalogue.changes(after=0, limit=100_000)
+        assert [entry.seq for entry in log] == list(range(1, len(log) + 1))
+        published = [entry.vector_id for entry in log]
+        assert len(set(published)) == len(published)
+        assert set(acknowledged) <= set(published) <= set(acknowledged) | set(unknown)
+        versions = [record.version for record in catalogue.page(limit=100_000).records]
+        assert versions == list(range(len(published), 0, -1))
+        assert len(acknowledged) > 20
+
+    def test_a_server_that_is_away_is_told_after_a_short_while(self, postgres: PostgresServer) -> None:
+        away = connect("postgresql+psycopg://postgres@/none?host=/nowhere")
+        with pytest.raises(CatalogueUnavailable):
+            SqlCatalogue(away).position()
+        away.dispose()
+
+    def test_an_ordinary_user_of_the_database_is_enough(self, postgres: PostgresServer, postgres_url: str) -> None:
+        owner = connect(postgres_url)
+        with owner.begin() as connection:
+            connection.execute(text("DROP ROLE IF EXISTS plain"))
+            connection.execute(text("CREATE ROLE plain LOGIN"))
+            connection.execute(text("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO plain"))
+        plain = connect(postgres.url(str(owner.url.database), user="plain"))
+        catalogue = SqlCatalogue(plain)
+        assert register(catalogue).seq == catalogue.position().seq == 1
+        plain.dispose()
+        with owner.begin() as connection:
+            connection.execute(text("DROP OWNED BY plain"))
+            connection.execute(text("DROP ROLE plain"))
+        owner.dispose()
+
+
+class TestStandingStill:
+    def test_a_writer_that_stands_still_loses_its_turn(self, catalogue: SqlCatalogue, postgres_url: str) -> None:
+        frozen = connect(postgres_url, patience=0.3)
+        connection = frozen.connect()
+        connection.execute(HOLD)
+        assert register(catalogue).seq == 1
+        connection.invalidate()
+        frozen.dispose()
+
+    def test_a_writer_waits_only_so_long_for_its_turn(
+        self, catalogue: SqlCatalogue, engine: Engine, postgres_url: str
+    ) -> None:
+        hasty = connect(postgres_url, patience=0.2)
+        catalogue.position()
+        with engine.connect() as connection:
+            connection.execute(HOLD)
+            with pytest.raises(CatalogueUnavailable):
+                SqlCatalogue(hasty).reserve(upload())
+            assert SqlCatalogue(hasty).position().seq == 0
+        hasty.dispose()
+
+
+class TestEpochs:
+    def move(self, connection: Connection) -> None:
+        connection.execute(text("UPDATE log_head SET server = '1/00000001'"))
+
+    def test_a_database_that_finds_itself_on_another_server_gets_a_new_epoch_once(
+        self, catalogue: SqlCatalogue, engine: Engine
+    ) -> None:
+        register(catalogue)
+        before = catalogue.position()
+        assert catalogue.position() == before
+        with engine.begin() as connection:
+            self.move(connection)
+        after = catalogue.position()
+        assert after.epoch != before.epoch
+        assert after.seq == before.seq
+        assert catalogue.position() == after
+        assert [entry.action for entry in catalogue.audit(after=1, limit=9)] == ["catalogue.renew_epoch"]
+
+    def test_replicas_that_notice_it_together_agree(self, catalogue: SqlCatalogue, engine: Engine) -> None:
+        catalogue.position()
+        with engine.begin() as connection:
+            self.move(connection)
+        found: list[object] = []
+        replicas = [threading.Thread(target=lambda: found.append(catalogue.position())) for _ in range(8)]
+        for replica in replicas:
+            replica.start()
+        for replica in replicas:
+            replica.join()
+        assert found == [catalogue.position()] * 8
+
+    def test_a_standby_that_takes_over_is_another_server(
+        self, catalogue: SqlCatalogue, engine: Engine, postgres: PostgresServer
+    ) -> None:
+        register(catalogue)
+        before = catalogue.position()
+        standby = postgres.standby()
+        try:
+            another = connect(standby.url(str(engine.url.database)))
+            replica = SqlCatalogue(another)
+            assert replica.position() == before  # it only reads, and knows no more than it was told
+            standby.promote()
+            after = replica.position()
+            assert after.epoch != before.epoch
+            assert register(replica).seq == 2
+            another.dispose()
+        finally:
+            standby.stop()

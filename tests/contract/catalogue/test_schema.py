@@ -1,0 +1,211 @@
+"""The schema of a SQL catalogue: made, brought up to date and taken back by Alembic, on SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from alembic import command
+from alembic.util import CommandError
+from sqlalchemy import Connection, Engine, MetaData, text
+
+from tests.contract.conftest import DATABASES
+from tests.support.postgres_server import PostgresServer
+from tests.support.registrations import register, upload
+from vlibrary.adapters.sql.catalogue import SqlCatalogue
+from vlibrary.adapters.sql.database import connect
+from vlibrary.adapters.sql.schema import alembic_config, is_current, upgrade
+from vlibrary.domain.card import Status
+from vlibrary.domain.errors import CatalogueUnavailable
+from vlibrary.domain.ports import Amendment, Catalogue, ChangeKind, Filter
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(params=DATABASES)
+def bare_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database without tables."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'new 100%.db'}"
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.url(server.new_database())
+
+
+@pytest.fixture
+def bare(bare_url: str) -> Iterator[Engine]:
+    engine = connect(bare_url)
+    yield engine
+    engine.dispose()
+
+
+def test_the_migrations_make_the_tables_that_the_code_uses(database_url: str) -> None:
+    command.check(alembic_config(database_url))
+
+
+def test_an_upgrade_keeps_the_data_and_can_be_repeated(engine: Engine, database_url: str) -> None:
+    record = register(SqlCatalogue(engine))
+    upgrade(database_url)
+    assert SqlCatalogue(engine).get(record.id).version == 1
+
+
+def test_down_and_up_again(bare_url: str) -> None:
+    assert not is_current(bare_url)
+    upgrade(bare_url)
+    assert is_current(bare_url)
+    command.downgrade(alembic_config(bare_url), "base")
+    assert not is_current(bare_url)
+    upgrade(bare_url)
+    assert is_current(bare_url)
+
+
+def test_a_newer_versions_database_is_left_alone(engine: Engine, database_url: str) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    assert not is_current(database_url)
+    with pytest.raises(CatalogueUnavailable):
+        upgrade(database_url)
+
+
+def test_every_new_database_has_an_epoch_of_its_own(engine: Engine, bare: Engine, bare_url: str) -> None:
+    upgrade(bare_url)
+    assert SqlCatalogue(bare).position().epoch != SqlCatalogue(engine).position().epoch
+
+
+def test_processes_that_upgrade_together_do_not_get_in_each_others_way(bare: Engine, bare_url: str) -> None:
+    code = "import sys; from vlibrary.adapters.sql.schema import upgrade; upgrade(sys.argv[1])"
+    started = [subprocess.Popen([sys.executable, "-c", code, bare_url], cwd=ROOT) for _ in range(3)]
+    assert [process.wait(60) for process in started] == [0, 0, 0]
+    assert is_current(bare_url)
+    assert register(SqlCatalogue(bare)).seq == 1
+
+
+def test_the_command_line_of_alembic_works_for_developers(database_url: str) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "alembic", "check"],
+        cwd=ROOT,
+        env={"VLIBRARY_DATABASE_URL": database_url},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+
+
+class TestFromTheFirstTables:
+    """A database as revision 0001 left it: two versions of a name, the second one deleted, and a reservation."""
+
+    @pytest.fixture
+    def old(self, bare: Engine, bare_url: str) -> Catalogue:
+        command.upgrade(alembic_config(bare_url), "0001")
+        with bare.begin() as connection:
+            fill(connection)
+        self.epoch = self._epoch(bare)
+        return SqlCatalogue(bare)
+
+    def _epoch(self, engine: Engine) -> str:
+        with engine.connect() as connection:
+            epoch: str = connection.execute(text("SELECT epoch FROM log_head")).scalar_one()
+            return epoch
+
+    def test_nothing_is_lost(self, old: Catalogue, bare_url: str) -> None:
+        upgrade(bare_url)
+        kept, gone = old.get("first"), old.get("second", deleted=True)
+        assert (kept.version, kept.seq, kept.revision, kept.status) == (1, 1, 1, Status.ACTIVE)
+        assert kept.created_at == at(1)
+        assert (kept.tags, dict(kept.metadata), kept.derived_from, kept.deleted_at) == ((), {}, (), None)
+        assert kept.card.keys[0].embedding.text is not None
+        assert list(kept.card.keys[0].embedding.text) == [1.0]
+        assert (gone.version, gone.seq, gone.revision, gone.status) == (2, 2, 2, Status.DELETED)
+        assert gone.deleted_at == at(3)
+        assert [entry.kind for entry in old.changes(after=0, limit=9)] == [
+            ChangeKind.PUBLISHED,
+            ChangeKind.PUBLISHED,
+            ChangeKind.DELETED,
+        ]
+        assert [(entry.seq, entry.action, entry.subject) for entry in old.audit(after=0, limit=9)] == [
+            (1, "vector.publish", "first"),
+            (2, "vector.publish", "second"),
+            (3, "vector.delete", "second"),
+        ]
+        assert (old.position().epoch, old.position().seq) == (self.epoch, 3)
+        assert old.position().mark == old.changes(after=2, limit=1)[0].mark != old.changes(after=1, limit=1)[0].mark
+        assert [one.vector_id for one in old.stuck_uploads(9)] == ["late"]
+
+    def test_everything_new_works_on_it(self, old: Catalogue, bare_url: str) -> None:
+        upgrade(bare_url)
+        assert old.restore("second") == 4
+        assert old.delete("second") == 5
+        assert old.purge("second") == 6
+        assert register(old, "a").version == 3
+        old.update("first", Amendment(tags=("x",)))
+        assert old.ids(Filter(tags=("x",))) == {"first"}
+        assert old.set_alias("a", "best", "first", expected=0).revision == 9
+        known = old.reserve(upload("key-1"))
+        assert known is not None
+        assert known.id == "first"
+
+    def test_it_can_go_back_while_it_holds_nothing_new(self, old: Catalogue, bare_url: str, bare: Engine) -> None:
+        upgrade(bare_url)
+        command.downgrade(alembic_config(bare_url), "0001")
+        assert self._epoch(bare) == self.epoch
+        upgrade(bare_url)
+        assert old.get("first").created_at == at(1)
+        old.restore("second")
+        with pytest.raises(CommandError):
+            command.downgrade(alembic_config(bare_url), "0001")
+        assert old.get("second").revision == 3
+
+
+def fill(connection: Connection) -> None:
+    """Rows as revision 0001 wrote them."""
+    tables = MetaData()
+    tables.reflect(connection)
+
+    def insert(table: str, **values: object) -> None:
+        connection.execute(tables.tables[table].insert().values(values))
+
+    for number, (vector_id, status) in enumerate((("first", "active"), ("second", "deleted")), start=1):
+        insert("vectors", **VECTOR, id=vector_id, version=number, status=status, object_key=f"{vector_id}/s")
+        insert("task_keys", vector_id=vector_id, number=0, kind="centroid", text=np.ones(1, "<f4").tobytes())
+    for number, vector_id in enumerate(("first", "second", "late"), start=1):
+        insert(
+            "uploads",
+            idempotency_key=f"key-{number}",
+            request_sha256=upload().request_sha256,
+            vector_id=vector_id,
+            object_key=f"{vector_id}/s",
+            deadline=at(900),
+            published=vector_id != "late",
+        )
+    for seq, (kind, vector_id) in enumerate(
+        (("published", "first"), ("published", "second"), ("deleted", "second")), start=1
+    ):
+        insert("changes", seq=seq, kind=kind, vector_id=vector_id, at=at(seq))
+    connection.execute(tables.tables["log_head"].update().values(n=3))
+
+
+def at(seconds: int) -> datetime:
+    return datetime(2026, 11, 22, 12, tzinfo=UTC) + timedelta(seconds=seconds)
+
+
+VECTOR: dict[str, object] = {
+    "name": "a",
+    "description": "",
+    "thresholds": {"text": 0.5},
+    "results": {},
+    "model_id": "m",
+    "model_fingerprint": "f",
+    "model_architecture": "Llava",
+    "model_layers": 4,
+    "model_hidden_size": 8,
+    "method": "m2iv",
+    "positions": "all",
+    "training": {"shots": 16},
+    "sha256": "s",
+    "size": 9,
+}

@@ -1,0 +1,205 @@
+"""The index follows the change log, and notices when that log is not the one it knew."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sqlalchemy import text
+
+from tests.support.memory.index import MemoryIndex
+from tests.support.registrations import EMBEDDER, MODEL, embedding, key, register
+from vlibrary.adapters.artifacts.folder import FolderArtifacts
+from vlibrary.adapters.index.faiss_index import FaissIndex
+from vlibrary.adapters.index.snapshot import load, save
+from vlibrary.adapters.snapshots.folder import FolderSnapshots
+from vlibrary.adapters.sql.catalogue import SqlCatalogue
+from vlibrary.adapters.sql.database import connect
+from vlibrary.domain.errors import CatalogueUnavailable, CollectorPaused
+from vlibrary.domain.ports import Position, TaskIndex
+from vlibrary.domain.query import EmbedderSpec
+from vlibrary.library.reindex import catch_up
+from vlibrary.upkeep.collector import Rules, collect
+from vlibrary.upkeep.collector_guard import begin
+
+ANYTHING = embedding(np.random.default_rng(1))
+
+
+class Database:
+    """A SQLite catalogue whose files somebody copies and puts back, as a snapshot of a disk does."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.engine = connect(f"sqlite:///{path}")
+        self.catalogue = SqlCatalogue(self.engine)
+        self._rng = np.random.default_rng(2)
+
+    def register(self, count: int) -> list[str]:
+        return [register(self.catalogue, keys=(key(embedding(self._rng)),)).id for _ in range(count)]
+
+    def copy(self) -> Path:
+        self.engine.dispose()
+        return Path(shutil.copy(self.path, self.path.with_suffix(".copy")))
+
+    def put_back(self, copy: Path) -> None:
+        self.engine.dispose()
+        for name in (f"{self.path}-wal", f"{self.path}-shm"):
+            Path(name).unlink(missing_ok=True)
+        shutil.copy(copy, self.path)
+
+
+@pytest.fixture
+def database(new_sqlite: Callable[[], str]) -> Iterator[Database]:
+    database = Database(Path(new_sqlite().removeprefix("sqlite:///")))
+    yield database
+    database.engine.dispose()
+
+
+@pytest.fixture(params=[MemoryIndex, FaissIndex])
+def index(request: pytest.FixtureRequest) -> TaskIndex:
+    make: Callable[[EmbedderSpec], TaskIndex] = request.param
+    return make(EMBEDDER)
+
+
+def found(index: TaskIndex) -> set[str]:
+    return {hit.vector_id for hit in index.search(ANYTHING, model_id=MODEL.model_id, k=99)}
+
+
+def test_what_is_registered_is_found_and_what_is_deleted_is_not(database: Database, index: TaskIndex) -> None:
+    first, second = database.register(2)
+    assert catch_up(database.catalogue, index).seq == 2
+    database.catalogue.delete(first)
+    assert catch_up(database.catalogue, index).seq == 3
+    assert found(index) == {second}
+    assert index.position == database.catalogue.position()
+
+
+@pytest.mark.parametrize("since", [0, 1, 2, 3, 9])
+def test_a_database_that_was_put_back_is_noticed_however_far_its_log_has_gone_on(
+    database: Database, index: TaskIndex, since: int
+) -> None:
+    """The lost log had three more entries: the other one is shorter, as long, or longer."""
+    kept = database.register(2)
+    copy = database.copy()
+    database.register(3)
+    catch_up(database.catalogue, index)
+    epoch = database.catalogue.position().epoch
+    database.put_back(copy)
+    kept += database.register(since)
+    assert catch_up(database.catalogue, index).seq == 2 + since
+    assert found(index) == set(kept)
+    assert database.catalogue.position() == index.position
+    assert database.catalogue.position().epoch != epoch, "nobody else hears of it"
+
+
+def test_a_database_put_back_to_where_the_index_is_needs_nothing(database: Database, index: TaskIndex) -> None:
+    kept = database.register(2)
+    catch_up(database.catalogue, index)
+    before = index.position
+    copy = database.copy()
+    database.register(1)
+    database.put_back(copy)
+    kept += database.register(2)
+    catch_up(database.catalogue, index)
+    assert found(index) == set(kept)
+    assert before is not None
+    assert database.catalogue.position().epoch == before.epoch
+
+
+def test_a_snapshot_of_the_lost_history_is_of_no_use(database: Database, tmp_path: Path) -> None:
+    kept = database.register(1)
+    copy = database.copy()
+    database.register(2)
+    index, snapshots = FaissIndex(EMBEDDER), FolderSnapshots(tmp_path / "snapshots")
+    catch_up(database.catalogue, index)
+    save(index, snapshots)
+    database.put_back(copy)
+    kept += database.register(5)
+    restarted = FaissIndex(EMBEDDER)
+    load(restarted, snapshots, database.catalogue.position().epoch)
+    assert restarted.position == index.position
+    catch_up(database.catalogue, restarted)
+    assert found(restarted) == set(kept)
+
+
+@pytest.mark.parametrize("since", [0, 2, 5])
+def test_the_collector_pauses_when_its_database_was_put_back(database: Database, tmp_path: Path, since: int) -> None:
+    artifacts = FolderArtifacts(tmp_path / "artifacts")
+    begin(database.catalogue, artifacts)
+    database.register(1)
+    copy = database.copy()
+    database.register(2)
+    list(collect(database.catalogue, artifacts, Rules(), actor="tester"))
+    list(collect(database.catalogue, artifacts, Rules(), actor="tester"))
+    database.put_back(copy)
+    database.register(since)
+    with pytest.raises(CollectorPaused):
+        list(collect(database.catalogue, artifacts, Rules(), actor="tester"))
+
+
+def test_threads_that_notice_together_end_with_one_history(database: Database, index: TaskIndex) -> None:
+    kept = database.register(2)
+    copy = database.copy()
+    database.register(20)
+    catch_up(database.catalogue, index)
+    database.put_back(copy)
+    kept += database.register(30)
+    with ThreadPoolExecutor(8) as pool:
+        seqs = list(pool.map(lambda _: catch_up(database.catalogue, index).seq, range(8)))
+    assert set(seqs) == {32}
+    assert found(index) == set(kept)
+
+
+def test_of_two_processes_that_notice_together_one_renews_the_epoch(database: Database, index: TaskIndex) -> None:
+    other = MemoryIndex(EMBEDDER)
+
+    class Overtaken(SqlCatalogue):
+        """Another process notices between the two questions of this one."""
+
+        def position(self) -> Position:
+            before = super().position()
+            catch_up(database.catalogue, other)
+            return before
+
+    kept = database.register(2)
+    copy = database.copy()
+    database.register(1)
+    for one in (index, other):
+        catch_up(database.catalogue, one)
+    database.put_back(copy)
+    kept += database.register(1)
+    catch_up(Overtaken(database.engine), index)
+    assert found(index) == found(other) == set(kept)
+    assert index.position == other.position == database.catalogue.position()
+    renewals = [entry for entry in database.catalogue.audit(0, 99) if entry.action == "catalogue.renew_epoch"]
+    assert [entry.actor for entry in renewals] == ["system"]
+
+
+def test_a_log_that_lacks_an_entry_is_an_error_and_no_endless_search(database: Database, index: TaskIndex) -> None:
+    database.register(4)
+    with database.engine.begin() as connection:
+        connection.execute(text("DELETE FROM changes WHERE seq = 3"))
+    with pytest.raises(CatalogueUnavailable, match="lacks an entry"):
+        catch_up(database.catalogue, index)
+    with database.engine.begin() as connection:
+        connection.execute(text("DELETE FROM changes WHERE seq > 2"))
+    with pytest.raises(CatalogueUnavailable, match="lacks an entry"):
+        catch_up(database.catalogue, index)
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_a_log_whose_head_names_another_entry_is_an_error_and_not_given_epoch_after_epoch(
+    database: Database, index: TaskIndex, count: int
+) -> None:
+    database.register(count)
+    catch_up(database.catalogue, index)
+    with database.engine.begin() as connection:
+        connection.execute(text("UPDATE log_head SET mark = 'another'"))
+    for _ in range(3):
+        with pytest.raises(CatalogueUnavailable, match="does not lead"):
+            catch_up(database.catalogue, index)
+    assert len(database.catalogue.audit(0, 99)) == count

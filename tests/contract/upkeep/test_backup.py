@@ -1,0 +1,274 @@
+"""A library goes into a folder and comes back: onto either database, broken off and killed at any step."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import event
+
+from tests.contract.conftest import DATABASES
+from tests.support.backups import Place
+from vlibrary.adapters.artifacts.folder import FolderArtifacts
+from vlibrary.adapters.backup.folder import BackupFolder
+from vlibrary.adapters.backup.tables import SqlTables
+from vlibrary.domain.errors import CollectorPaused, NotEmpty, VectorPurged
+from vlibrary.domain.filters import Filter
+from vlibrary.domain.ports import Position
+from vlibrary.upkeep.backup import back_up, restore
+from vlibrary.upkeep.collector import Rules
+from vlibrary.upkeep.collector_guard import clear, marks
+from vlibrary.upkeep.examine import examine
+from vlibrary.upkeep.findings import Finding
+
+# Restores like the command, and dies when so many objects are copied, or after the last one in mid-transaction.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from vlibrary.adapters import backup_tables
+from vlibrary.adapters.artifacts.folder import FolderArtifacts
+from vlibrary.adapters.backup.folder import BackupFolder
+from vlibrary.adapters.backup.tables import SqlTables
+from vlibrary.adapters.sql.database import connect
+from vlibrary.upkeep.backup import restore
+
+backup_tables.renew_epoch = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+tables, artifacts = SqlTables(connect(sys.argv[1])), FolderArtifacts(Path(sys.argv[2]))
+for step in restore(tables, artifacts, BackupFolder(Path(sys.argv[3])), replace=True, actor="killed"):
+    if step.done == int(sys.argv[4]):
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture(params=DATABASES)
+def source(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    place = Place(request.getfixturevalue(f"new_{request.param}")(), tmp_path / "source")
+    place.fill()
+    yield place
+    place.engine.dispose()
+
+
+@pytest.fixture(params=DATABASES)
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    """An empty library on a database of its own."""
+    place = Place(request.getfixturevalue(f"new_{request.param}")(), tmp_path / "target")
+    yield place
+    place.engine.dispose()
+
+
+def test_a_library_comes_back_whole_on_either_database(source: Place, target: Place, tmp_path: Path) -> None:
+    copied = source.back_up(tmp_path / "backup")
+    assert (copied.copied, copied.lost) == (3, ())
+    assert target.restore(tmp_path / "backup").copied == 3
+    assert target.content() == source.content()
+    assert target.catalogue.position().epoch != source.catalogue.position().epoch
+    assert _found(target) == []
+    for _ in range(5):
+        target.upload()  # these ids are taken
+    assert target.publish().version == 5  # no version and no number is given twice
+    assert target.catalogue.position().seq == source.catalogue.position().seq + 1
+
+
+def test_what_is_registered_while_the_tables_are_written_is_whole_or_absent(
+    source: Place, target: Place, tmp_path: Path
+) -> None:
+    before = source.content()
+    came: list[str] = []
+
+    @event.listens_for(source.engine, "before_cursor_execute")
+    def publish(*arguments: object) -> None:
+        """Between the dump's reading of the first table and that of the second one."""
+        if not came and "FROM changes" in str(arguments[2]):
+            came.append("")  # first: publishing asks the database too
+            came[-1] = other.publish().id
+
+    other = Place(source.engine.url.render_as_string(hide_password=False), source.folder)
+    for _ in range(5):
+        other.upload()  # these ids are taken
+    source.back_up(tmp_path / "backup")
+    event.remove(source.engine, "before_cursor_execute", publish)
+    other.engine.dispose()
+    assert len(came) == 1
+    target.restore(tmp_path / "backup")
+    assert target.content() == before
+    assert _found(target) == []
+
+
+def test_an_idempotency_key_is_still_known_after_a_restoration(source: Place, target: Place, tmp_path: Path) -> None:
+    source.back_up(tmp_path / "backup")
+    target.restore(tmp_path / "backup")
+    repeat = target.upload()  # the first one's id, key and request
+    found = target.catalogue.reserve(repeat)
+    assert found is not None
+    assert found.id == repeat.vector_id
+    for _ in range(2):
+        target.upload()
+    with pytest.raises(VectorPurged):
+        target.catalogue.reserve(target.upload())
+
+
+def test_the_collector_waits_after_a_restoration(source: Place, target: Place, tmp_path: Path) -> None:
+    source.collect()
+    target.collect()
+    source.back_up(tmp_path / "backup")
+    target.restore(tmp_path / "backup")
+    with pytest.raises(CollectorPaused):
+        target.collect()
+    assert source.collect(Rules()).removed == 0
+
+
+def test_what_a_library_holds_is_replaced_only_on_demand(source: Place, target: Place, tmp_path: Path) -> None:
+    source.back_up(tmp_path / "backup")
+    target.publish()
+    before = target.content()
+    with pytest.raises(NotEmpty):
+        target.restore(tmp_path / "backup")
+    assert target.content() == before
+    target.restore(tmp_path / "backup", replace=True)
+    assert target.content() == source.content()
+
+
+def test_a_backup_is_of_one_moment_and_the_next_one_copies_what_is_new(source: Place, tmp_path: Path) -> None:
+    folder = tmp_path / "backup"
+    steps = back_up(SqlTables(source.engine), source.artifacts, BackupFolder(folder))
+    next(steps)
+    late = source.publish()
+    list(steps)
+    assert late.object_key not in [found.key for found in BackupFolder(folder).objects.list()]
+    gone = source.catalogue.page(limit=1, cursor=source.catalogue.page(limit=1).next).records[0]
+    source.catalogue.delete(gone.id)
+    source.catalogue.purge(gone.id)
+    again = source.back_up(folder)
+    assert (again.copied, again.there) == (1, 2)
+    kept = [record.object_key for record in source.catalogue.page(Filter(status=None), limit=10).records]
+    assert [found.key for found in BackupFolder(folder).objects.list()] == sorted(kept)
+    assert len(list(folder.glob("catalogue-*"))) == 1
+
+
+def test_a_backup_that_was_broken_off_leaves_the_last_one_and_goes_on(
+    source: Place, target: Place, tmp_path: Path
+) -> None:
+    folder = tmp_path / "backup"
+    source.back_up(folder)
+    before = source.content()
+    for _ in range(3):
+        source.publish()
+    steps = back_up(SqlTables(source.engine), source.artifacts, BackupFolder(folder))
+    assert [next(steps).done for _ in range(6)][-1] == 5
+    steps.close()
+    target.restore(folder)
+    assert target.content() == before
+    assert source.back_up(folder).there >= 5  # the sixth may have been under way
+    target.restore(folder, replace=True)
+    assert target.content() == source.content()
+
+
+@pytest.mark.parametrize("copied", [1, 2, 4])
+def test_a_restoration_that_is_killed_leaves_the_old_library_and_goes_on(
+    source: Place, target: Place, tmp_path: Path, copied: int
+) -> None:
+    source.back_up(tmp_path / "backup")
+    target.publish()
+    before = target.catalogue.position(), target.catalogue.page(limit=10)
+    url = target.engine.url.render_as_string(hide_password=False)
+    arguments = [url, str(target.folder), str(tmp_path / "backup"), str(copied)]
+    killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert target.catalogue.position() == before[0]
+    assert [record.id for record in target.catalogue.page(limit=10).records] == [one.id for one in before[1].records]
+    with pytest.raises(CollectorPaused):
+        target.collect()
+    done = target.restore(tmp_path / "backup", replace=True)
+    assert done.there >= min(copied, 3)
+    assert target.content() == source.content()
+    with pytest.raises(CollectorPaused):
+        target.collect()
+    assert _found(target) == []
+    clear(target.artifacts, target.catalogue.position(), instead_of=marks(target.artifacts))
+    assert target.collect(Rules(dry_run=True)).removed == 0
+
+
+class Dying(FolderArtifacts):
+    """A store in which the process dies before or after the collector's mark of this number is put or removed."""
+
+    def __init__(self, root: Path, last: int, moment: str) -> None:
+        super().__init__(root)
+        self._left = last
+        self._moment = moment
+
+    def put(self, key: str, data: bytes, sha256: str) -> None:
+        self._step(key, lambda: super(Dying, self).put(key, data, sha256))
+
+    def delete(self, key: str) -> None:
+        self._step(key, lambda: super(Dying, self).delete(key))
+
+    def _step(self, key: str, act: Callable[[], None]) -> None:
+        self._left -= key.startswith("collector/")
+        if self._left == 0 and self._moment == "before":
+            raise KeyboardInterrupt
+        act()
+        if self._left == 0:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("last", [1, 2, 3])
+def test_a_restoration_that_dies_at_one_of_its_marks_ends_paused_when_it_is_run_again(
+    source: Place, target: Place, tmp_path: Path, last: int, moment: str
+) -> None:
+    source.back_up(tmp_path / "backup")
+    artifacts = Dying(target.folder, last, moment)
+    steps = restore(
+        SqlTables(target.engine), artifacts, BackupFolder(tmp_path / "backup"), replace=True, actor="killed"
+    )
+    with pytest.raises(KeyboardInterrupt):
+        list(steps)
+    ended = (last, moment) == (3, "after")
+    begun = (last, moment) != (1, "before")
+    assert [finding.kind for finding in _found(target)] == ["restoration-unfinished"] * (begun and not ended)
+    target.restore(tmp_path / "backup", replace=True)
+    with pytest.raises(CollectorPaused):
+        target.collect()
+    assert _found(target) == []
+    clear(target.artifacts, target.catalogue.position(), instead_of=marks(target.artifacts))
+    assert target.collect().removed == 0
+
+
+def test_no_examination_ends_the_pause_of_a_restoration_under_way(source: Place, target: Place, tmp_path: Path) -> None:
+    source.back_up(tmp_path / "backup")
+    before = marks(target.artifacts)
+    steps = restore(
+        SqlTables(target.engine), target.artifacts, BackupFolder(tmp_path / "backup"), replace=True, actor="tester"
+    )
+    assert [next(steps).done for _ in range(3)] == [0, 1, 2]
+    assert [finding.kind for finding in _found(target)] == ["restoration-unfinished"]
+    clear(target.artifacts, target.catalogue.position(), instead_of=before)  # one that had begun before
+    target.age()
+    with pytest.raises(CollectorPaused):
+        target.collect()
+    list(steps)
+    assert target.content() == source.content()
+    assert _found(target) == []
+
+
+def test_a_restored_library_knows_the_epochs_that_it_replaces(source: Place, target: Place, tmp_path: Path) -> None:
+    own = [source.catalogue.position(), source.catalogue.renew_epoch()]
+    own += [target.catalogue.position(), target.catalogue.renew_epoch()]
+    source.back_up(tmp_path / "backup")
+    target.restore(tmp_path / "backup", replace=True)
+    own.append(target.catalogue.position())
+    target.restore(tmp_path / "backup", replace=True)
+    for position in own:
+        clear(target.artifacts, position, instead_of=())
+    assert _found(target) == []
+    other = Position("0" * 32, 1, "mark")
+    clear(target.artifacts, other, instead_of=())
+    assert [finding.subject for finding in _found(target)] == [other.epoch]
+
+
+def _found(place: Place) -> list[Finding]:
+    return [step for step in examine(place.catalogue, place.artifacts) if isinstance(step, Finding)]

@@ -1,0 +1,66 @@
+"""Compiled decode steps: the same answers, one compilation for every size, and no service without the canary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from tests.model import tiny
+from tests.model.engine.test_inflight import LENGTHS, Collected, run
+from tests.model.samples import PROMPTS, Mixed
+from vlibrary.domain.errors import UnsupportedModel
+from vlibrary.domain.wire import Decoding
+from vlibrary.engine.inflight import InFlightEngine
+from vlibrary.models.lvlm import Lvlm
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, while it compiles
+
+
+@pytest.fixture(scope="module")
+def lvlm(tmp_path_factory: pytest.TempPathFactory) -> Lvlm:
+    """Its own copy: a compiled model is not for the other tests."""
+    return Lvlm.load(tiny.save(*tiny.llava(), tmp_path_factory.mktemp("compiled")))
+
+
+def answers(lvlm: Lvlm, *, compiled: bool) -> list[Any]:
+    jobs = [
+        Collected(lvlm, prompt, vector, Decoding(max_new_tokens=length))
+        for prompt, vector, length in zip(PROMPTS, Mixed(lvlm).vectors, LENGTHS, strict=True)
+    ]
+    run(InFlightEngine(lvlm, compiled=compiled), jobs, steps_between=1)
+    return [one.generation for one in jobs]
+
+
+def test_compiled_steps_give_the_same_answers_without_compiling_at_every_token(lvlm: Lvlm) -> None:
+    torch._dynamo.reset()
+    counters.clear()
+    assert answers(lvlm, compiled=True) == answers(lvlm, compiled=False)
+    # One for several rows, one for a single row, each steered or not: far fewer than the tokens.
+    assert 0 < counters["stats"]["unique_graphs"] <= 4
+
+
+def test_a_compiled_model_that_lost_its_hooks_is_not_served(lvlm: Lvlm, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_hooks(forward: Any, **_how: Any) -> Any:
+        def deaf(**inputs: Any) -> Any:
+            rows = lvlm.injector._rows
+            lvlm.injector.replace(None)
+            try:
+                return forward(**inputs)
+            finally:
+                lvlm.injector.replace(rows)
+
+        return deaf
+
+    monkeypatch.setattr(torch, "compile", without_hooks)
+    with pytest.raises(UnsupportedModel, match="does not react"):
+        InFlightEngine(lvlm, compiled=True)
+
+
+def test_a_model_that_decodes_row_by_row_is_not_compiled(tmp_path: Path) -> None:
+    mllama = Lvlm.load(tiny.save(*tiny.FAMILIES["mllama"](), tmp_path))
+    with pytest.raises(UnsupportedModel, match="one row at a time"):
+        InFlightEngine(mllama, compiled=True)

@@ -1,0 +1,138 @@
+"""The engine: rows do not disturb each other, and its reports are right."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tests.model.samples import PROMPTS, Mixed, prompts, vector
+from vlibrary.domain.errors import InvalidImage, PromptTooLong, VLibraryError, WrongModel
+from vlibrary.domain.vector import Edit, Site, SteeringVector
+from vlibrary.domain.wire import Decoding, Generation, Prompt
+from vlibrary.engine.static import Call, StaticEngine
+from vlibrary.models.lvlm import Lvlm
+
+GREEDY = Decoding(max_new_tokens=6)
+
+
+def outcome(generation: Generation) -> Generation:
+    """Without its timings."""
+    return replace(generation, timings={})
+
+
+def mixed(lvlm: Lvlm) -> list[Call]:
+    return list(zip(prompts(lvlm), Mixed(lvlm).vectors, strict=True))
+
+
+def ending(lvlm: Lvlm) -> SteeringVector:
+    """A vector that makes the model end its turn at once: the last MLP writes the end token's own read-out."""
+    readout = lvlm.model.get_output_embeddings().weight[lvlm.model.generation_config.eos_token_id[0]]
+    shift = np.zeros((lvlm.spec.layers, lvlm.spec.hidden_size), np.float32)
+    shift[-1] = readout.cpu().numpy()
+    scale = np.full(lvlm.spec.layers, 1e4, np.float32)
+    return SteeringVector(lvlm.spec, {Site.MLP: Edit(shift, scale)}, "m2iv")
+
+
+def test_each_row_of_a_mixed_batch_answers_as_it_would_alone(lvlm: Lvlm) -> None:
+    engine, calls = StaticEngine(lvlm), mixed(lvlm)
+    together = engine.generate(calls, GREEDY)
+    assert [outcome(one) for one in together] == [outcome(engine.generate([call], GREEDY)[0]) for call in calls]
+
+
+def test_a_vector_changes_the_answer_and_its_absence_does_not(llava: Lvlm) -> None:
+    engine, calls = StaticEngine(llava), mixed(llava)
+    plain = [one.text for one in engine.generate([(prompt, None) for prompt in PROMPTS], GREEDY)]
+    changed = [one.text != before for one, before in zip(engine.generate(calls, GREEDY), plain, strict=True)]
+    assert changed == [True, False, True, True]
+
+
+def test_tokens_times_and_reasons_are_reported(lvlm: Lvlm) -> None:
+    engine, asked = StaticEngine(lvlm), prompts(lvlm)
+    stopped, ran_on = engine.generate([(asked[0], ending(lvlm)), (asked[2], ending(lvlm) * -1)], GREEDY)
+    assert (stopped.text, stopped.completion_tokens, stopped.finish_reason) == ("", 1, "stop")
+    assert (ran_on.completion_tokens, ran_on.finish_reason) == (6, "length")
+    assert stopped.prompt_tokens == lvlm.encode(asked[:1]).prompt_tokens[0]
+    assert 0 < ran_on.timings["prefill_s"] <= ran_on.timings["total_s"]
+
+
+def test_an_answer_that_ends_on_its_last_token_has_stopped(llava: Lvlm) -> None:
+    (only,) = StaticEngine(llava).generate([(PROMPTS[1], ending(llava))], Decoding(max_new_tokens=1))
+    assert (only.completion_tokens, only.finish_reason) == (1, "stop")
+
+
+def test_sampling_depends_on_the_seed_alone(llava: Lvlm) -> None:
+    engine, calls = StaticEngine(llava), mixed(llava)
+    torch.manual_seed(5)
+    outside = torch.rand(3)
+    torch.manual_seed(5)
+
+    def texts(seed: int) -> list[str]:
+        decoding = Decoding(max_new_tokens=6, temperature=2.0, top_p=0.95, seed=seed)
+        return [one.text for one in engine.generate(calls, decoding)]
+
+    assert texts(1) == texts(1) != texts(2)
+    assert torch.equal(torch.rand(3), outside)  # the process's own random numbers are left alone
+
+
+def test_sampling_may_draw_any_token(llava: Lvlm) -> None:
+    """transformers keeps the 50 likeliest unless told otherwise."""
+    decoding = Decoding(max_new_tokens=64, temperature=1e6)
+    (wild,) = StaticEngine(llava).generate([(PROMPTS[1], None)], decoding)
+    with torch.no_grad():
+        first = llava.model(**llava.encode(PROMPTS[1:2]).inputs).logits[0, -1]
+    assert len(set(wild.text)) > 30
+    assert first.numel() > 50
+
+
+def test_settings_shipped_with_a_model_do_not_reach_requests(llava: Lvlm) -> None:
+    settings = llava.model.generation_config
+    kept = settings.to_diff_dict()
+    assert set(kept) <= {"eos_token_id", "pad_token_id", "transformers_version", "_from_model_config"}
+
+
+@pytest.mark.parametrize(
+    ("bad", "error"),
+    [
+        ((Prompt("?", (b"nothing",)), None), InvalidImage),
+        ((Prompt("word " * 600), None), PromptTooLong),
+    ],
+)
+def test_a_refused_call_leaves_the_engine_ready(llava: Lvlm, bad: Call, error: type[VLibraryError]) -> None:
+    engine, calls = StaticEngine(llava), mixed(llava)
+    before = [outcome(one) for one in engine.generate(calls, GREEDY)]
+    with pytest.raises(error):
+        engine.generate([*calls, bad], GREEDY)
+    assert [outcome(one) for one in engine.generate(calls, GREEDY)] == before
+
+
+def test_a_vector_for_another_model_is_never_left_out_silently(llava: Lvlm) -> None:
+    other = vector(replace(llava.spec, fingerprint="0" * 64), 1)
+    with pytest.raises(WrongModel):
+        StaticEngine(llava).generate([(PROMPTS[0], None), (PROMPTS[1], other)], GREEDY)
+
+
+def test_more_vectors_over_time_than_slots(llava: Lvlm) -> None:
+    small = Lvlm(llava.model, llava.processor, model_id="small", slots=2)
+    try:
+        engine = StaticEngine(small)
+        texts = [engine.generate([(PROMPTS[2], vector(small.spec, seed))], GREEDY)[0].text for seed in (1, 2, 3, 4, 1)]
+    finally:
+        small.injector.close()
+    assert texts[0] == texts[-1]
+    assert len(set(texts)) == 4
+
+
+def test_callers_on_several_threads_get_their_own_answers(llava: Lvlm) -> None:
+    engine, calls = StaticEngine(llava), mixed(llava) * 3
+    alone = [outcome(engine.generate([call], GREEDY)[0]) for call in calls]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(lambda call: outcome(engine.generate([call], GREEDY)[0]), calls))
+    assert together == alone
+
+
+def test_no_calls_no_answers(llava: Lvlm) -> None:
+    assert StaticEngine(llava).generate([], GREEDY) == []

@@ -1,0 +1,91 @@
+"""Whatever comes and goes, in whatever order: every answer in flight is the one given alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.model.driving import Asked, collected, solo
+from tests.model.engine.test_inflight import Collected
+from vlibrary.domain.wire import Decoding
+from vlibrary.engine.inflight import Budget, InFlightEngine
+from vlibrary.models.lvlm import Lvlm
+
+# Few different requests, so that their answers alone are soon known; lengths and seeds as different as can be.
+DECODINGS = (
+    Decoding(1),
+    Decoding(4),
+    Decoding(9),
+    Decoding(23),
+    Decoding(70),  # longer than the columns that the cache allocates ahead
+    Decoding(12, temperature=1.5, seed=3),
+    Decoding(8, temperature=0.7, top_p=0.6, seed=4),
+    Decoding(15, stop=("a", "is")),
+)
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A request, how many steps pass before the next one, and how many before its caller goes away (None: never)."""
+
+    asked: Asked
+    pause: int
+    patience: int | None
+
+
+ASKED = st.builds(
+    Asked,
+    prompt=st.integers(0, 3),
+    vector=st.integers(0, 3),
+    decoding=st.sampled_from(DECODINGS),
+    strength=st.sampled_from((0.5, 2.0)),
+)
+ARRIVALS = st.lists(
+    st.builds(Arrival, ASKED, st.integers(0, 6), st.one_of(st.none(), st.none(), st.integers(0, 10))),
+    min_size=1,
+    max_size=9,
+)
+
+
+class Run:
+    """Arrivals on their way through one engine."""
+
+    def __init__(self, lvlm: Lvlm, arrivals: list[Arrival], budget: Budget) -> None:
+        self._engine = InFlightEngine(lvlm, budget)
+        self._leaving: list[tuple[int, Collected]] = []
+        self._steps = 0
+        self.jobs: list[Collected] = []
+        for arrival in arrivals:
+            self._arrive(lvlm, arrival)
+        while self._engine.load().running or self._engine.load().waiting:
+            self._step()
+
+    def _arrive(self, lvlm: Lvlm, arrival: Arrival) -> None:
+        (job,) = collected(lvlm, arrival.asked)
+        self.jobs.append(job)
+        self._engine.submit(job.job)
+        if arrival.patience is not None:
+            self._leaving.append((self._steps + arrival.patience, job))
+        for _ in range(arrival.pause):
+            self._step()
+
+    def _step(self) -> None:
+        for step, job in self._leaving:
+            if step <= self._steps:
+                self._engine.cancel(job.job)
+        self._engine.step()
+        self._steps += 1
+
+
+@settings(max_examples=25)
+@given(ARRIVALS, st.integers(1, 5), st.sampled_from((60, 200, 4096)))
+def test_every_finished_answer_is_the_one_given_alone(
+    llava: Lvlm, arrivals: list[Arrival], rows: int, prefill: int
+) -> None:
+    jobs = Run(llava, arrivals, Budget(rows=rows, prefill=prefill)).jobs
+    for job, arrival in zip(jobs, arrivals, strict=True):
+        if not job.job.cancelled or arrival.patience is None:
+            assert job.generation == solo(llava, arrival.asked)
+    assert llava.table.pinned_slots == 0

@@ -1,0 +1,103 @@
+"""The query embedder: unit directions that do not depend on what else is embedded at the same time."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.model import tiny
+from tests.model.samples import picture
+from vlibrary.bundled import EMBEDDER_FOLDER
+from vlibrary.domain.errors import InvalidImage, UnsupportedModel
+from vlibrary.domain.query import Query, unit
+from vlibrary.models.embedder import Embedder
+
+BUNDLED = pytest.param(
+    "bundled",
+    marks=pytest.mark.skipif(
+        not (EMBEDDER_FOLDER / "config.json").exists(), reason="the bundled weights are not here yet"
+    ),
+)
+
+
+@pytest.fixture(scope="module", params=[*tiny.EMBEDDERS, BUNDLED])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if request.param == "bundled":
+        return EMBEDDER_FOLDER
+    return tiny.save_embedder(*tiny.EMBEDDERS[request.param](), tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="module")
+def embedder(folder: Path) -> Embedder:
+    return Embedder.load(folder)
+
+
+def test_rows_are_unit_vectors_of_the_size_that_the_spec_names(embedder: Embedder) -> None:
+    images = embedder.embed_images([picture(1), picture(2), picture(1)])
+    texts = embedder.embed_texts(["a red circle", "how many?"])
+    assert (images.shape, texts.shape) == ((3, embedder.spec.image_size), (2, embedder.spec.text_size))
+    assert images.dtype == texts.dtype == np.float32
+    norms = np.linalg.norm(np.concatenate([images, texts]), axis=1)
+    assert norms == pytest.approx(np.ones(5), abs=1e-6)
+    assert np.abs(images[0] - images[2]).max() <= 1e-6
+    assert images[0] @ images[1] < 1 - 1e-4
+    assert texts[0] @ texts[1] < 1 - 1e-4
+
+
+def test_a_row_does_not_depend_on_its_neighbours(embedder: Embedder) -> None:
+    texts = ["red", "a much longer question than the others are"]
+    images = [picture(seed) for seed in range(3)]
+    apart = [embedder.embed_texts([text])[0] for text in texts], [embedder.embed_images([one])[0] for one in images]
+    assert np.abs(embedder.embed_texts(texts) - np.stack(apart[0])).max() <= 1e-5
+    assert np.abs(embedder.embed_images(images) - np.stack(apart[1])).max() <= 1e-5
+
+
+def test_a_query_fills_the_parts_that_it_has(embedder: Embedder) -> None:
+    text, image = embedder.embed(Query("what is it?")), embedder.embed(Query(images=(picture(1),)))
+    both = embedder.embed(Query("what is it?", (picture(1),)))
+    assert text.image is None
+    assert image.text is None
+    assert both.text == pytest.approx(text.text, abs=1e-6)
+    assert both.image == pytest.approx(image.image, abs=1e-6)
+
+
+def test_several_images_become_their_mean_direction(embedder: Embedder) -> None:
+    several = embedder.embed(Query(images=(picture(1), picture(2), picture(2)))).image
+    one, two = embedder.embed_images([picture(1), picture(2)])
+    assert several == pytest.approx(unit(one + 2 * two), abs=1e-5)
+
+
+def test_a_text_beyond_the_models_length_is_cut_off(embedder: Embedder) -> None:
+    long = "what colour is it? " * 200
+    row = embedder.embed_texts([long])[0]
+    assert np.array_equal(row, embedder.embed_texts([long + "now something else"])[0])
+    assert not np.array_equal(row, embedder.embed_texts(["something else " + long])[0])
+
+
+def test_an_unreadable_image_is_refused(embedder: Embedder) -> None:
+    with pytest.raises(InvalidImage):
+        embedder.embed(Query(images=(picture(1), b"GIF89a")))
+
+
+def test_threads_share_an_embedder(embedder: Embedder) -> None:
+    queries = [Query(f"query {number}", (picture(number),)) for number in range(8)]
+    alone = [embedder.embed(query).row(embedder.spec) for query in queries]
+    with ThreadPoolExecutor(4) as threads:
+        together = [found.row(embedder.spec) for found in threads.map(embedder.embed, queries)]
+    assert np.array_equal(together, alone)
+
+
+def test_the_fingerprint_names_the_weights(folder: Path, tmp_path: Path) -> None:
+    assert Embedder.load(folder).spec == Embedder.load(folder).spec
+    other = Embedder.load(tiny.save_embedder(*tiny.clip(), tmp_path, seed=9), embedder_id="acme/clip")
+    assert other.spec.embedder_id == "acme/clip"
+    assert other.spec.fingerprint != Embedder.load(folder).spec.fingerprint
+
+
+def test_a_model_that_embeds_only_one_kind_is_refused(tmp_path: Path) -> None:
+    config, processor = tiny.clip()
+    with pytest.raises(UnsupportedModel, match="CLIP or SigLIP"):
+        Embedder.load(tiny.save_embedder(config.vision_config, processor, tmp_path))

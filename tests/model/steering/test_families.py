@@ -1,0 +1,253 @@
+"""The sites are found by what a layer computes, and a model whose layers compute something else is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from tests.model import tiny
+from vlibrary.domain.errors import UnsupportedModel
+from vlibrary.models.lvlm import Lvlm
+from vlibrary.steering.edit_points import LayerSites, Output, Point, StreamAfter, StreamInto
+from vlibrary.steering.find_sites import LayersSkipped, find_sites
+
+PLAIN = ("self_attn", "mlp")
+POST_NORMS = ("post_attention_layernorm", "post_feedforward_layernorm")
+STREAM = ("stream into post_attention_layernorm", "stream after layer")
+# Decoders put into a Llava; a rule by names picks the wrong blocks in OLMo2, Exaone4 and GLM-4.
+DECODERS: dict[str, tuple[dict[str, Any], tuple[str, str]]] = {
+    "llama": ({}, PLAIN),
+    "mistral": ({}, PLAIN),
+    "qwen2": ({}, PLAIN),
+    "qwen3": ({}, PLAIN),
+    "gemma": ({"head_dim": 16}, PLAIN),
+    "gemma2": ({"head_dim": 16}, POST_NORMS),
+    "mixtral": ({"num_local_experts": 2}, PLAIN),
+    "cohere2": ({}, PLAIN),  # attention and MLP side by side
+    "olmo2": ({}, POST_NORMS),
+    "exaone4": ({}, POST_NORMS),
+    "glm4": ({"head_dim": 16}, ("post_self_attn_layernorm", "post_mlp_layernorm")),
+    "granite": ({"residual_multiplier": 0.2}, STREAM),  # what its blocks give is scaled before it is added
+}
+
+
+def build(config: Any, dtype: torch.dtype = torch.float32) -> Any:
+    return tiny.random_model(tiny.hf.AutoModelForImageTextToText, config).eval().to(dtype)
+
+
+def with_decoder(model_type: str, **settings: Any) -> Any:
+    text = tiny.text_settings(tiny.build_tokenizer(("<image>",)), model_type=model_type, **settings)
+    return tiny.llava(text)[0]
+
+
+def sites_of(model: Any) -> tuple[LayerSites, ...]:
+    ids = torch.randint(10, 200, (2, 8), generator=torch.Generator().manual_seed(0))
+    return find_sites(model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+
+
+def names_of(model: Any) -> set[tuple[str, ...]]:
+    return {names_in(model, pair) for pair in sites_of(model)}
+
+
+def names_in(model: Any, pair: LayerSites) -> tuple[str, ...]:
+    names = {module: name.rsplit(".", 1)[-1] for name, module in model.named_modules()}
+
+    def name(point: Point) -> str:
+        if isinstance(point, StreamAfter):
+            return "stream after layer"
+        assert isinstance(point, (Output, StreamInto))
+        return names[point.module] if isinstance(point, Output) else f"stream into {names[point.module]}"
+
+    return tuple(name(point) for point in pair)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("model_type", DECODERS)
+def test_the_pair_that_adds_up_is_found_in_every_number_format(model_type: str, dtype: torch.dtype) -> None:
+    settings, expected = DECODERS[model_type]
+    model = build(with_decoder(model_type, **settings), dtype)
+    assert names_of(model) == {expected}
+    assert len(sites_of(model)) == tiny.LAYERS
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("model_type", ["llama", "gemma2"])
+def test_a_stream_far_larger_than_what_a_layer_adds_hides_nothing(model_type: str, dtype: torch.dtype) -> None:
+    """As in the late layers of large models, where the rounding of the sum is close to the blocks' own size."""
+    settings, expected = DECODERS[model_type]
+    model = build(with_decoder(model_type, **settings))
+    with torch.no_grad():
+        model.get_input_embeddings().weight *= 30
+    assert names_of(model.to(dtype)) == {expected}
+
+
+class Scale(torch.nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.factor
+
+
+class ToyLayer(torch.nn.Module):
+    """x + x / 4 + 3 x / 4, with dropout behind the first block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dropout, self.mlp, self.attention = torch.nn.Dropout(0.5), Scale(0.75), Scale(0.25)
+
+    def forward(self, x: torch.Tensor, **_: Any) -> torch.Tensor:
+        total: torch.Tensor = x + self.dropout(self.attention(x)) + self.mlp(x)
+        return total
+
+
+class AmbiguousLayer(ToyLayer):
+    """The same sum, and two more blocks that give it as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = Scale(0.4), Scale(0.6)
+
+    def forward(self, x: torch.Tensor, **_: Any) -> torch.Tensor:
+        self.one(x), self.other(x)
+        return super().forward(x)
+
+
+def with_layer(layer: torch.nn.Module) -> Any:
+    """A model whose middle layer is this one."""
+    model = build(with_decoder("llama"))
+    model.model.language_model.layers[1] = layer
+    return model.eval()
+
+
+def test_dropout_at_rest_is_not_taken_for_the_block_before_it() -> None:
+    layer = ToyLayer()
+    assert sites_of(with_layer(layer))[1] == LayerSites(Output(layer.attention), Output(layer.mlp))
+
+
+def test_a_layer_with_two_explanations_is_refused() -> None:
+    with pytest.raises(UnsupportedModel, match=r"layer 1 .* 2 pairs of points"):
+        sites_of(with_layer(AmbiguousLayer()))
+
+
+def test_the_probe_leaves_no_hook_behind() -> None:
+    model = build(with_decoder("llama"))
+    sites_of(model)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_the_sites_of_every_family(lvlm: Lvlm) -> None:
+    pairs = [names_in(lvlm.model, pair) for pair in lvlm.sites]
+    gemma3, mllama = ("Gemma3" in lvlm.spec.architecture), ("Mllama" in lvlm.spec.architecture)
+    expected = [POST_NORMS if gemma3 else PLAIN] * lvlm.spec.layers
+    if mllama:
+        expected[1] = STREAM
+    assert pairs == expected
+    assert lvlm.takes_gain is not mllama
+
+
+def test_a_layer_that_is_skipped_without_a_picture_is_noticed() -> None:
+    model = build(tiny.FAMILIES["mllama"]()[0])
+    with pytest.raises(LayersSkipped, match="skips decoder layer 1"):
+        sites_of(model)
+
+
+def test_a_model_that_cannot_read_what_it_is_shown_is_refused_with_its_own_words() -> None:
+    with pytest.raises(LayersSkipped, match="pixel_values") as refusal:
+        sites_of(build(tiny.FAMILIES["idefics"]()[0]))
+    assert "y = x + attention + MLP" in refusal.value.cure
+
+
+class ScaledLayer(ToyLayer):
+    """x + (x + m) / 2: no vector added to a block, and none added to the stream, is added to the output whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = Scale(1.5)
+
+    def forward(self, x: torch.Tensor, **_: Any) -> torch.Tensor:
+        r = x + 0.3 * self.attention(x)
+        y: torch.Tensor = 0.5 * (r + 0.3 * self.mlp(self.norm(r)))
+        return y
+
+
+class GatedLayer(ScaledLayer):
+    """The same without the last scale."""
+
+    def forward(self, x: torch.Tensor, **_: Any) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_gated_branches_are_steered_in_the_stream(dtype: torch.dtype) -> None:
+    layer = GatedLayer()
+    assert sites_of(with_layer(layer).to(dtype))[1] == LayerSites(StreamInto(layer.norm), StreamAfter(layer))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_a_layer_that_scales_the_stream_is_refused(dtype: torch.dtype) -> None:
+    with pytest.raises(UnsupportedModel, match="0 pairs of points"):
+        sites_of(with_layer(ScaledLayer()).to(dtype))
+
+
+def test_gemma_4_is_refused_for_the_factor_behind_its_layers() -> None:
+    full = ["full_attention"] * tiny.LAYERS
+    model = build(with_decoder("gemma4_text", layer_types=full, vocab_size_per_layer_input=320))
+    layers = model.model.language_model.layers
+    assert {type(point) for pair in sites_of(model) for point in pair} == {StreamInto, StreamAfter}
+    layers[1].layer_scalar.fill_(0.5)
+    with pytest.raises(UnsupportedModel, match=r"layer 1 .* 0 pairs of points"):
+        sites_of(model)
+
+
+def test_a_decoder_whose_mlp_is_no_module_is_refused() -> None:
+    """OPT, the decoder of BLIP-2."""
+    text = tiny.text_settings(tiny.build_tokenizer(), ffn_dim=96, word_embed_proj_dim=tiny.HIDDEN)
+    model = tiny.random_model(tiny.hf.AutoModelForCausalLM, tiny.hf.OPTConfig(**text)).eval()
+    with pytest.raises(UnsupportedModel, match="0 pairs of points"):
+        sites_of(model)
+
+
+def test_a_block_between_the_layers_is_left_as_it_is() -> None:
+    model = build(with_decoder("llama"))
+    plain = sites_of(model)
+    layer = model.model.language_model.layers[1]
+    layer.register_forward_pre_hook(lambda _layer, args: (args[0] * 1.01, *args[1:]))
+    assert sites_of(model) == plain
+
+
+def test_a_block_that_layers_share_is_not_edited_twice() -> None:
+    model = build(with_decoder("llama"))
+    layers = model.model.language_model.layers
+    layers[2].mlp = layers[0].mlp
+    assert [names_in(model, pair) for pair in sites_of(model)] == [STREAM, PLAIN, STREAM]
+    layers[2].post_attention_layernorm = layers[0].post_attention_layernorm
+    with pytest.raises(UnsupportedModel, match="0 pairs of points"):
+        sites_of(model)
+
+
+def test_a_layer_that_runs_twice_is_refused() -> None:
+    model = build(with_decoder("llama"))
+    layers = model.model.language_model.layers
+
+    def first_again(_layer: Any, args: Any, known: Any) -> None:
+        layers[0](*args, **known)
+
+    layers[1].register_forward_pre_hook(first_again, with_kwargs=True)
+    with pytest.raises(UnsupportedModel, match=r"layer 0 .* runs twice"):
+        sites_of(model)
+
+
+def test_the_canary_sees_a_site_that_hooks_do_not_reach(llava: Lvlm) -> None:
+    attention = llava.model.model.language_model.layers[1].self_attn
+    handles = dict(attention._forward_hooks)
+    attention._forward_hooks.clear()
+    try:
+        with pytest.raises(UnsupportedModel, match="1 of 6 sites"):
+            llava.canary()
+    finally:
+        attention._forward_hooks.update(handles)
+    llava.canary()

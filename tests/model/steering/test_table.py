@@ -1,0 +1,180 @@
+"""Slots: one per content, least recently used given up first, never one that is in use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.support.samples import vector
+from vlibrary.domain.errors import Unavailable, UnsupportedEdit, WrongModel
+from vlibrary.domain.vector import Edit, ModelSpec, NormRule, Positions, Site, SteeringVector
+from vlibrary.steering.slot_table import EMPTY, SlotTable
+
+SPEC = ModelSpec("tiny", "f" * 64, "Tiny", layers=2, hidden_size=8)
+
+
+def table(slots: int = 3, dtype: torch.dtype = torch.float32) -> SlotTable:
+    return SlotTable(SPEC, slots, torch.device("cpu"), dtype)
+
+
+def deltas(one: SteeringVector) -> torch.Tensor:
+    """[L, 2, d]"""
+    return torch.from_numpy(np.stack([one.edits[site].delta for site in (Site.ATTENTION, Site.MLP)], axis=1))
+
+
+def test_gather_gives_each_row_its_own_vector_and_zeros_for_none() -> None:
+    slots = table()
+    one, two = vector(SPEC, 1), vector(SPEC, 2)
+    rows = slots.gather([slots.put(two), EMPTY, slots.put(one), slots.put(two)])
+    assert rows.shape == (2, 2, 4, 1, 8)
+    expected = [deltas(two), torch.zeros(2, 2, 8), deltas(one), deltas(two)]
+    assert torch.equal(rows.squeeze(3), torch.stack(expected, dim=2))
+
+
+def test_a_site_that_is_not_edited_is_zero() -> None:
+    slots = table()
+    mlp = {Site.MLP: vector(SPEC).edits[Site.MLP]}
+    rows = slots.gather([slots.put(replace(vector(SPEC), edits=mlp))])
+    assert not rows[:, 0].any()
+    assert rows[:, 1].any()
+
+
+def test_the_same_content_has_one_slot_and_another_strength_another() -> None:
+    slots = table()
+    one = vector(SPEC, 1)
+    assert slots.put(one) == slots.put(vector(SPEC, 1)) == slots.put(one * 1)
+    assert slots.put(one * 2) != slots.put(one)
+    assert EMPTY not in (slots.put(one), slots.put(SteeringVector.zero(SPEC)))
+
+
+def test_the_callers_key_stands_for_the_content() -> None:
+    slots = table()
+    slot = slots.put(vector(SPEC, 1), key="sha-1")
+    assert slots.put(vector(SPEC, 1), key="sha-1") == slot
+    assert slots.put(vector(SPEC, 1), key="sha-2") != slot
+
+
+def test_the_least_recently_used_slot_is_given_up_and_overwritten() -> None:
+    slots = table(slots=2)
+    one, two, three = (vector(SPEC, seed) for seed in (1, 2, 3))
+    first, second = slots.put(one), slots.put(two)
+    before = slots.gather([first, second])
+    slots.put(one)
+    assert slots.put(three) == second
+    assert torch.equal(slots.gather([second])[:, :, 0, 0], deltas(three))
+    assert torch.equal(before[:, :, 1, 0], deltas(two))  # a batch under way keeps what it gathered
+    assert slots.put(one) == first
+
+
+def test_slots_of_a_running_batch_are_never_given_up() -> None:
+    slots = table(slots=2)
+    with slots.pinned([vector(SPEC, 1), None, vector(SPEC, 2), vector(SPEC, 1)]) as held:
+        with pytest.raises(Unavailable, match="All 2 vector slots"), slots.pinned([vector(SPEC, 3)]):
+            pytest.fail("must not run")
+        assert torch.equal(slots.gather(held)[:, :, 3, 0], deltas(vector(SPEC, 1)))
+    with slots.pinned([vector(SPEC, 3), vector(SPEC, 4)]):
+        pass
+
+
+def test_a_batch_that_does_not_fit_leaves_nothing_pinned() -> None:
+    slots = table(slots=2)
+    for _ in range(2):
+        with pytest.raises(Unavailable), slots.pinned([vector(SPEC, seed) for seed in range(3)]):
+            pytest.fail("must not run")
+    with slots.pinned([vector(SPEC, 8), vector(SPEC, 9)]) as held:
+        assert len(set(held)) == 2
+
+
+def with_gain(gain: float) -> Mapping[Site, Edit]:
+    edit = vector(SPEC).edits[Site.MLP]
+    return {Site.MLP: Edit(edit.vectors, edit.scale, np.full(SPEC.layers, gain, np.float32))}
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"edits": {Site.LAYER: with_gain(0.9)[Site.MLP]}}, "layer outputs"),
+        ({"norm": NormRule.PRESERVE}, "norm rule preserve"),
+    ],
+)
+def test_an_edit_that_would_not_be_applied_exactly_is_refused(changes: dict[str, Any], what: str) -> None:
+    one = replace(vector(SPEC), **changes)
+    for refuse in (table().put, table().check):
+        with pytest.raises(UnsupportedEdit, match=what) as refusal:
+            refuse(one)
+        assert refusal.value.cure
+
+
+def test_a_gain_is_gathered_only_where_a_row_has_one() -> None:
+    slots = table()
+    plain, neutral = slots.put(vector(SPEC)), slots.put(replace(vector(SPEC), edits=with_gain(1.0)))
+    rows = slots.answer_rows([plain, neutral])
+    assert rows is not None
+    assert rows.gain is None
+    rows = slots.answer_rows([plain, slots.put(replace(vector(SPEC), edits=with_gain(0.9)))])
+    assert rows is not None
+    assert rows.gain is not None
+    assert rows.gain[:, :, :, 0, 0].tolist() == [[[1.0, 1.0], [1.0, pytest.approx(0.9)]]] * 2
+
+
+def test_a_model_whose_branches_can_only_be_added_to_refuses_gains() -> None:
+    slots = SlotTable(SPEC, 3, torch.device("cpu"), torch.float32, takes_gain=False)
+    slots.put(vector(SPEC))
+    with pytest.raises(UnsupportedEdit, match="cannot take"):
+        slots.put(replace(vector(SPEC), edits=with_gain(0.9)))
+
+
+def test_a_shift_of_the_layers_output_is_a_shift_of_its_mlp() -> None:
+    mlp = vector(SPEC).edits[Site.MLP]
+    slots = table()
+    both = slots.put(replace(vector(SPEC), edits={Site.MLP: mlp, Site.LAYER: mlp}))
+    twice = slots.put(replace(vector(SPEC), edits={Site.MLP: mlp.scaled(2)}))
+    assert torch.equal(slots.gather([both]), slots.gather([twice]))
+
+
+def test_an_edit_of_the_last_position_is_masked_in_the_prompt_and_gone_afterwards() -> None:
+    slots = table()
+    everywhere, last = slots.put(vector(SPEC, 1)), slots.put(replace(vector(SPEC, 1), positions=Positions.LAST))
+    assert everywhere != last
+    rows = slots.prompt_rows([everywhere, last], length=3)
+    assert rows is not None
+    assert rows.where is not None
+    assert rows.where[:, :, 0].tolist() == [[1, 1, 1], [0, 0, 1]]
+    assert slots.answer_rows([last]) is None
+    later = slots.answer_rows([everywhere, last])
+    assert later is not None
+    assert later.shift[:, :, 0].any()
+    assert not later.shift[:, :, 1].any()
+
+
+def test_rows_without_any_vector_are_no_rows() -> None:
+    slots = table()
+    assert slots.prompt_rows([EMPTY, EMPTY], length=3) is None
+    assert slots.answer_rows([EMPTY]) is None
+
+
+@pytest.mark.parametrize("changes", [{"fingerprint": "0" * 64}, {"hidden_size": 9}, {"layers": 3}])
+def test_a_vector_for_another_model_is_refused(changes: dict[str, Any]) -> None:
+    other = replace(SPEC, **changes)
+    for refuse in (table().put, table().check):
+        with pytest.raises(WrongModel):
+            refuse(vector(other))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "strength"),
+    [(torch.float32, 1e40), (torch.float32, float("inf")), (torch.float32, float("nan")), (torch.float16, 1e6)],
+)
+def test_a_strength_beyond_the_number_format_is_refused(dtype: torch.dtype, strength: float) -> None:
+    with np.errstate(all="ignore"):
+        one = vector(SPEC) * strength
+    slots = table(dtype=dtype)
+    for refuse in (slots.put, slots.check):
+        with pytest.raises(UnsupportedEdit, match="too large"):
+            refuse(one)
+    assert slots.put(vector(SPEC)) != EMPTY

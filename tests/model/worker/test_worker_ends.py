@@ -1,0 +1,57 @@
+"""How a worker's answers and the worker itself end, as its metrics and the api tell it."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+
+import pytest
+from starlette.testclient import TestClient
+
+from tests.model.desk import Desk, Open
+from tests.model.driving import Asked
+from tests.support.library import memory_ports
+from vlibrary.api.app import create_app
+from vlibrary.domain.errors import WorkerUnavailable
+
+
+def test_the_api_is_not_ready_when_the_model_of_its_own_process_is_gone(open_desk: Open) -> None:
+    desk = open_desk()
+    with TestClient(create_app(memory_ports(worker=desk.worker))) as api:
+        assert api.get("/readyz").status_code == 200
+        desk.worker.close()
+        answer = api.get("/readyz")
+        assert answer.status_code == 503
+        (worker,) = [check for check in answer.json()["checks"] if check["name"] == "worker"]
+        assert "thread has ended" in worker["detail"]
+        assert api.post("/generate", json={"prompt": "a", "steering": "off"}).status_code == 503
+    with pytest.raises(WorkerUnavailable):
+        desk.worker.served()
+
+
+def test_an_unforeseen_failure_is_counted_as_one_and_not_as_a_caller_who_left(
+    open_desk: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = open_desk()
+
+    def broken(_key: str, _sha256: str) -> bytes:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(desk.store, "get", broken)
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(ask(desk))
+    ends = {end: desk.registry.get_sample_value("vlibrary_worker_requests_total", labels(end)) for end in ENDS}
+    assert ends == {"failed": 1, "cancelled": None}
+
+
+ENDS = ("failed", "cancelled")
+
+
+def labels(end: str) -> dict[str, str]:
+    return {"end": end, "steered": "true"}
+
+
+async def ask(desk: Desk) -> None:
+    async with aclosing(desk.worker.generate(desk.call(Asked(0, 1)))) as events:
+        async for _ in events:
+            pass

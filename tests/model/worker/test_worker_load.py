@@ -1,0 +1,88 @@
+"""Ten times more callers than the worker takes: each is answered rightly or refused, and nothing piles up."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+
+import pytest
+from prometheus_client import CollectorRegistry, ProcessCollector
+
+from tests.model.desk import Desk, Open, until
+from tests.model.driving import Asked, solo
+from vlibrary.domain.errors import Overloaded
+from vlibrary.domain.wire import Decoding, GenerateCall, Generation
+
+ROWS, WAITING = 4, 4
+CALLERS = 10 * (ROWS + WAITING)
+POOL = [
+    Asked(prompt, vector, Decoding(length, temperature=temperature, seed=vector))
+    for prompt in range(4)
+    for vector in range(3)
+    for length, temperature in ((2, 0.0), (6, 1.0), (11, 0.0))
+]
+SECONDS = [1.5, pytest.param(60.0, marks=pytest.mark.bench)]
+
+
+@dataclass
+class Tally:
+    """What callers saw. memory: bytes of this process, over time; 0 where that is not told."""
+
+    ends: Counter[str] = field(default_factory=Counter)
+    wrong: list[tuple[Asked, Generation]] = field(default_factory=list)
+    memory: list[float] = field(default_factory=list)
+
+
+async def caller(desk: Desk, calls: Mapping[Asked, GenerateCall], tally: Tally, end: float, seed: int) -> None:
+    """Ask again and again, each time something else; a refused request is not tried again."""
+    chance = random.Random(seed)
+    while time.monotonic() < end:
+        asked = chance.choice(POOL)
+        tally.ends["asked"] += 1
+        try:
+            async with aclosing(desk.worker.generate(calls[asked])) as events:
+                *_, whole = [event async for event in events]
+        except Overloaded:
+            tally.ends["refused"] += 1
+            await asyncio.sleep(0.05 * chance.random())
+        else:
+            tally.ends["answered"] += 1
+            assert isinstance(whole, Generation)
+            if replace(whole, timings={}) != solo(desk.lvlm, asked):
+                tally.wrong.append((asked, whole))
+
+
+async def load(desk: Desk, seconds: float) -> Tally:
+    resident = CollectorRegistry()
+    ProcessCollector(registry=resident)
+    calls = {asked: desk.call(asked) for asked in POOL}
+    tally, end = Tally(), time.monotonic() + seconds
+    async with asyncio.TaskGroup() as callers:
+        for number in range(CALLERS):
+            callers.create_task(caller(desk, calls, tally, end, number))
+        for _ in range(9):
+            await asyncio.sleep(seconds / 10)
+            tally.memory.append(resident.get_sample_value("process_resident_memory_bytes") or 0)
+    return tally
+
+
+@pytest.mark.parametrize("seconds", SECONDS)
+def test_ten_times_too_many_callers_are_answered_rightly_or_refused(open_desk: Open, seconds: float) -> None:
+    desk = open_desk(most_inside=ROWS + WAITING, rows=ROWS)
+    for asked in POOL:  # before the engine's thread uses the model
+        solo(desk.lvlm, asked)
+    tally = asyncio.run(load(desk, seconds))
+    assert tally.wrong == []
+    assert tally.ends["asked"] == tally.ends["answered"] + tally.ends["refused"]
+    assert tally.ends["answered"] >= ROWS + WAITING
+    assert tally.ends["refused"] >= CALLERS
+    assert min(tally.memory[-3:]) - min(tally.memory[:3]) < 16 * 2**20
+    asyncio.run(until(lambda: desk.worker.status().running == 0))  # the last row leaves just after its answer
+    status = desk.worker.status()
+    assert (status.waiting, status.room) == (0, ROWS + WAITING)
+    assert desk.lvlm.table.pinned_slots == 0

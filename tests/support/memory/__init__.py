@@ -1,0 +1,1 @@
+"""In-memory adapters: reference models that the contract suites also run on."""

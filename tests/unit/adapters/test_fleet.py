@@ -1,0 +1,391 @@
+"""Many workers as one: who is asked, who is asked next, who counts as alive."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.support.memory.artifacts import MemoryArtifacts
+from tests.support.memory.worker import MODEL, MemoryWorker
+from tests.support.samples import vector
+from tests.support.worker_server import until
+from vlibrary.adapters.workers.fleet import Fleet
+from vlibrary.domain.errors import (
+    InvalidQuery,
+    ModelNotFound,
+    OutOfMemory,
+    Overloaded,
+    Unavailable,
+    VLibraryError,
+    WorkerLost,
+    WorkerUnavailable,
+    WrongModel,
+)
+from vlibrary.domain.ports import Worker
+from vlibrary.domain.query import Query, TaskEmbedding
+from vlibrary.domain.vector import ModelSpec, SteeringVector
+from vlibrary.domain.wire import GenerateCall, Generation, Prompt, TextPiece, WorkerInfo, WorkerStatus
+
+BEAT_S = 0.02
+OTHER = replace(MODEL, model_id="tests/other", fingerprint="2" * 64)
+CALL = GenerateCall(Prompt("one two three"), MODEL.model_id)
+
+
+class Moody(MemoryWorker):
+    """A worker whose state a test sets. refusal: raised before the first piece; breaks: raised after it.
+
+    absent: it misses its beats; heart_attack: raised by a beat; busy: when cleared, it embeds until it is set.
+    asked: how many requests reached it.
+    """
+
+    def __init__(self, model: ModelSpec = MODEL, *, embedder: str | None = None, load: int = 0) -> None:
+        super().__init__(MemoryArtifacts())
+        info = replace(super().served()[0], model=model)
+        self.info = info if embedder is None else replace(info, embedder=replace(info.embedder, fingerprint=embedder))
+        self.running = load
+        self.refusal: VLibraryError | None = None
+        self.breaks: VLibraryError | None = None
+        self.absent = False
+        self.silent = False
+        self.leaving = False
+        self.room = 64
+        self.heart_attack: Exception | None = None
+        self.busy = threading.Event()
+        self.busy.set()
+        self.asked = 0
+        self.closed = threading.Event()
+
+    def served(self) -> tuple[WorkerInfo, ...]:
+        return (self.info,)
+
+    def status(self) -> WorkerStatus:
+        if self.absent:
+            raise WorkerUnavailable("No beat.", "Wake it.")
+        if self.heart_attack is not None:
+            raise self.heart_attack
+        return WorkerStatus(self.info, self.running, 0, self.room, self.leaving)
+
+    def check(self, vector: SteeringVector) -> None:
+        self._enter()
+        super().check(replace(vector, model=MODEL))
+
+    def embed(self, query: Query) -> TaskEmbedding:
+        self._enter()
+        assert self.busy.wait(20)
+        return super().embed(query)
+
+    async def generate(self, call: GenerateCall) -> AsyncGenerator[TextPiece | Generation]:
+        self._enter()
+        async with aclosing(super().generate(call)) as events:
+            async for event in events:
+                if self.silent:
+                    await asyncio.Event().wait()
+                yield event
+                if self.breaks is not None:
+                    raise self.breaks
+
+    def close(self) -> None:
+        self.closed.set()
+
+    def _enter(self) -> None:
+        self.asked += 1
+        if self.refusal is not None:
+            raise self.refusal
+
+
+@contextmanager
+def fleet_of(*workers: Moody, admitted: int | None = None) -> Iterator[Fleet]:
+    """The fleet, once all that shall come are there."""
+    named: dict[str, Worker] = {f"worker-{number}": worker for number, worker in enumerate(workers)}
+    fleet = Fleet(named, beat_s=BEAT_S, misses=3)
+    try:
+        expected = len(workers) if admitted is None else admitted
+        until(lambda: sum(member.status is not None for member in fleet.members) == expected)
+        yield fleet
+    finally:
+        fleet.close()
+
+
+def text_of(fleet: Fleet, call: GenerateCall = CALL) -> str:
+    async def whole() -> str:
+        last = [event async for event in fleet.generate(call)][-1]
+        assert isinstance(last, Generation)
+        return last.text
+
+    return asyncio.run(whole())
+
+
+def beats(number: float = 6) -> None:
+    """Let heartbeats pass."""
+    threading.Event().wait(number * BEAT_S)
+
+
+def test_the_least_loaded_worker_is_asked() -> None:
+    busy, idle = Moody(load=5), Moody(load=2)
+    with fleet_of(busy, idle) as fleet:
+        text_of(fleet)
+        assert (busy.asked, idle.asked) == (0, 1)
+        idle.running = 9
+        beats()
+        text_of(fleet)
+        assert (busy.asked, idle.asked) == (1, 1)
+
+
+def test_requests_sent_since_the_last_beat_count_as_load() -> None:
+    first, second = Moody(), Moody()
+
+    async def many(fleet: Fleet) -> None:
+        streams = [fleet.generate(CALL) for _ in range(6)]
+        for stream in streams:
+            await anext(stream)
+        for stream in streams:
+            await stream.aclose()
+
+    with fleet_of(first, second) as fleet:
+        first.absent = second.absent = True  # no news from here on, but not yet dead
+        asyncio.run(many(fleet))
+    assert (first.asked, second.asked) == (3, 3)
+
+
+def test_a_worker_without_room_comes_last() -> None:
+    full, large = Moody(load=2), Moody(load=9)
+    full.room = 0
+    with fleet_of(full, large) as fleet:
+        text_of(fleet)
+        assert (full.asked, large.asked) == (0, 1)
+        large.refusal = Overloaded("Full.", "Wait.")
+        text_of(fleet)  # its last beat may be old
+        assert (full.asked, large.asked) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        Overloaded("Full.", "Wait."),
+        WorkerUnavailable("Gone.", "Start it."),
+        OutOfMemory("No memory.", "Ask for less."),
+        WorkerLost("Nobody foresaw it.", "Report it."),
+        Unavailable("The model failed.", "See the log."),
+    ],
+    ids=lambda refusal: refusal.slug,
+)
+def test_another_worker_is_tried_when_one_fails_before_the_first_piece(refusal: VLibraryError) -> None:
+    first, second = Moody(), Moody(load=1)
+    first.refusal = refusal
+    with fleet_of(first, second) as fleet:
+        assert text_of(fleet) == CALL.prompt.text
+        assert (first.asked, second.asked) == (1, 1)
+        fleet.embed(Query("a"))
+        fleet.check(vector(MODEL))
+        assert (first.asked, second.asked) == (3, 3)
+
+
+def test_the_caller_s_mistake_is_final() -> None:
+    first, second = Moody(), Moody(load=1)
+    first.refusal = InvalidQuery("Empty.", "Ask something.")
+    with fleet_of(first, second) as fleet:
+        with pytest.raises(InvalidQuery):
+            text_of(fleet)
+        with pytest.raises(InvalidQuery):
+            fleet.embed(Query("a"))
+    assert second.asked == 0
+
+
+def test_a_worker_that_breaks_off_is_lost_and_not_replaced() -> None:
+    first, second = Moody(), Moody(load=1)
+    first.breaks = WorkerLost("Gone in the middle.", "Ask again.")
+    with fleet_of(first, second) as fleet, pytest.raises(WorkerLost, match="in the middle"):
+        text_of(fleet)
+    assert second.asked == 0
+
+
+def test_overloaded_only_when_every_living_one_is() -> None:
+    first, second = Moody(), Moody()
+    first.refusal, second.refusal = Overloaded("Full.", "Wait."), WorkerUnavailable("Gone.", "Start it.")
+    with fleet_of(first, second) as fleet:
+        with pytest.raises(Overloaded):
+            text_of(fleet)
+        first.refusal = second.refusal
+        with pytest.raises(WorkerUnavailable):
+            text_of(fleet)
+
+
+def test_what_failed_is_told_rather_than_that_another_one_is_gone() -> None:
+    first, second = Moody(), Moody(load=1)
+    first.refusal, second.refusal = OutOfMemory("No memory.", "Ask for less."), WorkerUnavailable("Gone.", "Start it.")
+    with fleet_of(first, second) as fleet, pytest.raises(OutOfMemory):
+        text_of(fleet)
+
+
+def test_a_worker_is_dead_after_three_missed_beats_and_alive_at_the_next_good_one() -> None:
+    first, second = Moody(), Moody(load=1)
+    with fleet_of(first, second) as fleet:
+        first.absent = True
+        until(lambda: fleet.members[0].status is None)
+        text_of(fleet)
+        assert (first.asked, second.asked) == (0, 1)
+        first.absent = False
+        until(lambda: fleet.members[0].status is not None)
+        text_of(fleet)
+        assert (first.asked, second.asked) == (1, 1)
+
+
+def test_a_heartbeat_that_fails_unforeseen_is_a_missed_one() -> None:
+    only = Moody()
+    with fleet_of(only) as fleet:
+        only.heart_attack = ZeroDivisionError("hm")
+        until(lambda: fleet.members[0].status is None)
+        assert "ZeroDivisionError" in str(fleet.members[0].problem)
+        only.heart_attack = None
+        until(lambda: fleet.members[0].status is not None)
+
+
+def test_a_worker_that_leaves_gets_nothing_new_and_is_no_unknown_model() -> None:
+    first, second = Moody(), Moody(OTHER)
+    with fleet_of(first, second) as fleet:
+        second.leaving = True
+        until(lambda: fleet.members[1].status is None)
+        assert [info.model for info in fleet.served()] == [MODEL]
+        with pytest.raises(WorkerUnavailable, match="tests/other"):
+            text_of(fleet, replace(CALL, model_id=OTHER.model_id))
+        assert second.asked == 0
+
+
+def test_a_frozen_worker_s_embedding_is_given_up_when_it_is_dead() -> None:
+    frozen, other = Moody(), Moody(load=1)
+    with fleet_of(frozen, other) as fleet:
+        frozen.busy.clear()
+        threading.Timer(2 * BEAT_S, lambda: setattr(frozen, "absent", True)).start()
+        assert fleet.embed(Query("a")).text is not None  # by the other one
+        assert (frozen.asked, other.asked) == (1, 1)
+        frozen.busy.set()
+
+
+def test_a_slow_worker_delays_no_other_s_heartbeat() -> None:
+    woken = threading.Event()
+
+    class Slow(Moody):
+        def status(self) -> WorkerStatus:
+            woken.wait(5)
+            return super().status()
+
+    with fleet_of(Slow(), Moody(), admitted=1) as fleet:
+        assert text_of(fleet) == CALL.prompt.text
+        woken.set()
+
+
+def test_an_answer_is_given_up_when_its_worker_s_heart_stops() -> None:
+    first, second = Moody(), Moody(load=1)
+
+    async def ask(fleet: Fleet) -> list[TextPiece | Generation]:
+        events = []
+        async for event in fleet.generate(CALL):
+            events.append(event)
+            first.silent = first.absent = True
+        return events
+
+    with fleet_of(first, second) as fleet:
+        with pytest.raises(WorkerLost, match="heartbeat"):
+            asyncio.run(ask(fleet))
+        first.absent = False
+        until(lambda: fleet.members[0].status is not None)
+        threading.Timer(2 * BEAT_S, lambda: setattr(first, "absent", True)).start()
+        assert text_of(fleet) == CALL.prompt.text  # before the first piece, another one answers instead
+        assert (first.asked, second.asked) == (2, 1)
+
+
+def test_who_serves_what() -> None:
+    first, second = Moody(), Moody(OTHER)
+    with fleet_of(first, second, Moody()) as fleet:
+        assert [info.model for info in fleet.served()] == [MODEL, OTHER]
+        text_of(fleet, replace(CALL, model_id=OTHER.model_id))
+        assert second.asked == 1
+        with pytest.raises(ModelNotFound, match="nobody/knows") as caught:
+            text_of(fleet, replace(CALL, model_id="nobody/knows"))
+        assert OTHER.model_id in caught.value.cure
+        fleet.check(vector(OTHER))
+        assert second.asked == 2
+        with pytest.raises(WrongModel):
+            fleet.check(vector(replace(MODEL, fingerprint="e" * 64)))
+        second.absent = True
+        until(lambda: fleet.members[1].status is None)
+        assert [info.model for info in fleet.served()] == [MODEL]
+        with pytest.raises(WorkerUnavailable, match="tests/other"):
+            text_of(fleet, replace(CALL, model_id=OTHER.model_id))
+        with pytest.raises(WorkerUnavailable, match="tests/other"):
+            fleet.check(vector(OTHER))
+        with pytest.raises(WorkerUnavailable, match="tests/other"):
+            fleet.find(OTHER.model_id)
+        with pytest.raises(ModelNotFound, match="nobody/knows"):
+            fleet.find("nobody/knows")
+        assert fleet.find(None).model == MODEL
+
+
+def test_a_model_that_was_replaced_is_unknown() -> None:
+    first, second = Moody(), Moody(OTHER)
+    with fleet_of(first, second) as fleet:
+        second.info = first.info
+        until(lambda: [info.model for info in fleet.served()] == [MODEL])
+        with pytest.raises(ModelNotFound, match="tests/other"):
+            text_of(fleet, replace(CALL, model_id=OTHER.model_id))
+
+
+def test_nobody_alive() -> None:
+    only = Moody()
+    with fleet_of(only) as fleet:
+        only.absent = True
+        until(lambda: fleet.members[0].status is None)
+        for act in (
+            fleet.served,
+            lambda: fleet.embed(Query("a")),
+            lambda: fleet.check(vector(MODEL)),
+            lambda: text_of(fleet),
+            lambda: text_of(fleet, replace(CALL, model_id="nobody/knows")),
+        ):
+            with pytest.raises(WorkerUnavailable):
+                act()
+
+
+def test_a_worker_with_another_embedder_than_the_first_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    first = Moody(load=3)
+    other = Moody(replace(MODEL, model_id="tests/left-out", fingerprint="3" * 64), embedder="9" * 64)
+    other.absent = True
+    with fleet_of(first, other, admitted=1) as fleet:
+        other.absent = False
+        until(lambda: fleet.members[1].problem is None)
+        beats()
+        text_of(fleet)
+        assert np.array_equal(
+            fleet.embed(Query("a")).row(first.info.embedder), first.embed(Query("a")).row(first.info.embedder)
+        )
+        assert other.asked == 0
+        with pytest.raises(ModelNotFound):
+            fleet.find("tests/left-out")
+    assert capsys.readouterr().out.count("fleet.worker_left_out") == 1
+
+
+def test_waiting_for_the_first_worker_tells_what_each_one_said() -> None:
+    absent = Moody()
+    absent.absent = True
+    fleet = Fleet({"http://a:9000": absent}, beat_s=BEAT_S)
+    with pytest.raises(WorkerUnavailable, match=r"http://a:9000: No beat\. Wake it\.") as caught:
+        fleet.wait(0.2)
+    assert "vlibrary work" in caught.value.cure
+    absent.absent = False
+    fleet.wait(10)
+    fleet.close()
+    assert absent.closed.is_set()
+
+
+def test_closing_ends_the_heartbeats() -> None:
+    worker = Moody()
+    with fleet_of(worker):
+        pass
+    assert worker.closed.is_set()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("beat")]

@@ -1,0 +1,213 @@
+"""The OpenAPI document is the admin dashboard: complete, offline, and its examples run as they stand."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.exceptions import HTTPException
+from starlette.testclient import TestClient
+
+from tests.support.library import memory_ports, register
+from tests.support.live_server import live
+from tests.support.samples import png
+from vlibrary.api.app import create_app
+from vlibrary.api.http.problem_types import INVALID_REQUEST, UNFORESEEN, of_error, of_status
+from vlibrary.api.routes.problems import describe
+from vlibrary.api.schemas.vectors import ProblemOut
+from vlibrary.domain import errors
+from vlibrary.http_common import STATUS, status_of
+
+METHODS = ("get", "post", "put", "patch", "delete")
+OURS = [
+    kind
+    for _, kind in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(kind, errors.VLibraryError) and kind is not errors.VLibraryError
+]
+
+
+@pytest.fixture(scope="module")
+def api() -> TestClient:
+    ports = memory_ports()
+    register(ports, "colour", "Which hue?")
+    return TestClient(create_app(ports))
+
+
+@pytest.fixture(scope="module")
+def document(api: TestClient) -> dict[str, Any]:
+    body: dict[str, Any] = api.get("/openapi.json").json()
+    return body
+
+
+def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    return [
+        (path, method, operation)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+        if method in METHODS
+    ]
+
+
+def test_every_operation_says_what_it_does(document: dict[str, Any]) -> None:
+    assert document["openapi"].startswith("3.1")
+    found = operations(document)
+    assert {(path, method) for path, method, _ in found} >= {
+        ("/vectors", "post"),
+        ("/vectors", "get"),
+        ("/vectors/{vector_id}", "get"),
+        ("/vectors/{vector_id}", "delete"),
+        ("/vectors/{vector_id}/content", "get"),
+        ("/vectors/{vector_id}", "patch"),
+        ("/vectors/{vector_id}/restore", "post"),
+        ("/vectors/{vector_id}/lineage", "get"),
+        ("/aliases", "get"),
+        ("/aliases/{name}/{alias}", "put"),
+        ("/audit", "get"),
+        ("/export", "get"),
+        ("/import", "post"),
+        ("/retrieve", "get"),
+        ("/retrieve", "post"),
+        ("/generate", "post"),
+        ("/v1/chat/completions", "post"),
+        ("/v1/models", "get"),
+        ("/v1/models/{model_id}", "get"),
+        ("/metrics", "get"),
+        ("/livez", "get"),
+        ("/readyz", "get"),
+    }
+    ids = [operation["operationId"] for _, _, operation in found]
+    assert len(set(ids)) == len(ids)
+    for path, method, operation in found:
+        assert operation["summary"], (path, method)
+        assert operation["description"], (path, method)
+        assert operation["tags"], (path, method)
+
+
+def test_errors_are_declared_as_problems(document: dict[str, Any]) -> None:
+    for path, method, operation in operations(document):
+        for status, answer in operation["responses"].items():
+            if status.startswith("4"):
+                assert list(answer["content"]) == ["application/problem+json"], (path, method, status)
+
+
+def test_every_schema_of_an_answer_has_an_example(document: dict[str, Any]) -> None:
+    for path, method, operation in operations(document):
+        for status, answer in operation["responses"].items():
+            for media in answer.get("content", {}).values():
+                name = media.get("schema", {}).get("$ref", "").rpartition("/")[2]
+                if name:
+                    assert document["components"]["schemas"][name]["examples"], (path, method, status)
+
+
+def test_references_lead_somewhere(document: dict[str, Any]) -> None:
+    for name in re.findall(r"#/components/schemas/([A-Za-z0-9_]+)", str(document)):
+        assert name in document["components"]["schemas"]
+
+
+def examples_of(operation: dict[str, Any], place: str) -> dict[str, str]:
+    """The first example of each parameter in this place that has one."""
+    found = {one["name"]: one for one in operation.get("parameters", []) if one["in"] == place}
+    told = {name: one.get("examples") or one["schema"].get("examples") for name, one in found.items()}
+    return {name: examples[0] for name, examples in told.items() if examples}
+
+
+def test_the_examples_run_as_they_stand(api: TestClient, document: dict[str, Any]) -> None:
+    ran = 0
+    for path, method, operation in operations(document):
+        content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+        for example in content.get("examples", {}).values():
+            address = path.format(**examples_of(operation, "path"))
+            answer = api.request(method, address, json=example["value"], headers=examples_of(operation, "header"))
+            assert answer.status_code == 200, (path, answer.text)
+            ran += 1
+        given = {
+            p["name"]: p["schema"]["examples"][0]
+            for p in operation.get("parameters", [])
+            if p["required"] and p["in"] == "query"
+        }
+        if given:
+            assert api.request(method, path, params=given).status_code == 200
+            ran += 1
+    assert ran >= 10
+
+
+def test_the_python_of_docs_http_runs_as_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = Path(__file__).parents[3] / "docs" / "http.md"
+    programs = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    (tmp_path / "picture.png").write_bytes(png())
+    monkeypatch.chdir(tmp_path)
+    with live(create_app(memory_ports())) as url:
+        for program in programs:
+            exec(program.replace("http://127.0.0.1:8000", url), {})
+    assert len(programs) == 2
+    assert capsys.readouterr().out.count("The library has no vector for this model.") == 2
+
+
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+def test_the_docs_need_no_internet(api: TestClient, page: str) -> None:
+    html = api.get(page).text
+    assets = re.findall(r'(?:src|href)="([^"]+)"', html)
+    assert assets
+    for asset in assets:
+        assert asset.startswith("/"), asset
+        assert api.get(asset).status_code == 200, asset
+    assert "cdn" not in html
+
+
+@pytest.mark.parametrize("kind", OURS)
+def test_every_error_of_ours_has_a_status(kind: type[errors.VLibraryError]) -> None:
+    assert status_of(kind("a", "b")) in STATUS.values()
+
+
+def test_every_type_that_a_problem_can_have_is_explained() -> None:
+    kinds = [of_error(kind("a", "b")) for kind in OURS] + [INVALID_REQUEST, UNFORESEEN]
+    kinds += [of_status(status) for status in HTTPStatus if status >= HTTPStatus.BAD_REQUEST]
+    for kind in kinds:
+        page = describe(kind.slug)
+        assert (page.type, page.title, page.status) == (kind.address, kind.title, kind.status)
+
+
+def test_whatever_fails_has_a_type_that_leads_to_its_page() -> None:
+    failures = [errors.StaleRevision("a", "b"), HTTPException(400), HTTPException(404), RuntimeError("unforeseen")]
+    app = create_app(memory_ports())
+
+    @app.get("/fails/{number}")
+    def fails(number: int) -> None:
+        raise failures[number]
+
+    with TestClient(app, raise_server_exceptions=False) as api:
+        answers = [api.get(f"/fails/{number}") for number in ("none", *range(len(failures)))]
+        answers += [api.get("/nowhere"), api.put("/vectors")]
+        for answer in answers:
+            told = answer.json()
+            page = api.get(told["type"])
+            assert page.status_code == 200, told
+            assert {name: page.json()[name] for name in ("type", "title", "status")}.items() <= told.items()
+            assert told["status"] == answer.status_code
+    assert [answer.status_code for answer in answers] == [422, 412, 400, 404, 500, 404, 405]
+
+
+def test_slugs_are_unique() -> None:
+    slugs = [kind.slug for kind in OURS]
+    assert len(set(slugs)) == len(slugs)
+
+
+def test_problems_fit_their_schema(api: TestClient) -> None:
+    ProblemOut.model_validate(api.get("/vectors/none").json())
+    ProblemOut.model_validate(api.get("/retrieve").json())
+    under_v1 = ProblemOut.model_validate(api.post("/v1/chat/completions", json={"n": 2}).json())
+    assert under_v1.error is not None
+    assert under_v1.error["param"] == "messages"
+
+
+@pytest.mark.parametrize("path", ["/generate", "/v1/chat/completions"])
+def test_answers_are_documented_whole_and_as_a_stream(document: dict[str, Any], path: str) -> None:
+    answers = document["paths"][path]["post"]["responses"]
+    assert set(answers["200"]["content"]) == {"application/json", "text/event-stream"}
+    assert {"429", "503", "504"} <= set(answers)

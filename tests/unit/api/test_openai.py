@@ -1,0 +1,323 @@
+"""The OpenAI-compatible endpoint, asked by OpenAI's own client over a real connection."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import openai
+import pytest
+from openai import AsyncOpenAI, OpenAI
+
+from tests.support.library import memory_ports, register
+from tests.support.live_server import live
+from tests.support.memory.worker import MODEL
+from tests.support.samples import png
+from tests.support.scripted_worker import ScriptedWorker, Then
+from vlibrary.api.app import create_app
+from vlibrary.api.http.deps import Limits, Ports
+from vlibrary.domain.errors import OutOfMemory, Overloaded, TimedOut, WorkerLost
+from vlibrary.domain.wire import Decoding, Demonstration, GenerateCall, Prompt
+
+SOON_S = 5.0
+HUE: list[Any] = [{"role": "user", "content": "Which hue?"}]
+RED, BLUE = png((200, 0, 0)), png((0, 0, 200))
+
+
+@contextmanager
+def client_of(ports: Ports, limits: Limits | None = None) -> Iterator[OpenAI]:
+    with live(create_app(ports, limits)) as url, OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def ports() -> Ports:
+    return memory_ports()
+
+
+@pytest.fixture(scope="module")
+def vector_id(ports: Ports) -> str:
+    return register(ports, "colour", "Which hue?").id
+
+
+@pytest.fixture(scope="module")
+def client(ports: Ports, vector_id: str) -> Iterator[OpenAI]:
+    with client_of(ports) as client:
+        yield client
+
+
+def image(data: bytes) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{base64.b64encode(data).decode()}"}}
+
+
+def asked(messages: Sequence[Any], **more: Any) -> GenerateCall:
+    """What the worker is asked when the client sends this."""
+    worker = ScriptedWorker(["a"])
+    with client_of(memory_ports(worker=worker), Limits(timeout_s=7)) as client:
+        client.chat.completions.create(model=MODEL.model_id, messages=messages, **more)
+    (call,) = worker.calls
+    return call
+
+
+def test_a_completion_names_what_steered_it(client: OpenAI, vector_id: str) -> None:
+    answer = client.chat.completions.create(model=MODEL.model_id, messages=HUE)
+    assert answer.id.startswith("chatcmpl-")
+    assert (answer.object, answer.model, answer.system_fingerprint) == (
+        "chat.completion",
+        MODEL.model_id,
+        MODEL.fingerprint,
+    )
+    (choice,) = answer.choices
+    assert (choice.message.role, choice.finish_reason) == ("assistant", "stop")
+    assert choice.message.content == f"Which hue? + 1·{vector_id}"
+    assert answer.usage is not None
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens > 0
+    assert answer.model_extra is not None
+    told = answer.model_extra["vlibrary"]
+    assert (told["applied"][0]["id"], told["reason"]) == (vector_id, None)
+    assert told["timings"] == {"total_s": 0.0}
+
+
+def test_a_stream_is_the_same_answer_in_chunks(client: OpenAI, vector_id: str) -> None:
+    chunks = list(
+        client.chat.completions.create(
+            model=MODEL.model_id,
+            messages=HUE,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+    assert len({chunk.id for chunk in chunks}) == 1
+    *told, usage = chunks
+    deltas = [chunk.choices[0].delta for chunk in told]
+    assert (deltas[0].role, [delta.role for delta in deltas[1:]]) == ("assistant", [None] * (len(deltas) - 1))
+    assert "".join(delta.content or "" for delta in deltas) == f"Which hue? + 1·{vector_id}"
+    assert [chunk.choices[0].finish_reason for chunk in told] == [None] * (len(told) - 1) + ["stop"]
+    assert [chunk.usage for chunk in told] == [None] * len(told)
+    assert usage.choices == []
+    assert usage.usage is not None
+    assert usage.usage.completion_tokens == 4
+    assert told[-1].model_extra is not None
+    assert told[-1].model_extra["vlibrary"]["applied"][0]["id"] == vector_id
+
+
+def test_a_stream_without_options_tells_no_usage(client: OpenAI) -> None:
+    chunks = list(client.chat.completions.create(model=MODEL.model_id, messages=HUE, stream=True))
+    assert all(chunk.choices and chunk.usage is None for chunk in chunks)
+
+
+def test_steering_is_chosen_by_the_request(client: OpenAI, vector_id: str) -> None:
+    def text(vlibrary: dict[str, Any]) -> tuple[str | None, str | None]:
+        answer = client.chat.completions.create(
+            model=MODEL.model_id,
+            messages=HUE,
+            extra_body={"vlibrary": vlibrary},
+        )
+        assert answer.model_extra is not None
+        return answer.choices[0].message.content, answer.model_extra["vlibrary"]["reason"]
+
+    assert text({"steering": "off"}) == ("Which hue?", "Steering was switched off.")
+    assert text({"strength": 0.5}) == (f"Which hue? + 0.5·{vector_id}", None)
+    chosen = {"steering": [{"id": vector_id, "strength": -2}]}
+    assert text(chosen) == (f"Which hue? + -2·{vector_id}", None)
+
+
+def test_retrieval_looks_at_the_last_question_and_not_at_the_instructions(client: OpenAI, vector_id: str) -> None:
+    messages: list[Any] = [{"role": "system", "content": "You are a terse assistant. " * 20}, *HUE]
+    answer = client.chat.completions.create(model=MODEL.model_id, messages=messages)
+    assert answer.model_extra is not None
+    assert answer.model_extra["vlibrary"]["applied"][0]["id"] == vector_id
+
+
+def test_a_conversation_becomes_demonstrations_and_a_question() -> None:
+    call = asked(
+        [
+            {"role": "system", "content": "Be brief."},
+            {"role": "developer", "content": [{"type": "text", "text": "In code words."}]},
+            {"role": "user", "content": [image(RED), {"type": "text", "text": "Which hue?"}]},
+            {"role": "assistant", "content": "lorp"},
+            {"role": "user", "content": "And here?"},
+            {"role": "user", "content": [{"type": "text", "text": "Look."}, image(BLUE), image(RED)]},
+        ]
+    )
+    shown = Demonstration("Be brief.\n\nIn code words.\n\nWhich hue?", (RED,), "lorp")
+    assert call.prompt == Prompt("And here?\nLook.", (BLUE, RED), (shown,))
+
+
+def test_an_answer_can_be_sent_back_as_the_client_gives_it(client: OpenAI) -> None:
+    first = client.chat.completions.create(model=MODEL.model_id, messages=HUE).choices[0].message
+    messages: list[Any] = [*HUE, first.model_dump(), *HUE]
+    assert client.chat.completions.create(model=MODEL.model_id, messages=messages).choices[0].message.content
+
+
+def test_the_options_reach_the_worker() -> None:
+    call = asked(
+        HUE,
+        max_tokens=9,
+        temperature=0.5,
+        top_p=0.25,
+        stop=["a", "b"],
+        seed=3,
+        n=1,
+        user="me",
+        metadata={"a": "b"},
+        store=False,
+        logprobs=False,
+        frequency_penalty=0,
+        response_format={"type": "text"},
+        extra_body={"vlibrary": {"timeout_s": 2}},
+    )
+    assert call.decoding == Decoding(9, 0.5, 0.25, 3, ("a", "b"))
+    assert call.model_id == MODEL.model_id
+    assert call.timeout_s == pytest.approx(2, abs=0.5)
+
+
+def test_the_defaults_are_those_of_openai_and_the_seed_is_fresh() -> None:
+    first, second = asked(HUE, max_completion_tokens=4), asked(HUE, stop="x")
+    assert (first.decoding.max_new_tokens, second.decoding.max_new_tokens) == (4, 256)
+    assert (first.decoding.temperature, first.decoding.top_p, second.decoding.stop) == (1.0, 1.0, ("x",))
+    assert first.decoding.seed != second.decoding.seed
+    assert first.timeout_s == pytest.approx(7, abs=0.5)
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str | None]] = {
+    "several answers": ({"n": 2}, "n"),
+    "tools": ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+    "log probabilities": ({"logprobs": True}, "logprobs"),
+    "json": ({"response_format": {"type": "json_object"}}, "response_format.type"),
+    "sound": ({"modalities": ["text", "audio"]}, "modalities.1"),
+    "penalties": ({"presence_penalty": 0.5}, "presence_penalty"),
+    "unknown field": ({"extra_body": {"top_k": 5}}, "top_k"),
+    "unknown steering": ({"extra_body": {"vlibrary": {"steering": "on"}}}, "vlibrary.steering"),
+    "too hot": ({"temperature": 2.1}, "temperature"),
+    "five stops": ({"stop": list("abcde")}, "stop"),
+    "two lengths": ({"max_tokens": 1, "max_completion_tokens": 2}, None),
+    "stream options without a stream": ({"stream_options": {"include_usage": True}}, None),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_the_service_cannot_do_is_refused_by_name(client: OpenAI, case: str) -> None:
+    more, field = REFUSED[case]
+    with pytest.raises(openai.UnprocessableEntityError) as caught:
+        client.chat.completions.create(model=MODEL.model_id, messages=HUE, **more)
+    param = caught.value.param
+    assert param is field is None or str(param).startswith(str(field))
+    assert (caught.value.code, caught.value.type) == ("invalid_request", "invalid_request_error")
+
+
+BAD_MESSAGES: dict[str, tuple[list[Any], str]] = {
+    "none": ([], "at least 1"),
+    "the last is an answer": ([*HUE, {"role": "assistant", "content": "lorp"}], "End the messages"),
+    "the last is an instruction": ([*HUE, {"role": "system", "content": "Be brief."}], "End the messages"),
+    "an answer first": ([{"role": "assistant", "content": "lorp"}, *HUE], "no user message before"),
+    "an empty question": ([{"role": "user", "content": " "}], "empty"),
+    "a tool's answer": ([*HUE, {"role": "tool", "content": "1", "tool_call_id": "x"}, *HUE], "tool"),
+    "a tool call": ([*HUE, {"role": "assistant", "content": "", "tool_calls": [{"id": "x"}]}, *HUE], "not offer"),
+    "a picture to fetch": (
+        [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x.org/a.png"}}]}],
+        "data URL",
+    ),
+    "a picture that is none": ([{"role": "user", "content": [image(b"hello")]}], "image"),
+    "pictures over several turns": (
+        [
+            {"role": "user", "content": [image(RED)] * 33},
+            {"role": "assistant", "content": "lorp"},
+            {"role": "user", "content": [image(RED)] * 32},
+        ],
+        "65 images",
+    ),
+    "a sound": ([{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}], "input_audio"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_MESSAGES)
+def test_bad_messages_are_refused_in_words_that_help(client: OpenAI, case: str) -> None:
+    messages, words = BAD_MESSAGES[case]
+    with pytest.raises(openai.UnprocessableEntityError, match=words):
+        client.chat.completions.create(model=MODEL.model_id, messages=messages)
+
+
+def test_models_are_listed_and_found_by_an_id_with_a_slash(client: OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == [MODEL.model_id]
+    assert client.models.retrieve(MODEL.model_id).owned_by == "vlibrary"
+    for missing in (lambda: client.models.retrieve("no/such"), lambda: _ask(client, model="gpt-0")):
+        with pytest.raises(openai.NotFoundError, match="Served now") as caught:
+            missing()
+        assert caught.value.code == "model_not_found"
+
+
+def _ask(client: OpenAI, *, model: str = MODEL.model_id) -> Any:
+    return client.chat.completions.create(model=model, messages=HUE)
+
+
+def test_a_path_or_body_that_is_unknown_is_told_in_openais_words_too(client: OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as missing:
+        client.embeddings.create(model="x", input="y")
+    assert missing.value.code == "not_found"
+
+
+def test_an_over_large_body_is_told_in_openais_words_too(ports: Ports) -> None:
+    with client_of(ports, Limits(request_bytes=20)) as client, pytest.raises(openai.APIStatusError) as caught:
+        _ask(client)
+    assert (caught.value.status_code, caught.value.code) == (413, "too_large")
+
+
+FAILURES: dict[Callable[[str, str], Exception], tuple[type[openai.APIStatusError], int, str | None]] = {
+    Overloaded: (openai.RateLimitError, 429, "5"),
+    OutOfMemory: (openai.InternalServerError, 503, "5"),
+    TimedOut: (openai.InternalServerError, 504, None),
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("kind", FAILURES)
+def test_failures_are_the_clients_own_errors(kind: Callable[[str, str], Exception], stream: bool) -> None:
+    raised, status, retry_after = FAILURES[kind]
+    worker = ScriptedWorker([], kind("It went wrong.", "Mend it."))
+    with client_of(memory_ports(worker=worker)) as client, pytest.raises(raised, match=r"wrong\. Mend it\.") as caught:
+        client.chat.completions.create(model=MODEL.model_id, messages=HUE, stream=stream)
+    assert caught.value.status_code == status
+    assert caught.value.response.headers.get("retry-after") == retry_after
+
+
+@pytest.mark.parametrize("then", [WorkerLost("It went away.", "Ask again."), Then.VANISH])
+def test_a_failure_in_the_middle_of_a_stream_is_raised_by_the_client(then: Exception | Then) -> None:
+    worker = ScriptedWorker(["lo", "rp"], then)
+    seen: list[str | None] = []
+    with client_of(memory_ports(worker=worker)) as client:
+        stream = client.chat.completions.create(model=MODEL.model_id, messages=HUE, stream=True)
+        with pytest.raises(openai.APIError, match="Ask again") as caught:
+            seen.extend(chunk.choices[0].delta.content for chunk in stream)
+    assert seen == ["", "lo", "rp"]
+    assert caught.value.code == "worker_lost"
+
+
+def test_leaving_in_the_middle_of_a_stream_cancels_it() -> None:
+    worker = ScriptedWorker(["lo", "rp"], Then.WAIT)
+    with client_of(memory_ports(worker=worker)) as client:
+        with client.chat.completions.create(model=MODEL.model_id, messages=HUE, stream=True) as stream:
+            assert [next(stream).choices[0].delta.content for _ in range(3)] == ["", "lo", "rp"]
+            assert not worker.closed.is_set()
+        assert worker.closed.wait(SOON_S)
+
+
+def test_many_streams_at_a_time_are_kept_apart(client: OpenAI, vector_id: str) -> None:
+    async def one(asker: AsyncOpenAI, number: int) -> str:
+        stream = await asker.chat.completions.create(
+            model=MODEL.model_id,
+            messages=[{"role": "user", "content": f"Say {number} " * 20}],
+            stream=True,
+            extra_body={"vlibrary": {"steering": [{"id": vector_id, "strength": number}]}},
+        )
+        return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+
+    async def all_at_once() -> list[str]:
+        async with AsyncOpenAI(base_url=client.base_url, api_key="any", max_retries=0) as asker:
+            return await asyncio.gather(*(one(asker, number) for number in range(32)))
+
+    expected = [f"{f'Say {number} ' * 20} + {number}·{vector_id}" for number in range(32)]
+    assert asyncio.run(all_at_once()) == expected

@@ -1,0 +1,254 @@
+"""The slab against a naive model in which every row is a tensor of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tests.support.scarce_memory import ScarceMemory
+from vlibrary.engine.kv_cache import KeysValues, Slab
+
+LAYERS, HEADS, SIZE = 2, 2, 3
+NAN = float("nan")
+Row = list[tuple[Tensor, Tensor]]  # per layer the row's own keys and values [heads, length, size]
+
+
+@dataclass(frozen=True)
+class Join:
+    lengths: tuple[int, ...]
+    wider: int = 0  # columns of padding before the longest
+
+
+@dataclass(frozen=True)
+class Step:
+    """Tokens for all rows."""
+
+    count: int
+
+
+@dataclass(frozen=True)
+class Leave:
+    place: int  # modulo the rows there are
+    broken: bool = False
+
+
+Operation = Join | Step | Leave
+LENGTHS = st.integers(1, 90)
+OPERATIONS = st.lists(
+    st.one_of(
+        st.builds(Join, st.lists(LENGTHS, min_size=1, max_size=3).map(tuple), st.integers(0, 5)),
+        st.builds(Step, st.sampled_from((1, 1, 2, 30, 70))),
+        st.builds(Leave, st.integers(0, 7), st.booleans()),
+    ),
+    max_size=14,
+)
+
+
+class Checked:
+    """A slab and what it should hold, changed together."""
+
+    def __init__(self, most: int = 4096) -> None:
+        self.slab = Slab(most)
+        self._most = most  # of what was needed or may be allocated ahead, so far
+        self.rows: list[Row] = []
+        self._random = torch.Generator().manual_seed(0)
+
+    def numbers(self, *shape: int) -> Tensor:
+        return torch.randn(*shape, generator=self._random)
+
+    def prefilled(self, lengths: Sequence[int], wider: int = 0) -> tuple[KeysValues, ...]:
+        """What a prefill leaves; columns of padding are not numbers."""
+        width = max(lengths) + wider
+        filled = []
+        for _ in range(LAYERS):
+            pair = self.numbers(len(lengths), HEADS, width, SIZE), self.numbers(len(lengths), HEADS, width, SIZE)
+            for one in pair:
+                for row, length in enumerate(lengths):
+                    one[row, :, : width - length] = NAN
+            filled.append(pair)
+        return tuple(filled)
+
+    def join(self, lengths: Sequence[int], wider: int = 0) -> None:
+        filled = self.prefilled(lengths, wider)
+        self.slab.join(filled, lengths)
+        for row, length in enumerate(lengths):
+            self.rows.append([(keys[row, :, -length:], values[row, :, -length:]) for keys, values in filled])
+
+    def step(self, broken: int | None = None) -> None:
+        """One token for every row, and what attention sees then."""
+        cache: Any = self.slab.open()
+        assert cache.get_seq_length() == self.slab.width
+        for layer in range(LAYERS):
+            keys, values = (self.numbers(len(self.rows), HEADS, 1, SIZE) for _ in range(2))
+            if broken is not None:
+                keys[broken], values[broken] = NAN, NAN
+            for row, own in enumerate(self.rows):
+                before = own[layer]
+                own[layer] = torch.cat([before[0], keys[row]], dim=1), torch.cat([before[1], values[row]], dim=1)
+            seen = cache.layers[layer].update(keys, values)
+            self.compare(layer, seen, exempt=broken)
+            self.check_memory(seen)
+        self.check_mask()
+        self.slab.advance()
+        self.check_sizes()
+
+    def steps(self, count: int) -> None:
+        for _ in range(count):
+            self.step()
+
+    def leave(self, place: int, *, scrub: bool = False) -> None:
+        self.slab.leave(place, scrub=scrub)
+        self.rows[place] = self.rows[-1]
+        self.rows.pop()
+        self.check_sizes()
+
+    def compare(self, layer: int, seen: tuple[Tensor, Tensor], exempt: int | None) -> None:
+        width = max(own[layer][0].shape[1] for own in self.rows)
+        for part, block in enumerate(seen):
+            assert block.shape == (len(self.rows), HEADS, width, SIZE)
+            for row, own in enumerate(self.rows):
+                wanted = own[layer][part]
+                if row != exempt:
+                    assert torch.equal(block[row, :, width - wanted.shape[1] :], wanted)
+                    assert torch.isfinite(block[row]).all()
+
+    def check_memory(self, seen: tuple[Tensor, Tensor]) -> None:
+        self._most = max(self._most, len(self.rows) * (self.slab.width + 1))
+        for block in seen:
+            assert block.untyped_storage().nbytes() <= self._most * HEADS * SIZE * block.element_size()
+
+    def check_mask(self) -> None:
+        width = self.slab.width + 1
+        wanted = [[0] * (width - own[0][0].shape[1]) + [1] * own[0][0].shape[1] for own in self.rows]
+        assert self.slab.mask_with_next().tolist() == wanted
+
+    def check_sizes(self) -> None:
+        lengths = [own[0][0].shape[1] for own in self.rows]
+        assert self.slab.lengths == lengths
+        assert self.slab.width == max(lengths, default=0)
+
+    def apply(self, operation: Operation) -> None:
+        if isinstance(operation, Join):
+            self.join(operation.lengths, operation.wider)
+        elif self.rows and isinstance(operation, Step):
+            self.steps(operation.count)
+        elif self.rows and isinstance(operation, Leave):
+            place = operation.place % len(self.rows)
+            if operation.broken:
+                self.step(broken=place)
+            self.leave(place, scrub=operation.broken)
+
+
+@given(OPERATIONS, st.sampled_from((1, 150, 600, 4096)))
+def test_every_row_keeps_exactly_its_own_columns_whoever_comes_and_goes(operations: list[Operation], most: int) -> None:
+    checked = Checked(most)
+    for operation in operations:
+        checked.apply(operation)
+        if checked.rows and not isinstance(operation, Step):
+            checked.step()
+
+
+def test_a_longer_newcomer_widens_the_window_and_its_leaving_narrows_it() -> None:
+    checked = Checked()
+    checked.join([4])
+    checked.steps(40)
+    checked.join([60, 3])
+    assert checked.slab.width == 60
+    checked.step()
+    checked.leave(1)
+    assert checked.slab.width == 45
+    checked.step()
+
+
+def test_a_longer_newcomer_beside_a_row_that_was_broken_sees_only_numbers() -> None:
+    checked = Checked()
+    checked.join([30, 30, 30])
+    checked.step(broken=1)
+    checked.leave(1, scrub=True)
+    checked.leave(0)
+    checked.join([2])  # in the place of one that left
+    checked.join([40])  # opens columns on the left that others wrote before
+    checked.step()
+
+
+def test_what_was_broken_is_gone_when_its_columns_are_opened_again() -> None:
+    """The broken column falls out of the window with all who were there, and a long newcomer opens it again."""
+    checked = Checked()
+    checked.join([40, 3, 3, 3])
+    checked.leave(3)
+    checked.step(broken=2)
+    checked.leave(2, scrub=True)
+    checked.leave(0)
+    checked.steps(5)
+    checked.join([2])
+    checked.leave(0)  # nobody is left who was there when the row broke
+    checked.steps(3)
+    checked.join([1])
+    checked.join([1])  # in the broken row's place
+    checked.join([30])
+    checked.step()
+
+
+def test_a_row_that_leaves_after_a_failed_step_leaves_no_trace() -> None:
+    checked = Checked()
+    checked.join([9, 9])
+    states = torch.full((2, HEADS, 1, SIZE), NAN)
+    cache: Any = checked.slab.open()
+    for layer in cache.layers:
+        layer.update(states, states)  # and then the last layers failed
+    checked.leave(1)
+    checked.steps(3)
+    checked.join([2])
+    checked.step()
+
+
+def test_a_step_that_was_not_advanced_leaves_no_trace() -> None:
+    checked = Checked()
+    checked.join([5, 2])
+    states = torch.full((2, HEADS, 1, SIZE), NAN)
+    cache: Any = checked.slab.open()
+    cache.layers[0].update(states, states)  # and then the second layer failed
+    checked.check_sizes()
+    checked.step()
+
+
+# Two layers have four blocks, which the first row makes empty and then large enough for itself.
+@pytest.mark.parametrize("failing", range(1, 9))
+def test_a_first_row_that_finds_no_memory_can_join_later(failing: int) -> None:
+    checked = Checked()
+    filled = checked.prefilled([5])
+    with pytest.raises(torch.OutOfMemoryError), ScarceMemory(failing):
+        checked.slab.join(filled, [5])
+    assert checked.slab.lengths == []
+    checked.join([7, 3])
+    checked.step()
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3, 4])
+def test_running_rows_outlive_a_newcomer_that_finds_no_memory(failing: int) -> None:
+    checked = Checked()
+    checked.join([5, 9])
+    filled = checked.prefilled([300])
+    with pytest.raises(torch.OutOfMemoryError), ScarceMemory(failing):
+        checked.slab.join(filled, [300])
+    checked.check_sizes()
+    checked.step()
+    checked.join([4])
+    checked.step()
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3, 4])
+def test_rows_that_find_no_memory_for_the_next_column_can_go_on_when_there_is_some(failing: int) -> None:
+    checked = Checked()
+    checked.join([5, 9])
+    with pytest.raises(torch.OutOfMemoryError), ScarceMemory(failing):
+        checked.steps(200)
+    checked.leave(1)
+    checked.steps(3)

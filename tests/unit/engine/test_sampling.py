@@ -1,0 +1,163 @@
+"""Each row draws as its own options and seed say, whatever its neighbours are."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from vlibrary.domain.wire import Decoding
+from vlibrary.engine.sampling import Sampler, next_tokens
+
+VOCABULARY = 11
+GREEDY = Decoding()
+
+
+def some_logits(rows: int, seed: int = 0) -> Tensor:
+    return 3 * torch.randn(rows, VOCABULARY, generator=torch.Generator().manual_seed(seed))
+
+
+def drawn(logits: Tensor, decoding: Decoding, times: int) -> Counter[int | None]:
+    """Tokens of one row, drawn again and again."""
+    sampler = Sampler(decoding)
+    return Counter(draw(logits[None], [sampler])[0] for _ in range(times))
+
+
+def draw(logits: Tensor, samplers: Sequence[Sampler]) -> list[int | None]:
+    """One step of every row, which counts."""
+    tokens = next_tokens(logits, samplers)
+    for sampler in samplers:
+        sampler.advance()
+    return tokens
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=5), st.integers(0, 99))
+def test_greedy_rows_take_the_likeliest_token_whoever_samples_beside_them(sampling: list[bool], seed: int) -> None:
+    logits = some_logits(len(sampling), seed)
+    tokens = next_tokens(logits, [Sampler(Decoding(temperature=1.0 if one else 0.0)) for one in sampling])
+    best = logits.argmax(dim=-1).tolist()
+    assert [token for token, one in zip(tokens, sampling, strict=True) if not one] == [
+        token for token, one in zip(best, sampling, strict=True) if not one
+    ]
+
+
+@settings(max_examples=30)
+@given(
+    st.builds(Decoding, temperature=st.floats(0.1, 3), top_p=st.floats(0.05, 1), seed=st.integers(0, 2**31)),
+    st.lists(st.builds(Decoding, temperature=st.sampled_from((0.0, 0.7, 2.0)), seed=st.integers(0, 9)), max_size=4),
+    st.integers(0, 4),
+)
+def test_the_same_seed_draws_the_same_tokens_whatever_the_batch(
+    decoding: Decoding, neighbours: list[Decoding], place: int
+) -> None:
+    alone, place = Sampler(decoding), min(place, len(neighbours))
+    together = [Sampler(one) for one in (*neighbours[:place], decoding, *neighbours[place:])]
+    for step in range(6):
+        logits = some_logits(len(together), seed=step)
+        assert draw(logits, together)[place] == draw(logits[place][None], [alone])[0]
+
+
+def test_another_seed_draws_other_tokens() -> None:
+    logits = torch.zeros(VOCABULARY)
+    one, two = (
+        [draw(logits[None], [sampler]) for _ in range(20)]
+        for sampler in (Sampler(Decoding(temperature=1.0, seed=seed)) for seed in (1, 2))
+    )
+    assert one != two
+
+
+# Each exact in binary, so that the sums are too.
+HALVES = torch.tensor([0.125, 0.5, 0.0625, 0.25, 0.0625]).log()
+
+
+@pytest.mark.parametrize(
+    ("top_p", "kept"),
+    [
+        (0.3, {1}),
+        (0.5, {1}),
+        (0.51, {1, 3}),
+        (0.75, {1, 3}),
+        (0.76, {1, 3, 0}),
+        (1.0, {1, 3, 0, 2, 4}),
+    ],
+)
+def test_top_p_keeps_the_fewest_tokens_that_reach_it(top_p: float, kept: set[int]) -> None:
+    logits = HALVES.double()  # the softmax of a float32 logarithm is not exactly 0.5
+    assert set(drawn(logits, Decoding(temperature=1.0, top_p=top_p), 400)) == kept
+
+
+def test_what_top_p_keeps_is_drawn_in_proportion() -> None:
+    counts = drawn(HALVES.double(), Decoding(temperature=1.0, top_p=0.75, seed=5), 1500)
+    assert counts[1] / counts[3] == pytest.approx(2.0, rel=0.15)
+
+
+@given(st.integers(0, 999), st.floats(0.1, 5))
+def test_a_tiny_top_p_is_greedy(seed: int, temperature: float) -> None:
+    logits = some_logits(1, seed)
+    tokens = next_tokens(logits, [Sampler(Decoding(temperature=temperature, top_p=1e-9, seed=seed))])
+    assert tokens == logits.argmax(dim=-1).tolist()
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_tokens_come_as_often_as_the_tempered_softmax_says(temperature: float) -> None:
+    logits, times = some_logits(1, seed=3)[0] / 2, 2000
+    counts = drawn(logits, Decoding(temperature=temperature, seed=7), times)
+    wanted = (torch.softmax(logits.double() / temperature, dim=-1) * times).tolist()
+    chi_square = sum((counts[token] - often) ** 2 / often for token, often in enumerate(wanted) if often > 5)
+    assert chi_square < 30  # 10 degrees of freedom: above that once in a thousand
+    assert sum(counts.values()) == times
+
+
+@pytest.mark.parametrize("temperature", [1e-5, 1e-310])
+def test_a_temperature_near_zero_is_greedy(temperature: float) -> None:
+    logits = some_logits(2)
+    tokens = next_tokens(logits, [Sampler(Decoding(temperature=temperature)), Sampler(GREEDY)])
+    assert tokens == logits.argmax(dim=-1).tolist()
+
+
+def test_tokens_that_a_model_rules_out_are_never_drawn() -> None:
+    logits = torch.full((1, VOCABULARY), -math.inf)
+    logits[0, 4] = logits[0, 6] = 1.0
+    assert set(drawn(logits[0], Decoding(temperature=5.0), 60)) == {4, 6}
+    assert next_tokens(logits, [Sampler(GREEDY)]) == [4]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("whole", [True, False], ids=["all numbers", "one number"])
+@pytest.mark.parametrize("decoding", [GREEDY, Decoding(temperature=1.0), Decoding(temperature=1.0, top_p=0.5)])
+def test_a_row_whose_numbers_are_not_finite_has_no_token_and_disturbs_nobody(
+    bad: float, whole: bool, decoding: Decoding
+) -> None:
+    logits = some_logits(3)
+    others = [GREEDY, Decoding(temperature=1.0, seed=4)]
+    fine = next_tokens(logits[[0, 2]], [Sampler(one) for one in others])
+    logits[1, slice(None) if whole else 5] = bad
+    tokens = next_tokens(logits, [Sampler(others[0]), Sampler(decoding), Sampler(others[1])])
+    assert tokens == [fine[0], None, fine[1]]
+
+
+@pytest.mark.parametrize("top_p", [0.9, 0.999, 1.0])
+def test_a_large_and_flat_vocabulary_is_drawn_from_as_it_should(top_p: float) -> None:
+    """Flatter than what is looked at first: 1,024 tokens hold far less than top_p."""
+    logits = torch.zeros(1, 4_000)
+    logits[0, 1_000:] -= 0.01
+    tokens = drawn(logits[0], Decoding(temperature=1.0, top_p=top_p), 300)
+    assert None not in tokens
+    assert len(tokens) > 250
+    assert any(token is not None and token >= 1_000 for token in tokens)
+
+
+def test_of_tokens_that_are_alike_only_as_many_are_kept_as_are_needed() -> None:
+    found = set(drawn(HALVES.double(), Decoding(temperature=1.0, top_p=0.9), 400))
+    assert found in ({0, 1, 3, 2}, {0, 1, 3, 4})
+
+
+def test_a_step_that_is_tried_again_draws_the_same_token() -> None:
+    logits, sampler = some_logits(1, 0), Sampler(Decoding(temperature=1.5, seed=3))
+    assert len({tuple(next_tokens(logits, [sampler])) for _ in range(20)}) == 1

@@ -1,0 +1,186 @@
+"""Pictures from outside: every ordinary one is taken, every hostile one is refused before it costs anything."""
+
+from __future__ import annotations
+
+import io
+import struct
+import subprocess
+import sys
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from vlibrary.domain.errors import InvalidImage
+from vlibrary.formats.images import MAX_ASPECT, MAX_PIXELS, decode_image, decode_images
+
+RNG = np.random.default_rng(0)
+PIXELS = RNG.integers(0, 256, (24, 40, 3), dtype=np.uint8)
+PICTURE = Image.fromarray(PIXELS)
+
+
+def saved(picture: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def blank_png(width: int, height: int) -> bytes:
+    """A valid black picture of one bit per pixel, without ever holding its pixels: 13,000 × 13,000 in 21 KB."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    packer = zlib.compressobj(9)
+    row = bytes(1 + (width + 7) // 8)
+    body = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+def refused(data: bytes, why: str) -> None:
+    with pytest.raises(InvalidImage, match=why) as refusal:
+        decode_image(data)
+    assert refusal.value.cure
+
+
+@pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True})])
+def test_pixels_come_back_exactly(kind: str, options: dict[str, Any]) -> None:
+    assert np.array_equal(np.asarray(decode_image(saved(PICTURE, kind, **options))), PIXELS)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [
+        *((mode, "PNG") for mode in ("L", "LA", "1", "P", "RGBA", "I;16")),
+        *((mode, "JPEG") for mode in ("L", "CMYK")),
+        ("RGBA", "WEBP"),
+    ],
+)
+def test_grey_alpha_palette_and_print_become_rgb(mode: str, kind: str) -> None:
+    grey = PICTURE.convert("L")  # the only way to 16 bits
+    found = decode_image(saved((grey if mode == "I;16" else PICTURE).convert(mode), kind))
+    assert (found.mode, found.size) == ("RGB", (40, 24))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, 3), (8, 1)])
+def test_a_turned_photograph_is_set_upright(kind: str, orientation: int, turns: int) -> None:
+    """The red corner ends up where the camera's note says."""
+    pixels = np.zeros((16, 32, 3), np.uint8)
+    pixels[:8, :16] = (255, 0, 0)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    found = np.asarray(decode_image(saved(Image.fromarray(pixels), kind, exif=exif)))
+    expected = np.rot90(pixels, turns)
+    assert found.shape == expected.shape
+    assert np.abs(found.astype(int) - expected).mean() < 8  # JPEG blurs the edges
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_a_truncated_file_is_refused_wherever_it_ends(kind: str) -> None:
+    data = saved(PICTURE, kind)
+    ends = {"PNG": len(data) - 24, "JPEG": len(data) - 2, "WEBP": len(data)}[kind]  # end marks may be missing
+    for length in range(0, ends, 7):
+        refused(data[:length], "cannot be read")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_an_animation_is_refused(kind: str) -> None:
+    frames = [PICTURE.rotate(90 * turn) for turn in range(1, 3)]
+    refused(saved(PICTURE, kind, save_all=True, append_images=frames, duration=100), "animated")
+
+
+def test_other_formats_are_refused() -> None:
+    frames = [PICTURE.rotate(90)]
+    refused(saved(PICTURE, "GIF", save_all=True, append_images=frames), "cannot be read")
+    for kind in ("GIF", "BMP", "TIFF", "ICO", "PPM"):
+        refused(saved(PICTURE, kind), "cannot be read")
+
+
+@pytest.mark.parametrize("data", [b"", b"\x00", b"not a picture at all", b"<svg xmlns='http://www.w3.org/2000/svg'/>"])
+def test_what_is_no_picture_is_refused(data: bytes) -> None:
+    refused(data, f"{len(data)} bytes")
+
+
+def test_too_many_pixels_are_refused_by_the_header_alone() -> None:
+    """21 KB that would become 507 MB: read in a process that may take only 100 MB more than it has."""
+    bomb = blank_png(13_000, 13_000)
+    assert len(bomb) < 25_000
+    script = (
+        "import resource, sys, time; from vlibrary.formats.images import decode_image, InvalidImage\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 100 * 2**20,) * 2)\n"
+        "began = time.process_time()\n"
+        "try: decode_image(sys.stdin.buffer.read())\n"
+        "except InvalidImage as refusal: print(refusal.detail, time.process_time() - began < 0.1)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", script], input=bomb, capture_output=True, check=True)
+    assert run.stdout.decode().strip() == "The image has 13000 × 13000 pixels. True"
+
+
+def test_the_limits_are_sharp() -> None:
+    side = int(MAX_PIXELS**0.5)
+    assert decode_image(blank_png(side, side)).size == (side, side)
+    refused(blank_png(side + 1, side), "pixels")
+    assert decode_image(blank_png(MAX_ASPECT * 2, 2)).size == (MAX_ASPECT * 2, 2)
+    refused(blank_png(MAX_ASPECT * 2 + 1, 2), "mere line")
+    refused(blank_png(2, MAX_ASPECT * 2 + 1), "mere line")
+
+
+def test_threads_that_decode_at_once_leave_the_process_as_it_was() -> None:
+    """Python's own way to catch warnings would change them for every thread, and for good."""
+    data, before = saved(PICTURE, "PNG"), list(warnings.filters)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            sizes = {found.size for found in threads.map(decode_image, [data] * 400)}
+    finally:
+        sys.setswitchinterval(interval)
+    assert sizes == {(40, 24)}
+    assert list(warnings.filters) == before
+
+
+def with_exif(kind: str) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x010E] = "a description"
+    return saved(PICTURE, kind, exif=exif)
+
+
+FILES = [with_exif("PNG"), with_exif("JPEG"), with_exif("WEBP"), saved(PICTURE.convert("P"), "PNG", transparency=3)]
+
+
+@settings(max_examples=300)
+@given(st.sampled_from(FILES), st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), max_size=6))
+@pytest.mark.filterwarnings("ignore")  # Pillow warns of damaged notes and reads on
+def test_damaged_files_are_read_or_refused_and_nothing_else(file: bytes, flips: list[tuple[float, int]]) -> None:
+    damaged = bytearray(file)
+    for place, change in flips:
+        damaged[int(place * len(damaged))] ^= change
+    with suppress(InvalidImage):
+        assert decode_image(bytes(damaged)).mode == "RGB"
+
+
+def test_an_exif_note_that_pillow_chokes_on_is_refused() -> None:
+    """Found by fuzzing: the picture's height (tag 0x0101) as a fraction made Pillow raise struct.error."""
+    upright = struct.pack(">HHII", 0x0112, 3, 1, 6 << 16)
+    height = struct.pack(">HHII", 0x0101, 5, 1, 38)
+    note = b"MM" + struct.pack(">HIH", 42, 8, 2) + height + upright + struct.pack(">III", 0, 3, 2)
+    refused(saved(PICTURE, "PNG", exif=b"Exif\0\0" + note), "cannot be read")
+
+
+def test_images_that_are_too_much_together_are_refused_before_any_is_decoded() -> None:
+    small, large = blank_png(8, 8), blank_png(5000, 5000)
+    assert [picture.size for picture in decode_images([small] * 2)] == [(8, 8)] * 2
+    truncated = large[:-20]  # its header is fine, its pixels are not
+    with pytest.raises(InvalidImage, match="125,000,000 pixels together"):
+        decode_images([large] * 4 + [truncated])

@@ -1,0 +1,98 @@
+"""What crosses the border between api and worker comes back as it was."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vlibrary.client import ServiceError
+from vlibrary.domain import errors
+from vlibrary.domain.errors import InvalidQuery, Unavailable, VLibraryError
+from vlibrary.domain.query import Query, TaskEmbedding
+from vlibrary.domain.wire import GenerateCall, Generation, TextPiece, WorkerStatus
+from vlibrary.formats.messages import CALL, QUERY, STATUS, EmbeddingMessage, event_in, line_of
+
+JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner, max_size=3))
+NUMBERS = st.floats(allow_nan=False)
+st.register_type_strategy(float, NUMBERS)
+CALLS = st.from_type(GenerateCall)
+GENERATIONS = st.builds(Generation, timings=st.dictionaries(st.text(), JSON | st.floats(-1e9, 1e9), max_size=3))
+EVENTS = st.from_type(TextPiece) | GENERATIONS
+FLOATS = st.lists(st.floats(-1, 1, width=32), max_size=9)
+KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, VLibraryError)]
+
+
+@given(CALLS)
+def test_a_call_comes_back_as_it_was(call: GenerateCall) -> None:
+    assert CALL.from_json(CALL.to_json(call)) == call
+
+
+@given(st.from_type(WorkerStatus))
+def test_a_heartbeat_comes_back_as_it_was(status: WorkerStatus) -> None:
+    assert STATUS.from_json(STATUS.to_json(status)) == status
+
+
+@given(st.text(), st.lists(st.binary(), min_size=1, max_size=3))
+def test_a_query_comes_back_as_it_was(text: str, images: list[bytes]) -> None:
+    query = Query(text, tuple(images))
+    assert QUERY.from_json(QUERY.to_json(query)) == query
+
+
+def test_a_query_that_the_domain_forbids_is_the_domain_s_error() -> None:
+    with pytest.raises(InvalidQuery):
+        QUERY.from_json(b'{"text": " ", "images": []}')
+
+
+@given(st.none() | FLOATS, st.none() | FLOATS)
+def test_an_embedding_comes_back_bit_for_bit(image: list[float] | None, text: list[float] | None) -> None:
+    parts = [None if part is None else np.array(part, np.float32) for part in (image, text)]
+    message = EmbeddingMessage.of(TaskEmbedding(*parts)).model_dump_json()
+    back = EmbeddingMessage.model_validate_json(message).embedding
+    for part, found in zip(parts, (back.image, back.text), strict=True):
+        assert (part is None) == (found is None)
+        if part is not None and found is not None:
+            assert found.dtype == np.float32
+            assert found.tobytes() == part.tobytes()
+
+
+@given(EVENTS)
+def test_an_event_is_one_line_and_comes_back_as_it_was(event: TextPiece | Generation) -> None:
+    line = line_of(event)
+    assert b"\n" not in line
+    assert event_in(line) == event
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.slug)
+def test_every_error_of_the_tree_comes_back_as_the_same_class(kind: type[VLibraryError]) -> None:
+    back = event_in(line_of(kind("What is wrong.", "What to do.")))
+    assert type(back) is kind
+    assert (back.detail, back.cure) == ("What is wrong.", "What to do.")
+
+
+def test_an_error_that_this_release_does_not_know_is_a_part_that_cannot_answer() -> None:
+    back = event_in(line_of(ServiceError(418, "Teapot.", "Use the kettle.")))
+    assert type(back) is Unavailable
+    assert (back.detail, back.cure) == ("Teapot.", "Use the kettle.")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b'{"piece": {"text": "a"}}',
+        b'{"piece": {"text": "a", "tokens": 1, "colour": "red"}}',
+        b"\xff",
+    ],
+)
+def test_a_line_that_is_no_event_is_refused(line: bytes) -> None:
+    with pytest.raises(ValueError):
+        event_in(line)
+
+
+def test_a_field_that_the_other_side_does_not_know_is_refused() -> None:
+    with pytest.raises(ValueError, match="beams"):
+        CALL.from_json(b'{"prompt": {"text": "a"}, "model_id": "m", "decoding": {"beams": 4}}')

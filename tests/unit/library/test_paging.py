@@ -1,0 +1,59 @@
+"""Going through everything, several things at a time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from vlibrary.library.paging import ABREAST, abreast
+
+
+def test_things_come_in_their_order_whichever_is_done_first() -> None:
+    def slow_at_first(number: int) -> int:
+        time.sleep(0.02 if number < 3 else 0)
+        return number * number
+
+    assert list(abreast(slow_at_first, range(50))) == [(number, number * number) for number in range(50)]
+    assert list(abreast(slow_at_first, [])) == []
+
+
+def test_several_are_seen_to_at_a_time() -> None:
+    together = threading.Barrier(ABREAST, timeout=10)
+    assert len(list(abreast(lambda _: together.wait(), range(2 * ABREAST)))) == 2 * ABREAST
+
+
+def test_an_error_ends_the_walk_and_few_are_drawn_ahead_of_it() -> None:
+    drawn: list[int] = []
+    done: list[int] = []
+
+    def things() -> Iterator[int]:
+        for number in range(1_000):
+            drawn.append(number)
+            yield number
+
+    def act(number: int) -> None:
+        if number == 3:
+            raise ValueError
+        done.append(number)
+
+    walk = abreast(act, things())
+    with pytest.raises(ValueError):
+        list(walk)
+    assert {0, 1, 2} <= set(done)
+    assert len(drawn) <= 3 + 2 * ABREAST
+
+
+def test_who_leaves_off_waits_only_for_what_is_under_way() -> None:
+    done: list[int] = []
+
+    def act(number: int) -> None:
+        time.sleep(0.01)
+        done.append(number)
+
+    walk = abreast(act, range(1_000))
+    next(walk)
+    walk.close()
+    assert len(done) <= 3 * ABREAST

@@ -1,0 +1,250 @@
+"""Registration: everything is checked first, and nothing is left behind when it is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.support.library import memory_ports, register
+from tests.support.memory.artifacts import MemoryArtifacts
+from tests.support.memory.catalogue import MemoryCatalogue
+from tests.support.memory.worker import EMBEDDER, MODEL
+from tests.support.samples import artifact, card, vector
+from vlibrary.api.http.deps import Ports
+from vlibrary.domain.card import KeyKind, VectorRecord
+from vlibrary.domain.errors import (
+    ArtifactLost,
+    ArtifactsUnavailable,
+    CatalogueUnavailable,
+    InvalidArtifact,
+    InvalidCard,
+    KeyReused,
+    WrongModel,
+)
+from vlibrary.domain.ports import ANONYMOUS, Position, Upload
+from vlibrary.domain.vector import SteeringVector
+from vlibrary.formats.artifact import decode, encode
+from vlibrary.formats.card import digest_of, dump_card, parse_card
+from vlibrary.library.amend import Changes, amend
+from vlibrary.library.publish import Submission, publish
+from vlibrary.library.reindex import catch_up
+
+
+class BrokenArtifacts(MemoryArtifacts):
+    """A store whose disk is full."""
+
+    def put(self, key: str, data: bytes, sha256: str) -> None:
+        raise ArtifactsUnavailable("The disk is full.", "Free some space.")
+
+
+def send(ports: Ports, data: bytes, text: str) -> None:
+    publish(
+        Submission(data, parse_card(text)),
+        catalogue=ports.catalogue,
+        artifacts=ports.artifacts,
+        worker=ports.worker,
+        clock=ports.clock,
+    )
+
+
+def assert_nothing_registered(ports: Ports) -> None:
+    assert ports.catalogue.position().seq == 0
+    assert ports.catalogue.page(limit=10).records == ()
+
+
+def test_a_registered_vector_comes_back_byte_for_byte() -> None:
+    ports = memory_ports()
+    record = register(ports, "colour", "Which colour is it?", seed=7)
+    data = ports.artifacts.get(record.object_key, record.sha256)
+    assert data == artifact(MODEL, 7)
+    assert decode(data) == vector(MODEL, 7)
+    assert (record.version, record.seq, record.size) == (1, 1, len(data))
+    assert ports.catalogue.get(record.id) == record
+
+
+def test_versions_count_up_within_a_name() -> None:
+    ports = memory_ports()
+    names = ["colour", "shape", "colour"]
+    assert [register(ports, name, "any", seed=at).version for at, name in enumerate(names)] == [1, 1, 2]
+
+
+def test_the_description_becomes_a_key() -> None:
+    ports = memory_ports()
+    record = register(ports, "colour", "Which colour is it?")
+    assert [key.kind for key in record.card.keys] == [KeyKind.DESCRIPTION]
+    assert record.card.embedder == EMBEDDER.fingerprint
+
+
+def test_the_same_idempotency_key_registers_once() -> None:
+    ports = memory_ports()
+    first = register(ports, "colour", "any", key="k1")
+    assert register(ports, "colour", "any", key="k1").id == first.id
+    assert ports.catalogue.position().seq == 1
+    with pytest.raises(KeyReused):
+        register(ports, "colour", "another", key="k1")
+
+
+@pytest.mark.parametrize(
+    ("data", "text", "error"),
+    [
+        (b"\x80\x04pickle", card("colour", "any"), InvalidArtifact),
+        (artifact(replace(MODEL, fingerprint="f" * 64)), card("colour", "any"), WrongModel),
+        (artifact(replace(MODEL, hidden_size=5)), card("colour", "any"), WrongModel),
+        (artifact(MODEL), card("colour"), InvalidCard),
+        (artifact(MODEL), card("colour", "any", keys=[{"kind": "centroid", "text": [1.0]}], embedder="x"), InvalidCard),
+    ],
+    ids=["pickle", "other model", "other width", "no key at all", "keys of another embedder"],
+)
+def test_what_is_refused_leaves_nothing_behind(data: bytes, text: str, error: type[Exception]) -> None:
+    store = MemoryArtifacts()
+    ports = memory_ports(store)
+    with pytest.raises(error):
+        send(ports, data, text)
+    assert_nothing_registered(ports)
+
+
+def test_a_vector_that_edits_nothing_is_refused() -> None:
+    with pytest.raises(InvalidArtifact):
+        decode(encode(SteeringVector.zero(MODEL)))
+
+
+def test_a_store_that_fails_leaves_nothing_registered_and_the_key_free() -> None:
+    ports = memory_ports(BrokenArtifacts())
+    with pytest.raises(ArtifactsUnavailable):
+        register(ports, "colour", "any", key="k1")
+    assert_nothing_registered(ports)
+    mended = replace(ports, artifacts=MemoryArtifacts())
+    assert register(mended, "colour", "any", key="k1").version == 1
+
+
+def test_who_never_heard_what_became_of_a_registration_sends_it_again_at_once() -> None:
+    class Away(MemoryCatalogue):
+        kept = away = False
+
+        def publish(self, upload: Upload, record: VectorRecord, *, actor: str = ANONYMOUS) -> VectorRecord:
+            if self.kept or not self.away:
+                record = super().publish(upload, record, actor=actor)
+            if self.away:
+                raise CatalogueUnavailable("It does not answer.", "Try again.")
+            return record
+
+    for kept in (False, True):
+        catalogue = Away()
+        ports = replace(memory_ports(), catalogue=catalogue)
+        catalogue.away, catalogue.kept = True, kept
+        with pytest.raises(CatalogueUnavailable):
+            register(ports, "colour", "Which colour is it?", key="k1")
+        catalogue.away = False
+        record = register(ports, "colour", "Which colour is it?", key="k1")
+        assert catalogue.page(limit=10).records == (record,)
+        assert ports.artifacts.get(record.object_key, record.sha256)
+
+
+def test_a_registration_and_an_amendment_are_told_even_if_the_index_cannot_follow_now() -> None:
+    """The client would send them again, and make a second vector."""
+
+    class Away(MemoryCatalogue):
+        away = True
+
+        def position(self) -> Position:
+            if self.away:
+                raise CatalogueUnavailable("It does not answer.", "Wait.")
+            return super().position()
+
+    catalogue = Away()
+    ports = replace(memory_ports(), catalogue=catalogue)
+    record = register(ports, "colour", "Which colour is it?")
+    amended, seq = amend(record, Changes(tags=("a",)), expected_revision=1, catalogue=catalogue, worker=ports.worker)
+    assert (amended.card.tags, seq) == (("a",), 1)
+    catalogue.away = False
+    assert catch_up(catalogue, ports.index).seq == 1
+
+
+class DamagingArtifacts(MemoryArtifacts):
+    """Keeps other bytes than it was given, and notices."""
+
+    def put(self, key: str, data: bytes, sha256: str) -> None:
+        raise ArtifactLost(f"Object {key} differs.", "Register the vector again.")
+
+
+def test_a_fresh_upload_that_comes_back_damaged_is_the_stores_failure_and_no_loss() -> None:
+    ports = memory_ports(DamagingArtifacts())
+    with pytest.raises(ArtifactsUnavailable, match="other bytes"):
+        register(ports, "colour", "any")
+    assert_nothing_registered(ports)
+
+
+def test_a_card_survives_its_file() -> None:
+    record = register(memory_ports(), "colour", "Which colour is it?")
+    again = parse_card(dump_card(record.card))
+    assert dump_card(again) == dump_card(record.card)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"name": "Bad Name"}',
+        '{"name": "a", "unknown": 1}',
+        '{"name": "a", "keys": [{"kind": "odd"}]}',
+        '{"name": "a", "keys": [{"kind": "centroid", "text": ["x"]}]}',
+        '{"name": "a", "keys": [{"kind": "centroid", "text": [NaN]}]}',
+        '{"name": "a", "thresholds": {"text": 2}}',
+        '{"name": "a", "thresholds": {"smell": 0.5}}',
+        '{"name": "a", "description": 5}',
+        "[" * 100_000,
+        r'{"name": "a", "description": "\u0000"}',
+        r'{"name": "a", "results": {"note": "\ud800"}}',
+        '{"name": "a", "name": "b"}',
+        '{"name": "a", "results": {"x": 1e400}}',
+        '{"name": "a", "results": {"x": -Infinity}}',
+        f'{{"name": "a", "results": {{"x": {"9" * 400}}}}}',
+        f'{{"name": "a", "thresholds": {{"text": {"9" * 400}}}}}',
+        f'{{"name": "a", "keys": [{{"kind": "centroid", "text": [{"9" * 400}]}}]}}',
+        f'{{"name": "a", "results": {{"x": {"[" * 40}{"]" * 40}}}}}',
+    ],
+)
+def test_a_wrong_card_is_an_error_with_a_cure(text: str) -> None:
+    with pytest.raises(InvalidCard) as caught:
+        parse_card(text)
+    assert caught.value.cure
+
+
+def test_cards_that_say_the_same_have_one_digest_and_others_have_others() -> None:
+    """By it a repeated request is told from another one under the same idempotency key."""
+    full: dict[str, Any] = {
+        "name": "a",
+        "description": "b",
+        "embedder": "f" * 64,
+        "keys": [{"kind": "centroid", "image": [1.0, 0.5]}, {"kind": "subcentroid", "text": [0.25, 2.0]}],
+        "thresholds": {"text": 0.5},
+        "results": {"x": 1},
+        "tags": ["t"],
+        "metadata": {"m": 1},
+        "derived_from": ["0" * 26],
+    }
+    image, text = full["keys"]
+    others = [
+        *({name: value for name, value in full.items() if name != left} for left in full if left != "name"),
+        full | {"name": "c"},
+        full | {"metadata": {"m": True}},
+        full | {"keys": [text, image]},
+        full | {"keys": [image, text, text]},
+        full | {"keys": [image | {"kind": "subcentroid"}, text]},
+        full | {"keys": [{"kind": "centroid", "text": [1.0, 0.5]}, text]},
+        full | {"keys": [{"kind": "centroid", "image": [1.0], "text": [0.5]}, text]},
+        full | {"keys": [image, {"kind": "subcentroid", "text": [0.25, 2.0000002]}]},
+    ]
+    digests = [digest_of(parse_card(json.dumps(card))) for card in (full, *others)]
+    assert len(set(digests)) == len(digests)
+    assert digest_of(parse_card(dump_card(parse_card(json.dumps(full))))) == digests[0]
+
+
+def test_figures_may_lie_as_deep_as_anybody_needs() -> None:
+    deep = f'{{"x": {"[" * 30}1{"]" * 30}}}'
+    assert json.loads(dump_card(parse_card(f'{{"name": "a", "results": {deep}}}')))["results"] == json.loads(deep)

@@ -1,0 +1,53 @@
+"""Checkpoints: exact, whole, and only for the run that wrote them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from vlibrary.training.checkpoint import State, load_state, save_state
+from vlibrary.training.errors import InvalidSettings
+
+STATE = State({"a": torch.tensor([0.1, 1e-30]), "b": torch.arange(3)}, {"step": 7, "losses": {"mimicry": 0.1}})
+
+
+def test_a_state_comes_back_bit_by_bit(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "state.safetensors"
+    save_state(path, STATE, "run")
+    loaded = load_state(path, "run")
+    assert loaded is not None
+    assert loaded.record == STATE.record
+    assert all(torch.equal(loaded.tensors[name], tensor) for name, tensor in STATE.tensors.items())
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_no_file_is_no_state(tmp_path: Path) -> None:
+    assert load_state(tmp_path / "state.safetensors", "run") is None
+
+
+def test_the_state_of_another_run_is_refused(tmp_path: Path) -> None:
+    save_state(tmp_path / "state", STATE, "run")
+    with pytest.raises(InvalidSettings, match="belongs to another run"):
+        load_state(tmp_path / "state", "other")
+
+
+def test_a_torn_or_foreign_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    save_state(path, STATE, "run")
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(InvalidSettings, match="is not a checkpoint"):
+        load_state(path, "run")
+    path.write_bytes(b"no checkpoint at all")
+    with pytest.raises(InvalidSettings, match="is not a checkpoint"):
+        load_state(path, "run")
+
+
+def test_what_a_crash_left_half_written_harms_nobody(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    save_state(path, STATE, "run")
+    path.with_name("state.part").write_bytes(b"half")
+    loaded = load_state(path, "run")
+    assert loaded is not None
+    assert loaded.record["step"] == 7

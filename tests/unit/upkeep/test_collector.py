@@ -1,0 +1,418 @@
+"""The collector on in-memory stores with a clock that the tests move."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import pytest
+from ulid import ULID
+
+from tests.support.interleaving import Interleaving
+from tests.support.memory.artifacts import MemoryArtifacts
+from tests.support.memory.catalogue import MemoryCatalogue
+from tests.support.memory.index import MemoryIndex
+from tests.support.registrations import EMBEDDER, register
+from tests.support.upkeep import DATA, DAY, DEADLINE, SHA256, MemoryLibrary, drafted
+from vlibrary.domain.card import Status, VectorRecord
+from vlibrary.domain.errors import ArtifactsUnavailable, CollectorPaused, InvalidInput, UploadExpired, VectorNotFound
+from vlibrary.domain.filters import Filter
+from vlibrary.domain.objects import artifact_key, check_key, draft_name
+from vlibrary.domain.ports import Position, StoredObject
+from vlibrary.upkeep.collector import Collection, Rules, collect
+from vlibrary.upkeep.collector_guard import begin, check_cleared, clear, marks, note_progress, pause
+from vlibrary.upkeep.heartbeat import LookAfter
+
+
+@pytest.fixture
+def library() -> MemoryLibrary:
+    return MemoryLibrary()
+
+
+def test_only_old_objects_without_an_owner_are_removed(library: MemoryLibrary) -> None:
+    orphan = library.store()
+    active, deleted, purged = (library.publish() for _ in range(3))
+    for record in (deleted, purged):
+        library.catalogue.delete(record.id)
+    library.catalogue.purge(purged.id)
+    library.clock.at += DAY + timedelta(seconds=1)
+    reserved, young = library.store(), library.store()
+    library.catalogue.release(young)
+    done = library.collect()
+    assert library.keys() == sorted([active.object_key, deleted.object_key, reserved.object_key, young.object_key])
+    assert (done.seen, done.removed, done.freed, done.young) == (6, 2, 2 * len(DATA), 2)
+    with pytest.raises(UploadExpired):
+        library.catalogue.publish(orphan, drafted(orphan))
+
+
+def test_a_dry_run_counts_the_same_and_changes_nothing(library: MemoryLibrary) -> None:
+    library.store()
+    library.catalogue.delete(library.publish().id)
+    library.clock.at += 2 * DAY
+    before = library.catalogue.position(), library.keys(), library.catalogue.audit(0, 100)
+    counted = library.collect(Rules(retention=DAY, dry_run=True))
+    assert (library.catalogue.position(), library.keys(), library.catalogue.audit(0, 100)) == before
+    assert replace(counted, cursor=None) == Collection(released=1, purged=1, seen=2, removed=1, freed=len(DATA))
+    done = library.collect(Rules(retention=DAY))
+    assert (done.released, done.purged) == (1, 1)
+    assert done.removed == 1  # not the purged vector's object: see the next test
+    library.clock.at += 2 * DAY
+    assert library.collect().removed == 1
+    assert library.keys() == []
+
+
+def test_a_store_whose_clock_is_ahead_purges_nothing_before_its_time(library: MemoryLibrary) -> None:
+    class Ahead(MemoryArtifacts):
+        def now(self) -> datetime:
+            return library.clock.at + 400 * DAY
+
+    record = library.publish()
+    library.catalogue.delete(record.id)
+    library.clock.at += DAY
+    ahead = Ahead(library.clock)
+    begin(library.catalogue, library.artifacts)
+    for mark in marks(library.artifacts):
+        ahead.put(mark, b"", hashlib.sha256(b"").hexdigest())
+    (*_, done) = collect(library.catalogue, ahead, Rules(retention=30 * DAY), actor="tester")
+    assert done.purged == 0
+    library.catalogue.restore(record.id)
+
+
+def test_the_object_of_a_purged_vector_outlives_every_backup_within_the_grace(library: MemoryLibrary) -> None:
+    record = library.publish()
+    library.clock.at += 30 * DAY
+    library.catalogue.delete(record.id)
+    library.catalogue.purge(record.id)
+    library.clock.at += DAY - timedelta(seconds=1)
+    assert library.collect().removed == 0
+    assert library.artifacts.get(record.object_key, SHA256) == DATA
+    library.clock.at += timedelta(seconds=1)
+    assert library.collect().removed == 1
+
+
+def test_a_grace_shorter_than_a_registration_is_refused() -> None:
+    with pytest.raises(InvalidInput):
+        Rules(grace=DEADLINE - timedelta(seconds=1))
+    with pytest.raises(InvalidInput):
+        Rules(retention=-DAY)
+    with pytest.raises(InvalidInput):
+        Rules(grace=999_999 * DAY)
+    with pytest.raises(InvalidInput):
+        Rules(retention=999_999 * DAY)
+
+
+def test_stuck_reservations_are_released_and_open_ones_stay(library: MemoryLibrary) -> None:
+    stuck = [library.reserve() for _ in range(250)]
+    library.clock.at += DEADLINE
+    still_open = library.reserve()
+    assert library.collect().released == len(stuck)
+    assert library.catalogue.stuck_uploads(10) == []
+    assert library.catalogue.publish(still_open, drafted(still_open)).version == 1
+
+
+def test_vectors_are_purged_only_when_they_were_deleted_long_ago(library: MemoryLibrary) -> None:
+    long_ago, restored, lately = (library.publish() for _ in range(3))
+    for record in (long_ago, restored):
+        library.catalogue.delete(record.id)
+    library.clock.at += 30 * DAY
+    library.catalogue.restore(restored.id)
+    library.catalogue.delete(lately.id)
+    assert library.collect().purged == 0
+    assert library.collect(Rules(retention=7 * DAY)).purged == 1
+    left = library.catalogue.page(Filter(status=None), limit=10).records
+    assert {record.id for record in left} == {restored.id, lately.id}
+
+
+def test_every_removal_is_in_the_audit_log_before_it_happens(library: MemoryLibrary) -> None:
+    library.store()
+    library.clock.at += 2 * DAY
+    seen: list[str] = []
+
+    def pace() -> None:
+        newest = library.catalogue.audit(0, 100)[-1]
+        seen.extend(newest.detail["objects"])
+        assert newest.actor == "tester"
+
+    keys = library.keys()
+    library.collect(pace=pace)
+    assert seen == keys
+
+
+def test_a_run_that_was_broken_off_goes_on_after_its_cursor(library: MemoryLibrary) -> None:
+    for _ in range(250):
+        library.store()
+    library.clock.at += 2 * DAY
+    keys = library.keys()
+    steps = collect(library.catalogue, library.artifacts, Rules(), actor="tester")
+    next(steps)
+    first = next(steps)
+    assert first.removed == 100
+    assert library.keys() == keys[100:]
+    rest = library.collect(after=first.cursor)
+    assert (rest.seen, rest.removed) == (150, 150)
+    assert library.keys() == []
+
+
+def test_a_restored_catalogue_must_be_cleared_first(library: MemoryLibrary) -> None:
+    library.collect()
+    library.store()
+    library.clock.at += 2 * DAY
+    position = library.catalogue.renew_epoch()
+    with pytest.raises(CollectorPaused):
+        library.collect()
+    with pytest.raises(CollectorPaused):
+        library.collect(Rules(dry_run=True))
+    assert len(library.keys()) == 1
+    clear(library.artifacts, position, instead_of=marks(library.artifacts))
+    assert library.collect().removed == 1
+
+
+def test_a_pause_stops_a_collector_that_is_at_work(library: MemoryLibrary) -> None:
+    for _ in range(250):
+        library.store()
+    library.clock.at += 2 * DAY
+    steps = collect(library.catalogue, library.artifacts, Rules(), actor="tester")
+    next(steps)
+    next(steps)
+    pause(library.artifacts)
+    with pytest.raises(CollectorPaused):
+        next(steps)
+    assert len(library.keys()) == 150
+
+
+def test_a_pause_that_begins_while_the_library_is_looked_at_outlives_the_clearance(library: MemoryLibrary) -> None:
+    pause(library.artifacts)
+    before, position = marks(library.artifacts), library.catalogue.position()
+    pause(library.artifacts)
+    clear(library.artifacts, position, instead_of=before)
+    with pytest.raises(CollectorPaused):
+        library.collect()
+    clear(library.artifacts, position, instead_of=marks(library.artifacts))
+    assert library.collect().seen == 0
+
+
+def test_a_collector_that_notes_its_progress_ends_no_pause(library: MemoryLibrary) -> None:
+    position = check_cleared(library.catalogue, library.artifacts)
+    pause(library.artifacts)
+    note_progress(library.artifacts, position)
+    with pytest.raises(CollectorPaused):
+        library.collect()
+
+
+def test_a_store_that_nobody_has_cleared_is_left_alone_unless_all_is_empty() -> None:
+    """A database that was put back before the collector ever ran, or another one's store."""
+    library = MemoryLibrary()
+    library.publish()
+    library.store()
+    library.clock.at += 2 * DAY
+    stranger = MemoryCatalogue(library.clock)
+    with pytest.raises(CollectorPaused):
+        list(collect(stranger, library.artifacts, Rules(), actor="tester"))
+    for mark in marks(library.artifacts):
+        library.artifacts.delete(mark)
+    for catalogue in (stranger, library.catalogue):
+        begin(catalogue, library.artifacts)
+        with pytest.raises(CollectorPaused):
+            list(collect(catalogue, library.artifacts, Rules(), actor="tester"))
+    assert len(library.keys()) == 2
+    begin(stranger, MemoryArtifacts())
+    assert list(collect(stranger, MemoryArtifacts(), Rules(dry_run=True), actor="tester"))[-1].seen == 0
+
+
+def test_a_mark_that_is_lost_to_a_later_one_while_it_is_made_is_no_error(library: MemoryLibrary) -> None:
+    """Fault cycle 300922: S3 said that the mark was there, and then it was not."""
+
+    class Raced(MemoryArtifacts):
+        def put(self, key: str, data: bytes, sha256: str) -> None:
+            super().put(key, data, sha256)
+            if key.startswith(f"collector/{before.epoch}.{before.seq}."):
+                note_progress(self, after)
+                self.get(key, sha256)  # as S3Artifacts reads it back
+
+    before = library.catalogue.position()
+    library.publish()
+    after = library.catalogue.position()
+    raced = Raced()
+    note_progress(raced, before)
+    assert check_cleared(library.catalogue, raced) == after
+    assert len(marks(raced)) == 1
+
+
+def test_a_listing_that_is_damaged_on_its_way_pauses_nobody_and_hides_no_pause(library: MemoryLibrary) -> None:
+    """Fault cycle 400029: a flipped bit in a listing from S3, which no digest covers."""
+
+    class Flipped(MemoryArtifacts):
+        flips = 0
+
+        def list(self, after: str | None = None) -> Iterator[StoredObject]:
+            self.flips -= 1
+            for found in super().list(after):
+                key = found.key.replace("e", "d").replace("u", "t") if self.flips >= 0 else found.key
+                yield replace(found, key=key)
+
+    library.publish()
+    artifacts = Flipped()
+    clear(artifacts, library.catalogue.position(), instead_of=())
+    artifacts.flips = 1
+    assert check_cleared(library.catalogue, artifacts) == library.catalogue.position()
+    pause(artifacts)
+    for flips in (0, 1, 2):
+        artifacts.flips = flips
+        with pytest.raises(CollectorPaused):
+            check_cleared(library.catalogue, artifacts)
+
+
+def test_a_store_that_is_away_when_the_service_starts_is_cleared_when_it_is_back() -> None:
+    class Away(MemoryArtifacts):
+        away = True
+
+        def put(self, key: str, data: bytes, sha256: str) -> None:
+            if self.away:
+                raise ArtifactsUnavailable("It is away.", "Wait.")
+            super().put(key, data, sha256)
+
+    catalogue, artifacts, index = MemoryCatalogue(), Away(), MemoryIndex(EMBEDDER)
+    times = iter([0.0, 0.0, 1.0, 7.0, 8.0, 9.0])
+    care = LookAfter(catalogue, artifacts, index, now=lambda: next(times))
+    artifacts.away = False
+    assert marks(artifacts) == frozenset()
+    register(catalogue)
+    care.look()
+    assert index.position == catalogue.position() == check_cleared(catalogue, artifacts)
+
+
+def test_one_mark_that_no_longer_holds_outweighs_one_that_does(library: MemoryLibrary) -> None:
+    """Who noted the later place was killed before it removed the earlier one."""
+    begin(library.catalogue, library.artifacts)
+    lost = Position(library.catalogue.position().epoch, 7, "lost")
+    library.publish()
+    library.artifacts.put(f"collector/{lost.epoch}.{lost.seq}.{lost.mark}", b"", hashlib.sha256(b"").hexdigest())
+    with pytest.raises(CollectorPaused):
+        library.collect()
+
+
+@pytest.mark.parametrize(
+    "foreign", ["catalogue.db", "notes/today.txt", "manifests/a.json", f"{'0' * 26}/readme", "check-mate", "draft-1"]
+)
+def test_objects_that_are_no_librarys_are_left_alone(library: MemoryLibrary, foreign: str) -> None:
+    library.artifacts.put(foreign, DATA, SHA256)
+    library.store()
+    library.clock.at += 2 * DAY
+    done = library.collect()
+    assert (done.seen, done.removed, done.foreign) == (1, 1, 1)
+    assert library.keys() == [foreign]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: artifact_key(str(ULID()), SHA256),
+        lambda: f"{ULID()}/{draft_name()}",
+        lambda: f"collector/{draft_name()}",
+        draft_name,
+        check_key,
+    ],
+)
+def test_whatever_a_killed_process_left_is_removed(library: MemoryLibrary, make: Callable[[], str]) -> None:
+    library.artifacts.put(make(), DATA, SHA256)
+    library.clock.at += 2 * DAY
+    assert library.collect().removed == 1
+    assert library.keys() == []
+
+
+def test_marks_of_the_collector_are_neither_counted_nor_removed(library: MemoryLibrary) -> None:
+    library.publish()
+    library.collect()
+    library.clock.at += 2 * DAY
+    done = library.collect()
+    assert (done.seen, done.foreign) == (1, 0)
+    library.catalogue.renew_epoch()
+    with pytest.raises(CollectorPaused):
+        library.collect()
+
+
+class Bustle:
+    """Writers, a deleter and collectors on one library; every port call is a step, and the seed says whose is next.
+
+    The clock may jump days between two steps, and writers may stop for ever after any step.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.library = MemoryLibrary()
+        self._chance = random.Random(seed)
+        self._turns = Interleaving(seed)
+        self._catalogue = self._turns.gate(self.library.catalogue)
+        self._artifacts = self._turns.gate(self.library.artifacts)
+        self.kept: list[VectorRecord] = []
+
+    def run(self) -> None:
+        collectors = [self._collect] * 2
+        self._turns.run(self._write, self._write, self._write, self._hide, *collectors, between=self._jump)
+
+    def _write(self) -> None:
+        upload = self.library.upload()
+        with suppress(UploadExpired):
+            self._catalogue.reserve(upload)
+            if self._chance.random() < 0.2:
+                return
+            self._artifacts.put(upload.object_key, DATA, SHA256)
+            if self._chance.random() < 0.4:
+                return
+            self.kept.append(self._catalogue.publish(upload, drafted(upload)))
+
+    def _hide(self) -> None:
+        """Delete what there is and bring it back, unless it was purged meanwhile."""
+        for record in list(self.kept):
+            self.kept.remove(record)
+            self._catalogue.delete(record.id)
+            with suppress(VectorNotFound):
+                self._catalogue.restore(record.id)
+                self.kept.append(record)
+
+    def _collect(self) -> None:
+        list(collect(self._catalogue, self._artifacts, Rules(retention=DAY), actor="tester"))
+
+    def _jump(self) -> None:
+        self.library.clock.at += self._chance.choice([timedelta(0)] * 25 + [timedelta(minutes=10)] * 2 + [2 * DAY])
+
+
+@pytest.mark.parametrize("first", range(0, 400, 100))
+def test_no_interleaving_of_writers_a_deleter_and_two_collectors_loses_a_vector(first: int) -> None:
+    kept = 0
+    removed = 0
+    for seed in range(first, first + 100):
+        bustle = Bustle(seed)
+        bustle.run()
+        library = bustle.library
+        for record in bustle.kept:
+            assert library.artifacts.get(library.catalogue.get(record.id).object_key, SHA256) == DATA, seed
+        kept += len(bustle.kept)
+        library.clock.at += 3 * DAY
+        left = len(library.keys())
+        library.collect(Rules(retention=DAY))
+        removed += left - len(library.keys())
+        records = library.catalogue.page(Filter(status=None), limit=100).records
+        assert library.keys() == sorted(record.object_key for record in records), seed
+    assert kept > 50
+    assert removed > 20
+
+
+def test_a_stalled_collector_that_wakes_late_removes_nothing_that_came_since(library: MemoryLibrary) -> None:
+    library.store()
+    library.clock.at += 2 * DAY
+    came: list[VectorRecord] = []
+
+    def stall() -> None:
+        if came:
+            return
+        library.clock.at += 30 * DAY
+        came.append(library.publish())  # the same bytes
+        library.collect()
+
+    library.collect(pace=stall)
+    assert library.keys() == [came[0].object_key]
+    assert library.catalogue.get(came[0].id).status is Status.ACTIVE

@@ -1,0 +1,180 @@
+"""What an examination finds, and what it must not take for damage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from tests.support.memory.catalogue import MemoryCatalogue
+from tests.support.upkeep import DATA, DAY, SHA256, HandClock, MemoryLibrary, drafted
+from vlibrary.domain.card import VectorRecord
+from vlibrary.domain.filters import EVERYTHING_ACTIVE, Filter
+from vlibrary.domain.ports import Alias, Change, ChangeKind, Page
+from vlibrary.upkeep.examine import Report, examine, examine_vectors
+from vlibrary.upkeep.findings import Finding, Level, Progress
+
+
+@pytest.fixture
+def library() -> MemoryLibrary:
+    return MemoryLibrary()
+
+
+def found(report: Report) -> list[tuple[str, str]]:
+    return [(step.kind, step.subject) for step in report if isinstance(step, Finding)]
+
+
+def examined(library: MemoryLibrary) -> list[tuple[str, str]]:
+    return found(examine(library.catalogue, library.artifacts))
+
+
+def busy(library: MemoryLibrary) -> list[VectorRecord]:
+    """A library in which everything has happened that may happen."""
+    records = [library.publish() for _ in range(4)]
+    library.catalogue.set_alias("colours", "production", records[0].id, expected=0)
+    for record in records[1:]:
+        library.catalogue.delete(record.id)
+    library.catalogue.restore(records[2].id)
+    library.catalogue.purge(records[3].id)
+    library.artifacts.delete(records[3].object_key)
+    library.reserve()
+    library.store()
+    return records
+
+
+def test_a_sound_library_has_no_findings_and_tells_how_far_it_is(library: MemoryLibrary) -> None:
+    busy(library)
+    steps = list(examine(library.catalogue, library.artifacts))
+    assert [step.part for step in steps if isinstance(step, Progress)] == [
+        "vectors",
+        "change log",
+        "aliases",
+        "reservations",
+        "objects",
+        "marks",
+    ]
+    assert len(steps) == 6
+
+
+def test_a_missing_object_is_found_for_deleted_vectors_too(library: MemoryLibrary) -> None:
+    active, deleted, _, _ = busy(library)
+    for record in (active, deleted):
+        library.artifacts.delete(record.object_key)
+    assert set(examined(library)) == {("object-missing", active.id), ("object-missing", deleted.id)}
+
+
+def test_objects_of_another_size_or_with_other_bytes_are_found(library: MemoryLibrary) -> None:
+    short, damaged = library.store(), library.store()
+    library.catalogue.publish(short, replace(drafted(short), size=len(DATA) + 1))
+    library.catalogue.publish(damaged, replace(drafted(damaged), sha256="0" * 64))
+    assert set(examined(library)) == {("object-size", short.vector_id), ("object-damaged", damaged.vector_id)}
+    unread = examine_vectors(library.catalogue, library.artifacts, sample=0.0)
+    assert found(unread) == [("object-size", short.vector_id)]
+
+
+def test_a_vector_that_is_purged_while_it_is_looked_at_is_no_finding() -> None:
+    class PurgedMeanwhile(MemoryCatalogue):
+        def page(self, which: Filter = EVERYTHING_ACTIVE, *, limit: int, cursor: str | None = None) -> Page:
+            page = super().page(which, limit=limit, cursor=cursor)
+            for record in page.records:
+                self.delete(record.id)
+                self.purge(record.id)
+                purging.artifacts.delete(record.object_key)
+            return page
+
+    purging = MemoryLibrary(PurgedMeanwhile)
+    purging.publish()
+    assert found(examine_vectors(purging.catalogue, purging.artifacts, sample=1.0)) == []
+    assert purging.keys() == []
+
+
+def test_an_examination_goes_on_where_it_was_broken_off(library: MemoryLibrary) -> None:
+    records = [library.publish() for _ in range(501)]
+    for record in (records[0], records[-1]):
+        library.artifacts.delete(record.object_key)
+    steps = examine_vectors(library.catalogue, library.artifacts, sample=0.0)
+    first = next(steps)
+    cursor = next(step.cursor for step in steps if isinstance(step, Progress))
+    assert isinstance(first, Finding)
+    assert first.subject == records[-1].id  # newest first
+    rest = examine_vectors(library.catalogue, library.artifacts, sample=0.0, cursor=cursor)
+    assert found(rest) == [("object-missing", records[0].id)]
+
+
+class Tampered(MemoryCatalogue):
+    """Its change log is not what was written. kinds: by seq; None: the entry is lost."""
+
+    kinds: Mapping[int, ChangeKind | None] = {}
+
+    def changes(self, after: int, limit: int) -> list[Change]:
+        entries = super().changes(after, limit)
+        kinds = [(entry, self.kinds.get(entry.seq, entry.kind)) for entry in entries]
+        return [replace(entry, kind=kind) for entry, kind in kinds if kind is not None]
+
+
+@pytest.mark.parametrize(("lost", "named"), [({2}, "2-2"), ({1}, "1-1"), ({3, 4}, "3-4"), ({8}, "8-8")])
+def test_lost_entries_of_the_change_log_are_named(lost: set[int], named: str) -> None:
+    class Gappy(Tampered):
+        kinds = dict.fromkeys(lost)
+
+    library = MemoryLibrary(Gappy)
+    for _ in range(8):
+        library.publish()
+    findings = examined(library)
+    assert ("log-gap", named) in findings
+    assert len([kind for kind, _ in findings if kind == "log-differs"]) == len(lost)
+
+
+def test_a_change_log_that_leads_elsewhere_is_found() -> None:
+    class Elsewhere(Tampered):
+        kinds: Mapping[int, ChangeKind | None] = {1: ChangeKind.DELETED, 3: ChangeKind.RESTORED}
+
+    library = MemoryLibrary(Elsewhere)
+    hidden, shown = library.publish(), library.publish()
+    library.catalogue.delete(shown.id)
+    assert examined(library) == [("log-differs", hidden.id), ("log-differs", shown.id)]
+
+
+def test_what_is_registered_and_deleted_meanwhile_is_no_finding(library: MemoryLibrary) -> None:
+    findings = []
+    for step in examine(library.catalogue, library.artifacts):
+        findings += [step] if isinstance(step, Finding) else []
+        library.catalogue.delete(library.publish().id)
+        library.publish()
+    assert findings == []
+
+
+def test_an_alias_to_a_deleted_vector_is_found_and_one_that_was_dropped_is_not() -> None:
+    class Careless(MemoryCatalogue):
+        def aliases(self, name: str | None = None) -> list[Alias]:
+            return [self.alias("colours", "production"), Alias("colours", "dropped", "gone", 1, HandClock().now())]
+
+        def alias(self, name: str, alias: str) -> Alias:
+            if alias == "production":
+                return Alias(name, alias, f"{1:026}", 1, HandClock().now())
+            return super().alias(name, alias)
+
+    library = MemoryLibrary(Careless)
+    library.catalogue.delete(library.publish().id)
+    assert examined(library) == [("alias-dangling", "colours@production")]
+
+
+def test_waste_is_told_by_age_and_is_nothing_wrong(library: MemoryLibrary) -> None:
+    library.store()
+    library.clock.at += 20 * DAY
+    for _ in range(2):
+        library.store()
+    library.clock.at += timedelta(hours=2)
+    library.store()  # young
+    steps = examine(library.catalogue, library.artifacts)
+    findings = [step for step in steps if isinstance(step, Finding)]
+    assert {finding.level for finding in findings} == {Level.WASTE}
+    assert [(finding.kind, finding.subject) for finding in findings if finding.kind == "orphans"] == [
+        ("orphans", "at most 30 d"),
+        ("orphans", "at most 1 d"),
+    ]
+    assert [finding.detail[:10] for finding in findings if finding.kind == "orphans"] == ["1 objects,", "2 objects,"]
+    assert len([finding for finding in findings if finding.kind == "upload-stuck"]) == 3
+    assert library.artifacts.get(library.keys()[0], SHA256) == DATA

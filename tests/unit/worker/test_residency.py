@@ -1,0 +1,252 @@
+"""Vectors on their way to the model: each fetched once, kept by content, and never a wrong one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+
+from tests.support.memory.artifacts import MemoryArtifacts
+from tests.support.samples import vector
+from vlibrary.domain.applicable import check_applicable
+from vlibrary.domain.errors import ArtifactLost, ArtifactsUnavailable, InvalidArtifact, UnsupportedEdit, WrongModel
+from vlibrary.domain.vector import ModelSpec, NormRule, Positions, SteeringVector
+from vlibrary.domain.wire import Applied
+from vlibrary.formats.artifact import encode, sha256_of
+from vlibrary.worker.residency import Residency, SingleFlight
+
+SPEC = ModelSpec("tiny", "f" * 64, "Tiny", layers=2, hidden_size=8)
+CALLERS = 16
+
+
+class Counting(MemoryArtifacts):
+    """A store that counts its reads, and holds each back until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads: list[str] = []
+        self.open = threading.Event()
+        self.open.set()
+        self.failures: list[Exception] = []
+
+    def get(self, key: str, sha256: str) -> bytes:
+        self.reads.append(key)
+        assert self.open.wait(10)
+        if self.failures:
+            raise self.failures.pop()
+        return super().get(key, sha256)
+
+    def stored(self, data: bytes, strength: float = 1.0) -> Applied:
+        digest = sha256_of(data)
+        self.put(f"v/{digest}", data, digest)
+        return Applied("v", f"v/{digest}", digest, strength)
+
+    def stored_vector(self, seed: int, strength: float = 1.0) -> Applied:
+        return self.stored(encode(vector(SPEC, seed)), strength)
+
+    def damage(self, applied: Applied) -> None:
+        """Other bytes under the same key, as a failing disk would leave them."""
+        self._objects[applied.object_key] = b"rotten" + self._objects[applied.object_key]
+
+
+@pytest.fixture
+def store() -> Counting:
+    return Counting()
+
+
+def residency(store: Counting, most: int = 8, took: Callable[[float], None] = lambda _seconds: None) -> Residency:
+    return Residency(store, lambda one: check_applicable(one, SPEC), most, took)
+
+
+def content(kept: Residency, *applied: Applied) -> SteeringVector:
+    one, _ = kept.get(applied)
+    assert one is not None
+    return one
+
+
+def at_once(action: Callable[[], object], store: Counting) -> list[Future[object]]:
+    """The outcomes of many callers that all ask while the first read is under way."""
+    store.open.clear()
+    with ThreadPoolExecutor(CALLERS) as threads:
+        outcomes = [threads.submit(action) for _ in range(CALLERS)]
+        while not store.reads:
+            threading.Event().wait(0.001)
+        store.open.set()
+    return outcomes
+
+
+def test_no_vectors_are_nothing(store: Counting) -> None:
+    assert residency(store).get(()) == (None, None)
+    assert store.reads == []
+
+
+def test_many_callers_at_once_share_one_fetch(store: Counting) -> None:
+    applied, kept = store.stored_vector(1), residency(store)
+    outcomes = at_once(lambda: content(kept, applied), store)
+    assert len(store.reads) == 1
+    assert all(outcome.result() == vector(SPEC, 1) for outcome in outcomes)
+    assert kept.single.misses == 1
+
+
+def test_a_failed_fetch_is_told_to_all_who_wait_and_not_remembered(store: Counting) -> None:
+    applied, kept, calls = store.stored_vector(1), residency(store), threading.Barrier(CALLERS)
+    store.failures = [ArtifactsUnavailable("The store is away.", "Try again.")]
+
+    def ask() -> SteeringVector:
+        calls.wait(10)
+        return content(kept, applied)
+
+    outcomes = at_once(ask, store)
+    failed = [outcome for outcome in outcomes if outcome.exception() is not None]
+    assert failed
+    assert all(isinstance(outcome.exception(), ArtifactsUnavailable) for outcome in failed)
+    assert content(kept, applied) == vector(SPEC, 1)
+
+
+def test_a_failure_is_told_to_those_who_wait_for_the_same_value() -> None:
+    flight, entered, go = SingleFlight[int](4), threading.Event(), threading.Event()
+
+    def make() -> int:
+        entered.set()
+        assert go.wait(10)
+        raise ArtifactLost("It is gone.", "Store it again.")
+
+    with ThreadPoolExecutor(4) as threads:
+        first = threads.submit(flight.get, "key", make)
+        assert entered.wait(10)
+        others = [threads.submit(flight.get, "key", lambda: pytest.fail("made twice")) for _ in range(3)]
+        while flight.hits < 3:
+            threading.Event().wait(0.001)
+        go.set()
+    assert [type(one.exception()) for one in (first, *others)] == [ArtifactLost] * 4
+    assert len(flight) == 0
+    assert flight.get("key", lambda: 7) == 7
+
+
+def test_a_vector_that_was_forgotten_is_fetched_again(store: Counting) -> None:
+    applied, kept = [store.stored_vector(seed) for seed in (1, 2, 3)], residency(store, most=2)
+    for number in (0, 1, 2, 0):
+        assert content(kept, applied[number]) == vector(SPEC, number + 1)
+    assert store.reads == [applied[number].object_key for number in (0, 1, 2, 0)]
+    assert (len(kept.single), kept.single.evictions) == (2, 2)
+
+
+def test_the_least_recently_used_is_forgotten_first() -> None:
+    flight, made = SingleFlight[str](2), list[str]()
+
+    def make(key: str) -> str:
+        made.append(key)
+        return key
+
+    for key in ("one", "two", "one", "three", "one", "two"):
+        assert flight.get(key, partial(make, key)) == key
+    assert made == ["one", "two", "three", "two"]
+    assert (flight.hits, flight.misses, flight.evictions, len(flight)) == (2, 4, 2, 2)
+
+
+def test_a_value_that_is_forgotten_while_it_is_made_still_reaches_who_waits() -> None:
+    flight = SingleFlight[int](1)
+
+    def make() -> int:
+        assert flight.get("other", lambda: 2) == 2  # pushes this one out
+        return 1
+
+    assert flight.get("key", make) == 1
+    assert flight.evictions == 1
+    assert flight.get("key", lambda: 3) == 3
+
+
+def test_the_same_content_at_another_strength_is_another_vector_from_one_fetch(store: Counting) -> None:
+    applied, kept = store.stored_vector(1), residency(store)
+    (whole, one_key), (half, half_key) = kept.get((applied,)), kept.get((replace(applied, strength=0.5),))
+    assert whole == vector(SPEC, 1)
+    assert half == vector(SPEC, 1) * 0.5
+    assert one_key != half_key
+    assert len(store.reads) == 1
+
+
+def test_the_identity_is_the_content_and_not_the_name(store: Counting) -> None:
+    applied, kept = store.stored_vector(1), residency(store)
+    assert kept.get((applied,))[1] == kept.get((replace(applied, vector_id="another name"),))[1]
+    assert kept.get((applied,))[1] != kept.get((store.stored_vector(2),))[1]
+
+
+def test_several_vectors_are_their_weighted_sum(store: Counting) -> None:
+    one, two = store.stored_vector(1, 0.5), store.stored_vector(2, -2.0)
+    kept = residency(store)
+    combined, key = kept.get((one, two))
+    assert combined == vector(SPEC, 1) * 0.5 + vector(SPEC, 2) * -2.0
+    assert key not in {kept.get((one,))[1], kept.get((two,))[1]}
+    assert kept.get((one, two))[0] is combined
+
+
+def test_a_damaged_artifact_is_lost_every_time_until_it_is_whole_again(store: Counting) -> None:
+    applied, kept = store.stored_vector(1), residency(store)
+    whole = store.get(applied.object_key, applied.sha256)
+    store.damage(applied)
+    for _ in range(2):
+        with pytest.raises(ArtifactLost):
+            content(kept, applied)
+    assert (len(kept.single), len(kept.combined)) == (0, 0)
+    store.delete(applied.object_key)
+    store.put(applied.object_key, whole, applied.sha256)
+    assert content(kept, applied) == vector(SPEC, 1)
+
+
+def test_bytes_that_are_no_vector_are_refused_every_time(store: Counting) -> None:
+    applied, kept = store.stored(b"not a vector"), residency(store)
+    for _ in range(2):
+        with pytest.raises(InvalidArtifact):
+            content(kept, applied)
+    assert len(kept.single) == 0
+
+
+def test_a_vector_here_outlives_its_object(store: Counting) -> None:
+    applied, kept = store.stored_vector(1), residency(store)
+    content(kept, applied)
+    store.delete(applied.object_key)
+    assert content(kept, applied) == vector(SPEC, 1)
+    with pytest.raises(ArtifactLost):
+        content(residency(store), applied)
+
+
+def test_a_vector_for_another_model_is_refused_every_time(store: Counting) -> None:
+    other, kept = replace(SPEC, fingerprint="0" * 64), residency(store)
+    applied = store.stored(encode(vector(other, 1)))
+    for _ in range(2):
+        with pytest.raises(WrongModel):
+            content(kept, applied)
+
+
+@pytest.mark.parametrize(
+    "changed", [replace(vector(SPEC, 2), positions=Positions.LAST), replace(vector(SPEC, 2), norm=NormRule.PRESERVE)]
+)
+def test_vectors_that_cannot_be_one_are_refused(store: Counting, changed: SteeringVector) -> None:
+    kept, one, two = residency(store), store.stored_vector(1), store.stored(encode(changed))
+    for _ in range(2):
+        with pytest.raises(UnsupportedEdit):
+            content(kept, one, two)
+    assert content(kept, one) == vector(SPEC, 1)
+
+
+def test_a_load_is_timed_once_and_a_failed_one_not_at_all(store: Counting) -> None:
+    times: list[float] = []
+    kept, applied = residency(store, took=times.append), store.stored_vector(1)
+    store.failures = [ArtifactsUnavailable("The store is away.", "Try again.")]
+    with pytest.raises(ArtifactsUnavailable):
+        content(kept, applied)
+    assert times == []
+    content(kept, applied)
+    content(kept, replace(applied, strength=3.0))
+    assert len(times) == 1
+    assert times[0] > 0
+
+
+def test_strength_zero_leaves_the_model_alone(store: Counting) -> None:
+    nothing = content(residency(store), store.stored_vector(1, 0.0))
+    assert not any(np.any(edit.delta) for edit in nothing.edits.values())

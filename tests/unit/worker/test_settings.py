@@ -1,0 +1,71 @@
+"""What a worker and its api are told at start, and what they refuse."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vlibrary.cli.serve import read_settings
+from vlibrary.config import Settings
+from vlibrary.domain.errors import InvalidInput
+from vlibrary.worker.bootstrap import check_reach
+
+
+def test_workers_are_addresses_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLIBRARY_WORKERS", " http://a:9000, https://b ,")
+    assert read_settings().workers == ("http://a:9000", "https://b")
+    monkeypatch.setenv("VLIBRARY_WORKERS", "")
+    assert read_settings().workers == ()
+
+
+@pytest.mark.parametrize("value", ["a:9000", "ftp://a", "http://", "http://a:9000,http://a:9000"])
+def test_a_wrong_address_names_its_variable(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("VLIBRARY_WORKERS", value)
+    with pytest.raises(InvalidInput, match="VLIBRARY_WORKERS"):
+        read_settings()
+
+
+def test_a_token_is_long_and_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLIBRARY_WORKER_TOKEN", "short")
+    with pytest.raises(InvalidInput, match="VLIBRARY_WORKER_TOKEN") as caught:
+        read_settings()
+    assert "'short'" not in str(caught.value)
+    monkeypatch.setenv("VLIBRARY_WORKER_TOKEN", "long enough")
+    settings = read_settings()
+    assert settings.shared_token == "long enough"
+    assert "long enough" not in repr(settings)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "worker.example"])
+def test_a_worker_that_others_can_reach_needs_a_token(host: str) -> None:
+    with pytest.raises(InvalidInput, match="without a token") as caught:
+        check_reach(Settings(worker_host=host))
+    assert "VLIBRARY_WORKER_TOKEN" in caught.value.cure
+    check_reach(Settings.model_validate({"worker_host": host, "worker_token": "long enough"}))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.9", "::1", "localhost"])
+def test_a_worker_of_this_machine_needs_none(host: str) -> None:
+    check_reach(Settings(worker_host=host))
+
+
+def test_an_api_with_workers_elsewhere_imports_no_torch(tmp_path: Path) -> None:
+    """The whole way of `vlibrary serve`, up to the workers that are not there."""
+    code = (
+        "import sys; from vlibrary.cli.serve import read_settings; from vlibrary.api.bootstrap import open_app\n"
+        "from vlibrary.domain.errors import WorkerUnavailable\n"
+        "try: open_app(read_settings(), lambda *_: sys.exit('asked for a worker of its own'))\n"
+        "except WorkerUnavailable as error: print(error)\n"
+        "sys.exit('torch was imported' if 'torch' in sys.modules else 0)"
+    )
+    environment = {
+        "VLIBRARY_DATA_DIR": str(tmp_path),
+        "VLIBRARY_WORKERS": "http://127.0.0.1:9",
+        "VLIBRARY_WORKER_WAIT_S": "0.2",
+    }
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "http://127.0.0.1:9: The worker does not answer (ConnectError)" in done.stdout
