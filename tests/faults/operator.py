@@ -11,12 +11,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
-from service import cli
 from tests.faults.app import Life
 from tests.faults.failpoints import Steps
 from tests.faults.later import LaterCatalogue, LaterStore
 from tests.faults.processes import Died
 from tests.support.memory.worker import EMBEDDER
+from vlibrary import cli
 from vlibrary.cli import doctor, upkeep
 from vlibrary.cli.stores import Stores, open_stores
 from vlibrary.domain.ports import Artifacts, Catalogue

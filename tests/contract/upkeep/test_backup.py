@@ -29,7 +29,7 @@ from vlibrary.upkeep.findings import Finding
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from vlibrary.adapters import backup_tables
+from vlibrary.adapters.backup import tables as backup_tables
 from vlibrary.adapters.artifacts.folder import FolderArtifacts
 from vlibrary.adapters.backup.folder import BackupFolder
 from vlibrary.adapters.backup.tables import SqlTables
