@@ -20,9 +20,9 @@ from vlibrary.api.http.unknown_parameters import refuse_unknown_parameters
 from vlibrary.api.openai.schemas import ChatIn
 from vlibrary.api.routes import aliases, archive, audit, chat, generate, health, lifecycle, problems, retrieve, vectors
 from vlibrary.api.routes import metrics as figures
-from vlibrary.api.schemas.generate import GenerateIn, TokenOut
-from vlibrary.api.schemas.registry import AliasIn, AmendIn
-from vlibrary.api.schemas.vectors import ProblemOut, RetrieveIn
+from vlibrary.schemas.generate import GenerateIn, TokenOut
+from vlibrary.schemas.registry import AliasIn, AmendIn
+from vlibrary.schemas.vectors import ProblemOut, RetrieveIn
 
 # Bodies and events that routes read and write by hand (see bodies.py, streams.py).
 SCHEMAS = (RetrieveIn, GenerateIn, TokenOut, ChatIn, ProblemOut, AmendIn, AliasIn)

@@ -6,10 +6,10 @@ from functools import partial
 
 from vlibrary.api.http.admission import Place
 from vlibrary.api.http.deps import Limits, Ports
-from vlibrary.api.schemas.generate import SteeredIn
 from vlibrary.domain.query import Query
 from vlibrary.domain.wire import Decoding, Prompt
 from vlibrary.library.steer import Plan, plan
+from vlibrary.schemas.generate import SteeredIn
 
 
 async def planned(

@@ -12,10 +12,10 @@ from ulid import ULID
 
 from vlibrary.api.http.errors import Problem
 from vlibrary.api.http.openai_error import error_object
-from vlibrary.api.schemas.generate import AppliedOut
-from vlibrary.api.schemas.vectors import NAMED_EXAMPLE, example
 from vlibrary.domain.wire import TextPiece, WorkerInfo
 from vlibrary.library.steer import Answer
+from vlibrary.schemas.generate import AppliedOut
+from vlibrary.schemas.vectors import NAMED_EXAMPLE, example
 
 _ID = "chatcmpl-01K9Z4T0XJ4V6W8M2Q5R7S9A1B"
 _DONE = format_sse_event(data_str="[DONE]")

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
-from vlibrary.api.schemas.fields import MAX_TEXT, StopText, StrictIn, check_images, image_bytes
-from vlibrary.api.schemas.generate import MAX_NEW_TOKENS, MAX_STOPS, SteeredIn
-from vlibrary.api.schemas.samples import SAMPLE_IMAGE
+from vlibrary.schemas.fields import MAX_TEXT, StopText, StrictIn, check_images, image_bytes
+from vlibrary.schemas.generate import MAX_NEW_TOKENS, MAX_STOPS, SteeredIn
+from vlibrary.schemas.samples import SAMPLE_IMAGE
 
 MAX_MESSAGES = 256
 _NOT_OFFERED = "this service does not offer it; leave the field out"

@@ -17,10 +17,10 @@ from vlibrary.api.http.etags import (
     revision_etag,
 )
 from vlibrary.api.http.responses import carries, problems
-from vlibrary.api.schemas.registry import AliasesOut, AliasIn, AliasOut
 from vlibrary.domain.card import NAME_PATTERN
 from vlibrary.domain.ports import Alias
 from vlibrary.library.alias import drop, find_alias, point
+from vlibrary.schemas.registry import AliasesOut, AliasIn, AliasOut
 
 router = APIRouter(prefix="/aliases", tags=["aliases"])
 

@@ -11,13 +11,15 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from vlibrary.api.http.deps import TAKES_PLACE, Limits, Ports, UseLimits, UsePlace, UsePorts
+from vlibrary.api.http.errors import problem_of
 from vlibrary.api.http.etags import SEQ_HEADER, UseActor
+from vlibrary.api.http.query_filter import UseFilter
 from vlibrary.api.http.responses import carries, problems
-from vlibrary.api.schemas.filters import UseFilter
-from vlibrary.api.schemas.registry import ImportedOut, ImportOut
 from vlibrary.domain.errors import InvalidArchive, InvalidInput
 from vlibrary.formats.archive import MEDIA_TYPE, open_archive
 from vlibrary.library.transfer import Loaded, Loader, export
+from vlibrary.schemas.registry import ImportedOut, ImportOut
+from vlibrary.schemas.vectors import ProblemOut
 
 router = APIRouter(tags=["archive"])
 
@@ -83,7 +85,7 @@ async def upload(
         data = await request.body()
     loaded = await run_in_threadpool(_load, ports, limits, data, actor, update)
     response.headers[SEQ_HEADER] = str(max((one.seq for one in loaded), default=0))
-    return ImportOut(items=list(map(ImportedOut.of, loaded)))
+    return ImportOut(items=[ImportedOut.of(one, _problem(one)) for one in loaded])
 
 
 def _load(ports: Ports, limits: Limits, data: bytes, actor: str, update: bool) -> list[Loaded]:
@@ -103,3 +105,7 @@ def _load(ports: Ports, limits: Limits, data: bytes, actor: str, update: bool) -
         update=update,
     )
     return list(loader.load(archive, actor=actor))
+
+
+def _problem(loaded: Loaded) -> ProblemOut | None:
+    return None if loaded.error is None else ProblemOut.model_validate(problem_of(loaded.error))

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Query
 
 from vlibrary.api.http.deps import UsePorts
 from vlibrary.api.http.responses import problems
-from vlibrary.api.schemas.registry import AuditOut
 from vlibrary.library.audit import read_audit
+from vlibrary.schemas.registry import AuditOut
 
 router = APIRouter(prefix="/audit", tags=["audit"])
 

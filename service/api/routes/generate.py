@@ -13,9 +13,9 @@ from vlibrary.api.http.errors import Problem
 from vlibrary.api.http.responses import event, problems, streamed
 from vlibrary.api.http.streams import AnswerStream, respond
 from vlibrary.api.planning import planned
-from vlibrary.api.schemas.generate import GenerateIn, GenerateOut, SteeringOut, TokenOut
 from vlibrary.domain.wire import TextPiece
 from vlibrary.library.steer import Answer, Plan, answer, stream
+from vlibrary.schemas.generate import GenerateIn, GenerateOut, SteeringOut, TokenOut
 
 router = APIRouter(prefix="/generate", tags=["generate"])
 

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Response
 
 from vlibrary.api.http.deps import Ports, UsePorts
 from vlibrary.api.http.responses import problems
-from vlibrary.api.schemas.health import CheckOut, LiveOut, ModelOut, ModelsOut, ReadyOut
 from vlibrary.domain.errors import VLibraryError
 from vlibrary.library.reindex import catch_up
+from vlibrary.schemas.health import CheckOut, LiveOut, ModelOut, ModelsOut, ReadyOut
 
 router = APIRouter(tags=["health"])
 

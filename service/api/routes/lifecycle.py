@@ -19,11 +19,11 @@ from vlibrary.api.http.etags import (
     revision_etag,
 )
 from vlibrary.api.http.responses import carries, problems
-from vlibrary.api.schemas.registry import AmendIn
-from vlibrary.api.schemas.vectors import VectorOut
 from vlibrary.domain.card import Status, VectorRecord
 from vlibrary.library.amend import Changes, amend
 from vlibrary.library.references import resolve_fixed
+from vlibrary.schemas.registry import AmendIn
+from vlibrary.schemas.vectors import VectorOut
 
 router = APIRouter(prefix="/vectors", tags=["vectors"])
 

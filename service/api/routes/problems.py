@@ -6,8 +6,8 @@ from fastapi import APIRouter
 
 from vlibrary.api.http.problem_types import PROBLEM_TYPES
 from vlibrary.api.http.responses import problems
-from vlibrary.api.schemas.vectors import ProblemTypeOut
 from vlibrary.domain.errors import NotFound
+from vlibrary.schemas.vectors import ProblemTypeOut
 
 router = APIRouter(prefix="/problems", tags=["problems"])
 

@@ -10,12 +10,12 @@ from fastapi import APIRouter, Query, Request
 from vlibrary.api.http.bodies import body_docs, read_body
 from vlibrary.api.http.deps import Ports, UseLimits, UsePlace, UsePorts
 from vlibrary.api.http.responses import problems
-from vlibrary.api.schemas.fields import MAX_TEXT
-from vlibrary.api.schemas.filters import Conditions, FilterIn, Name, Tags
-from vlibrary.api.schemas.vectors import MIN_SEQ, MatchOut, RetrieveIn, RetrieveOut
 from vlibrary.domain import query as domain
 from vlibrary.domain.ports import Filter
 from vlibrary.library.retrieve import retrieve
+from vlibrary.schemas.fields import MAX_TEXT
+from vlibrary.schemas.filters import Conditions, FilterIn, Name, Tags
+from vlibrary.schemas.vectors import MIN_SEQ, MatchOut, RetrieveIn, RetrieveOut
 
 router = APIRouter(prefix="/retrieve", tags=["retrieve"])
 

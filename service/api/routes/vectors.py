@@ -19,10 +19,8 @@ from vlibrary.api.http.etags import (
     is_known,
     revision_etag,
 )
+from vlibrary.api.http.query_filter import UseFilter
 from vlibrary.api.http.responses import carries, problems
-from vlibrary.api.schemas.filters import UseFilter
-from vlibrary.api.schemas.registry import LineageOut
-from vlibrary.api.schemas.vectors import VectorOut, VectorPage
 from vlibrary.domain.card import VectorRecord
 from vlibrary.domain.errors import InvalidInput, TooLarge
 from vlibrary.domain.ports import Linking
@@ -30,6 +28,8 @@ from vlibrary.formats.card import parse_card
 from vlibrary.library.lineage import lineage
 from vlibrary.library.publish import Submission, publish
 from vlibrary.library.references import resolve
+from vlibrary.schemas.registry import LineageOut
+from vlibrary.schemas.vectors import VectorOut, VectorPage
 
 router = APIRouter(prefix="/vectors", tags=["vectors"])
 

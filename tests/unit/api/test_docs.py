@@ -18,9 +18,9 @@ from tests.support.samples import png
 from vlibrary.api.app import create_app
 from vlibrary.api.http.problem_types import INVALID_REQUEST, UNFORESEEN, of_error, of_status
 from vlibrary.api.routes.problems import describe
-from vlibrary.api.schemas.vectors import ProblemOut
 from vlibrary.domain import errors
 from vlibrary.http_common import STATUS, status_of
+from vlibrary.schemas.vectors import ProblemOut
 
 METHODS = ("get", "post", "put", "patch", "delete")
 OURS = [

@@ -7,13 +7,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vlibrary.api.schemas.fields import MAX_IMAGES, MAX_TEXT, EncodedImage, StrictIn
-from vlibrary.api.schemas.filters import FilterIn
-from vlibrary.api.schemas.samples import SAMPLE_IMAGE
 from vlibrary.domain.card import Status, VectorRecord
 from vlibrary.domain.labels import MetadataValue
 from vlibrary.domain.query import Modality
 from vlibrary.library.retrieve import Match
+from vlibrary.schemas.fields import MAX_IMAGES, MAX_TEXT, EncodedImage, StrictIn
+from vlibrary.schemas.filters import FilterIn
+from vlibrary.schemas.samples import SAMPLE_IMAGE
 
 MIN_SEQ = "X-Catalogue-Seq of a write that the search must know of; every search knows of all that came before it"
 

@@ -7,9 +7,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vlibrary.api.http.errors import problem_of
-from vlibrary.api.schemas.fields import StrictIn
-from vlibrary.api.schemas.vectors import NAMED_EXAMPLE, ProblemOut, example
 from vlibrary.domain.card import MAX_DESCRIPTION, Status, VectorRecord
 from vlibrary.domain.labels import MAX_METADATA, MAX_TAGS, MetadataValue
 from vlibrary.domain.ports import Alias, AuditEntry
@@ -18,6 +15,8 @@ from vlibrary.library.audit import AuditPage
 from vlibrary.library.lineage import Lineage
 from vlibrary.library.references import MAX_REFERENCE
 from vlibrary.library.transfer import Loaded, Outcome
+from vlibrary.schemas.fields import StrictIn
+from vlibrary.schemas.vectors import NAMED_EXAMPLE, ProblemOut, example
 
 _ID = NAMED_EXAMPLE["id"]
 _TIME = "2026-11-22T12:00:00Z"
@@ -188,15 +187,16 @@ class ImportedOut(BaseModel):
     problem: ProblemOut | None = Field(description="Why it was refused")
 
     @classmethod
-    def of(cls, loaded: Loaded) -> ImportedOut:
-        record, error = loaded.record, loaded.error
+    def of(cls, loaded: Loaded, problem: ProblemOut | None) -> ImportedOut:
+        """problem: why the vector was refused, if it was."""
+        record = loaded.record
         return cls(
             id=loaded.entry.id,
             name=loaded.entry.name,
             version=None if record is None else record.version,
             state=None if record is None else record.status,
             outcome=loaded.outcome,
-            problem=None if error is None else ProblemOut.model_validate(problem_of(error)),
+            problem=problem,
         )
 
 

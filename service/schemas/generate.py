@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from vlibrary.api.schemas.fields import MAX_IMAGES, MAX_TEXT, EncodedImage, StopText, Strength, StrictIn, check_images
-from vlibrary.api.schemas.samples import SAMPLE_IMAGE
-from vlibrary.api.schemas.vectors import NAMED_EXAMPLE, example
 from vlibrary.domain.query import Query
 from vlibrary.domain.wire import Decoding, Demonstration, Prompt, TextPiece
 from vlibrary.library.references import MAX_REFERENCE
 from vlibrary.library.steer import Answer, AppliedVector, Auto, Chosen, Off, Plan, Steering
+from vlibrary.schemas.fields import MAX_IMAGES, MAX_TEXT, EncodedImage, StopText, Strength, StrictIn, check_images
+from vlibrary.schemas.samples import SAMPLE_IMAGE
+from vlibrary.schemas.vectors import NAMED_EXAMPLE, example
 
 MAX_STOPS = 4
 MAX_VECTORS = 16

@@ -11,15 +11,14 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import Depends, Query
 from pydantic import AwareDatetime, BeforeValidator, Field
 
-from vlibrary.api.schemas.fields import StrictIn
 from vlibrary.domain.card import NAME_PATTERN, Status
 from vlibrary.domain.errors import InvalidInput
 from vlibrary.domain.filters import Between, Condition, Filter, OneOf
 from vlibrary.domain.labels import MAX_TAG, VECTOR_ID_PATTERN, check_tags
 from vlibrary.domain.text import is_storable
+from vlibrary.schemas.fields import StrictIn
 
 MAX_CONDITIONS = 16
 _CONDITION = re.compile(r"([A-Za-z0-9_.-]+)(>=|<=|=)(.*)", re.DOTALL)
@@ -128,30 +127,3 @@ def _utc(moment: datetime | None) -> datetime | None:
         return None if moment is None else moment.astimezone(UTC)
     except OverflowError:  # the year 1 or 9999, and a time zone that leads out of them
         raise InvalidInput(f"{moment} is no time in UTC.", "Give a time in between.") from None
-
-
-def _query_filter(
-    name: Annotated[Name, Query()] = None,
-    model: Annotated[str | None, Query(max_length=512, description="Only vectors for this base model")] = None,
-    method: Annotated[Method, Query()] = None,
-    tag: Annotated[Tags, Query()] = [],  # noqa: B006  FastAPI copies defaults
-    metadata: Annotated[Conditions, Query()] = [],  # noqa: B006  FastAPI copies defaults
-    derived_from: Annotated[Parent, Query()] = None,
-    created_from: Annotated[Moment | None, Query(description="Not before this time")] = None,
-    created_before: Annotated[Moment | None, Query(description="Before this time")] = None,
-    state: Annotated[State, Query(description="Deleted vectors are listed, but not found or applied")] = "active",
-) -> Filter:
-    return filter_of(
-        name=name,
-        model=model,
-        method=method,
-        tags=tag,
-        metadata=metadata,
-        derived_from=derived_from,
-        created_from=created_from,
-        created_before=created_before,
-        state=state,
-    )
-
-
-UseFilter = Annotated[Filter, Depends(_query_filter)]

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from vlibrary.api.schemas.vectors import example
 from vlibrary.domain.wire import WorkerInfo
+from vlibrary.schemas.vectors import example
 
 _MODEL = {
     "id": "vlibrary/bundled-llava",

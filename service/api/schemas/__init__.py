@@ -1,1 +1,0 @@
-"""Pydantic schemas of the requests and responses."""
