@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import httpx
 
-from vlibrary.domain.errors import VLibraryError
+from vlibrary.domain.errors import ErrorCode, VLibraryError
 
 Json = dict[str, Any]
 # More than the service gives an answer by default, so that it is the service that says what was late.
@@ -21,7 +21,7 @@ KEEP_S = 2.0
 class ServiceError(VLibraryError):
     """The service answered with a problem, or did not answer at all. status: 0 when there was no answer."""
 
-    slug, title = "service-error", "The service did not do what was asked"
+    code, title = ErrorCode.SERVICE_ERROR, "The service returned an error"
 
     def __init__(self, status: int, detail: str, cure: str) -> None:
         super().__init__(detail, cure)

@@ -1,62 +1,77 @@
-"""Everything that can go wrong, as one tree.
+"""The errors of VLibrary as one tree of exceptions, each with a code that callers can match.
 
-VLibraryError
-├── InvalidInput               the caller can mend the request
-│   ├── InvalidArtifact        the file is not a steering vector that this format allows
-│   ├── WrongModel             the vector belongs to another base model
-│   ├── UnsupportedEdit        the edit is well formed, but this engine cannot apply it
-│   ├── InvalidCard            the card beside the file is wrong
-│   ├── InvalidImage           unreadable, animated or too many pixels
-│   ├── InvalidQuery           empty or contradictory query
-│   ├── InvalidArchive         the archive, or a vector in it, is cut off, altered or no archive of ours
-│   ├── PromptTooLong          the prompt does not fit the model's context
-│   ├── InvalidBackup          unfinished, damaged, or of another release
-│   └── KeyReused              an idempotency key came back with another body
-├── TooLarge                   more bytes than the service takes
-├── NotFound
-│   ├── VectorNotFound
-│   ├── AliasNotFound
-│   └── ModelNotFound
-├── Conflict                   the request does not fit what the library holds now
-│   ├── StaleRevision          it was meant for an earlier revision
-│   ├── RevisionRequired       it must say for which revision it is meant
-│   ├── AliasTaken             there is such an alias already
-│   ├── StillAliased           an alias points to the vector that shall go
-│   ├── NotDeleted             only a deleted vector can be restored or purged
-│   ├── SeqNotReached          the change log is shorter than the caller knows it
-│   ├── BackupBusy             somebody else writes or restores the same backup now
-│   ├── BackupAhead            the backup holds changes that the library which would replace it lacks
-│   ├── NotEmpty               a backup would replace what the library holds
-│   ├── CollectorPaused        after a restoration, until the library was examined
-│   ├── VectorExists           the id belongs to another registration
-│   └── VectorPurged           what the idempotency key made was removed for good
-├── InProgress                 the same idempotency key is still at work
-├── Unavailable                a store or worker cannot answer now; trying again may help
-│   ├── CatalogueUnavailable
-│   ├── ArtifactsUnavailable
-│   ├── UploadExpired          the registration took longer than its deadline
-│   ├── WorkerUnavailable      no worker that serves this model answers
-│   ├── WorkerLost             the worker went away in the middle of an answer
-│   └── OutOfMemory            the model's device has no room for this request
-├── Overloaded                 more requests than the queue takes; trying again later helps
-├── TimedOut                   the answer was not ready by the request's deadline
-├── ArtifactLost               the catalogue has a vector whose bytes are missing or damaged
-└── UnsupportedModel           a base model that cannot be steered exactly
-
-Only the edge (service/http_common.py) knows HTTP. Every error says what is wrong and how to mend it.
+service/http_common.py maps them to HTTP statuses.
 """
 
 from __future__ import annotations
 
+from enum import StrEnum
+from typing import ClassVar
+
+
+class ErrorCode(StrEnum):
+    """Which error it is: the last part of a problem's `type` over HTTP, and the stable way to tell errors apart."""
+
+    ERROR = "error"
+    INVALID_INPUT = "invalid-input"
+    INVALID_ARTIFACT = "invalid-artifact"
+    WRONG_MODEL = "wrong-model"
+    UNSUPPORTED_EDIT = "unsupported-edit"
+    INVALID_CARD = "invalid-card"
+    INVALID_IMAGE = "invalid-image"
+    INVALID_QUERY = "invalid-query"
+    INVALID_ARCHIVE = "invalid-archive"
+    PROMPT_TOO_LONG = "prompt-too-long"
+    IDEMPOTENCY_KEY_REUSED = "idempotency-key-reused"
+    INVALID_BACKUP = "invalid-backup"
+    TOO_LARGE = "too-large"
+    NOT_FOUND = "not-found"
+    VECTOR_NOT_FOUND = "vector-not-found"
+    MODEL_NOT_FOUND = "model-not-found"
+    ALIAS_NOT_FOUND = "alias-not-found"
+    CONFLICT = "conflict"
+    STALE_REVISION = "stale-revision"
+    REVISION_REQUIRED = "revision-required"
+    ALIAS_TAKEN = "alias-taken"
+    STILL_ALIASED = "still-aliased"
+    NOT_DELETED = "not-deleted"
+    NOT_EMPTY = "not-empty"
+    BACKUP_BUSY = "backup-busy"
+    BACKUP_AHEAD = "backup-ahead"
+    COLLECTOR_PAUSED = "collector-paused"
+    SEQ_NOT_REACHED = "seq-not-reached"
+    VECTOR_EXISTS = "vector-exists"
+    VECTOR_PURGED = "vector-purged"
+    IN_PROGRESS = "in-progress"
+    UNAVAILABLE = "unavailable"
+    CATALOGUE_UNAVAILABLE = "catalogue-unavailable"
+    ARTIFACTS_UNAVAILABLE = "artifacts-unavailable"
+    UPLOAD_EXPIRED = "upload-expired"
+    WORKER_UNAVAILABLE = "worker-unavailable"
+    WORKER_LOST = "worker-lost"
+    OUT_OF_MEMORY = "out-of-memory"
+    OVERLOADED = "overloaded"
+    TIMED_OUT = "timed-out"
+    ARTIFACT_LOST = "artifact-lost"
+    UNSUPPORTED_MODEL = "unsupported-model"
+    # Raised by training and by the client, never by the service:
+    INVALID_EXAMPLES = "invalid-examples"
+    INVALID_TRAINING_SETTINGS = "invalid-training-settings"
+    TRAINING_DIVERGED = "training-diverged"
+    SERVICE_ERROR = "service-error"
+    # Not exceptions of this module; the API reports them:
+    INVALID_REQUEST = "invalid-request"
+    UNFORESEEN = "unforeseen"
+
 
 class VLibraryError(Exception):
-    """Base of all errors that this project raises on purpose.
+    """Base class of all errors that VLibrary raises on purpose.
 
-    detail: what is wrong, with the offending value; cure: what to do about it.
+    title: the same for every error of the class. detail: what is wrong, with the offending value. cure: what to do.
     """
 
-    slug = "error"
-    title = "Something went wrong"
+    code: ClassVar[ErrorCode] = ErrorCode.ERROR
+    title: ClassVar[str] = "Error"
 
     def __init__(self, detail: str, cure: str) -> None:
         super().__init__(f"{detail} {cure}")
@@ -65,164 +80,174 @@ class VLibraryError(Exception):
 
 
 class InvalidInput(VLibraryError):
-    slug, title = "invalid-input", "The request cannot be used as it is"
+    """The caller can correct the request."""
+
+    code, title = ErrorCode.INVALID_INPUT, "Invalid input"
 
 
 class InvalidArtifact(InvalidInput):
-    slug, title = "invalid-artifact", "The file is not a valid steering vector"
+    code, title = ErrorCode.INVALID_ARTIFACT, "The file is not a valid steering vector"
 
 
 class WrongModel(InvalidInput):
-    slug, title = "wrong-model", "The vector belongs to another base model"
+    code, title = ErrorCode.WRONG_MODEL, "The vector belongs to another base model"
 
 
 class UnsupportedEdit(InvalidInput):
-    slug, title = "unsupported-edit", "This engine cannot apply the vector's edit"
+    code, title = ErrorCode.UNSUPPORTED_EDIT, "The engine cannot apply the vector's edit"
 
 
 class InvalidCard(InvalidInput):
-    slug, title = "invalid-card", "The vector's card is wrong"
+    code, title = ErrorCode.INVALID_CARD, "The vector's card is invalid"
 
 
 class InvalidImage(InvalidInput):
-    slug, title = "invalid-image", "An image cannot be used"
+    code, title = ErrorCode.INVALID_IMAGE, "Invalid image"
 
 
 class InvalidQuery(InvalidInput):
-    slug, title = "invalid-query", "The query cannot be used"
+    code, title = ErrorCode.INVALID_QUERY, "Invalid query"
 
 
 class InvalidArchive(InvalidInput):
-    slug, title = "invalid-archive", "The archive cannot be used"
+    code, title = ErrorCode.INVALID_ARCHIVE, "Invalid archive"
 
 
 class PromptTooLong(InvalidInput):
-    slug, title = "prompt-too-long", "The prompt does not fit the model's context"
+    code, title = ErrorCode.PROMPT_TOO_LONG, "The prompt does not fit the model's context"
 
 
 class KeyReused(InvalidInput):
-    slug, title = "idempotency-key-reused", "The idempotency key was used for another request"
+    code, title = ErrorCode.IDEMPOTENCY_KEY_REUSED, "The idempotency key was used for another request"
 
 
 class InvalidBackup(InvalidInput):
-    slug, title = "invalid-backup", "The backup cannot be used"
+    code, title = ErrorCode.INVALID_BACKUP, "Invalid backup"
 
 
 class TooLarge(VLibraryError):
-    slug, title = "too-large", "The request is larger than the service takes"
+    code, title = ErrorCode.TOO_LARGE, "The request exceeds a size limit"
 
 
 class NotFound(VLibraryError):
-    slug, title = "not-found", "There is no such thing"
+    code, title = ErrorCode.NOT_FOUND, "Not found"
 
 
 class VectorNotFound(NotFound):
-    slug, title = "vector-not-found", "There is no such vector"
+    code, title = ErrorCode.VECTOR_NOT_FOUND, "Vector not found"
 
 
 class ModelNotFound(NotFound):
-    slug, title = "model-not-found", "No worker serves this model"
+    code, title = ErrorCode.MODEL_NOT_FOUND, "No worker serves this model"
 
 
 class AliasNotFound(NotFound):
-    slug, title = "alias-not-found", "There is no such alias"
+    code, title = ErrorCode.ALIAS_NOT_FOUND, "Alias not found"
 
 
 class Conflict(VLibraryError):
-    slug, title = "conflict", "The request does not fit the library's present state"
+    code, title = ErrorCode.CONFLICT, "The request conflicts with the library's current state"
 
 
 class StaleRevision(Conflict):
-    slug, title = "stale-revision", "It was changed since you read it"
+    code, title = ErrorCode.STALE_REVISION, "The revision is out of date"
 
 
 class RevisionRequired(Conflict):
-    slug, title = "revision-required", "The request must say which revision it changes"
+    code, title = ErrorCode.REVISION_REQUIRED, "The request must name the revision it changes"
 
 
 class AliasTaken(Conflict):
-    slug, title = "alias-taken", "There is such an alias already"
+    code, title = ErrorCode.ALIAS_TAKEN, "The alias already exists"
 
 
 class StillAliased(Conflict):
-    slug, title = "still-aliased", "An alias points to the vector"
+    code, title = ErrorCode.STILL_ALIASED, "An alias points to the vector"
 
 
 class NotDeleted(Conflict):
-    slug, title = "not-deleted", "The vector is not deleted"
+    code, title = ErrorCode.NOT_DELETED, "The vector is not deleted"
 
 
 class NotEmpty(Conflict):
-    slug, title = "not-empty", "The library is not empty"
+    """Restoring the backup would replace the library's content."""
+
+    code, title = ErrorCode.NOT_EMPTY, "The library is not empty"
 
 
 class BackupBusy(Conflict):
-    slug, title = "backup-busy", "The backup is in use"
+    code, title = ErrorCode.BACKUP_BUSY, "The backup is in use"
 
 
 class BackupAhead(Conflict):
-    slug, title = "backup-ahead", "The backup is not of this library's past"
+    """A new backup would discard these changes."""
+
+    code, title = ErrorCode.BACKUP_AHEAD, "The backup has changes that the library lacks"
 
 
 class CollectorPaused(Conflict):
-    slug, title = "collector-paused", "The collector is paused"
+    """`vlibrary doctor --deep` must examine the store first."""
+
+    code, title = ErrorCode.COLLECTOR_PAUSED, "Garbage collection is paused"
 
 
 class SeqNotReached(Conflict):
-    slug, title = "seq-not-reached", "The change log has not come that far"
+    code, title = ErrorCode.SEQ_NOT_REACHED, "The change log is shorter than requested"
 
 
 class VectorExists(Conflict):
-    slug, title = "vector-exists", "The vector's id is in use"
+    code, title = ErrorCode.VECTOR_EXISTS, "The vector's id is in use"
 
 
 class VectorPurged(Conflict):
-    slug, title = "vector-purged", "The vector was removed for good"
+    code, title = ErrorCode.VECTOR_PURGED, "The vector was purged"
 
 
 class InProgress(VLibraryError):
-    slug, title = "in-progress", "The same request is still at work"
+    code, title = ErrorCode.IN_PROGRESS, "The same request is still in progress"
 
 
 class Unavailable(VLibraryError):
-    slug, title = "unavailable", "A part of the service cannot answer now"
+    """A retry may succeed."""
+
+    code, title = ErrorCode.UNAVAILABLE, "A part of the service is unavailable"
 
 
 class CatalogueUnavailable(Unavailable):
-    slug, title = "catalogue-unavailable", "The catalogue cannot answer now"
+    code, title = ErrorCode.CATALOGUE_UNAVAILABLE, "The catalogue is unavailable"
 
 
 class ArtifactsUnavailable(Unavailable):
-    slug, title = "artifacts-unavailable", "The artifact store cannot answer now"
+    code, title = ErrorCode.ARTIFACTS_UNAVAILABLE, "The artifact store is unavailable"
 
 
 class UploadExpired(Unavailable):
-    slug, title = "upload-expired", "The registration took longer than its deadline"
+    code, title = ErrorCode.UPLOAD_EXPIRED, "The registration exceeded its deadline"
 
 
 class WorkerUnavailable(Unavailable):
-    slug, title = "worker-unavailable", "No worker can answer now"
+    code, title = ErrorCode.WORKER_UNAVAILABLE, "No worker is available"
 
 
 class WorkerLost(Unavailable):
-    slug, title = "worker-lost", "The worker went away in the middle of the answer"
+    code, title = ErrorCode.WORKER_LOST, "The worker failed during the answer"
 
 
 class OutOfMemory(Unavailable):
-    slug, title = "out-of-memory", "The model's device has no room for this request"
+    code, title = ErrorCode.OUT_OF_MEMORY, "The model's device is out of memory"
 
 
 class Overloaded(VLibraryError):
-    slug, title = "overloaded", "The service has more requests than it can take"
+    code, title = ErrorCode.OVERLOADED, "Too many requests"
 
 
 class TimedOut(VLibraryError):
-    slug, title = "timed-out", "The answer was not ready in time"
+    code, title = ErrorCode.TIMED_OUT, "The request timed out"
 
 
 class ArtifactLost(VLibraryError):
-    slug, title = "artifact-lost", "A registered vector's bytes are missing or damaged"
+    code, title = ErrorCode.ARTIFACT_LOST, "A vector's artifact is missing or corrupt"
 
 
 class UnsupportedModel(VLibraryError):
-    slug, title = "unsupported-model", "This model cannot be steered exactly"
+    code, title = ErrorCode.UNSUPPORTED_MODEL, "The model cannot be steered exactly"

@@ -29,7 +29,7 @@ _CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_
 _FLOAT32 = np.dtype("<f4")
 # Only the tree itself: classes derived elsewhere may be built from other arguments.
 _ERRORS: Mapping[str, type[VLibraryError]] = {
-    kind.slug: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, VLibraryError)
+    kind.code: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, VLibraryError)
 }
 
 
@@ -81,18 +81,18 @@ class EmbeddingMessage(BaseModel):
 class Problem:
     """An error of ours on its way between processes."""
 
-    slug: str
+    code: str
     detail: str
     cure: str
 
     @classmethod
     def of(cls, error: VLibraryError) -> Self:
-        return cls(error.slug, error.detail, error.cure)
+        return cls(error.code, error.detail, error.cure)
 
     @property
     def error(self) -> VLibraryError:
         """An error of the same class; Unavailable for a class that this release does not know."""
-        return _ERRORS.get(self.slug, Unavailable)(self.detail, self.cure)
+        return _ERRORS.get(self.code, Unavailable)(self.detail, self.cure)
 
 
 @dataclass(frozen=True)

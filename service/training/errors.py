@@ -1,20 +1,20 @@
-"""What can go wrong while a vector is made."""
+"""Errors of training."""
 
 from __future__ import annotations
 
-from vlibrary.domain.errors import InvalidInput, VLibraryError
+from vlibrary.domain.errors import ErrorCode, InvalidInput, VLibraryError
 
 
 class InvalidExamples(InvalidInput):
-    slug, title = "invalid-examples", "The training examples cannot be used"
+    code, title = ErrorCode.INVALID_EXAMPLES, "Invalid training examples"
 
 
 class InvalidSettings(InvalidInput):
-    slug, title = "invalid-training-settings", "The training settings cannot be used"
+    code, title = ErrorCode.INVALID_TRAINING_SETTINGS, "Invalid training settings"
 
 
 class TrainingDiverged(VLibraryError):
-    slug, title = "training-diverged", "The training lost its way"
+    code, title = ErrorCode.TRAINING_DIVERGED, "Training diverged"
 
 
 def require_positive(name: str, value: int) -> None:

@@ -107,7 +107,7 @@ class LocalWorker:
                             end = ""
                         yield event
         except VLibraryError as error:
-            end = error.slug
+            end = error.code
             raise
         except Exception:
             end = "failed"

@@ -46,7 +46,7 @@ class Answers:
             self._token.observe((times["total_s"] - first) / (generation.completion_tokens - 1))
 
     def ended(self, end: str, *, steered: bool) -> None:
-        """end: a finish reason, an error's slug, "failed" for an unforeseen one, or "cancelled"."""
+        """end: a finish reason, an error's code, "failed" for an unexpected one, or "cancelled"."""
         self._ended.labels(end, str(steered).lower()).inc()
 
 

@@ -163,7 +163,7 @@ def _shortened(call: GenerateCall, began: float) -> GenerateCall:
 
 def _try_another(member: Member, error: VLibraryError) -> VLibraryError:
     """The error, noted in the log with the worker's name, which callers are not told."""
-    log.warning("fleet.tries_another", worker=member.name, problem=error.slug, detail=error.detail)
+    log.warning("fleet.tries_another", worker=member.name, problem=error.code, detail=error.detail)
     return error
 
 

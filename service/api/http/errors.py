@@ -51,14 +51,14 @@ def unforeseen(path: str, error: Exception) -> Problem:
 def foreseen(path: str, error: errors.VLibraryError) -> Problem:
     """`problem_of`, and a line in the log when the fault is the service's."""
     if status_of(error) >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        log.error("api.failed", path=path, problem=error.slug, detail=error.detail, cause=repr(error.__cause__))
+        log.error("api.failed", path=path, problem=error.code, detail=error.detail, cause=repr(error.__cause__))
     return problem_of(error)
 
 
 def problem_response(found: Problem, path: str) -> JSONResponse:
     """The problem as an answer to a request for this path."""
     status = found["status"]
-    passing = status in (429, 503) or found["type"] == f"/problems/{errors.InProgress.slug}"
+    passing = status in (429, 503) or found["type"] == f"/problems/{errors.InProgress.code}"
     headers = {"Retry-After": str(RETRY_AFTER_S)} if passing else None
     body = found | {"error": error_object(found)} if path.startswith(PREFIX) else found
     return JSONResponse(body, status_code=status, media_type=MEDIA_TYPE, headers=headers)

@@ -173,7 +173,7 @@ def test_a_worker_without_room_comes_last() -> None:
         WorkerLost("Nobody foresaw it.", "Report it."),
         Unavailable("The model failed.", "See the log."),
     ],
-    ids=lambda refusal: refusal.slug,
+    ids=lambda refusal: refusal.code,
 )
 def test_another_worker_is_tried_when_one_fails_before_the_first_piece(refusal: VLibraryError) -> None:
     first, second = Moody(), Moody(load=1)

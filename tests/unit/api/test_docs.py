@@ -169,7 +169,7 @@ def test_every_type_that_a_problem_can_have_is_explained() -> None:
     kinds = [of_error(kind("a", "b")) for kind in OURS] + [INVALID_REQUEST, UNFORESEEN]
     kinds += [of_status(status) for status in HTTPStatus if status >= HTTPStatus.BAD_REQUEST]
     for kind in kinds:
-        page = describe(kind.slug)
+        page = describe(kind.code)
         assert (page.type, page.title, page.status) == (kind.address, kind.title, kind.status)
 
 
@@ -193,9 +193,9 @@ def test_whatever_fails_has_a_type_that_leads_to_its_page() -> None:
     assert [answer.status_code for answer in answers] == [422, 412, 400, 404, 500, 404, 405]
 
 
-def test_slugs_are_unique() -> None:
-    slugs = [kind.slug for kind in OURS]
-    assert len(set(slugs)) == len(slugs)
+def test_every_error_class_has_its_own_code() -> None:
+    codes = [kind.code for kind in OURS]
+    assert len(set(codes)) == len(codes)
 
 
 def test_problems_fit_their_schema(api: TestClient) -> None:

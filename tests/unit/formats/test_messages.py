@@ -64,7 +64,7 @@ def test_an_event_is_one_line_and_comes_back_as_it_was(event: TextPiece | Genera
     assert event_in(line) == event
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.slug)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.code)
 def test_every_error_of_the_tree_comes_back_as_the_same_class(kind: type[VLibraryError]) -> None:
     back = event_in(line_of(kind("What is wrong.", "What to do.")))
     assert type(back) is kind
