@@ -142,8 +142,8 @@ def _print_steering(answer: dict[str, Any]) -> None:
     for applied in answer["steering"]["applied"]:
         score = "" if applied["score"] is None else f", score {applied['score']:.3f}"
         console.print(f"[dim]steered by {applied['name']} version {applied['version']}{score}[/]")
-    if answer["steering"]["reason"]:
-        console.print(f"[dim]not steered: {answer['steering']['reason']}[/]")
+    if reason := answer["steering"]["reason"]:
+        console.print(f"[dim]not steered ({reason['code']}): {reason['detail']}[/]")
 
 
 def _steering(vector: list[str] | None, unsteered: bool) -> str | list[dict[str, Any]]:

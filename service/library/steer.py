@@ -11,6 +11,7 @@ from vlibrary.domain.card import VectorRecord
 from vlibrary.domain.errors import InvalidInput, WorkerLost
 from vlibrary.domain.ports import Catalogue, Inference, TaskIndex
 from vlibrary.domain.query import Query
+from vlibrary.domain.steering import NotSteered, SteeringReason
 from vlibrary.domain.wire import Applied, Decoding, GenerateCall, Generation, Prompt, TextPiece
 from vlibrary.library.references import resolve
 from vlibrary.library.retrieve import Match, retrieve
@@ -57,7 +58,7 @@ class Answer:
 
     generation: Generation
     applied: tuple[AppliedVector, ...]
-    reason: str | None
+    reason: NotSteered | None
     model_id: str
 
 
@@ -67,7 +68,7 @@ class Plan:
 
     call: GenerateCall
     applied: tuple[AppliedVector, ...]
-    reason: str | None
+    reason: NotSteered | None
 
     def within(self, seconds: float) -> Plan:
         """The same plan; the worker has so many seconds for the whole answer."""
@@ -125,20 +126,22 @@ async def answer(plan: Plan, worker: Inference) -> Answer:
 
 def _choose(
     prompt: Prompt, steering: Steering, model_id: str, catalogue: Catalogue, index: TaskIndex, worker: Inference
-) -> tuple[tuple[AppliedVector, ...], str | None]:
+) -> tuple[tuple[AppliedVector, ...], NotSteered | None]:
     if isinstance(steering, Off):
-        return (), "Steering was switched off."
+        return (), NotSteered(SteeringReason.OFF, "The request switched steering off.")
     if isinstance(steering, Chosen):
         named = tuple(_named(catalogue, reference, strength) for reference, strength in steering.vectors)
-        return named, None if named else "The request named no vector."
+        if not named:
+            return (), NotSteered(SteeringReason.NO_VECTORS, "The request's list of vectors is empty.")
+        return named, None
     _require_finite(steering.strength)
     query = steering.query or Query(text=prompt.text, images=prompt.images)
     matches = retrieve(query, k=1, model_id=model_id, catalogue=catalogue, index=index, worker=worker)
     if not matches:
-        return (), "The library has no vector for this model."
+        return (), NotSteered(SteeringReason.NO_MATCH, "The library has no vector for this base model.")
     best = matches[0]
     if not best.accepted:
-        return (), _too_far(best)
+        return (), NotSteered(SteeringReason.BELOW_THRESHOLD, _below_threshold(best))
     return (AppliedVector(best.record, best.score, steering.strength),), None
 
 
@@ -152,10 +155,10 @@ def _require_finite(strength: float) -> None:
         raise InvalidInput(f"The strength is {strength}.", "Give a finite number; 1 is the vector as it was trained.")
 
 
-def _too_far(best: Match) -> str:
+def _below_threshold(best: Match) -> str:
     return (
-        f"No vector fits the query: the nearest, {best.record.name} version {best.record.version}, "
-        f"scores {best.score:.3f}, below its threshold of {best.threshold:.3f}."
+        f"The best match, {best.record.name} version {best.record.version}, scores {best.score:.3f}, "
+        f"below its threshold of {best.threshold:.3f}."
     )
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vlibrary.domain.query import Query
+from vlibrary.domain.steering import NotSteered, SteeringReason
 from vlibrary.domain.wire import Decoding, Demonstration, Prompt, TextPiece
 from vlibrary.library.references import MAX_REFERENCE
 from vlibrary.library.steer import Answer, AppliedVector, Auto, Chosen, Off, Plan, Steering
@@ -134,15 +135,30 @@ class AppliedOut(BaseModel):
         )
 
 
+class ReasonOut(BaseModel):
+    """Why no vector was applied."""
+
+    code: SteeringReason = Field(
+        description="`off`: the request switched steering off. `no_vectors`: the request's list of vectors is empty. "
+        "`no_match`: the library has no vector for this base model. `below_threshold`: the best match scores below "
+        "its threshold."
+    )
+    detail: str = Field(description="Explanation for people; its wording may change")
+
+    @classmethod
+    def of(cls, reason: NotSteered | None) -> ReasonOut | None:
+        return None if reason is None else cls(code=reason.code, detail=reason.detail)
+
+
 class SteeringOut(BaseModel):
-    """What steers the answer, or why nothing does."""
+    """The vectors applied to the answer, or why there are none."""
 
     applied: list[AppliedOut]
-    reason: str | None
+    reason: ReasonOut | None = Field(description="null when vectors were applied")
 
     @classmethod
     def of(cls, plan: Plan | Answer) -> SteeringOut:
-        return cls(applied=[AppliedOut.of(one) for one in plan.applied], reason=plan.reason)
+        return cls(applied=[AppliedOut.of(one) for one in plan.applied], reason=ReasonOut.of(plan.reason))
 
 
 class TokenOut(BaseModel):

@@ -14,24 +14,21 @@ from vlibrary.api.http.errors import Problem
 from vlibrary.api.http.openai_error import error_object
 from vlibrary.domain.wire import TextPiece, WorkerInfo
 from vlibrary.library.steer import Answer
-from vlibrary.schemas.generate import AppliedOut
+from vlibrary.schemas.generate import SteeringOut
 from vlibrary.schemas.vectors import NAMED_EXAMPLE, example
 
 _ID = "chatcmpl-01K9Z4T0XJ4V6W8M2Q5R7S9A1B"
 _DONE = format_sse_event(data_str="[DONE]")
 
 
-class SteeredOut(BaseModel):
-    """What steered the answer, or why nothing did, and seconds by stage: this service's own part of the answer."""
+class SteeredOut(SteeringOut):
+    """VLibrary's extension of the answer: the vectors applied, or why there are none, and timings."""
 
-    applied: list[AppliedOut]
-    reason: str | None
-    timings: dict[str, float]
+    timings: dict[str, float] = Field(description="Seconds by stage, inside the worker")
 
     @classmethod
-    def of(cls, answer: Answer) -> SteeredOut:
-        applied = [AppliedOut.of(one) for one in answer.applied]
-        return cls(applied=applied, reason=answer.reason, timings=dict(answer.generation.timings))
+    def of_answer(cls, answer: Answer) -> SteeredOut:
+        return cls(**dict(SteeringOut.of(answer)), timings=dict(answer.generation.timings))
 
 
 class ChatUsage(BaseModel):
@@ -120,7 +117,8 @@ class Completion:
         """The answer at once."""
         generation = answer.generation
         choice = ChatChoice(message=ChatMessage(content=generation.text), finish_reason=generation.finish_reason)
-        return ChatOut(**self._head, choices=[choice], usage=ChatUsage.of(answer), vlibrary=SteeredOut.of(answer))
+        steered = SteeredOut.of_answer(answer)
+        return ChatOut(**self._head, choices=[choice], usage=ChatUsage.of(answer), vlibrary=steered)
 
     def opening(self) -> bytes:
         return self._delta({"role": "assistant", "content": ""})
@@ -130,7 +128,7 @@ class Completion:
 
     def ending(self, answer: Answer) -> bytes:
         """The reason for the end with what steered the answer, the usage if it was asked for, and [DONE]."""
-        steered = SteeredOut.of(answer).model_dump(mode="json")
+        steered = SteeredOut.of_answer(answer).model_dump(mode="json")
         last = self._delta({}, finish_reason=answer.generation.finish_reason, vlibrary=steered)
         usage = self._chunk([], usage=ChatUsage.of(answer).model_dump()) if self._usage else b""
         return last + usage + _DONE

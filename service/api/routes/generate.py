@@ -29,14 +29,15 @@ _EVENTS = {
 }
 _EXAMPLE = """\
 event: steering
-data: {"applied":[],"reason":"Steering was switched off."}
+data: {"applied":[],"reason":{"code":"off","detail":"The request switched steering off."}}
 
 event: token
 data: {"text":"lorp","tokens":1}
 
 event: done
 data: {"text":"lorp","finish_reason":"stop","model":"vlibrary/bundled-llava","steering":{"applied":[],\
-"reason":"Steering was switched off."},"usage":{"prompt_tokens":11,"completion_tokens":2},"timings":{"total_s":0.03}}
+"reason":{"code":"off","detail":"The request switched steering off."}},\
+"usage":{"prompt_tokens":11,"completion_tokens":2},"timings":{"total_s":0.03}}
 
 """
 

@@ -146,7 +146,7 @@ def test_the_python_of_docs_http_runs_as_it_stands(
         for program in programs:
             exec(program.replace("http://127.0.0.1:8000", url), {})
     assert len(programs) == 2
-    assert capsys.readouterr().out.count("The library has no vector for this model.") == 2
+    assert capsys.readouterr().out.count("'code': 'no_match'") == 2
 
 
 @pytest.mark.parametrize("page", ["/docs", "/redoc"])

@@ -63,7 +63,7 @@ def test_the_command_line_prints_a_stream_and_what_steered_it() -> None:
     with client_of(worker) as client:
         arguments = ["generate", "Which hue?", "--unsteered", "--stream", "--stop", ".", "--url", client.url]
         done = CliRunner().invoke(command_line, arguments, catch_exceptions=False)
-    assert done.stdout == "[b]lo rp\nlem\nnot steered: Steering was switched off.\n"
+    assert done.stdout == "[b]lo rp\nlem\nnot steered (off): The request switched steering off.\n"
     assert worker.calls[0].decoding.stop == (".",)
     both = CliRunner().invoke(command_line, ["generate", "a", "--stream", "--json"])
     assert isinstance(both.exception, InvalidInput)
