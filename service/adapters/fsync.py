@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 
-def sync(path: Path) -> None:
+def fsync(path: Path) -> None:
     """Wait until the file's bytes, or the folder's list of names, are on the disk. Raises OSError."""
     handle = os.open(path, os.O_RDONLY)
     try:

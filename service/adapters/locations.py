@@ -11,7 +11,7 @@ from sqlalchemy import make_url
 from vlibrary.domain.errors import InvalidInput
 
 
-def check_apart(artifacts: str, others: Iterable[str]) -> None:
+def check_disjoint(artifacts: str, others: Iterable[str]) -> None:
     """Raises InvalidInput when the artifacts' place holds one of the others, or lies in it.
 
     Places are paths, s3://bucket/prefix and URLs of databases. The collector removes every object that no vector has,
@@ -29,7 +29,7 @@ def check_apart(artifacts: str, others: Iterable[str]) -> None:
             )
 
 
-def make_folder(folder: Path, setting: str) -> None:
+def create_folder(folder: Path, setting: str) -> None:
     """Make the folder that this setting names, if need be. Raises InvalidInput where that cannot be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

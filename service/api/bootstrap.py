@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -15,8 +16,7 @@ from vlibrary.adapters.artifacts.open import open_artifacts
 from vlibrary.adapters.clock import SystemClock
 from vlibrary.adapters.index.faiss_index import FaissIndex
 from vlibrary.adapters.index.maintenance import Rhythm, Upkeep
-from vlibrary.adapters.index.snapshot import load
-from vlibrary.adapters.locations import check_apart, make_folder
+from vlibrary.adapters.locations import check_disjoint, create_folder
 from vlibrary.adapters.snapshots.open import open_snapshots
 from vlibrary.adapters.sql.catalogue import SqlCatalogue
 from vlibrary.adapters.sql.database import connect
@@ -49,8 +49,8 @@ def open_app(settings: Settings, open_worker: Callable[[Artifacts, CollectorRegi
     store, since both read from it, and the registry of /metrics. Raises WorkerUnavailable when none of the named
     workers is ready in time, InvalidInput when the stores' places are parts of each other.
     """
-    check_apart(settings.artifacts_place, settings.beside_artifacts)
-    make_folder(settings.data_dir, "VLIBRARY_DATA_DIR")
+    check_disjoint(settings.artifacts_place, settings.beside_artifacts)
+    create_folder(settings.data_dir, "VLIBRARY_DATA_DIR")
     upgrade(settings.catalogue_url)
     catalogue = SqlCatalogue(connect(settings.catalogue_url))
     artifacts = open_artifacts(settings.artifacts_place, endpoint_url=settings.s3_endpoint_url)
@@ -86,8 +86,10 @@ def open_fleet(settings: Settings) -> Fleet:
 def _open_upkeep(settings: Settings, index: FaissIndex, catalogue: Catalogue, artifacts: Artifacts) -> Upkeep:
     """What keeps the index in shape, after it was loaded from the newest snapshot of the catalogue's epoch."""
     place, cache = settings.snapshots_place, settings.snapshots_cache
-    snapshots = open_snapshots(place, cache=cache, endpoint_url=settings.s3_endpoint_url)
-    kept = load(index, snapshots, catalogue.position().epoch)
+    snapshots = open_snapshots(
+        place, cache=cache, open_store=partial(open_artifacts, endpoint_url=settings.s3_endpoint_url)
+    )
+    kept = index.load(snapshots, catalogue.position().epoch)
     rhythm = Rhythm(snapshot_changes=settings.snapshot_changes, snapshot_s=settings.snapshot_s)
     care = LookAfter(catalogue, artifacts, index)
     if care.trouble is not None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
+from vlibrary.adapters.artifacts.open import open_artifacts
 from vlibrary.adapters.snapshots.open import open_snapshots
-from vlibrary.adapters.snapshots.port import SnapshotsUnavailable
 from vlibrary.cli.index_check import check_index
 from vlibrary.cli.output import console, errors, print_json, progress
 from vlibrary.cli.stores import Stores, open_stores
@@ -22,6 +23,7 @@ from vlibrary.client import Client
 from vlibrary.config import Settings
 from vlibrary.domain.errors import CollectorPaused, InvalidInput
 from vlibrary.domain.ports import Position
+from vlibrary.domain.ports.snapshots import SnapshotsUnavailable
 from vlibrary.domain.query import EmbedderSpec
 from vlibrary.upkeep.collector_guard import check_cleared, clear, marks
 from vlibrary.upkeep.examine import examine
@@ -137,7 +139,9 @@ def _examined(stores: Stores, sample: float, cursor: str | None) -> list[Finding
 def _index_findings(stores: Stores, spec: EmbedderSpec, *, repair: bool) -> list[Finding]:
     settings = stores.settings
     snapshots = open_snapshots(
-        settings.snapshots_place, cache=settings.snapshots_cache, endpoint_url=settings.s3_endpoint_url
+        settings.snapshots_place,
+        cache=settings.snapshots_cache,
+        open_store=partial(open_artifacts, endpoint_url=settings.s3_endpoint_url),
     )
     try:
         return check_index(stores.catalogue, snapshots, spec, repair=repair).findings()

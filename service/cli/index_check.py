@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vlibrary.adapters.index.checksum import Census, census
 from vlibrary.adapters.index.faiss_index import FaissIndex
-from vlibrary.adapters.index.snapshot import load, save
-from vlibrary.adapters.snapshots.port import Snapshots
 from vlibrary.domain.ports import SYSTEM, Catalogue
+from vlibrary.domain.ports.snapshots import IndexChecksum, Snapshots
 from vlibrary.domain.query import EmbedderSpec
 from vlibrary.library.reindex import catch_up
 from vlibrary.upkeep.findings import Finding, wrong
@@ -23,8 +21,8 @@ class IndexCheck:
     Both are at one position. kept is None without a usable snapshot, and while writers are too busy to compare.
     """
 
-    expected: Census
-    kept: Census | None
+    expected: IndexChecksum
+    kept: IndexChecksum | None
 
     def findings(self) -> list[Finding]:
         if self.kept is None or self.kept == self.expected:
@@ -53,7 +51,7 @@ def check_index(catalogue: Catalogue, snapshots: Snapshots, spec: EmbedderSpec, 
         if found.kept is not None:
             catalogue.renew_epoch(replacing=position.epoch, actor=SYSTEM)
             catch_up(catalogue, fresh)
-        save(fresh, snapshots)
+        fresh.save(snapshots)
         found = _compared(catalogue, fresh, snapshots)
     return found
 
@@ -61,11 +59,11 @@ def check_index(catalogue: Catalogue, snapshots: Snapshots, spec: EmbedderSpec, 
 def _compared(catalogue: Catalogue, fresh: FaissIndex, snapshots: Snapshots) -> IndexCheck:
     kept = FaissIndex(fresh.spec)
     epoch = catalogue.position().epoch
-    if load(kept, snapshots, epoch) is None:
-        return IndexCheck(census(fresh), None)
+    if kept.load(snapshots, epoch) is None:
+        return IndexCheck(fresh.checksum(), None)
     for _ in range(TRIES):
         catch_up(catalogue, kept)
         catch_up(catalogue, fresh)
         if kept.position == fresh.position:  # nobody wrote in between
-            return IndexCheck(census(fresh), census(kept))
-    return IndexCheck(census(fresh), None)
+            return IndexCheck(fresh.checksum(), kept.checksum())
+    return IndexCheck(fresh.checksum(), None)

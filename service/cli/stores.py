@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import Engine
 
 from vlibrary.adapters.artifacts.open import open_artifacts
-from vlibrary.adapters.locations import check_apart, make_folder
+from vlibrary.adapters.locations import check_disjoint, create_folder
 from vlibrary.adapters.sql.catalogue import SqlCatalogue
 from vlibrary.adapters.sql.database import connect
 from vlibrary.adapters.sql.schema import revisions, upgrade
@@ -37,9 +37,9 @@ def open_stores(*, create: bool = False) -> Stores:
     are. Raises InvalidInput when the stores' places are parts of each other, or the data folder cannot be made.
     """
     settings = read_settings()
-    check_apart(settings.artifacts_place, settings.beside_artifacts)
+    check_disjoint(settings.artifacts_place, settings.beside_artifacts)
     if create:
-        make_folder(settings.data_dir, "VLIBRARY_DATA_DIR")
+        create_folder(settings.data_dir, "VLIBRARY_DATA_DIR")
         upgrade(settings.catalogue_url)
     else:
         _check_tables(settings.catalogue_url)

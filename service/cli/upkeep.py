@@ -12,9 +12,10 @@ from typing import Annotated, Any
 
 import typer
 
+from vlibrary.adapters.artifacts.folder import FolderArtifacts
 from vlibrary.adapters.backup.folder import BackupFolder
-from vlibrary.adapters.backup.tables import SqlTables
-from vlibrary.adapters.locations import check_apart, make_folder
+from vlibrary.adapters.locations import check_disjoint, create_folder
+from vlibrary.adapters.sql.backup_tables import SqlTables
 from vlibrary.adapters.sql.schema import revisions
 from vlibrary.cli.output import console, errors, followed, print_json
 from vlibrary.cli.serve import read_settings
@@ -96,8 +97,8 @@ def backup(
     It is refused when the library does not know the newest change of the backup in the folder.
     """
     stores = open_stores()
-    check_apart(stores.settings.artifacts_place, [str(folder)])
-    steps = back_up(SqlTables(stores.engine), stores.artifacts, BackupFolder(folder), replace=replace)
+    check_disjoint(stores.settings.artifacts_place, [str(folder)])
+    steps = back_up(SqlTables(stores.engine), stores.artifacts, BackupFolder(folder, FolderArtifacts), replace=replace)
     done = followed(steps, _copied)
     stores.catalogue.note("library.backup", folder.name or ".", _numbers(done), actor=actor)
     _tell_copied(done, "The backup is whole.", "The backup is not whole.", as_json=as_json)
@@ -115,7 +116,7 @@ def restore(
     """Make the library what it was when the backup was made. Stop collectors first; services may run."""
     stores = open_stores(create=True)
     tables = SqlTables(stores.engine)
-    source = BackupFolder(folder)
+    source = BackupFolder(folder, FolderArtifacts)
     steps = restore_backup(
         tables, stores.artifacts, source, replace=replace, actor=actor, despite_losses=despite_losses
     )
@@ -132,7 +133,7 @@ def migrate(
 ) -> None:
     """Bring the database's tables to what this release needs, keeping their content."""
     settings = read_settings()
-    make_folder(settings.data_dir, "VLIBRARY_DATA_DIR")
+    create_folder(settings.data_dir, "VLIBRARY_DATA_DIR")
     before = revisions(settings.catalogue_url)
     if not check:
         stores = open_stores(create=True)

@@ -1,8 +1,8 @@
-"""The ports of a backup: a catalogue's tables as a whole, and a place where they lie beside the objects they need."""
+"""Ports of a backup: the catalogue's tables as files, and the location that stores them with their objects."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from vlibrary.domain.ports import Artifacts, Position
 
 @dataclass(frozen=True)
 class ObjectRef:
-    """An object that a catalogue needs."""
+    """An object that the catalogue references."""
 
     key: str
     sha256: str
@@ -22,9 +22,10 @@ class ObjectRef:
 
 @dataclass(frozen=True)
 class Dump:
-    """A catalogue as files. schema: the revision of its tables. rows: by table.
+    """Metadata of a catalogue written to files, one file per table.
 
-    mark: of the newest change; empty without changes, and in backups that were made before there were marks.
+    schema: migration revision. rows: row count by table. mark: token of the newest change; empty if there are no
+    changes, and in backups of releases that had no tokens.
     """
 
     schema: str
@@ -34,25 +35,34 @@ class Dump:
     mark: str = ""
 
 
-class Tables(Protocol):
-    """A catalogue's tables as a whole. Raises CatalogueUnavailable."""
+def table_file(folder: Path, table: str) -> Path:
+    """Return the path of the file that holds the rows of a table."""
+    return folder / f"{table}.jsonl"
 
-    def knows(self, dump: Dump) -> bool:
-        """Whether the catalogue's log has all changes of this dump's: it is the same history, and has gone on since."""
+
+class Tables(Protocol):
+    """All tables of a catalogue. Methods raise CatalogueUnavailable when the database does not respond."""
+
+    def includes(self, dump: Dump) -> bool:
+        """Return whether the change log contains the dump's newest change, so that the dump is an earlier state."""
         ...
 
     def dump(self, folder: Path) -> Dump:
-        """Write all tables, as they are at one moment, into files of the folder. Raises ArtifactsUnavailable."""
+        """Write a consistent snapshot of all tables to files in the folder. Raises OSError."""
+        ...
+
+    def references(self, folder: Path) -> Iterable[ObjectRef]:
+        """Yield the objects that the dump in the folder references. Raises InvalidBackup."""
         ...
 
     def check_loadable(self, dump: Dump, *, replace: bool) -> None:
-        """Raises InvalidBackup for tables of another release, NotEmpty unless there is nothing to be replaced."""
+        """Raise InvalidBackup for a dump of another schema, NotEmpty if the log has changes and not `replace`."""
         ...
 
     def load(self, folder: Path, *, replace: bool, actor: str) -> Position:
-        """Replace everything by the files' content and give it a new epoch, all at once or not at all.
+        """Replace the content of all tables by the files' in one transaction, and start a new epoch.
 
-        The audit log then tells of the epochs that were replaced, the files' own and those of what they replace.
+        The audit entry lists the replaced epochs: those of the files and those of the previous content.
 
         Raises InvalidBackup, NotEmpty.
         """
@@ -60,36 +70,35 @@ class Tables(Protocol):
 
 
 class Backup(Protocol):
-    """A place for one backup. It holds the last whole one until the next one is whole. Raises InvalidBackup.
-
-    Whoever writes or reads it does so alone: a new backup removes what only the last one needs.
-    """
+    """Storage for one backup, replaced atomically. Methods raise InvalidBackup when it cannot be read."""
 
     @property
     def objects(self) -> Artifacts:
-        """The backup's own objects."""
+        """The store of the backup's objects."""
         ...
 
-    def writing(self) -> AbstractContextManager[None]:
-        """Be the only one at this place: for last, draft and commit. Raises BackupBusy."""
+    def lock(self) -> AbstractContextManager[None]:
+        """Lock out other writers and readers. Required for `last`, `new_folder` and `commit`.
+
+        Raises BackupBusy if locked already. An OSError in the block becomes ArtifactsUnavailable.
+        """
         ...
 
     def last(self) -> Dump | None:
-        """The whole backup that a new one would replace, of whatever release; None: there is none."""
+        """Return the metadata of the committed backup, of any release; None if there is none."""
         ...
 
-    def draft(self) -> Path:
-        """A new, empty folder for the files of a new backup."""
+    def new_folder(self) -> Path:
+        """Create an empty folder for the dump of a new backup."""
         ...
 
-    def references(self, folder: Path) -> Iterable[ObjectRef]:
-        """The objects that the catalogue in the folder needs."""
-        ...
-
-    def commit(self, folder: Path, dump: Dump) -> None:
-        """Make the files in the folder the backup, and remove what belonged to the last one only."""
+    def commit(self, folder: Path, dump: Dump, keys: Collection[str]) -> None:
+        """Make the dump in the folder the current backup; delete the previous one and objects not among the keys."""
         ...
 
     def open(self) -> AbstractContextManager[tuple[Path, Dump]]:
-        """The whole backup's files, all digests checked; nobody writes it meanwhile. Raises BackupBusy."""
+        """Return the current backup's folder and metadata, with all file digests checked; writers are locked out.
+
+        Raises BackupBusy.
+        """
         ...

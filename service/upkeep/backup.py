@@ -57,13 +57,13 @@ def back_up(tables: Tables, artifacts: Artifacts, backup: Backup, *, replace: bo
     replace: give up what the last backup holds, even if it is more than the library does, or unreadable.
     Raises Unavailable, InvalidBackup, BackupBusy, BackupAhead.
     """
-    with backup.writing():
+    with backup.lock():
         if not replace:
             _check_known(backup.last(), tables)
-        folder = backup.draft()
+        folder = backup.new_folder()
         dump = tables.dump(folder)
-        yield from copy(backup.references(folder), artifacts, backup.objects, total=dump.rows["vectors"])
-        backup.commit(folder, dump)
+        yield from copy(tables.references(folder), artifacts, backup.objects, total=dump.rows["vectors"])
+        backup.commit(folder, dump, {reference.key for reference in tables.references(folder)})
 
 
 def restore(
@@ -78,7 +78,7 @@ def restore(
         tables.check_loadable(dump, replace=replace)
         with restoring(artifacts):
             lost = 0
-            for step in copy(backup.references(folder), backup.objects, artifacts, total=dump.rows["vectors"]):
+            for step in copy(tables.references(folder), backup.objects, artifacts, total=dump.rows["vectors"]):
                 lost = len(step.lost)
                 yield step
             if lost and not despite_losses:
@@ -106,7 +106,7 @@ def copy(references: Iterable[ObjectRef], source: Artifacts, target: Artifacts, 
 
 
 def _check_known(last: Dump | None, tables: Tables) -> None:
-    if last is not None and not tables.knows(last):
+    if last is not None and not tables.includes(last):
         raise BackupAhead(
             f"The backup in this folder holds {last.seq:,} changes, and the library does not know the newest: it is "
             "another library's, or of a later state of this one.",

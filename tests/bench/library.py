@@ -22,7 +22,7 @@ from tests.bench.library_rivals import RIVALS
 from tests.bench.library_search import Figures, against, latency, recall
 from tests.bench.library_subject import build
 from tests.faults.servers import NoServers, running_servers
-from vlibrary.adapters.index.build import Kinds
+from vlibrary.adapters.index.build import IndexLimits
 
 GOALS = {
     "p50_ms": "≤ 2",
@@ -48,10 +48,10 @@ def main(
     quick: Annotated[bool, typer.Option("--quick", help="Few keys: shows that it runs")] = False,
 ) -> None:
     """Print a table of figures and goals; the last line is one JSON object with the figures that have goals."""
-    kinds, seconds = Kinds(), 20.0
+    limits, seconds = IndexLimits(), 20.0
     if quick:
-        keys, restart_keys, queries, kinds, seconds = 4_000, 20_000, 120, Kinds(exact=1_000, merged=500), 3.0
-    figures = measured(keys, restart_keys, queries, kinds, seconds=seconds)
+        keys, restart_keys, queries, limits, seconds = 4_000, 20_000, 120, IndexLimits(exact=1_000, merged=500), 3.0
+    figures = measured(keys, restart_keys, queries, limits, seconds=seconds)
     title = f"The library, {keys:,} keys × 512, restart with {restart_keys:,}"
     table = Table("figure", "goal", "measured", title=title)
     for key, value in figures.items():
@@ -60,20 +60,20 @@ def main(
     print(json.dumps({key: _rounded(figures[key]) for key in GOALS if key in figures}))
 
 
-def measured(keys: int, restart_keys: int, queries: int, kinds: Kinds, *, seconds: float) -> Figures:
+def measured(keys: int, restart_keys: int, queries: int, limits: IndexLimits, *, seconds: float) -> Figures:
     """All figures, one after the other. seconds: for how long registrations go on while their lag is measured."""
     with TemporaryDirectory() as folder, Progress(console=Console(stderr=True), transient=True) as progress:
         scratch = Path(folder)
         return {
-            **_searched(keys, queries, kinds, scratch, progress),
-            **_restarted(restart_keys, kinds, scratch, progress),
+            **_searched(keys, queries, limits, scratch, progress),
+            **_restarted(restart_keys, limits, scratch, progress),
             **_registered(scratch, seconds, progress),
         }
 
 
-def _searched(keys: int, queries: int, kinds: Kinds, scratch: Path, progress: Progress) -> Figures:
+def _searched(keys: int, queries: int, limits: IndexLimits, scratch: Path, progress: Progress) -> Figures:
     with _step(progress, f"registering vectors with {keys:,} keys", keys) as registered:
-        subject = build(keys, queries, kinds, scratch, registered)
+        subject = build(keys, queries, limits, scratch, registered)
     with _step(progress, "searching"):
         figures = {**latency(subject), **recall(subject)}
     for name in RIVALS:
@@ -82,11 +82,11 @@ def _searched(keys: int, queries: int, kinds: Kinds, scratch: Path, progress: Pr
     return figures
 
 
-def _restarted(keys: int, kinds: Kinds, scratch: Path, progress: Progress) -> Figures:
+def _restarted(keys: int, limits: IndexLimits, scratch: Path, progress: Progress) -> Figures:
     if not keys:
         return {}
     with _step(progress, f"keeping a snapshot of {keys:,} keys"):
-        keep(keys, kinds, scratch / "snapshots")
+        keep(keys, limits, scratch / "snapshots")
     with _step(progress, "restarting"):
         return restart(scratch / "snapshots")
 

@@ -14,9 +14,8 @@ import numpy as np
 
 from tests.bench.library_keys import KEYS, MODEL_ID, SPEC, Tasks, changes
 from tests.bench.spread import seconds
-from vlibrary.adapters.index.build import Kinds
+from vlibrary.adapters.index.build import IndexLimits
 from vlibrary.adapters.index.faiss_index import FaissIndex
-from vlibrary.adapters.index.snapshot import load, save
 from vlibrary.adapters.snapshots.folder import FolderSnapshots
 from vlibrary.domain.vector import Array
 
@@ -24,16 +23,16 @@ EPOCH = "bench"
 PAIRS = 3
 
 
-def keep(keys: int, kinds: Kinds, folder: Path) -> None:
+def keep(keys: int, limits: IndexLimits, folder: Path) -> None:
     """Keeps a snapshot of an index of so many keys."""
     rng = np.random.default_rng(1)
-    index = FaissIndex(SPEC, kinds)
+    index = FaissIndex(SPEC, limits)
     index.reset(EPOCH, replacing=index.position)
     for batch in changes(Tasks.random(keys // KEYS, rng), rng):
         index.apply(batch)
     while index.compact():
         pass
-    save(index, FolderSnapshots(folder))
+    index.save(FolderSnapshots(folder))
 
 
 def restart(folder: Path) -> dict[str, float]:
@@ -60,7 +59,7 @@ def main(folder: Path) -> None:
     _drop(files)
     before = _resident()
     index = FaissIndex(SPEC)
-    loading = seconds(lambda: load(index, FolderSnapshots(folder), EPOCH))
+    loading = seconds(lambda: index.load(FolderSnapshots(folder), EPOCH))
     query = Tasks.random(1, np.random.default_rng(3)).queries(1, np.random.default_rng(4))[0]
     assert len(index.search(query, model_id=MODEL_ID, k=10)) == 10
     size = sum(path.stat().st_size for path in files)
@@ -78,8 +77,8 @@ def main(folder: Path) -> None:
 
 def _read_all(index: FaissIndex, row: Array) -> None:
     """Compare the row with every key, and look into every list."""
-    for shelf in index.state.shelves.values():
-        for segment in shelf.segments:
+    for model in index.state.models.values():
+        for segment in model.segments:
             segment.compared(row, 10, None)
             if segment.lists is not None:
                 everywhere = faiss.IVFSearchParameters(nprobe=segment.lists.nlist)

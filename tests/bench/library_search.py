@@ -90,11 +90,11 @@ def _bare_faiss(subject: Subject) -> Ask:
     if main.lists is None:
         return lambda row: main.flat.search(row[None], K)
     refined = faiss.IndexRefine(main.lists, main.flat)
-    breadth = faiss.IndexRefineSearchParameters(
-        k_factor=main.breadth.proposals,
-        base_index_params=faiss.IVFSearchParameters(nprobe=main.breadth.lists),
+    search_params = faiss.IndexRefineSearchParameters(
+        k_factor=main.search_params.proposals,
+        base_index_params=faiss.IVFSearchParameters(nprobe=main.search_params.lists),
     )
-    return lambda row: refined.search(row[None], K, params=breadth)
+    return lambda row: refined.search(row[None], K, params=search_params)
 
 
 def _recall(subject: Subject, filters: Sequence[frozenset[str] | None]) -> float:

@@ -15,7 +15,7 @@ from tests.bench.library_keys import BUCKETS, KEYS, SPEC, Tasks, keys_of
 from tests.support.memory.artifacts import MemoryArtifacts
 from tests.support.memory.worker import MODEL, MemoryWorker
 from tests.support.registrations import draft, upload
-from vlibrary.adapters.index.build import Kinds
+from vlibrary.adapters.index.build import IndexLimits
 from vlibrary.adapters.index.faiss_index import FaissIndex
 from vlibrary.adapters.index.segment import Segment
 from vlibrary.adapters.sql import registrations
@@ -57,7 +57,7 @@ class Subject:
 
     @property
     def main(self) -> Segment:
-        main = self.index.state.shelves[MODEL_ID].main
+        main = self.index.state.models[MODEL_ID].main
         assert main is not None
         return main
 
@@ -66,7 +66,7 @@ class Subject:
         return self.ids[::KEYS]
 
 
-def build(keys: int, queries: int, kinds: Kinds, scratch: Path, registered: Callable[[int], object]) -> Subject:
+def build(keys: int, queries: int, limits: IndexLimits, scratch: Path, registered: Callable[[int], object]) -> Subject:
     """Registers so many keys, and has them indexed, once as a service would and once exactly.
 
     registered: hears again and again how many keys were registered since it was called last.
@@ -82,7 +82,7 @@ def build(keys: int, queries: int, kinds: Kinds, scratch: Path, registered: Call
         vectors += _register(engine, rows[start * KEYS : (start + BATCH) * KEYS], start)
         registered(BATCH * KEYS)
     catalogue = SqlCatalogue(engine)
-    index, exact = FaissIndex(SPEC, kinds), FaissIndex(SPEC, Kinds(exact=keys))
+    index, exact = FaissIndex(SPEC, limits), FaissIndex(SPEC, IndexLimits(exact=keys))
     for one in (index, exact):
         catch_up(catalogue, one)
         while one.compact():

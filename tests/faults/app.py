@@ -27,15 +27,15 @@ from fastapi import APIRouter, Body, FastAPI
 from tests.faults.failpoints import Failpoint, Steps
 from tests.faults.later import LaterCatalogue, LaterStore
 from tests.support.memory.worker import MemoryWorker
+from vlibrary.adapters.artifacts.open import open_artifacts
 from vlibrary.adapters.artifacts.s3 import connect
 from vlibrary.adapters.index.faiss_index import FaissIndex
-from vlibrary.adapters.index.snapshot import save
 from vlibrary.adapters.snapshots.open import open_snapshots
-from vlibrary.adapters.snapshots.port import SnapshotsUnavailable
 from vlibrary.api.bootstrap import open_app
 from vlibrary.api.http.deps import Ports, UsePorts
 from vlibrary.config import Settings
 from vlibrary.domain.ports import Artifacts, Catalogue
+from vlibrary.domain.ports.snapshots import SnapshotsUnavailable
 from vlibrary.library.publish import DEADLINE
 from vlibrary.upkeep.collector import Rules, collect
 
@@ -136,12 +136,14 @@ def _let_in(app: FastAPI, settings: Settings, deadline_s: float, steps: Steps) -
     )
     router = APIRouter(prefix="/side")
     cache, endpoint_url = settings.data_dir / "snapshots", settings.s3_endpoint_url
-    snapshots = open_snapshots(settings.snapshots_place, cache=cache, endpoint_url=endpoint_url)
+    snapshots = open_snapshots(
+        settings.snapshots_place, cache=cache, open_store=partial(open_artifacts, endpoint_url=endpoint_url)
+    )
 
     @router.post("/snapshot")
     def snapshot() -> None:
         with suppress(SnapshotsUnavailable):  # the service does without, too
-            save(index, snapshots)
+            index.save(snapshots)
 
     @router.post("/collect")
     def collect_now(grace_s: Annotated[float, Body()], purged_s: Annotated[float, Body()], ports: UsePorts) -> Any:

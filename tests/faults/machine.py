@@ -20,7 +20,6 @@ from tests.faults.library import Dying, DyingAfterPut, LaterFolder, Library
 from tests.faults.oracle import Known, Oracle, embedding
 from tests.support import samples
 from tests.support.memory.worker import MODEL
-from vlibrary.adapters.index.snapshot import load, save
 from vlibrary.adapters.snapshots.folder import FolderSnapshots
 from vlibrary.adapters.sql.schema import upgrade
 from vlibrary.domain.card import KeyKind, Status, TaskKey
@@ -156,7 +155,7 @@ class LibraryMachine(RuleBasedStateMachine):
 
     @rule(who=st.integers(0, 1))
     def keep_snapshot(self, who: int) -> None:
-        save(self.libraries[who].index, self.snapshots)
+        self.libraries[who].index.save(self.snapshots)
 
     @rule(who=st.integers(0, 1), from_snapshot=st.booleans())
     def restart(self, who: int, from_snapshot: bool) -> None:
@@ -164,7 +163,7 @@ class LibraryMachine(RuleBasedStateMachine):
         engine.dispose()
         library = self.libraries[who] = Library(self.folder, engine)
         if from_snapshot:
-            load(library.index, self.snapshots, library.catalogue.position().epoch)
+            library.index.load(self.snapshots, library.catalogue.position().epoch)
         assert catch_up(library.catalogue, library.index).seq == self.oracle.seq
 
     @precondition(lambda self: self.oracle.seq > 0)

@@ -8,22 +8,27 @@ import numpy as np
 
 from tests.support.registrations import EMBEDDER, embedding, key, plain
 from tests.support.upkeep import DATA, SHA256, RealLibrary
+from vlibrary.adapters.artifacts.folder import FolderArtifacts
 from vlibrary.adapters.backup.folder import BackupFolder
-from vlibrary.adapters.backup.tables import SqlTables
+from vlibrary.adapters.sql.backup_tables import SqlTables
 from vlibrary.domain.card import KeyKind
 from vlibrary.domain.filters import Filter
 from vlibrary.upkeep.backup import Copied, back_up, restore
+
+
+def backup_in(folder: Path) -> BackupFolder:
+    return BackupFolder(folder, FolderArtifacts)
 
 
 class Place(RealLibrary):
     """A library on a database and a folder, which goes into backups and comes back."""
 
     def back_up(self, folder: Path, *, replace: bool = False) -> Copied:
-        return list(back_up(SqlTables(self.engine), self.artifacts, BackupFolder(folder), replace=replace))[-1]
+        return list(back_up(SqlTables(self.engine), self.artifacts, backup_in(folder), replace=replace))[-1]
 
     def restore(self, folder: Path, *, replace: bool = False, despite_losses: bool = False) -> Copied:
         how = {"replace": replace, "despite_losses": despite_losses}
-        return list(restore(SqlTables(self.engine), self.artifacts, BackupFolder(folder), actor="tester", **how))[-1]
+        return list(restore(SqlTables(self.engine), self.artifacts, backup_in(folder), actor="tester", **how))[-1]
 
     def fill(self) -> None:
         """Something of everything that a catalogue holds."""

@@ -1,4 +1,4 @@
-"""The kinds of task index that the contract suites run on."""
+"""The limits of task index that the contract suites run on."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.support.memory.index import MemoryIndex
-from vlibrary.adapters.index.build import Kinds
+from vlibrary.adapters.index.build import IndexLimits
 from vlibrary.adapters.index.faiss_index import FaissIndex
-from vlibrary.adapters.index.snapshot import load, save
 from vlibrary.adapters.snapshots.folder import FolderSnapshots
 from vlibrary.domain.ports import Change, TaskIndex
 from vlibrary.domain.query import EmbedderSpec
 
-TINY_EXACT = Kinds(merged=16)
-TINY_LISTS = Kinds(exact=32, merged=16)
+TINY_EXACT = IndexLimits(merged=16)
+TINY_LISTS = IndexLimits(exact=32, merged=16)
 
 
 class MergedIndex(FaissIndex):
@@ -34,8 +33,8 @@ class RestartedIndex(MergedIndex):
         super().apply(changes)
         if self.position is not None:
             with tempfile.TemporaryDirectory() as folder:
-                save(self, FolderSnapshots(Path(folder)))
-                assert load(self, FolderSnapshots(Path(folder)), self.position.epoch) == self.position
+                self.save(FolderSnapshots(Path(folder)))
+                assert self.load(FolderSnapshots(Path(folder)), self.position.epoch) == self.position
 
 
 Make = Callable[[EmbedderSpec], TaskIndex]

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from vlibrary.adapters.artifacts.checks import check_digest, check_key, digest, is_key, missing, unavailable
-from vlibrary.adapters.fsync import sync
+from vlibrary.adapters.fsync import fsync
 from vlibrary.domain import objects
 from vlibrary.domain.errors import ArtifactLost
 from vlibrary.domain.ports import StoredObject
@@ -94,7 +94,7 @@ class FolderArtifacts:
 
     def _sync_folders(self, path: Path) -> None:
         for folder in [*self._folders(path), self._root]:
-            sync(folder)
+            fsync(folder)
 
     @contextmanager
     def _reachable(self, what: str) -> Iterator[None]:

@@ -20,7 +20,8 @@ from itertools import chain
 import faiss
 import numpy as np
 
-from vlibrary.adapters.index.segment import FLAT, LISTS, USUAL_K, Breadth, Members, Numbers, Segment
+from vlibrary.adapters.index.segment import FLAT, LISTS, USUAL_K, Members, Numbers, SearchParams, Segment
+from vlibrary.domain.ports.snapshots import MergeStopped
 from vlibrary.domain.vector import Array
 
 TRAINING_ROWS_PER_LIST = 40
@@ -35,12 +36,8 @@ MOST_PROPOSALS = 100
 TRIAL_NOISE = 0.8  # length of what is added to a part of a key: users' queries are not the training queries' mean
 
 
-class Stopped(Exception):
-    """The service is closing, so what was being built is not needed any more."""
-
-
 @dataclass(frozen=True)
-class Kinds:
+class IndexLimits:
     """exact: up to how many keys of one model all are compared.
 
     merged: the most keys that are copied while changes are applied; larger merges are left to the background.
@@ -50,23 +47,23 @@ class Kinds:
     merged: int = 4_096
 
 
-def build(parts: Sequence[Segment], kinds: Kinds, image_size: int, stop: threading.Event) -> Segment:
+def build(parts: Sequence[Segment], limits: IndexLimits, image_size: int, stop: threading.Event) -> Segment:
     """One segment of everything that counts in these. Memory: the new rows beside the old ones, and no third copy.
 
     A first part that has lists already is copied, dead rows included, and the others are added to the copy.
-    image_size: where a row's image part ends. Raises Stopped soon after stop is set.
+    image_size: where a row's image part ends. Raises MergeStopped soon after stop is set.
     """
     faiss.omp_set_num_threads(1)  # of this thread: the other cores are for searches
     live = sum(part.live_rows for part in parts)
-    if _can_grow(parts[0], kinds, live):
+    if _can_grow(parts[0], limits, live):
         flat, lists = _copied(parts[0], FLAT), _copied(parts[0], LISTS)
         members, alive, parts = parts[0].members, parts[0].alive, parts[1:]
     else:
-        flat, lists = faiss.IndexFlatIP(parts[0].flat.d), None if live <= kinds.exact else _new_lists(parts, live)
+        flat, lists = faiss.IndexFlatIP(parts[0].flat.d), None if live <= limits.exact else _new_lists(parts, live)
         members, alive = Members([], np.zeros(0, np.int32)), np.zeros(0, np.bool_)
     for rows in chain.from_iterable(part.chunks() for part in parts):
         if stop.is_set():
-            raise Stopped
+            raise MergeStopped
         flat.add(rows)
         if lists is not None:
             lists.add(rows)
@@ -77,7 +74,7 @@ def build(parts: Sequence[Segment], kinds: Kinds, image_size: int, stop: threadi
     )
     alive = np.concatenate([alive, np.ones(len(members.ids) - len(alive), np.bool_)])
     segment = Segment(flat, members, alive, lists)
-    return segment if lists is None else replace(segment, breadth=_tried(segment, image_size))
+    return segment if lists is None else replace(segment, search_params=_tried(segment, image_size))
 
 
 def lists_for(keys: int) -> int:
@@ -85,9 +82,9 @@ def lists_for(keys: int) -> int:
     return max(1, min(round(2 * math.sqrt(keys)), keys // 8))
 
 
-def _can_grow(main: Segment, kinds: Kinds, live: int) -> bool:
+def _can_grow(main: Segment, limits: IndexLimits, live: int) -> bool:
     """Whether rows can be added to a copy of it: few of its own are dead, and its lists are not far too few."""
-    if main.lists is None or live <= kinds.exact or main.live_rows < (1 - DEAD_SHARE) * main.rows:
+    if main.lists is None or live <= limits.exact or main.live_rows < (1 - DEAD_SHARE) * main.rows:
         return False
     return int(main.lists.nlist) * 2 > lists_for(live)
 
@@ -124,18 +121,18 @@ def _copied(segment: Segment, part: str) -> faiss.Index:
     return faiss.read_index(faiss.PyCallbackIOReader(mapped.read))
 
 
-def _tried(segment: Segment, image_size: int) -> Breadth:
+def _tried(segment: Segment, image_size: int) -> SearchParams:
     """The least that finds nearly all of what exact search finds, for queries of either part and of both."""
     nlist = int(segment.lists.nlist)
     queries = _trial_queries(segment, image_size)
     right = [_owners(segment, segment.compared(query, USUAL_K, None)) for query in queries]
     for lists, proposals in LADDER:
-        breadth = Breadth(min(lists, nlist), proposals)
-        tried = replace(segment, breadth=breadth)
+        search_params = SearchParams(min(lists, nlist), proposals)
+        tried = replace(segment, search_params=search_params)
         found = [_owners(segment, tried.proposed(query, USUAL_K, None)) for query in queries]
         if np.mean([_recall(*pair) for pair in zip(found, right, strict=True)]) >= RECALL:
-            return breadth
-    return Breadth(nlist, MOST_PROPOSALS)
+            return search_params
+    return SearchParams(nlist, MOST_PROPOSALS)
 
 
 def _owners(segment: Segment, numbers: Numbers | None) -> set[int] | None:

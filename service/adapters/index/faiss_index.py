@@ -10,36 +10,36 @@ last bit wherever they lie, and a score never depends on how FAISS sums.
 
 from __future__ import annotations
 
+import hashlib
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
+import structlog
 
-from vlibrary.adapters.index.build import Kinds, build
-from vlibrary.adapters.index.model_index import Shelf
+from vlibrary.adapters.index.build import IndexLimits, build
+from vlibrary.adapters.index.model_index import IndexState, ModelIndex
 from vlibrary.adapters.index.segment import Segment
+from vlibrary.adapters.index.snapshot import snapshot_of, state_of
 from vlibrary.domain.ports import Change, Hit, Position
+from vlibrary.domain.ports.snapshots import IndexChecksum, SnapshotDamaged, Snapshots, SnapshotsUnavailable
 from vlibrary.domain.query import EmbedderSpec, TaskEmbedding, score
 from vlibrary.domain.ranking import best_hits, comparable_keys, finite_row, follow, latest
 from vlibrary.domain.vector import Array
 
+log = structlog.get_logger(__name__)
 
-@dataclass(frozen=True, eq=False)
-class IndexState:
-    """What searches see: one reference to it is one moment. shelves: by model id."""
-
-    position: Position | None = None
-    shelves: Mapping[str, Shelf] = field(default_factory=dict)
+_DIGEST_BYTES = 8
 
 
 class FaissIndex:
-    """ports.TaskIndex for the keys of one embedder. Exact up to kinds.exact keys of a model."""
+    """ports.TaskIndex for the keys of one embedder. Exact up to limits.exact keys of a model."""
 
-    def __init__(self, spec: EmbedderSpec, kinds: Kinds | None = None) -> None:
+    def __init__(self, spec: EmbedderSpec, limits: IndexLimits | None = None) -> None:
         self.spec = spec
-        self._kinds = kinds or Kinds()
+        self._limits = limits or IndexLimits()
         self._applying = threading.Lock()
         self._compacting = threading.Lock()
         self._state = IndexState()
@@ -53,11 +53,6 @@ class FaissIndex:
         """Everything, as it is at this moment; for snapshots."""
         return self._state
 
-    def restore(self, state: IndexState) -> None:
-        """Go on from the state of a snapshot."""
-        with self._applying:
-            self._state = state
-
     def reset(self, epoch: str, *, replacing: Position | None) -> None:
         with self._applying:
             if self._state.position == replacing:
@@ -67,55 +62,88 @@ class FaissIndex:
         with self._applying:
             position, fresh = follow(self._state.position, changes)
             last = latest(fresh)
-            shelves = {model_id: shelf.without(last, self._kinds) for model_id, shelf in self._state.shelves.items()}
+            models = {model_id: model.without(last, self._limits) for model_id, model in self._state.models.items()}
             for model_id, segment in self._segments(last.values()).items():
-                shelves[model_id] = shelves.get(model_id, Shelf()).plus(segment, self._kinds)
-            self._state = IndexState(position, shelves)
+                models[model_id] = models.get(model_id, ModelIndex()).plus(segment, self._limits)
+            self._state = IndexState(position, models)
 
     def search(self, query: TaskEmbedding, *, model_id: str, k: int, among: frozenset[str] | None = None) -> list[Hit]:
         row = finite_row(query, self.spec)
-        shelf = self._state.shelves.get(model_id)
-        if shelf is None or k < 1 or (among is not None and not among):
+        model = self._state.models.get(model_id)
+        if model is None or k < 1 or (among is not None and not among):
             return []
-        found = (pair for segment in shelf.segments for pair in segment.candidates(row, k, among))
+        found = (pair for segment in model.segments for pair in segment.candidates(row, k, among))
         return best_hits(((owner, score(query, self._key(key_row), self.spec)) for owner, key_row in found), k)
+
+    def save(self, snapshots: Snapshots) -> Position | None:
+        state = self._state
+        if state.position is not None:
+            snapshots.save(snapshot_of(state, state.position, self.spec))
+        return state.position
+
+    def load(self, snapshots: Snapshots, epoch: str) -> Position | None:
+        try:
+            snapshot = snapshots.newest(epoch, self.spec.fingerprint)
+            if snapshot is None:
+                return None
+            state = state_of(snapshot, self.spec)
+        except SnapshotsUnavailable as reason:
+            log.warning("snapshots.unavailable", reason=str(reason))
+            return None
+        except SnapshotDamaged as reason:
+            log.warning("snapshots.ignored", reason=str(reason))
+            return None
+        with self._applying:
+            self._state = state
+        return snapshot.position
+
+    def checksum(self) -> IndexChecksum:
+        state = self._state
+        keys = digest = 0
+        for model_id, model in state.models.items():
+            for segment in model.segments:
+                for vector_id, row in segment.live_keys():
+                    label = f"{model_id}\0{vector_id}\0".encode()
+                    keys += 1
+                    digest += int.from_bytes(hashlib.blake2b(label + row.tobytes(), digest_size=_DIGEST_BYTES).digest())
+        return IndexChecksum(state.position, keys, digest % 2 ** (8 * _DIGEST_BYTES))
 
     def compact(self, stop: threading.Event | None = None) -> bool:
         """Merge the keys of one model that want it into one segment; whether there was one.
 
-        Searches and `apply` go on meanwhile. Raises Stopped when stop is set.
+        Searches and `apply` go on meanwhile. Raises MergeStopped when stop is set.
         """
         with self._compacting:
             sealed = self._seal()
             if sealed is None:
                 return False
-            model_id, shelf = sealed
+            model_id, model = sealed
             try:
-                built = build(shelf.segments, self._kinds, self.spec.image_size, stop or threading.Event())
+                built = build(model.segments, self._limits, self.spec.image_size, stop or threading.Event())
             except BaseException:
                 self._replace(model_id, lambda now: now.unseal())
                 raise
-            self._replace(model_id, lambda now: now.merged(shelf, built) or now)
+            self._replace(model_id, lambda now: now.merged(model, built) or now)
             return True
 
-    def _seal(self) -> tuple[str, Shelf] | None:
+    def _seal(self) -> tuple[str, ModelIndex] | None:
         with self._applying:
-            for model_id, shelf in self._state.shelves.items():
-                if shelf.wants_merge(self._kinds):
-                    sealed = shelf.seal()
+            for model_id, model in self._state.models.items():
+                if model.wants_merge(self._limits):
+                    sealed = model.seal()
                     self._swap(model_id, sealed)
                     return model_id, sealed
         return None
 
-    def _replace(self, model_id: str, change: Callable[[Shelf], Shelf]) -> None:
-        """Change one shelf as it is now, if there is one."""
+    def _replace(self, model_id: str, change: Callable[[ModelIndex], ModelIndex]) -> None:
+        """Change one model as it is now, if there is one."""
         with self._applying:
-            shelf = self._state.shelves.get(model_id)
-            if shelf is not None:
-                self._swap(model_id, change(shelf))
+            model = self._state.models.get(model_id)
+            if model is not None:
+                self._swap(model_id, change(model))
 
-    def _swap(self, model_id: str, shelf: Shelf) -> None:
-        self._state = replace(self._state, shelves={**self._state.shelves, model_id: shelf})
+    def _swap(self, model_id: str, model: ModelIndex) -> None:
+        self._state = replace(self._state, models={**self._state.models, model_id: model})
 
     def _segments(self, changes: Iterable[Change]) -> dict[str, Segment]:
         """One new segment for each model that the changes bring keys for."""

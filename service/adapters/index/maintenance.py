@@ -11,11 +11,9 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from vlibrary.adapters.index.build import Stopped
 from vlibrary.adapters.index.faiss_index import FaissIndex
-from vlibrary.adapters.index.snapshot import save
-from vlibrary.adapters.snapshots.port import Snapshots, SnapshotsUnavailable
 from vlibrary.domain.ports import Position
+from vlibrary.domain.ports.snapshots import MergeStopped, Snapshots, SnapshotsUnavailable
 
 EARLIEST = 0.8
 
@@ -103,7 +101,7 @@ class Upkeep:
             pause = self._rhythm.look_s
             try:
                 self._look()
-            except Stopped:
+            except MergeStopped:
                 return
             except Exception:  # the thread's border: searches go on without what failed
                 log.exception("index.upkeep_failed")
@@ -139,7 +137,7 @@ class Upkeep:
         try:
             if not merged and self._kept_by_another(self._snapshots):
                 return
-            self._kept = save(self._index, self._snapshots)
+            self._kept = self._index.save(self._snapshots)
             log.info("index.snapshot_kept", position=self._kept)
         except SnapshotsUnavailable as reason:
             log.warning("index.snapshot_failed", reason=str(reason))
@@ -152,7 +150,7 @@ class Upkeep:
         now, kept = self._index.position, self._kept
         if now is None or kept is None:
             return False
-        found = snapshots.reached(now.epoch, self._index.spec.fingerprint)
+        found = snapshots.newest_position(now.epoch, self._index.spec.fingerprint)
         if found is None or any(_is_within(found, known) for known in (kept, self._at_start)):
             return False
         self._kept = found
@@ -164,7 +162,7 @@ class Upkeep:
         if self._snapshots is None or now is None:
             return None
         with suppress(SnapshotsUnavailable):
-            return self._snapshots.reached(now.epoch, self._index.spec.fingerprint)
+            return self._snapshots.newest_position(now.epoch, self._index.spec.fingerprint)
         return None
 
 

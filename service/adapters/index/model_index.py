@@ -1,20 +1,21 @@
-"""A shelf: all keys of one model, as one large segment and small ones beside it."""
+"""A model: all keys of one model, as one large segment and small ones beside it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from vlibrary.adapters.index.build import DEAD_SHARE, Kinds
+from vlibrary.adapters.index.build import DEAD_SHARE, IndexLimits
 from vlibrary.adapters.index.segment import Segment
+from vlibrary.domain.ports import Position
 
 LOOSE_SHARE = 0.05
 
 
 @dataclass(frozen=True, eq=False)
-class Shelf:
+class ModelIndex:
     """main: made in the background. sealed: being merged into it now. delta: newer keys, longest first."""
 
     main: Segment | None = None
@@ -30,39 +31,39 @@ class Shelf:
         """What a merge that is under way works on."""
         return (() if self.main is None else (self.main,)) + self.sealed
 
-    def plus(self, segment: Segment, kinds: Kinds) -> Shelf:
-        return replace(self, delta=_put(self.delta, segment, kinds.merged))
+    def plus(self, segment: Segment, limits: IndexLimits) -> ModelIndex:
+        return replace(self, delta=_put(self.delta, segment, limits.merged))
 
-    def without(self, vector_ids: Iterable[str], kinds: Kinds) -> Shelf:
+    def without(self, vector_ids: Iterable[str], limits: IndexLimits) -> ModelIndex:
         gone = set(vector_ids)
-        return Shelf(
+        return ModelIndex(
             main=None if self.main is None else self.main.without(gone),
             sealed=tuple(segment.without(gone) for segment in self.sealed),
-            delta=_compact(self.delta, gone, kinds.merged),
+            delta=_compact(self.delta, gone, limits.merged),
         )
 
-    def wants_merge(self, kinds: Kinds) -> bool:
+    def wants_merge(self, limits: IndexLimits) -> bool:
         """Whether searches would gain by one main segment of everything."""
         main_rows = 0 if self.main is None else self.main.rows
         loose = sum(segment.rows for segment in self.delta)
         return (
-            loose > max(kinds.merged, min(LOOSE_SHARE * main_rows, 4 * kinds.merged))
+            loose > max(limits.merged, min(LOOSE_SHARE * main_rows, 4 * limits.merged))
             or (self.main is not None and self.main.live_rows < (1 - DEAD_SHARE) * main_rows)
-            or self._outgrown(kinds)
+            or self._outgrown(limits)
         )
 
-    def _outgrown(self, kinds: Kinds) -> bool:
+    def _outgrown(self, limits: IndexLimits) -> bool:
         exact = self.main is None or self.main.lists is None
-        return exact and sum(segment.live_rows for segment in self.segments) > kinds.exact
+        return exact and sum(segment.live_rows for segment in self.segments) > limits.exact
 
-    def seal(self) -> Shelf:
+    def seal(self) -> ModelIndex:
         return replace(self, sealed=(*self.sealed, *self.delta), delta=())
 
-    def unseal(self) -> Shelf:
+    def unseal(self) -> ModelIndex:
         return replace(self, sealed=(), delta=(*self.sealed, *self.delta))
 
-    def merged(self, sealed: Shelf, built: Segment) -> Shelf | None:
-        """This shelf with what was built of its state when it was sealed; None when it was reset since.
+    def merged(self, sealed: ModelIndex, built: Segment) -> ModelIndex | None:
+        """This model with what was built of its state when it was sealed; None when it was reset since.
 
         What has died in between is dead in the new segment too.
         """
@@ -74,7 +75,15 @@ class Shelf:
             for before, after in zip(then, now, strict=True)
             for number in np.nonzero(before.alive & ~after.alive)[0].tolist()
         }
-        return Shelf(built.without(died), (), self.delta)
+        return ModelIndex(built.without(died), (), self.delta)
+
+
+@dataclass(frozen=True, eq=False)
+class IndexState:
+    """What searches see: one reference to it is one moment. models: by model id."""
+
+    position: Position | None = None
+    models: Mapping[str, ModelIndex] = field(default_factory=dict)
 
 
 def _put(delta: tuple[Segment, ...], segment: Segment, limit: int) -> tuple[Segment, ...]:

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from mmap import mmap
 from typing import Any
 
@@ -28,7 +29,7 @@ from vlibrary.domain.vector import Array
 MARGIN = 1e-4
 PASSING_PER_PROPOSAL = 2  # with fewer, comparing all that pass is cheaper
 FLAT, LISTS = "flat", "lists"  # the parts of a segment that FAISS holds
-USUAL_K = 10  # a Breadth is measured for this many
+USUAL_K = 10  # a SearchParams is measured for this many
 CHUNK = 1_024  # rows copied at once
 
 Numbers = npt.NDArray[np.int64]
@@ -61,7 +62,7 @@ class Members:
 
 
 @dataclass(frozen=True)
-class Breadth:
+class SearchParams:
     """How far lists are searched. lists: how many are read; proposals: rows compared for each vector asked for."""
 
     lists: int = 1
@@ -82,7 +83,7 @@ class Segment:
     members: Members
     alive: Flags
     lists: Any = None
-    breadth: Breadth = Breadth()
+    search_params: SearchParams = SearchParams()
     name: str = field(default_factory=lambda: uuid.uuid4().hex)
     backing: Mapping[str, mmap] = field(default_factory=dict)
 
@@ -116,6 +117,12 @@ class Segment:
         (numbers,) = np.nonzero(self.alive)
         return Members([self.members.ids[number] for number in numbers.tolist()], self.members.counts[numbers])
 
+    def live_keys(self) -> Iterator[tuple[str, Array]]:
+        """The rows that count, each with the id of its vector."""
+        members = self.living()
+        owners = (vector_id for vector_id, count in zip(members.ids, members.counts, strict=True) for _ in range(count))
+        return zip(owners, chain.from_iterable(self.chunks()), strict=True)
+
     def chunks(self) -> Iterator[Array]:
         """The rows that count, in order, a few at a time."""
         (numbers,) = np.nonzero(self.alive[self.members.owners])
@@ -141,7 +148,7 @@ class Segment:
         if self.lists is None:
             return None
         passing = self.live_rows if among is None else min(1.0, len(among) / len(self.members.ids)) * self.live_rows
-        fetched = math.ceil(self.breadth.proposals * max(k, USUAL_K) * self.rows / passing) if passing else 0
+        fetched = math.ceil(self.search_params.proposals * max(k, USUAL_K) * self.rows / passing) if passing else 0
         while passing > PASSING_PER_PROPOSAL * fetched:
             numbers = self._counting(self._nearest(row, fetched), among)
             scores = self.flat.reconstruct_batch(numbers) @ row if len(numbers) else np.zeros(0, np.float32)
@@ -176,8 +183,8 @@ class Segment:
 
     def _nearest(self, row: Array, count: int) -> Numbers:
         """The numbers of about so many rows that look best to the lists; of more rows, from more lists."""
-        widening = max(1.0, count / (self.breadth.proposals * USUAL_K))
-        read = min(int(self.lists.nlist), round(self.breadth.lists * widening))
+        widening = max(1.0, count / (self.search_params.proposals * USUAL_K))
+        read = min(int(self.lists.nlist), round(self.search_params.lists * widening))
         numbers = self.lists.search(row[None], count, params=faiss.IVFSearchParameters(nprobe=read))[1][0]
         found: Numbers = numbers[numbers >= 0]  # FAISS fills up with -1
         return found

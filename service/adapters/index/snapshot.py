@@ -10,60 +10,37 @@ from typing import Any
 
 import faiss
 import numpy as np
-import structlog
 from pydantic import TypeAdapter
 
-from vlibrary.adapters.index.faiss_index import FaissIndex, IndexState
-from vlibrary.adapters.index.model_index import Shelf
-from vlibrary.adapters.index.segment import FLAT, LISTS, Breadth, Members, Segment
-from vlibrary.adapters.snapshots.port import Draft, SnapshotDamaged, Snapshots, SnapshotsUnavailable
+from vlibrary.adapters.index.model_index import IndexState, ModelIndex
+from vlibrary.adapters.index.segment import FLAT, LISTS, Members, SearchParams, Segment
 from vlibrary.domain.ports import Position
+from vlibrary.domain.ports.snapshots import Snapshot, SnapshotDamaged, SnapshotDraft
 from vlibrary.domain.query import EmbedderSpec
 
 MEMBERS = "members"
 _MEMBERS = TypeAdapter(tuple[list[str], list[int]])
 
-log = structlog.get_logger(__name__)
+
+def snapshot_of(state: IndexState, position: Position, spec: EmbedderSpec) -> SnapshotDraft:
+    """Return the state as a snapshot to be saved."""
+    files: dict[str, Callable[[Path], None]] = {}
+    for model in state.models.values():
+        for segment in model.segments:
+            files |= _writers(segment)
+    body = {"models": {model_id: _model_body(model) for model_id, model in state.models.items()}}
+    return SnapshotDraft(position, spec.fingerprint, body, files)
 
 
-def save(index: FaissIndex, snapshots: Snapshots) -> Position | None:
-    """Keep the index as it is now, while it goes on; returns the position that was kept.
-
-    Nothing is kept of an index without a position. Raises SnapshotsUnavailable.
-    """
-    state = index.state
-    if state.position is None:
-        return None
-    pieces: dict[str, Callable[[Path], None]] = {}
-    for shelf in state.shelves.values():
-        for segment in shelf.segments:
-            pieces |= _writers(segment)
-    body = {"shelves": {model_id: _shelf_body(shelf) for model_id, shelf in state.shelves.items()}}
-    snapshots.save(Draft(state.position, index.spec.fingerprint, body, pieces))
-    return state.position
-
-
-def load(index: FaissIndex, snapshots: Snapshots, epoch: str) -> Position | None:
-    """Go on from the newest good snapshot of this epoch; returns its position, None when there is none.
-
-    The index is left as it was then, and fills itself from the catalogue.
-    """
+def state_of(snapshot: Snapshot, spec: EmbedderSpec) -> IndexState:
+    """Return the saved state. Raises SnapshotDamaged if another release wrote it, of this service or of FAISS."""
     try:
-        snapshot = snapshots.newest(epoch, index.spec.fingerprint)
-        if snapshot is None:
-            return None
-        shelves = {
-            model_id: _shelf(body, snapshot.pieces, index.spec) for model_id, body in snapshot.body["shelves"].items()
-        }
-    except SnapshotsUnavailable as reason:
-        log.warning("snapshots.unavailable", reason=str(reason))
-        return None
-    except (SnapshotDamaged, LookupError, TypeError, ValueError, RuntimeError) as error:
-        # Whole, so it was made like this: by another version of this service or of FAISS.
-        log.warning("snapshots.ignored", reason=f"{type(error).__name__}: {error}")
-        return None
-    index.restore(IndexState(snapshot.position, shelves))
-    return snapshot.position
+        return IndexState(
+            snapshot.position,
+            {model_id: _model(body, snapshot.files, spec) for model_id, body in snapshot.body["models"].items()},
+        )
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise SnapshotDamaged(f"{type(error).__name__}: {error}") from error
 
 
 def _writers(segment: Segment) -> dict[str, Callable[[Path], None]]:
@@ -95,40 +72,42 @@ def _members_writer(members: Members) -> Callable[[Path], None]:
     return write
 
 
-def _shelf_body(shelf: Shelf) -> dict[str, Any]:
+def _model_body(model: ModelIndex) -> dict[str, Any]:
     return {
-        "main": None if shelf.main is None else _segment_body(shelf.main),
-        "delta": [_segment_body(segment) for segment in (*shelf.sealed, *shelf.delta)],
+        "main": None if model.main is None else _segment_body(model.main),
+        "delta": [_segment_body(segment) for segment in (*model.sealed, *model.delta)],
     }
 
 
 def _segment_body(segment: Segment) -> dict[str, Any]:
     return {
         "name": segment.name,
-        "breadth": None if segment.lists is None else asdict(segment.breadth),
+        "search_params": None if segment.lists is None else asdict(segment.search_params),
         "dead": np.nonzero(~segment.alive)[0].tolist(),
     }
 
 
-def _shelf(body: Mapping[str, Any], pieces: Mapping[str, mmap], spec: EmbedderSpec) -> Shelf:
+def _model(body: Mapping[str, Any], files: Mapping[str, mmap], spec: EmbedderSpec) -> ModelIndex:
     main = body["main"]
-    return Shelf(
-        main=None if main is None else _segment(main, pieces, spec),
-        delta=tuple(_segment(segment, pieces, spec) for segment in body["delta"]),
+    return ModelIndex(
+        main=None if main is None else _segment(main, files, spec),
+        delta=tuple(_segment(segment, files, spec) for segment in body["delta"]),
     )
 
 
-def _segment(body: Mapping[str, Any], pieces: Mapping[str, mmap], spec: EmbedderSpec) -> Segment:
-    name, breadth = body["name"], body["breadth"]
-    backing = {part: pieces[f"{name}.{part}"] for part in (FLAT, LISTS) if part == FLAT or breadth is not None}
-    ids, counts = _MEMBERS.validate_json(pieces[f"{name}.{MEMBERS}"][:])
+def _segment(body: Mapping[str, Any], files: Mapping[str, mmap], spec: EmbedderSpec) -> Segment:
+    name, search_params = body["name"], body["search_params"]
+    backing = {part: files[f"{name}.{part}"] for part in (FLAT, LISTS) if part == FLAT or search_params is not None}
+    ids, counts = _MEMBERS.validate_json(files[f"{name}.{MEMBERS}"][:])
     alive = np.ones(len(ids), np.bool_)
     alive[body["dead"]] = False
     flat = _read(backing[FLAT])
     if flat.ntotal != sum(counts) or flat.d != spec.row_size or len(ids) != len(counts):
         raise SnapshotDamaged(f"segment {name} has {flat.ntotal} rows of {flat.d} numbers")
     segment = Segment(flat, Members(ids, np.array(counts, np.int32)), alive, name=name, backing=backing)
-    return segment if breadth is None else replace(segment, lists=_read(backing[LISTS]), breadth=Breadth(**breadth))
+    if search_params is None:
+        return segment
+    return replace(segment, lists=_read(backing[LISTS]), search_params=SearchParams(**search_params))
 
 
 def _read(mapped: mmap) -> Any:

@@ -17,11 +17,11 @@ from pathlib import Path
 import structlog
 from ulid import ULID
 
-from vlibrary.adapters.fsync import sync
+from vlibrary.adapters.fsync import fsync
 from vlibrary.adapters.snapshots.manifest import (
     FORMAT,
+    FileInfo,
     Manifest,
-    Piece,
     Place,
     dump_manifest,
     manifest_name,
@@ -29,8 +29,8 @@ from vlibrary.adapters.snapshots.manifest import (
     reached,
     spared,
 )
-from vlibrary.adapters.snapshots.port import Draft, Snapshot, SnapshotDamaged, SnapshotsUnavailable
 from vlibrary.domain.ports import Position
+from vlibrary.domain.ports.snapshots import Snapshot, SnapshotDamaged, SnapshotDraft, SnapshotsUnavailable
 
 PART = 32 * 2**20  # bytes that are hashed at once: several parts of one file keep several cores busy
 DRAFT = ".draft"
@@ -56,10 +56,10 @@ class FolderSnapshots:
             partial(_opened, root),
         )
 
-    def save(self, draft: Draft) -> None:
+    def save(self, draft: SnapshotDraft) -> None:
         self.keep(draft)
 
-    def keep(self, draft: Draft) -> Path:
+    def keep(self, draft: SnapshotDraft) -> Path:
         """As `save`; returns the snapshot's folder."""
         with _reachable():
             self._root.mkdir(parents=True, exist_ok=True)
@@ -67,11 +67,11 @@ class FolderSnapshots:
             folder.mkdir()
             try:
                 manifest = self._write(draft, folder)
-                sync(folder)
+                fsync(folder)
                 whole = folder.rename(folder.with_suffix(""))
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
-            sync(self._root)
+            fsync(self._root)
             self._prune(whole, manifest)
             return whole
 
@@ -79,7 +79,7 @@ class FolderSnapshots:
         with _reachable():
             return self._place.newest(epoch, embedder)
 
-    def reached(self, epoch: str, embedder: str) -> Position | None:
+    def newest_position(self, epoch: str, embedder: str) -> Position | None:
         with _reachable():
             return reached(self._place.found(self._place.names()), epoch, embedder)
 
@@ -94,16 +94,16 @@ class FolderSnapshots:
         named = (path for path in self._root.iterdir() if path.suffix == suffix and _NAME.fullmatch(path.stem))
         return [path for path in named if path.is_dir()]
 
-    def _write(self, draft: Draft, folder: Path) -> Manifest:
+    def _write(self, draft: SnapshotDraft, folder: Path) -> Manifest:
         kept = self._kept()
-        pieces: dict[str, Piece] = {}
-        for name, write in draft.pieces.items():
+        pieces: dict[str, FileInfo] = {}
+        for name, write in draft.files.items():
             path = folder / name
             if name in kept and _linked(kept[name][0] / name, path):
                 pieces[name] = kept[name][1]
             else:
                 write(path)
-                sync(path)
+                fsync(path)
                 pieces[name] = _measured(path)
         position = draft.position
         place = (position.epoch, position.seq, position.mark)
@@ -111,17 +111,17 @@ class FolderSnapshots:
         data = dump_manifest(manifest)
         path = folder / manifest_name(data)
         path.write_bytes(data)
-        sync(path)
+        fsync(path)
         return manifest
 
-    def _kept(self) -> Mapping[str, tuple[Path, Piece]]:
+    def _kept(self) -> Mapping[str, tuple[Path, FileInfo]]:
         """The pieces that there are, and where, not in the newest snapshot alone: that may be another replica's."""
         found = self._place.found(reversed(self._place.names()))  # a piece of several: from the one that stays longest
         return {
             name: (self._root / snapshot, piece)
             for snapshot, manifest in found.items()
             if isinstance(manifest, Manifest)
-            for name, piece in manifest.pieces.items()
+            for name, piece in manifest.files.items()
         }
 
     def _prune(self, written: Path, manifest: Manifest) -> None:
@@ -169,11 +169,11 @@ def _abandoned(draft: Path) -> bool:
 
 def _opened(root: Path, name: str, manifest: Manifest) -> Snapshot:
     """Raises SnapshotDamaged unless every piece is whole."""
-    pieces = {piece: _checked(root / name / piece, known) for piece, known in manifest.pieces.items()}
+    pieces = {piece: _checked(root / name / piece, known) for piece, known in manifest.files.items()}
     return Snapshot(manifest.position, manifest.body, pieces)
 
 
-def _checked(path: Path, piece: Piece) -> mmap.mmap:
+def _checked(path: Path, piece: FileInfo) -> mmap.mmap:
     """The file in memory. Raises SnapshotDamaged unless it has its size and digests."""
     try:
         if path.stat().st_size != piece.size:
@@ -185,9 +185,9 @@ def _checked(path: Path, piece: Piece) -> mmap.mmap:
         raise SnapshotDamaged(f"{path.name} is missing") from error
 
 
-def _measured(path: Path) -> Piece:
+def _measured(path: Path) -> FileInfo:
     size = path.stat().st_size
-    return Piece(size, _digests(path, size))
+    return FileInfo(size, _digests(path, size))
 
 
 def _mapped(path: Path) -> mmap.mmap:

@@ -14,10 +14,10 @@ from typing import Any
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
-from vlibrary.adapters.snapshots.port import Snapshot, SnapshotDamaged
 from vlibrary.domain.ports import Position
+from vlibrary.domain.ports.snapshots import Snapshot, SnapshotDamaged
 
-FORMAT = 2
+FORMAT = 3
 KEPT = 2  # of one epoch and embedder: if the furthest is damaged, there is another
 TRIES = 5
 
@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class Piece:
+class FileInfo:
     """A file of a snapshot. sha256: of each of its parts."""
 
     size: int
@@ -42,7 +42,7 @@ class Manifest:
     mark: str
     embedder: str
     body: dict[str, Any]
-    pieces: dict[str, Piece]
+    files: dict[str, FileInfo]
 
     @property
     def position(self) -> Position:

@@ -6,6 +6,7 @@ must be of the snapshots' own: whatever no recent snapshot needs is removed from
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -14,12 +15,19 @@ from pathlib import Path
 
 import structlog
 
-from vlibrary.adapters.artifacts.checks import digest
 from vlibrary.adapters.snapshots.folder import PART, FolderSnapshots, read_manifest
-from vlibrary.adapters.snapshots.manifest import Manifest, Piece, Place, dump_manifest, parse_manifest, reached, spared
-from vlibrary.adapters.snapshots.port import Draft, Snapshot, SnapshotDamaged, SnapshotsUnavailable
+from vlibrary.adapters.snapshots.manifest import (
+    FileInfo,
+    Manifest,
+    Place,
+    dump_manifest,
+    parse_manifest,
+    reached,
+    spared,
+)
 from vlibrary.domain.errors import ArtifactLost, ArtifactsUnavailable
 from vlibrary.domain.ports import Artifacts, Position, StoredObject
+from vlibrary.domain.ports.snapshots import Snapshot, SnapshotDamaged, SnapshotDraft, SnapshotsUnavailable
 
 MANIFESTS, PIECES = "manifests/", "pieces/"
 ABANDONED = timedelta(hours=1)  # a piece this old without a manifest belongs to a process that died
@@ -27,7 +35,7 @@ ABANDONED = timedelta(hours=1)  # a piece this old without a manifest belongs to
 log = structlog.get_logger(__name__)
 
 
-class MirroredSnapshots:
+class ObjectStoreSnapshots:
     """snapshots.Snapshots in an object store, with a folder of this machine's before it."""
 
     def __init__(self, folder: FolderSnapshots, store: Artifacts) -> None:
@@ -35,16 +43,17 @@ class MirroredSnapshots:
         self._store = store
         self._place = Place(self._manifest_keys, self._manifest, self._fetched)
 
-    def save(self, draft: Draft) -> None:
+    def save(self, draft: SnapshotDraft) -> None:
         whole = self._folder.keep(draft)
         with _reachable():
             manifest = read_manifest(whole)
             stored = {found.key for found in self._listed(PIECES)}
-            for name, piece in manifest.pieces.items():
+            for name, piece in manifest.files.items():
                 self._store_piece(whole / name, piece, stored)
             data = dump_manifest(manifest)
-            key = f"{MANIFESTS}{whole.name}-{digest(data)}.json"
-            self._store.put(key, data, digest(data))
+            digest = hashlib.sha256(data).hexdigest()
+            key = f"{MANIFESTS}{whole.name}-{digest}.json"
+            self._store.put(key, data, digest)
             self._prune(key, manifest)
 
     def newest(self, epoch: str, embedder: str) -> Snapshot | None:
@@ -56,14 +65,14 @@ class MirroredSnapshots:
             theirs = None
         return theirs or mine
 
-    def reached(self, epoch: str, embedder: str) -> Position | None:
+    def newest_position(self, epoch: str, embedder: str) -> Position | None:
         try:
             return reached(self._place.found(self._manifest_keys()), epoch, embedder)
         except ArtifactsUnavailable as error:  # then what is kept in the folder is all the more worth
             log.warning("snapshots.store_unavailable", reason=error.detail)
             return None
 
-    def _store_piece(self, path: Path, piece: Piece, stored: set[str]) -> None:
+    def _store_piece(self, path: Path, piece: FileInfo, stored: set[str]) -> None:
         with path.open("rb") as file:
             for number, sha256 in enumerate(piece.sha256):
                 key = _part_key(path.name, number)
@@ -88,9 +97,9 @@ class MirroredSnapshots:
 
     def _fetched(self, key: str, manifest: Manifest) -> Snapshot:
         """The snapshot by way of the folder, which has most of its pieces already if this machine is not new."""
-        writers = {name: self._fetcher(name, piece) for name, piece in manifest.pieces.items()}
+        writers = {name: self._fetcher(name, piece) for name, piece in manifest.files.items()}
         try:
-            self._folder.save(Draft(manifest.position, manifest.embedder, manifest.body, writers))
+            self._folder.save(SnapshotDraft(manifest.position, manifest.embedder, manifest.body, writers))
         except ArtifactLost as error:
             raise SnapshotDamaged(error.detail) from error
         snapshot = self._folder.newest(manifest.epoch, manifest.embedder)
@@ -98,7 +107,7 @@ class MirroredSnapshots:
             raise SnapshotDamaged(f"{key} is damaged in this machine's folder")
         return snapshot
 
-    def _fetcher(self, name: str, piece: Piece) -> Callable[[Path], None]:
+    def _fetcher(self, name: str, piece: FileInfo) -> Callable[[Path], None]:
         def fetch(path: Path) -> None:
             with path.open("wb") as file:
                 for number, sha256 in enumerate(piece.sha256):
@@ -125,7 +134,7 @@ def _parts(manifest: Manifest | SnapshotDamaged) -> list[str]:
     """The keys of all that this manifest names; nothing if it is damaged or of another format."""
     if isinstance(manifest, SnapshotDamaged):
         return []
-    return [_part_key(name, number) for name, piece in manifest.pieces.items() for number in range(len(piece.sha256))]
+    return [_part_key(name, number) for name, piece in manifest.files.items() for number in range(len(piece.sha256))]
 
 
 def _part_key(name: str, number: int) -> str:

@@ -1,20 +1,21 @@
-"""Where the settings keep snapshots."""
+"""Selects the snapshot store of a location."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-from vlibrary.adapters.artifacts.open import open_artifacts
 from vlibrary.adapters.snapshots.folder import FolderSnapshots
-from vlibrary.adapters.snapshots.object_store import MirroredSnapshots
-from vlibrary.adapters.snapshots.port import Snapshots
+from vlibrary.adapters.snapshots.object_store import ObjectStoreSnapshots
+from vlibrary.domain.ports import Artifacts
+from vlibrary.domain.ports.snapshots import Snapshots
 
 
-def open_snapshots(place: str, *, cache: Path, endpoint_url: str | None = None) -> Snapshots:
-    """Those in the folder of this path, or at s3://bucket/prefix by way of the folder `cache`.
+def open_snapshots(location: str, *, cache: Path, open_store: Callable[[str], Artifacts]) -> Snapshots:
+    """Open the snapshots in a folder, or in the object store at a URL with the folder `cache` in front of it.
 
-    Raises ArtifactsUnavailable for a place that cannot be one.
+    open_store: opens the object store at a URL. Raises ArtifactsUnavailable for an invalid location.
     """
-    if "://" not in place:
-        return FolderSnapshots(Path(place))
-    return MirroredSnapshots(FolderSnapshots(cache), open_artifacts(place, endpoint_url=endpoint_url))
+    if "://" in location:
+        return ObjectStoreSnapshots(FolderSnapshots(cache), open_store(location))
+    return FolderSnapshots(Path(location))

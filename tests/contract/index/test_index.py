@@ -289,8 +289,8 @@ class TestFaissSegments:
         index.reset("epoch", replacing=index.position)
         for batch in batches:
             index.apply(batch)
-        (shelf,) = index._state.shelves.values()
-        return [segment.rows for segment in shelf.segments]
+        (model,) = index._state.models.values()
+        return [segment.rows for segment in model.segments]
 
 
 def test_scores_and_ties_do_not_depend_on_how_faiss_sums() -> None:

@@ -12,9 +12,10 @@ import pytest
 
 from tests.support.indexes import MergedIndex
 from tests.support.registrations import EMBEDDER, deleted, direction, embedding, published
-from vlibrary.adapters.index.build import Kinds, Stopped
+from vlibrary.adapters.index.build import IndexLimits
 from vlibrary.adapters.index.faiss_index import FaissIndex
 from vlibrary.domain.ports import Change, Hit, Position
+from vlibrary.domain.ports.snapshots import MergeStopped
 from vlibrary.domain.query import EmbedderSpec, TaskEmbedding, unit
 from vlibrary.domain.vector import Array
 
@@ -67,8 +68,8 @@ def exact_index(library: Library) -> FaissIndex:
 
 @pytest.fixture(scope="module")
 def large(library: Library) -> FaissIndex:
-    index = library.filled(MergedIndex(SPEC, Kinds(exact=1_000, merged=500)))
-    main = index.state.shelves["m"].main
+    index = library.filled(MergedIndex(SPEC, IndexLimits(exact=1_000, merged=500)))
+    main = index.state.models["m"].main
     assert main is not None
     assert main.lists is not None
     assert main.rows > 8_000
@@ -101,7 +102,7 @@ def test_keys_that_form_no_groups_are_found_as_well() -> None:
     rng = np.random.default_rng(2)
     parts = [TaskEmbedding(direction(rng, 24), direction(rng, 24)) for _ in range(3_000)]
     log = [published(seq, f"v{seq:05}", part) for seq, part in enumerate(parts, start=1)]
-    indexes = [FaissIndex(SPEC), MergedIndex(SPEC, Kinds(exact=1_000, merged=500))]
+    indexes = [FaissIndex(SPEC), MergedIndex(SPEC, IndexLimits(exact=1_000, merged=500))]
     for index in indexes:
         index.reset("epoch", replacing=index.position)
         index.apply(log)
@@ -111,10 +112,10 @@ def test_keys_that_form_no_groups_are_found_as_well() -> None:
 
 
 def test_a_large_index_shrinks_to_an_exact_one(library: Library) -> None:
-    index = library.filled(MergedIndex(SPEC, Kinds(exact=1_000, merged=500)))
+    index = library.filled(MergedIndex(SPEC, IndexLimits(exact=1_000, merged=500)))
     gone = [deleted(TASKS + number, f"v{number:05}") for number in range(1, TASKS - 300 + 1)]
     index.apply(gone)
-    main = index.state.shelves["m"].main
+    main = index.state.models["m"].main
     assert main is not None
     assert main.lists is None
     assert main.rows < 1_000
@@ -127,7 +128,7 @@ class TestMergingBeside:
     """What happens while a merge is under way, step by step: the merge waits inside for the test."""
 
     def test_changes_made_meanwhile_are_kept(self, rng: np.random.Generator) -> None:
-        index = FaissIndex(EMBEDDER, Kinds(exact=40, merged=16))
+        index = FaissIndex(EMBEDDER, IndexLimits(exact=40, merged=16))
         index.reset("epoch", replacing=index.position)
         parts = [embedding(rng) for _ in range(121)]
         index.apply([published(seq, f"v{seq}", parts[seq]) for seq in range(1, 101)])
@@ -143,7 +144,7 @@ class TestMergingBeside:
         assert index.search(parts[120], model_id="m", k=1)[0].vector_id == "v8"
 
     def test_a_reset_meanwhile_wins(self, rng: np.random.Generator) -> None:
-        index = FaissIndex(EMBEDDER, Kinds(exact=40, merged=16))
+        index = FaissIndex(EMBEDDER, IndexLimits(exact=40, merged=16))
         index.reset("epoch", replacing=index.position)
         index.apply([published(seq, f"v{seq}", embedding(rng)) for seq in range(1, 101)])
 
@@ -156,12 +157,12 @@ class TestMergingBeside:
         assert [hit.vector_id for hit in index.search(embedding(rng), model_id="m", k=500)] == ["new"]
 
     def test_a_stopped_merge_leaves_everything_as_it_was(self, rng: np.random.Generator) -> None:
-        index = FaissIndex(EMBEDDER, Kinds(exact=40, merged=16))
+        index = FaissIndex(EMBEDDER, IndexLimits(exact=40, merged=16))
         index.reset("epoch", replacing=index.position)
         index.apply([published(seq, f"v{seq}", embedding(rng)) for seq in range(1, 101)])
         stop = threading.Event()
         stop.set()
-        with pytest.raises(Stopped):
+        with pytest.raises(MergeStopped):
             index.compact(stop)
         assert len(index.search(embedding(rng), model_id="m", k=500)) == 100
         assert index.compact()
@@ -191,7 +192,7 @@ def _beside_a_merge(index: FaissIndex, change: Callable[[], None]) -> bool:
 
 def test_searches_and_changes_go_on_while_it_merges(library: Library) -> None:
     """A soak: searching threads beside one that applies and one that merges; every answer is of one moment."""
-    index = FaissIndex(SPEC, Kinds(exact=500, merged=200))
+    index = FaissIndex(SPEC, IndexLimits(exact=500, merged=200))
     index.reset("epoch", replacing=index.position)
     done = threading.Event()
     target = library.queries[0]

@@ -15,7 +15,6 @@ from tests.support.memory.index import MemoryIndex
 from tests.support.registrations import EMBEDDER, MODEL, embedding, key, register
 from vlibrary.adapters.artifacts.folder import FolderArtifacts
 from vlibrary.adapters.index.faiss_index import FaissIndex
-from vlibrary.adapters.index.snapshot import load, save
 from vlibrary.adapters.snapshots.folder import FolderSnapshots
 from vlibrary.adapters.sql.catalogue import SqlCatalogue
 from vlibrary.adapters.sql.database import connect
@@ -116,11 +115,11 @@ def test_a_snapshot_of_the_lost_history_is_of_no_use(database: Database, tmp_pat
     database.register(2)
     index, snapshots = FaissIndex(EMBEDDER), FolderSnapshots(tmp_path / "snapshots")
     catch_up(database.catalogue, index)
-    save(index, snapshots)
+    index.save(snapshots)
     database.put_back(copy)
     kept += database.register(5)
     restarted = FaissIndex(EMBEDDER)
-    load(restarted, snapshots, database.catalogue.position().epoch)
+    restarted.load(snapshots, database.catalogue.position().epoch)
     assert restarted.position == index.position
     catch_up(database.catalogue, restarted)
     assert found(restarted) == set(kept)

@@ -12,10 +12,9 @@ import pytest
 from sqlalchemy import event
 
 from tests.contract.conftest import DATABASES
-from tests.support.backups import Place
+from tests.support.backups import Place, backup_in
 from vlibrary.adapters.artifacts.folder import FolderArtifacts
-from vlibrary.adapters.backup.folder import BackupFolder
-from vlibrary.adapters.backup.tables import SqlTables
+from vlibrary.adapters.sql.backup_tables import SqlTables
 from vlibrary.domain.errors import CollectorPaused, NotEmpty, VectorPurged
 from vlibrary.domain.filters import Filter
 from vlibrary.domain.ports import Position
@@ -29,16 +28,16 @@ from vlibrary.upkeep.findings import Finding
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from vlibrary.adapters.backup import tables as backup_tables
+from vlibrary.adapters.sql import backup_tables
 from vlibrary.adapters.artifacts.folder import FolderArtifacts
 from vlibrary.adapters.backup.folder import BackupFolder
-from vlibrary.adapters.backup.tables import SqlTables
+from vlibrary.adapters.sql.backup_tables import SqlTables
 from vlibrary.adapters.sql.database import connect
 from vlibrary.upkeep.backup import restore
 
 backup_tables.renew_epoch = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 tables, artifacts = SqlTables(connect(sys.argv[1])), FolderArtifacts(Path(sys.argv[2]))
-for step in restore(tables, artifacts, BackupFolder(Path(sys.argv[3])), replace=True, actor="killed"):
+for step in restore(tables, artifacts, BackupFolder(Path(sys.argv[3]), FolderArtifacts), replace=True, actor="killed"):
     if step.done == int(sys.argv[4]):
         os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -134,18 +133,18 @@ def test_what_a_library_holds_is_replaced_only_on_demand(source: Place, target: 
 
 def test_a_backup_is_of_one_moment_and_the_next_one_copies_what_is_new(source: Place, tmp_path: Path) -> None:
     folder = tmp_path / "backup"
-    steps = back_up(SqlTables(source.engine), source.artifacts, BackupFolder(folder))
+    steps = back_up(SqlTables(source.engine), source.artifacts, backup_in(folder))
     next(steps)
     late = source.publish()
     list(steps)
-    assert late.object_key not in [found.key for found in BackupFolder(folder).objects.list()]
+    assert late.object_key not in [found.key for found in backup_in(folder).objects.list()]
     gone = source.catalogue.page(limit=1, cursor=source.catalogue.page(limit=1).next).records[0]
     source.catalogue.delete(gone.id)
     source.catalogue.purge(gone.id)
     again = source.back_up(folder)
     assert (again.copied, again.there) == (1, 2)
     kept = [record.object_key for record in source.catalogue.page(Filter(status=None), limit=10).records]
-    assert [found.key for found in BackupFolder(folder).objects.list()] == sorted(kept)
+    assert [found.key for found in backup_in(folder).objects.list()] == sorted(kept)
     assert len(list(folder.glob("catalogue-*"))) == 1
 
 
@@ -157,7 +156,7 @@ def test_a_backup_that_was_broken_off_leaves_the_last_one_and_goes_on(
     before = source.content()
     for _ in range(3):
         source.publish()
-    steps = back_up(SqlTables(source.engine), source.artifacts, BackupFolder(folder))
+    steps = back_up(SqlTables(source.engine), source.artifacts, backup_in(folder))
     assert [next(steps).done for _ in range(6)][-1] == 5
     steps.close()
     target.restore(folder)
@@ -222,9 +221,7 @@ def test_a_restoration_that_dies_at_one_of_its_marks_ends_paused_when_it_is_run_
 ) -> None:
     source.back_up(tmp_path / "backup")
     artifacts = Dying(target.folder, last, moment)
-    steps = restore(
-        SqlTables(target.engine), artifacts, BackupFolder(tmp_path / "backup"), replace=True, actor="killed"
-    )
+    steps = restore(SqlTables(target.engine), artifacts, backup_in(tmp_path / "backup"), replace=True, actor="killed")
     with pytest.raises(KeyboardInterrupt):
         list(steps)
     ended = (last, moment) == (3, "after")
@@ -242,7 +239,7 @@ def test_no_examination_ends_the_pause_of_a_restoration_under_way(source: Place,
     source.back_up(tmp_path / "backup")
     before = marks(target.artifacts)
     steps = restore(
-        SqlTables(target.engine), target.artifacts, BackupFolder(tmp_path / "backup"), replace=True, actor="tester"
+        SqlTables(target.engine), target.artifacts, backup_in(tmp_path / "backup"), replace=True, actor="tester"
     )
     assert [next(steps).done for _ in range(3)] == [0, 1, 2]
     assert [finding.kind for finding in _found(target)] == ["restoration-unfinished"]

@@ -25,7 +25,6 @@ from tests.support.memory.catalogue import MemoryCatalogue
 from tests.support.registrations import direction, key
 from tests.support.upkeep import DATA, RealLibrary
 from vlibrary.adapters.index.faiss_index import FaissIndex
-from vlibrary.adapters.index.snapshot import save
 from vlibrary.adapters.snapshots.folder import FolderSnapshots
 from vlibrary.cli import app, output
 from vlibrary.config import Settings
@@ -254,4 +253,4 @@ def _keep_empty_snapshot(library: RealLibrary, spec: EmbedderSpec) -> None:
     index.reset(library.catalogue.position().epoch, replacing=index.position)
     for change in library.catalogue.changes(0, 100):
         index.apply([replace(change, keys=())])
-    save(index, FolderSnapshots(Settings().snapshots_cache))
+    index.save(FolderSnapshots(Settings().snapshots_cache))

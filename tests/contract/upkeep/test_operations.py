@@ -15,9 +15,7 @@ from typer.testing import CliRunner, Result
 
 from tests.support.registrations import EMBEDDER, embedding, key
 from tests.support.upkeep import DATA, SHA256, RealLibrary
-from vlibrary.adapters.index.checksum import census
 from vlibrary.adapters.index.faiss_index import FaissIndex
-from vlibrary.adapters.index.snapshot import save
 from vlibrary.adapters.snapshots.folder import FolderSnapshots
 from vlibrary.adapters.sql.catalogue import SqlCatalogue
 from vlibrary.adapters.sql.database import connect
@@ -204,17 +202,17 @@ class TestIndex:
         for change in catalogue.changes(0, 100):
             # One vector's keys in the place of another's: as many as there should be.
             wrong.apply([replace(change, keys=catalogue.changes(0, 1)[0].keys) if change.seq == 3 else change])
-        save(wrong, snapshots)
+        wrong.save(snapshots)
         found = check_index(catalogue, snapshots, EMBEDDER)
         assert found.kept is not None
         assert found.kept.keys == found.expected.keys
         assert [finding.kind for finding in found.findings()] == ["index-differs"]
         assert check_index(catalogue, snapshots, EMBEDDER, repair=True).findings() == []
         assert check_index(catalogue, snapshots, EMBEDDER).findings() == []
-        save(wrong, snapshots)  # as a service does when it ends that has run all the while
+        wrong.save(snapshots)  # as a service does when it ends that has run all the while
         assert check_index(catalogue, snapshots, EMBEDDER).findings() == []
         assert catch_up(catalogue, wrong) == catalogue.position()
-        assert census(wrong) == check_index(catalogue, snapshots, EMBEDDER).expected
+        assert wrong.checksum() == check_index(catalogue, snapshots, EMBEDDER).expected
 
     def test_the_order_of_the_segments_does_not_matter(self, catalogue: Catalogue) -> None:
         at_once, one_by_one = FaissIndex(EMBEDDER), FaissIndex(EMBEDDER)
@@ -222,4 +220,4 @@ class TestIndex:
         one_by_one.reset(catalogue.position().epoch, replacing=one_by_one.position)
         for change in catalogue.changes(0, 100):
             one_by_one.apply([change])
-        assert census(at_once) == census(one_by_one)
+        assert at_once.checksum() == one_by_one.checksum()

@@ -14,15 +14,14 @@ from structlog.testing import capture_logs
 
 from tests.support.memory.catalogue import MemoryCatalogue
 from tests.support.registrations import EMBEDDER, deleted, embedding, published, register
-from vlibrary.adapters.index.build import Kinds
+from vlibrary.adapters.index.build import IndexLimits
 from vlibrary.adapters.index.faiss_index import FaissIndex
 from vlibrary.adapters.index.maintenance import Rhythm, Upkeep
-from vlibrary.adapters.index.snapshot import load, save
 from vlibrary.adapters.snapshots.folder import FolderSnapshots, read_manifest
 from vlibrary.domain.ports import Position
 from vlibrary.library.reindex import follow
 
-TINY = Kinds(exact=40, merged=16)
+TINY = IndexLimits(exact=40, merged=16)
 BRISK = Rhythm(look_s=0.01, after_failure_s=0.01, snapshot_changes=10, snapshot_s=3_600)
 
 
@@ -57,7 +56,7 @@ class TestUpkeep:
         fill(index, 100)
         eventually(lambda: any(read_manifest(folder).seq == 100 for folder in snapshots.folders()))
         upkeep.close()
-        main = index.state.shelves["m"].main
+        main = index.state.models["m"].main
         assert main is not None
         assert main.rows == 100
 
@@ -151,7 +150,7 @@ class TestShared:
         other = FaissIndex(EMBEDDER)
         other.reset("epoch", replacing=other.position)
         fill(other, seq)
-        save(other, snapshots)
+        other.save(snapshots)
 
     @pytest.mark.parametrize(
         ("theirs", "mine", "loaded", "kept"),
@@ -183,7 +182,7 @@ class TestShared:
         time.sleep(0.1)
         assert len(snapshots.folders()) == 1
         fill(large, 1, after=20)
-        eventually(lambda: snapshots.reached("epoch", EMBEDDER.fingerprint) == Position("epoch", 21))
+        eventually(lambda: snapshots.newest_position("epoch", EMBEDDER.fingerprint) == Position("epoch", 21))
         upkeep.close()
 
     def test_who_began_with_nothing_does_not_trust_what_lies_there(
@@ -192,12 +191,12 @@ class TestShared:
         self.keep(20, snapshots)
         for path in snapshots.folders()[0].glob("*.flat"):
             path.write_bytes(b"damaged")
-        assert load(large, snapshots, "epoch") is None
+        assert large.load(snapshots, "epoch") is None
         fill(large, 20)
         upkeep = Upkeep(large, snapshots, kept=None, rhythm=BRISK)
         upkeep.start()
         upkeep.close()
-        assert load(FaissIndex(EMBEDDER), snapshots, "epoch") == Position("epoch", 20)
+        assert FaissIndex(EMBEDDER).load(snapshots, "epoch") == Position("epoch", 20)
 
     def test_what_could_not_be_loaded_is_kept_anew(self, large: FaissIndex, snapshots: FolderSnapshots) -> None:
         self.keep(10, snapshots)
@@ -205,13 +204,13 @@ class TestShared:
         for path in snapshots.folders()[0].glob("*.flat"):
             path.unlink()
             path.write_bytes(b"damaged")
-        loaded = load(large, snapshots, "epoch")
+        loaded = large.load(snapshots, "epoch")
         assert loaded == Position("epoch", 10)
         upkeep = Upkeep(large, snapshots, kept=loaded, rhythm=BRISK)
         fill(large, 20)
         upkeep.start()
         upkeep.close()
-        assert load(FaissIndex(EMBEDDER), snapshots, "epoch") == Position("epoch", 20)
+        assert FaissIndex(EMBEDDER).load(snapshots, "epoch") == Position("epoch", 20)
 
     def test_what_was_merged_is_kept_all_the_same(self, index: FaissIndex, snapshots: FolderSnapshots) -> None:
         self.keep(100, snapshots)
@@ -235,9 +234,9 @@ class TestRestart:
         index.compact()
         fill(index, 5, after=100)
         index.apply([deleted(106, "v3"), deleted(107, "v104")])
-        assert save(index, snapshots) == Position("epoch", 107)
+        assert index.save(snapshots) == Position("epoch", 107)
         again = FaissIndex(EMBEDDER, TINY)
-        assert load(again, snapshots, "epoch") == again.position == Position("epoch", 107)
+        assert again.load(snapshots, "epoch") == again.position == Position("epoch", 107)
         query = embedding(np.random.default_rng(9))
         assert again.search(query, model_id="m", k=500) == index.search(query, model_id="m", k=500)
         fill(again, 50, after=107)
@@ -248,7 +247,7 @@ class TestRestart:
     @pytest.mark.parametrize("other", ["epoch", "embedder", "flipped bit"])
     def test_what_does_not_fit_is_left(self, index: FaissIndex, snapshots: FolderSnapshots, other: str) -> None:
         fill(index, 10)
-        save(index, snapshots)
+        index.save(snapshots)
         spec = EMBEDDER if other != "embedder" else replace(EMBEDDER, fingerprint="f" * 64)
         if other == "flipped bit":
             (path,) = snapshots.folders()[0].glob("*.flat")
@@ -256,28 +255,28 @@ class TestRestart:
             data[-1] ^= 4
             path.write_bytes(data)
         again = FaissIndex(spec, TINY)
-        assert load(again, snapshots, "another" if other == "epoch" else "epoch") is None
+        assert again.load(snapshots, "another" if other == "epoch" else "epoch") is None
         assert again.position is None
 
     def test_a_snapshot_of_rows_of_another_length_is_left(self, index: FaissIndex, snapshots: FolderSnapshots) -> None:
         fill(index, 10)
-        save(index, snapshots)
+        index.save(snapshots)
         again = FaissIndex(replace(EMBEDDER, text_size=EMBEDDER.text_size + 1), TINY)
         with capture_logs() as logs:
-            assert load(again, snapshots, "epoch") is None
+            assert again.load(snapshots, "epoch") is None
         assert "10 rows of 11 numbers" in logs[0]["reason"]
 
     def test_a_merged_segment_is_written_once(self, index: FaissIndex, snapshots: FolderSnapshots) -> None:
         fill(index, 100)
         index.compact()
-        save(index, snapshots)
+        index.save(snapshots)
         fill(index, 3, after=100)
-        save(index, snapshots)
-        main = index.state.shelves["m"].main
+        index.save(snapshots)
+        main = index.state.models["m"].main
         assert main is not None
         newer, older = snapshots.folders()
         assert (newer / f"{main.name}.flat").samefile(older / f"{main.name}.flat")
 
     def test_an_index_without_a_position_is_not_kept(self, snapshots: FolderSnapshots) -> None:
-        assert save(FaissIndex(EMBEDDER), snapshots) is None
+        assert FaissIndex(EMBEDDER).save(snapshots) is None
         assert snapshots.folders() == []

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.support.memory.worker import MemoryWorker
-from vlibrary.adapters.locations import check_apart, make_folder
+from vlibrary.adapters.locations import check_disjoint, create_folder
 from vlibrary.api.bootstrap import open_app
 from vlibrary.cli.stores import open_stores
 from vlibrary.config import Settings
@@ -38,13 +38,13 @@ NOT_APART = [
 
 @pytest.mark.parametrize(("artifacts", "other"), APART)
 def test_places_that_share_nothing_are_fine(artifacts: str, other: str) -> None:
-    check_apart(artifacts, [other])
+    check_disjoint(artifacts, [other])
 
 
 @pytest.mark.parametrize(("artifacts", "other"), NOT_APART)
 def test_places_of_which_one_is_part_of_the_other_are_refused(artifacts: str, other: str) -> None:
     with pytest.raises(InvalidInput) as refused:
-        check_apart(artifacts, ["/elsewhere", other])
+        check_disjoint(artifacts, ["/elsewhere", other])
     assert other in refused.value.detail
     assert "VLIBRARY_SNAPSHOTS" in refused.value.cure
 
@@ -69,10 +69,10 @@ def test_neither_the_service_nor_the_operator_s_commands_begin(
 
 def test_a_folder_that_cannot_be_made_is_refused_by_the_name_of_its_setting(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    make_folder(tmp_path / "new" / "below", "VLIBRARY_DATA_DIR")
-    make_folder(tmp_path / "new" / "below", "VLIBRARY_DATA_DIR")
+    create_folder(tmp_path / "new" / "below", "VLIBRARY_DATA_DIR")
+    create_folder(tmp_path / "new" / "below", "VLIBRARY_DATA_DIR")
     with pytest.raises(InvalidInput, match="VLIBRARY_DATA_DIR"):
-        make_folder(tmp_path / "file" / "below", "VLIBRARY_DATA_DIR")
+        create_folder(tmp_path / "file" / "below", "VLIBRARY_DATA_DIR")
 
 
 def test_a_service_starts_without_its_store_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,16 +21,18 @@ from tests.support.upkeep import HandClock
 from vlibrary.adapters.artifacts.folder import FolderArtifacts
 from vlibrary.adapters.snapshots.folder import ABANDONED_S, PART, FolderSnapshots, read_manifest
 from vlibrary.adapters.snapshots.manifest import TRIES, Manifest, Place
-from vlibrary.adapters.snapshots.object_store import MirroredSnapshots
-from vlibrary.adapters.snapshots.port import Draft, Snapshot, SnapshotDamaged, Snapshots, SnapshotsUnavailable
+from vlibrary.adapters.snapshots.object_store import ObjectStoreSnapshots
 from vlibrary.domain.ports import Position
+from vlibrary.domain.ports.snapshots import Snapshot, SnapshotDamaged, SnapshotDraft, Snapshots, SnapshotsUnavailable
 
 EMBEDDER = "b" * 64
 
 
-def draft(seq: int, pieces: Mapping[str, bytes] | None = None, *, epoch: str = "epoch", by: str = EMBEDDER) -> Draft:
-    writers = {name: _writer(data) for name, data in (pieces or {"a": b"x"}).items()}
-    return Draft(Position(epoch, seq), by, {"n": seq}, writers)
+def draft(
+    seq: int, files: Mapping[str, bytes] | None = None, *, epoch: str = "epoch", by: str = EMBEDDER
+) -> SnapshotDraft:
+    writers = {name: _writer(data) for name, data in (files or {"a": b"x"}).items()}
+    return SnapshotDraft(Position(epoch, seq), by, {"n": seq}, writers)
 
 
 def _writer(data: bytes) -> Callable[[Path], None]:
@@ -62,7 +64,7 @@ class TestKeeping:
         assert found is not None
         assert found.position == Position("epoch", 3)
         assert found.body == {"n": 3}
-        assert {name: bytes(piece) for name, piece in found.pieces.items()} == {"rows": b"rows", "members": b"members"}
+        assert {name: bytes(piece) for name, piece in found.files.items()} == {"rows": b"rows", "members": b"members"}
 
     def test_there_is_none_at_first(self, snapshots: FolderSnapshots) -> None:
         assert newest_seq(snapshots) is None
@@ -90,10 +92,10 @@ class TestKeeping:
             raise AssertionError("written again")
 
         again = draft(2, {"other": b"2"})
-        snapshots.save(Draft(again.position, EMBEDDER, {}, {**again.pieces, "large": write_again}))
+        snapshots.save(SnapshotDraft(again.position, EMBEDDER, {}, {**again.files, "large": write_again}))
         found = snapshots.newest("epoch", EMBEDDER)
         assert found is not None
-        assert {name: bytes(piece) for name, piece in found.pieces.items()} == {"large": b"large", "other": b"2"}
+        assert {name: bytes(piece) for name, piece in found.files.items()} == {"large": b"large", "other": b"2"}
 
     def test_one_that_is_in_use_stays_readable_when_it_goes(self, snapshots: FolderSnapshots) -> None:
         snapshots.save(draft(1, {"a": b"first"}))
@@ -101,7 +103,7 @@ class TestKeeping:
         for seq in (2, 3, 4):
             snapshots.save(draft(seq, {f"a{seq}": b"later"}))
         assert found is not None
-        assert bytes(found.pieces["a"]) == b"first"
+        assert bytes(found.files["a"]) == b"first"
 
     def test_what_else_lies_in_the_folder_is_left_alone(self, snapshots: FolderSnapshots, root: Path) -> None:
         others = ["mail", "www", "db", str(ULID()), str(ULID()), "mine.draft"]
@@ -135,7 +137,7 @@ class TestChoosing:
             monkeypatch.setattr("vlibrary.adapters.snapshots.folder.ULID", names)
             if request.param == "folder":
                 return FolderSnapshots(tmp_path / "shared")
-            return MirroredSnapshots(FolderSnapshots(tmp_path / machine), store)
+            return ObjectStoreSnapshots(FolderSnapshots(tmp_path / machine), store)
 
         return make
 
@@ -181,16 +183,16 @@ class TestChoosing:
         machine("two").save(draft(6, {"b": b"of the other"}, by="c" * 64))
         assert newest_seq(machine("new")) == 5
         machine("late").save(draft(2, epoch="older"))
-        assert machine("newer").reached("epoch", "c" * 64) == Position("epoch", 6)
+        assert machine("newer").newest_position("epoch", "c" * 64) == Position("epoch", 6)
 
     def test_it_tells_how_far_the_furthest_goes(self, machine: Make) -> None:
-        assert machine().reached("epoch", EMBEDDER) is None
+        assert machine().newest_position("epoch", EMBEDDER) is None
         for seq in (5, 4):
             machine().save(draft(seq))
         machine().save(draft(9, epoch="older"))
-        assert machine("two").reached("epoch", EMBEDDER) == Position("epoch", 5)
-        assert machine("two").reached("another", EMBEDDER) is None
-        assert machine("two").reached("epoch", "c" * 64) is None
+        assert machine("two").newest_position("epoch", EMBEDDER) == Position("epoch", 5)
+        assert machine("two").newest_position("another", EMBEDDER) is None
+        assert machine("two").newest_position("epoch", "c" * 64) is None
 
 
 class TestBeside:
@@ -295,7 +297,7 @@ class TestFailing:
             raise OSError(28, "No space left on device")
 
         with pytest.raises(SnapshotsUnavailable, match="No space left"):
-            snapshots.save(Draft(Position("epoch", 2), EMBEDDER, {}, {"b": fail}))
+            snapshots.save(SnapshotDraft(Position("epoch", 2), EMBEDDER, {}, {"b": fail}))
         assert newest_seq(snapshots) == 1
         assert len(list(snapshots.folders()[0].parent.iterdir())) == 1
 
@@ -327,32 +329,34 @@ class TestMirror:
         return MemoryArtifacts()
 
     @pytest.fixture
-    def here(self, tmp_path: Path, store: MemoryArtifacts) -> MirroredSnapshots:
-        return MirroredSnapshots(FolderSnapshots(tmp_path / "here"), store)
+    def here(self, tmp_path: Path, store: MemoryArtifacts) -> ObjectStoreSnapshots:
+        return ObjectStoreSnapshots(FolderSnapshots(tmp_path / "here"), store)
 
     @pytest.fixture
-    def there(self, tmp_path: Path, store: MemoryArtifacts) -> MirroredSnapshots:
-        return MirroredSnapshots(FolderSnapshots(tmp_path / "there"), store)
+    def there(self, tmp_path: Path, store: MemoryArtifacts) -> ObjectStoreSnapshots:
+        return ObjectStoreSnapshots(FolderSnapshots(tmp_path / "there"), store)
 
-    def test_another_machine_finds_what_was_saved(self, here: MirroredSnapshots, there: MirroredSnapshots) -> None:
+    def test_another_machine_finds_what_was_saved(
+        self, here: ObjectStoreSnapshots, there: ObjectStoreSnapshots
+    ) -> None:
         here.save(draft(3, {"rows": b"r" * 2 * PART + b"end", "members": b"members"}))
         found = there.newest("epoch", EMBEDDER)
         assert found is not None
         assert found.position == Position("epoch", 3)
         assert found.body == {"n": 3}
-        assert {name: bytes(piece[-8:]) for name, piece in found.pieces.items()} == {
+        assert {name: bytes(piece[-8:]) for name, piece in found.files.items()} == {
             "rows": b"rrrrrend",
             "members": b"members"[-8:],
         }
-        assert found.pieces["rows"].size() == 2 * PART + 3
+        assert found.files["rows"].size() == 2 * PART + 3
 
-    def test_the_newest_of_both_machines_wins(self, here: MirroredSnapshots, there: MirroredSnapshots) -> None:
+    def test_the_newest_of_both_machines_wins(self, here: ObjectStoreSnapshots, there: ObjectStoreSnapshots) -> None:
         here.save(draft(1))
         there.save(draft(2))
         assert newest_seq(here) == newest_seq(there) == 2
 
     def test_what_is_stored_already_is_not_stored_again(
-        self, here: MirroredSnapshots, there: MirroredSnapshots, store: MemoryArtifacts
+        self, here: ObjectStoreSnapshots, there: ObjectStoreSnapshots, store: MemoryArtifacts
     ) -> None:
         here.save(draft(1, {"main": b"main", "small": b"1"}))
         before = {found.key for found in store.list()}
@@ -363,14 +367,14 @@ class TestMirror:
 
     def test_what_lies_in_the_folder_is_not_fetched_again(self, tmp_path: Path, store: MemoryArtifacts) -> None:
         folder = FolderSnapshots(tmp_path / "here")
-        here = MirroredSnapshots(folder, store)
+        here = ObjectStoreSnapshots(folder, store)
         here.save(draft(1))
         before = folder.folders()
         assert newest_seq(here) == 1
         assert folder.folders() == before
 
     def test_a_damaged_object_is_noticed(
-        self, here: MirroredSnapshots, there: MirroredSnapshots, store: MemoryArtifacts
+        self, here: ObjectStoreSnapshots, there: ObjectStoreSnapshots, store: MemoryArtifacts
     ) -> None:
         here.save(draft(1, {"first": b"1"}))
         here.save(draft(2, {"second": b"2"}))
@@ -378,7 +382,7 @@ class TestMirror:
         assert newest_seq(there) == 1
 
     def test_old_ones_go_but_pieces_that_another_machine_may_be_about_to_name_stay(
-        self, here: MirroredSnapshots, store: MemoryArtifacts
+        self, here: ObjectStoreSnapshots, store: MemoryArtifacts
     ) -> None:
         for seq in (1, 2, 3):
             here.save(draft(seq, {f"piece{seq}": b"x"}))
@@ -389,7 +393,7 @@ class TestMirror:
     def test_pieces_that_nobody_needs_go_in_time(self, tmp_path: Path) -> None:
         clock = HandClock()
         store = MemoryArtifacts(clock)
-        here = MirroredSnapshots(FolderSnapshots(tmp_path / "here"), store)
+        here = ObjectStoreSnapshots(FolderSnapshots(tmp_path / "here"), store)
         for seq in (1, 2, 3):
             here.save(draft(seq, {f"piece{seq}": b"x"}))
         clock.at += timedelta(hours=2)
@@ -403,14 +407,14 @@ class TestMirror:
         for key in ("before/vector", "vectors/one", "pieces.txt"):
             store.put(key, b"", hashlib.sha256(b"").hexdigest())
         clock.at += timedelta(days=1)
-        mirrored = MirroredSnapshots(FolderSnapshots(tmp_path / "here"), store)
+        mirrored = ObjectStoreSnapshots(FolderSnapshots(tmp_path / "here"), store)
         for seq in range(4):
             mirrored.save(draft(seq))
         kept = {found.key for found in store.list()}
         assert {"before/vector", "vectors/one", "pieces.txt"} <= kept
 
     def test_a_manifest_of_another_format_or_a_damaged_one_stops_nobody(
-        self, here: MirroredSnapshots, there: MirroredSnapshots, store: MemoryArtifacts
+        self, here: ObjectStoreSnapshots, there: ObjectStoreSnapshots, store: MemoryArtifacts
     ) -> None:
         other = b'{"format": 1}'
         store.put(f"manifests/0-{hashlib.sha256(other).hexdigest()}.json", other, hashlib.sha256(other).hexdigest())
@@ -423,11 +427,11 @@ class TestMirror:
 
     def test_without_the_store_the_folder_serves(self, tmp_path: Path) -> None:
         store = FolderArtifacts(tmp_path / "store")
-        mirrored = MirroredSnapshots(FolderSnapshots(tmp_path / "here"), store)
+        mirrored = ObjectStoreSnapshots(FolderSnapshots(tmp_path / "here"), store)
         mirrored.save(draft(4))
         (tmp_path / "store").rename(tmp_path / "gone")
         assert newest_seq(mirrored) == 4
-        assert mirrored.reached("epoch", EMBEDDER) is None
+        assert mirrored.newest_position("epoch", EMBEDDER) is None
         with pytest.raises(SnapshotsUnavailable):
             mirrored.save(draft(5))
         assert newest_seq(mirrored) == 5

@@ -1,11 +1,10 @@
-"""The catalogue's tables as files, one line of JSON a row: what one database wrote, the other one reads."""
+"""The catalogue's tables as JSON Lines files, which SQLite and PostgreSQL can both load."""
 
 from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -18,51 +17,22 @@ from vlibrary.adapters.sql.database import UtcTime, for_reading, our_errors
 from vlibrary.adapters.sql.logs import epochs, renew_epoch
 from vlibrary.adapters.sql.tables import Base, ChangeRow, LogHeadRow
 from vlibrary.adapters.sql.transactions import Transactions, Writer
-from vlibrary.domain.backup import Dump
-from vlibrary.domain.errors import ArtifactsUnavailable, CatalogueUnavailable, InvalidBackup, NotEmpty
+from vlibrary.domain.backup import Dump, ObjectRef, table_file
+from vlibrary.domain.errors import CatalogueUnavailable, InvalidBackup, NotEmpty
 from vlibrary.domain.ports import Position
 
-# In an order in which no row refers to a later table.
+# Ordered so that no row references a later table.
 TABLES: Mapping[str, Table] = {table.name: table for table in Base.metadata.sorted_tables}
 ROWS = 1_000
 
 
-def table_file(folder: Path, table: str) -> Path:
-    """Where the rows of a table lie."""
-    return folder / f"{table}.jsonl"
-
-
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a file, as JSON. Raises InvalidBackup."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            yield from map(json.loads, file)
-    except (OSError, ValueError) as error:
-        raise InvalidBackup(f"{path.name} of the backup cannot be read ({type(error).__name__}).", _CURE) from error
-
-
-@contextmanager
-def writable() -> Iterator[None]:
-    """Turns what a backup's folder raises into an error of ours."""
-    try:
-        yield
-    except OSError as error:
-        raise ArtifactsUnavailable(
-            f"The backup's folder cannot be written to ({error.strerror}).",
-            "Check the folder's space and permissions, or choose another one.",
-        ) from error
-
-
-_CURE = "Take another copy of the backup."
-
-
 class SqlTables:
-    """domain.backup.Tables of a database that is up to date."""
+    """domain.backup.Tables of a database with the current schema."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def knows(self, dump: Dump) -> bool:
+    def includes(self, dump: Dump) -> bool:
         with our_errors(), self._engine.connect() as connection:
             if not dump.mark:
                 return connection.scalars(select(LogHeadRow.n)).one() >= dump.seq
@@ -70,19 +40,23 @@ class SqlTables:
             return found == dump.mark
 
     def dump(self, folder: Path) -> Dump:
-        with writable(), our_errors(), for_reading(self._engine).connect() as connection, connection.begin():
+        with our_errors(), for_reading(self._engine).connect() as connection, connection.begin():
             epoch, seq, mark = connection.execute(select(LogHeadRow.epoch, LogHeadRow.n, LogHeadRow.mark)).one()
             counts = {name: _write(connection, table, table_file(folder, name)) for name, table in TABLES.items()}
             return Dump(schema=_schema(connection), epoch=epoch, seq=seq, rows=counts, mark=mark)
+
+    def references(self, folder: Path) -> Iterator[ObjectRef]:
+        for row in _read_rows(table_file(folder, "vectors")):
+            yield ObjectRef(row["object_key"], row["sha256"], row["size"])
 
     def check_loadable(self, dump: Dump, *, replace: bool) -> None:
         with our_errors(), self._engine.connect() as connection:
             ours = _schema(connection)
             held = connection.scalars(select(LogHeadRow.n)).one()
-        if dump.schema != ours:
+        if dump.schema != ours or dump.rows.keys() != TABLES.keys():
             raise InvalidBackup(
-                f"The backup's tables are of revision {dump.schema}, this release's of {ours}.",
-                "Restore it with the release that made it, into an empty database, and run `vlibrary migrate` then.",
+                f"The backup has schema revision {dump.schema}; this release needs {ours}.",
+                "Restore it into an empty database with the release that created it, then run `vlibrary migrate`.",
             )
         _check_empty(held, replace)
 
@@ -92,13 +66,24 @@ class SqlTables:
             _check_empty(session.scalars(select(LogHeadRow.n)).one(), replace)
             replaced = epochs(session)
             for table in reversed(list(TABLES.values())):
-                if table is not LogHeadRow.__table__:  # its row is the lock that others wait for
+                if table is not LogHeadRow.__table__:  # the lock on its row serialises writers
                     session.execute(table.delete())
             for name, table in TABLES.items():
-                _load(session.connection(), table, read_rows(table_file(folder, name)))
+                _load(session.connection(), table, _read_rows(table_file(folder, name)))
             return renew_epoch(writer, replaced=replaced)
 
         return Transactions(self._engine).write(act, actor=actor)
+
+
+def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        with path.open(encoding="utf-8") as file:
+            yield from map(json.loads, file)
+    except (OSError, ValueError) as error:
+        raise InvalidBackup(
+            f"The backup's file {path.name} is not readable ({type(error).__name__}).",
+            "Use another copy of the backup.",
+        ) from error
 
 
 def _schema(connection: Connection) -> str:
@@ -112,12 +97,12 @@ def _check_empty(changes: int, replace: bool) -> None:
     if changes and not replace:
         raise NotEmpty(
             f"The library is not empty: its change log has {changes} entries.",
-            "Restore into a new database, or give --replace to lose what the library holds now; back it up first.",
+            "Restore into a new database, or back up the library and pass --replace to overwrite it.",
         )
 
 
 def _write(connection: Connection, table: Table, path: Path) -> int:
-    encode = {column.name: _encoder(column) for column in table.columns}
+    encode = {column.name: _codec(column)[0] for column in table.columns}
     count = 0
     query = select(table).order_by(*table.primary_key.columns).execution_options(yield_per=ROWS)
     with path.open("x", encoding="utf-8") as file:
@@ -129,7 +114,7 @@ def _write(connection: Connection, table: Table, path: Path) -> int:
 
 
 def _load(connection: Connection, table: Table, lines: Iterable[Mapping[str, Any]]) -> None:
-    decode = {column.name: _decoder(column) for column in table.columns}
+    decode = {column.name: _codec(column)[1] for column in table.columns}
     rows = ({name: None if line[name] is None else decode[name](line[name]) for name in decode} for line in lines)
     if table is LogHeadRow.__table__:
         connection.execute(update(table), next(rows))
@@ -138,17 +123,14 @@ def _load(connection: Connection, table: Table, lines: Iterable[Mapping[str, Any
         connection.execute(insert(table), batch)
 
 
-def _encoder(column: Column[Any]) -> Callable[[Any], Any]:
+def _codec(column: Column[Any]) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """Return how a column's values become JSON values, and back."""
     if isinstance(column.type, LargeBinary):
-        return lambda value: b64encode(value).decode("ascii")
-    return datetime.isoformat if isinstance(column.type, UtcTime) else _same
+        return lambda value: b64encode(value).decode("ascii"), b64decode
+    if isinstance(column.type, UtcTime):
+        return datetime.isoformat, datetime.fromisoformat
+    return _identity, _identity
 
 
-def _decoder(column: Column[Any]) -> Callable[[Any], Any]:
-    if isinstance(column.type, LargeBinary):
-        return b64decode
-    return datetime.fromisoformat if isinstance(column.type, UtcTime) else _same
-
-
-def _same(value: Any) -> Any:
+def _identity(value: Any) -> Any:
     return value
