@@ -220,9 +220,9 @@ def test_what_else_lies_in_the_backups_folder_stays(source: Place, tmp_path: Pat
 
 def test_an_unfinished_backup_and_no_backup_are_refused(source: Place, target: Place, tmp_path: Path) -> None:
     next(iter(back_up(SqlTables(source.engine), source.artifacts, backup_in(tmp_path / "backup"))))
-    with pytest.raises(InvalidBackup, match="no whole backup"):
+    with pytest.raises(InvalidBackup, match="no complete backup"):
         target.restore(tmp_path / "backup")
-    with pytest.raises(InvalidBackup, match="no whole backup"):
+    with pytest.raises(InvalidBackup, match="no complete backup"):
         target.restore(tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()
 
