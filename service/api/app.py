@@ -1,4 +1,4 @@
-"""The HTTP app over given ports; it builds nothing itself."""
+"""The HTTP app over given library; it builds nothing itself."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from starlette.types import Lifespan
 from vlibrary.api.http import errors
 from vlibrary.api.http.admission import Gate
 from vlibrary.api.http.body_limit import BodyLimit
-from vlibrary.api.http.deps import Limits, Ports
+from vlibrary.api.http.deps import Limits
 from vlibrary.api.http.metrics import Measured, Metrics
 from vlibrary.api.http.unknown_parameters import refuse_unknown_parameters
 from vlibrary.api.openai.schemas import ChatIn
 from vlibrary.api.routes import aliases, archive, audit, chat, generate, health, lifecycle, problems, retrieve, vectors
 from vlibrary.api.routes import metrics as figures
+from vlibrary.library.library import Library
 from vlibrary.schemas.generate import GenerateIn, TokenOut
 from vlibrary.schemas.registry import AliasIn, AmendIn
 from vlibrary.schemas.vectors import ProblemOut, RetrieveIn
@@ -41,7 +42,7 @@ Clients made for OpenAI's API use `/v1` as their base URL.
 
 
 def create_app(
-    ports: Ports,
+    library: Library,
     limits: Limits | None = None,
     *,
     metrics: Metrics | None = None,
@@ -59,7 +60,7 @@ def create_app(
         openapi_url="/openapi.json",
         lifespan=lifespan,
     )
-    app.state.ports = ports
+    app.state.library = library
     app.state.limits = limits
     app.state.gate = Gate(limits.inside)
     app.state.metrics = metrics or Metrics()

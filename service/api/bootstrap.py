@@ -24,10 +24,11 @@ from vlibrary.adapters.sql.schema import upgrade
 from vlibrary.adapters.workers.fleet import Fleet
 from vlibrary.adapters.workers.http_worker import HttpWorker
 from vlibrary.api.app import create_app
-from vlibrary.api.http.deps import Limits, Ports
+from vlibrary.api.http.deps import Limits
 from vlibrary.api.http.metrics import Metrics
 from vlibrary.config import Settings
-from vlibrary.domain.ports import Artifacts, Catalogue, Inference
+from vlibrary.domain.ports import Artifacts, Inference
+from vlibrary.library.library import Library
 from vlibrary.library.reindex import catch_up
 from vlibrary.upkeep.heartbeat import LookAfter
 
@@ -57,9 +58,9 @@ def open_app(settings: Settings, open_worker: Callable[[Artifacts, CollectorRegi
     metrics = Metrics()
     worker = open_fleet(settings) if settings.workers else open_worker(artifacts, metrics.registry)
     index = FaissIndex(worker.served()[0].embedder)
-    upkeep = _open_upkeep(settings, index, catalogue, artifacts)
+    library = Library(catalogue=catalogue, artifacts=artifacts, index=index, worker=worker, clock=SystemClock())
+    upkeep = _open_upkeep(settings, index, library)
     log.info("api.index_filled", seq=catch_up(catalogue, index).seq)
-    ports = Ports(catalogue=catalogue, artifacts=artifacts, index=index, worker=worker, clock=SystemClock())
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
@@ -68,7 +69,7 @@ def open_app(settings: Settings, open_worker: Callable[[Artifacts, CollectorRegi
         worker.close()
         await asyncio.to_thread(upkeep.close)
 
-    return create_app(ports, _limits(settings), metrics=metrics, lifespan=lifespan)
+    return create_app(library, _limits(settings), metrics=metrics, lifespan=lifespan)
 
 
 def open_fleet(settings: Settings) -> Fleet:
@@ -83,15 +84,15 @@ def open_fleet(settings: Settings) -> Fleet:
     return fleet
 
 
-def _open_upkeep(settings: Settings, index: FaissIndex, catalogue: Catalogue, artifacts: Artifacts) -> Upkeep:
+def _open_upkeep(settings: Settings, index: FaissIndex, library: Library) -> Upkeep:
     """What keeps the index in shape, after it was loaded from the newest snapshot of the catalogue's epoch."""
     place, cache = settings.snapshots_place, settings.snapshots_cache
     snapshots = open_snapshots(
         place, cache=cache, open_store=partial(open_artifacts, endpoint_url=settings.s3_endpoint_url)
     )
-    kept = index.load(snapshots, catalogue.position().epoch)
+    kept = index.load(snapshots, library.catalogue.position().epoch)
     rhythm = Rhythm(snapshot_changes=settings.snapshot_changes, snapshot_s=settings.snapshot_s)
-    care = LookAfter(catalogue, artifacts, index)
+    care = LookAfter(library)
     if care.trouble is not None:
         # The service starts without its store, which may come back; whoever misnamed it should not wait for that.
         log.warning("api.store_unavailable", detail=care.trouble.detail, cure=care.trouble.cure)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 from vlibrary.api.http.admission import Place
-from vlibrary.api.http.deps import Limits, Ports
+from vlibrary.api.http.deps import Limits
 from vlibrary.domain.query import Query
 from vlibrary.domain.wire import Decoding, Prompt
+from vlibrary.library.library import Library
 from vlibrary.library.steer import Plan, plan
 from vlibrary.schemas.generate import SteeredIn
 
@@ -20,7 +21,7 @@ async def planned(
     model_id: str | None,
     query: Query | None = None,
     place: Place,
-    ports: Ports,
+    library: Library,
     limits: Limits,
 ) -> Plan:
     """The plan, with what is left of the request's time.
@@ -34,9 +35,7 @@ async def planned(
         body.chosen(query),
         decoding,
         model_id=model_id,
-        catalogue=ports.catalogue,
-        index=ports.index,
-        worker=ports.worker,
+        library=library,
     )
     made = await place.asked(make, seconds)
     return made.within(place.left(seconds))

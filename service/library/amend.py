@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from vlibrary.domain.card import KeyKind, TaskKey, VectorRecord, check_description
 from vlibrary.domain.errors import InvalidCard
 from vlibrary.domain.labels import MetadataValue
-from vlibrary.domain.ports import ANONYMOUS, Amendment, Catalogue, Inference
+from vlibrary.domain.ports import ANONYMOUS, Amendment, Inference
+from vlibrary.library.library import Library
 from vlibrary.library.publish import description_key, not_findable
 
 
@@ -24,10 +25,9 @@ class Changes:
 def amend(
     record: VectorRecord,
     changes: Changes,
+    library: Library,
     *,
     expected_revision: int,
-    catalogue: Catalogue,
-    worker: Inference,
     actor: str = ANONYMOUS,
 ) -> tuple[VectorRecord, int]:
     """The vector as it is now, and a seq by which it was so; queries find it by its new description.
@@ -36,11 +36,11 @@ def amend(
     """
     amendment = Amendment(
         description=changes.description,
-        description_key=_key(record, changes.description, worker),
+        description_key=_key(record, changes.description, library.worker),
         tags=changes.tags,
         metadata=changes.metadata,
     )
-    return catalogue.update(record.id, amendment, expected_revision=expected_revision, actor=actor)
+    return library.catalogue.update(record.id, amendment, expected_revision=expected_revision, actor=actor)
 
 
 def _key(record: VectorRecord, description: str | None, worker: Inference) -> TaskKey | None:

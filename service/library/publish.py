@@ -24,11 +24,12 @@ from vlibrary.domain.errors import (
     VLibraryError,
 )
 from vlibrary.domain.objects import artifact_key
-from vlibrary.domain.ports import ANONYMOUS, Artifacts, Catalogue, Clock, Inference, Upload
+from vlibrary.domain.ports import ANONYMOUS, Clock, Inference, Upload
 from vlibrary.domain.query import Query
 from vlibrary.domain.vector import SteeringVector
 from vlibrary.formats.artifact import decode
 from vlibrary.formats.card import digest_of
+from vlibrary.library.library import Library
 
 DEADLINE = timedelta(minutes=15)
 
@@ -48,14 +49,7 @@ class Submission:
     vector_id: str | None = None
 
 
-def publish(
-    submission: Submission,
-    *,
-    catalogue: Catalogue,
-    artifacts: Artifacts,
-    worker: Inference,
-    clock: Clock,
-) -> VectorRecord:
+def publish(submission: Submission, library: Library) -> VectorRecord:
     """The registered vector; a repeat under the same idempotency key returns the first one's record.
 
     No index is touched: each search catches up with what was registered before it.
@@ -63,27 +57,27 @@ def publish(
     UploadExpired, Unavailable.
     """
     vector = decode(submission.artifact)
-    worker.check(vector)
-    card = _findable(submission.card, worker)
+    library.worker.check(vector)
+    card = _findable(submission.card, library.worker)
     digest = hashlib.sha256(submission.artifact)
     sha256 = digest.hexdigest()
     digest.update(digest_of(submission.card))
-    upload = _upload(submission, sha256, digest.hexdigest(), clock)
-    earlier = catalogue.reserve(upload)
+    upload = _upload(submission, sha256, digest.hexdigest(), library.clock)
+    earlier = library.catalogue.reserve(upload)
     if earlier is not None:
         return earlier
-    _store(upload, submission.artifact, sha256, catalogue, artifacts)
-    draft = _draft(upload, vector, card, sha256, len(submission.artifact), clock)
+    _store(upload, submission.artifact, sha256, library)
+    draft = _draft(upload, vector, card, sha256, len(submission.artifact), library.clock)
     try:
-        return catalogue.publish(upload, draft, actor=submission.actor)
+        return library.catalogue.publish(upload, draft, actor=submission.actor)
     except UploadExpired:
-        _discard(upload, catalogue, artifacts)  # surely not published, and the key is ours alone: the bytes can go
+        _discard(upload, library)  # surely not published, and the key is ours alone: the bytes can go
         raise
     except CatalogueUnavailable:
         # Nobody knows, so the bytes stay until a collector finds them unreferenced. If it was not published, it never
         # will be, and whoever sends it again need not wait for the deadline.
         with suppress(VLibraryError):
-            catalogue.release(upload)
+            library.catalogue.release(upload)
         raise
 
 
@@ -127,24 +121,24 @@ def _upload(submission: Submission, sha256: str, request_sha256: str, clock: Clo
     )
 
 
-def _store(upload: Upload, data: bytes, sha256: str, catalogue: Catalogue, artifacts: Artifacts) -> None:
+def _store(upload: Upload, data: bytes, sha256: str, library: Library) -> None:
     try:
-        artifacts.put(upload.object_key, data, sha256)
+        library.artifacts.put(upload.object_key, data, sha256)
     except ArtifactLost as error:
         # The key is fresh and ours alone: nobody's vector is lost, the store cannot be relied on just now.
-        _discard(upload, catalogue, artifacts)
+        _discard(upload, library)
         raise ArtifactsUnavailable("The store gave other bytes back than it was given.", "Register again.") from error
     except VLibraryError:
-        _discard(upload, catalogue, artifacts)
+        _discard(upload, library)
         raise
 
 
-def _discard(upload: Upload, catalogue: Catalogue, artifacts: Artifacts) -> None:
+def _discard(upload: Upload, library: Library) -> None:
     """Best effort: what cannot be removed now is unreferenced and falls to the collector after the deadline."""
     with suppress(ArtifactsUnavailable):
-        artifacts.delete(upload.object_key)
+        library.artifacts.delete(upload.object_key)
     with suppress(VLibraryError):
-        catalogue.release(upload)
+        library.catalogue.release(upload)
 
 
 def _draft(

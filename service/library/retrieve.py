@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from vlibrary.domain.card import VectorRecord
 from vlibrary.domain.errors import InvalidInput, SeqNotReached
-from vlibrary.domain.ports import Catalogue, Filter, Hit, Inference, TaskIndex
+from vlibrary.domain.ports import Catalogue, Filter, Hit
 from vlibrary.domain.query import Modality, Query
+from vlibrary.library.library import Library
 from vlibrary.library.reindex import catch_up
 
 MAX_K = 100
@@ -36,12 +37,10 @@ class Match:
 
 def retrieve(
     query: Query,
+    library: Library,
     *,
     k: int,
     model_id: str | None,
-    catalogue: Catalogue,
-    index: TaskIndex,
-    worker: Inference,
     among: Filter | None = None,
     min_seq: int = 0,
 ) -> list[Match]:
@@ -53,16 +52,16 @@ def retrieve(
     """
     if not 1 <= k <= MAX_K:
         raise InvalidInput(f"k is {k}.", f"Ask for 1 to {MAX_K} vectors.")
-    model = worker.find(model_id).model.model_id
-    embedding = worker.embed(query)
+    model = library.worker.find(model_id).model.model_id
+    embedding = library.worker.embed(query)
     matches: list[Match] = []
     for _ in range(TRIES):
-        position = catch_up(catalogue, index)
+        position = catch_up(library.catalogue, library.index)
         _check_seq(position.seq, min_seq)
-        passing = None if among is None else catalogue.ids(among)
-        hits = index.search(embedding, model_id=model, k=k, among=passing)
-        matches = _matches(hits, query.modality, catalogue, among)
-        now = index.position
+        passing = None if among is None else library.catalogue.ids(among)
+        hits = library.index.search(embedding, model_id=model, k=k, among=passing)
+        matches = _matches(hits, query.modality, library.catalogue, among)
+        now = library.index.position
         if len(matches) == len(hits) and now is not None and now.epoch == position.epoch:
             break
         # A hit was deleted or amended meanwhile, so that another vector is among the best; or another request has begun

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 
 from vlibrary.domain.card import VectorRecord
 from vlibrary.domain.errors import InvalidInput, WorkerLost
-from vlibrary.domain.ports import Catalogue, Inference, TaskIndex
+from vlibrary.domain.ports import Catalogue, Inference
 from vlibrary.domain.query import Query
 from vlibrary.domain.steering import NotSteered, SteeringReason
 from vlibrary.domain.wire import Applied, Decoding, GenerateCall, Generation, Prompt, TextPiece
+from vlibrary.library.library import Library
 from vlibrary.library.references import resolve
 from vlibrary.library.retrieve import Match, retrieve
 
@@ -83,18 +84,16 @@ def plan(
     prompt: Prompt,
     steering: Steering,
     decoding: Decoding,
+    library: Library,
     *,
     model_id: str | None,
-    catalogue: Catalogue,
-    index: TaskIndex,
-    worker: Inference,
 ) -> Plan:
     """Choose the vectors. Asks the stores and embeds the prompt, so it blocks; the worker's `generate` is the rest.
 
     Raises VectorNotFound, AliasNotFound, ModelNotFound, InvalidImage, InvalidQuery, InvalidInput, Unavailable.
     """
-    model = worker.find(model_id).model.model_id
-    applied, reason = _choose(prompt, steering, model, catalogue, index, worker)
+    model = library.worker.find(model_id).model.model_id
+    applied, reason = _choose(prompt, steering, model, library)
     vectors = tuple(map(_reference, applied))
     return Plan(GenerateCall(prompt, model, vectors, decoding), applied, reason)
 
@@ -125,18 +124,18 @@ async def answer(plan: Plan, worker: Inference) -> Answer:
 
 
 def _choose(
-    prompt: Prompt, steering: Steering, model_id: str, catalogue: Catalogue, index: TaskIndex, worker: Inference
+    prompt: Prompt, steering: Steering, model_id: str, library: Library
 ) -> tuple[tuple[AppliedVector, ...], NotSteered | None]:
     if isinstance(steering, Off):
         return (), NotSteered(SteeringReason.OFF, "The request switched steering off.")
     if isinstance(steering, Chosen):
-        named = tuple(_named(catalogue, reference, strength) for reference, strength in steering.vectors)
+        named = tuple(_named(library.catalogue, reference, strength) for reference, strength in steering.vectors)
         if not named:
             return (), NotSteered(SteeringReason.NO_VECTORS, "The request's list of vectors is empty.")
         return named, None
     _require_finite(steering.strength)
     query = steering.query or Query(text=prompt.text, images=prompt.images)
-    matches = retrieve(query, k=1, model_id=model_id, catalogue=catalogue, index=index, worker=worker)
+    matches = retrieve(query, library, k=1, model_id=model_id)
     if not matches:
         return (), NotSteered(SteeringReason.NO_MATCH, "The library has no vector for this base model.")
     best = matches[0]

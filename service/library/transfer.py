@@ -9,10 +9,11 @@ from enum import StrEnum
 from vlibrary.domain.card import KeyKind, Status, VectorCard, VectorRecord
 from vlibrary.domain.errors import InvalidArchive, VectorExists, VectorNotFound, VLibraryError
 from vlibrary.domain.labels import same_metadata
-from vlibrary.domain.ports import ANONYMOUS, Artifacts, Catalogue, Clock, Filter, Inference
+from vlibrary.domain.ports import ANONYMOUS, Artifacts, Filter
 from vlibrary.formats.archive import Archive, Entry, Item, pack
 from vlibrary.formats.card import dump_card, parse_card
 from vlibrary.library.amend import Changes, amend
+from vlibrary.library.library import Library
 from vlibrary.library.paging import pages
 from vlibrary.library.publish import Submission, publish
 
@@ -48,13 +49,13 @@ class Loaded:
     error: VLibraryError | None = None
 
 
-def export(which: Filter, *, catalogue: Catalogue, artifacts: Artifacts) -> Iterator[bytes]:
+def export(which: Filter, library: Library) -> Iterator[bytes]:
     """The archive of all vectors that pass, in pieces; each vector is read when its turn comes.
 
     Raises ArtifactLost and Unavailable, at any piece: an archive that
     ends so has no manifest, and no library loads it.
     """
-    return pack(_item(record, artifacts) for page in pages(catalogue, which) for record in page.records)
+    return pack(_item(record, library.artifacts) for page in pages(library.catalogue, which) for record in page.records)
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,7 @@ class Loader:
     already the archive's description, tags and metadata.
     """
 
-    catalogue: Catalogue
-    artifacts: Artifacts
-    worker: Inference
-    clock: Clock
+    library: Library
     artifact_bytes: int
     card_bytes: int
     update: bool = False
@@ -91,13 +89,7 @@ class Loader:
         if known is not None:
             return self._merge(entry, known, card, actor)
         submission = Submission(item.artifact, card, _IMPORT + entry.id, actor, entry.id)
-        record = publish(
-            submission,
-            catalogue=self.catalogue,
-            artifacts=self.artifacts,
-            worker=self.worker,
-            clock=self.clock,
-        )
+        record = publish(submission, self.library)
         return Loaded(entry, Outcome.IMPORTED, record, record.seq)
 
     def _merge(self, entry: Entry, known: VectorRecord, card: VectorCard, actor: str) -> Loaded:
@@ -107,20 +99,13 @@ class Loader:
             return Loaded(entry, Outcome.PRESENT, known, known.seq)
         if not self.update or known.status is not Status.ACTIVE:
             return Loaded(entry, Outcome.DIFFERS, known, known.seq)
-        record, seq = amend(
-            known,
-            changes,
-            expected_revision=known.revision,
-            catalogue=self.catalogue,
-            worker=self.worker,
-            actor=actor,
-        )
+        record, seq = amend(known, changes, self.library, expected_revision=known.revision, actor=actor)
         return Loaded(entry, Outcome.UPDATED, record, seq)
 
     def _known(self, entry: Entry) -> VectorRecord | None:
         """The vector of the entry's id, if there is one. Raises VectorExists when it is not the same vector."""
         try:
-            record = self.catalogue.get(entry.id, deleted=True)
+            record = self.library.catalogue.get(entry.id, deleted=True)
         except VectorNotFound:
             return None
         if (record.sha256, record.name) != (entry.sha256, entry.name):

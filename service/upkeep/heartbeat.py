@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 
 from vlibrary.domain.errors import Unavailable
-from vlibrary.domain.ports import Artifacts, Catalogue, Position, TaskIndex
+from vlibrary.domain.ports import Position
+from vlibrary.library.library import Library
 from vlibrary.library.reindex import follow
 from vlibrary.upkeep.collector_guard import begin, has_mark
 
@@ -23,17 +24,10 @@ class LookAfter:
     trouble: what the store said if the collector could not be told the last time.
     """
 
-    def __init__(
-        self,
-        catalogue: Catalogue,
-        artifacts: Artifacts,
-        index: TaskIndex,
-        *,
-        now: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._catalogue = catalogue
-        self._artifacts = artifacts
-        self._index = index
+    def __init__(self, library: Library, *, now: Callable[[], float] = time.monotonic) -> None:
+        self._catalogue = library.catalogue
+        self._artifacts = library.artifacts
+        self._index = library.index
         self._now = now
         self._marked: Position | None = None
         self._due = now()

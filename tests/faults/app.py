@@ -32,10 +32,11 @@ from vlibrary.adapters.artifacts.s3 import connect
 from vlibrary.adapters.index.faiss_index import FaissIndex
 from vlibrary.adapters.snapshots.open import open_snapshots
 from vlibrary.api.bootstrap import open_app
-from vlibrary.api.http.deps import Ports, UsePorts
+from vlibrary.api.http.deps import UseLibrary
 from vlibrary.config import Settings
 from vlibrary.domain.ports import Artifacts, Catalogue
 from vlibrary.domain.ports.snapshots import SnapshotsUnavailable
+from vlibrary.library.library import Library
 from vlibrary.library.publish import DEADLINE
 from vlibrary.upkeep.collector import Rules, collect
 
@@ -123,14 +124,14 @@ def _settings(life: Life) -> Settings:
 
 
 def _let_in(app: FastAPI, settings: Settings, deadline_s: float, steps: Steps) -> None:
-    """Wrap the app's ports, and add the side door."""
-    ports: Ports = app.state.ports
-    index = ports.index
+    """Wrap the app's library, and add the side door."""
+    library: Library = app.state.library
+    index = library.index
     assert isinstance(index, FaissIndex)
-    app.state.ports = replace(
-        ports,
-        catalogue=steps.watch_port(ports.catalogue, "catalogue"),
-        artifacts=steps.watch_port(ports.artifacts, "artifacts"),
+    app.state.library = replace(
+        library,
+        catalogue=steps.watch_port(library.catalogue, "catalogue"),
+        artifacts=steps.watch_port(library.artifacts, "artifacts"),
         index=steps.watch_port(index, "index"),
         clock=HastyClock(deadline_s),
     )
@@ -146,16 +147,16 @@ def _let_in(app: FastAPI, settings: Settings, deadline_s: float, steps: Steps) -
             index.save(snapshots)
 
     @router.post("/collect")
-    def collect_now(grace_s: Annotated[float, Body()], purged_s: Annotated[float, Body()], ports: UsePorts) -> Any:
-        return _collect(ports, grace_s, purged_s)
+    def collect_now(grace_s: Annotated[float, Body()], purged_s: Annotated[float, Body()], library: UseLibrary) -> Any:
+        return _collect(library, grace_s, purged_s)
 
     app.include_router(router)
 
 
-def _collect(ports: Ports, grace_s: float, purged_s: float) -> dict[str, Any]:
+def _collect(library: Library, grace_s: float, purged_s: float) -> dict[str, Any]:
     """The collector, with this grace for objects, and this one for those of purged vectors."""
-    catalogue = LaterCatalogue(ports.catalogue, timedelta(seconds=purged_s))
-    store = LaterStore(ports.artifacts, DEADLINE - timedelta(seconds=grace_s))
+    catalogue = LaterCatalogue(library.catalogue, timedelta(seconds=purged_s))
+    store = LaterStore(library.artifacts, DEADLINE - timedelta(seconds=grace_s))
     rules = Rules(grace=DEADLINE)
     *_, done = collect(cast("Catalogue", catalogue), cast("Artifacts", store), rules, actor="faults")
     return asdict(done)

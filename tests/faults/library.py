@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,10 +11,12 @@ from sqlalchemy import Engine
 from tests.support.indexes import TINY_EXACT, MergedIndex
 from tests.support.memory.worker import EMBEDDER, MemoryWorker
 from vlibrary.adapters.artifacts.folder import FolderArtifacts
+from vlibrary.adapters.clock import SystemClock
 from vlibrary.adapters.index.faiss_index import FaissIndex
 from vlibrary.adapters.sql.catalogue import SqlCatalogue
 from vlibrary.adapters.sql.database import connect
 from vlibrary.domain.ports import Artifacts, Catalogue
+from vlibrary.library.library import Library
 from vlibrary.library.publish import DEADLINE, Submission, publish
 
 
@@ -46,7 +49,7 @@ class DyingAfterPut(FolderArtifacts):
         raise Dying
 
 
-class Library:
+class Replica:
     """One process's handles on the stores, which it shares with others.
 
     engine: one whose connections are closed, for its compiled statements; None to make one.
@@ -58,14 +61,10 @@ class Library:
         self.artifacts: Artifacts = FolderArtifacts(folder / "artifacts")
         self.index: FaissIndex = MergedIndex(EMBEDDER, TINY_EXACT)
         self.worker = MemoryWorker(self.artifacts)
+        self.stores = Library(self.catalogue, self.artifacts, self.index, self.worker, SystemClock())
 
     def publish(
         self, submission: Submission, artifacts: Artifacts | None = None, late: timedelta = timedelta(0)
     ) -> str:
-        return publish(
-            submission,
-            catalogue=self.catalogue,
-            artifacts=artifacts or self.artifacts,
-            worker=self.worker,
-            clock=Later(late),
-        ).id
+        stores = self.stores if artifacts is None else replace(self.stores, artifacts=artifacts)
+        return publish(submission, replace(stores, clock=Later(late))).id

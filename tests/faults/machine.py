@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from tests.faults.later import LaterCatalogue
-from tests.faults.library import Dying, DyingAfterPut, LaterFolder, Library
+from tests.faults.library import Dying, DyingAfterPut, LaterFolder, Replica
 from tests.faults.oracle import Known, Oracle, embedding
 from tests.support import samples
 from tests.support.memory.worker import MODEL
@@ -53,7 +53,7 @@ class LibraryMachine(RuleBasedStateMachine):
         self.ending.callback(shutil.rmtree, self.folder)
         (self.folder / "catalogue.db").write_bytes(_empty_catalogue())
         self.snapshots = FolderSnapshots(self.folder / "snapshots")
-        self.libraries = [Library(self.folder) for _ in range(2)]
+        self.libraries = [Replica(self.folder) for _ in range(2)]
         for library in self.libraries:
             self.ending.callback(library.engine.dispose)
         begin(self.libraries[0].catalogue, self.libraries[0].artifacts)
@@ -143,14 +143,7 @@ class LibraryMachine(RuleBasedStateMachine):
     @rule(who=st.integers(0, 1), text=TEXTS, k=st.integers(1, 100))
     def find(self, who: int, text: str, k: int) -> None:
         library = self.libraries[who]
-        found = retrieve(
-            Query(text=text),
-            k=k,
-            model_id=None,
-            catalogue=library.catalogue,
-            index=library.index,
-            worker=library.worker,
-        )
+        found = retrieve(Query(text=text), library.stores, k=k, model_id=None)
         assert [(match.record.id, match.score) for match in found] == self.oracle.best(text, k)
 
     @rule(who=st.integers(0, 1))
@@ -161,7 +154,7 @@ class LibraryMachine(RuleBasedStateMachine):
     def restart(self, who: int, from_snapshot: bool) -> None:
         engine = self.libraries[who].engine
         engine.dispose()
-        library = self.libraries[who] = Library(self.folder, engine)
+        library = self.libraries[who] = Replica(self.folder, engine)
         if from_snapshot:
             library.index.load(self.snapshots, library.catalogue.position().epoch)
         assert catch_up(library.catalogue, library.index).seq == self.oracle.seq

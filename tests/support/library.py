@@ -8,17 +8,17 @@ from tests.support.memory.index import MemoryIndex
 from tests.support.memory.worker import EMBEDDER, MODEL, MemoryWorker
 from tests.support.samples import artifact, card
 from vlibrary.adapters.clock import SystemClock
-from vlibrary.api.http.deps import Ports
 from vlibrary.domain.card import VectorRecord
 from vlibrary.domain.ports import Artifacts, Inference
 from vlibrary.formats.card import parse_card
+from vlibrary.library.library import Library
 from vlibrary.library.publish import Submission, publish
 
 
-def memory_ports(artifacts: Artifacts | None = None, worker: Inference | None = None) -> Ports:
+def memory_library(artifacts: Artifacts | None = None, worker: Inference | None = None) -> Library:
     """Fresh, empty stores and a worker without models, unless they are given."""
     store = artifacts or MemoryArtifacts()
-    return Ports(
+    return Library(
         catalogue=MemoryCatalogue(SystemClock()),
         artifacts=store,
         index=MemoryIndex(EMBEDDER),
@@ -27,13 +27,7 @@ def memory_ports(artifacts: Artifacts | None = None, worker: Inference | None = 
     )
 
 
-def register(ports: Ports, name: str, description: str, *, seed: int = 0, key: str | None = None) -> VectorRecord:
+def register(library: Library, name: str, description: str, *, seed: int = 0, key: str | None = None) -> VectorRecord:
     """Publish a random vector that is found by its description."""
     submission = Submission(artifact(MODEL, seed), parse_card(card(name, description)), key)
-    return publish(
-        submission,
-        catalogue=ports.catalogue,
-        artifacts=ports.artifacts,
-        worker=ports.worker,
-        clock=ports.clock,
-    )
+    return publish(submission, library)

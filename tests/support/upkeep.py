@@ -14,16 +14,17 @@ from typing import Any
 
 from sqlalchemy import update
 
+from tests.support.library import memory_library
 from tests.support.memory.artifacts import MemoryArtifacts
 from tests.support.memory.catalogue import MemoryCatalogue
 from tests.support.registrations import draft
 from vlibrary.adapters.artifacts.folder import FolderArtifacts
-from vlibrary.adapters.clock import SystemClock
 from vlibrary.adapters.sql.catalogue import SqlCatalogue
 from vlibrary.adapters.sql.database import connect
 from vlibrary.adapters.sql.tables import ChangeRow
 from vlibrary.domain.card import VectorRecord
-from vlibrary.domain.ports import Artifacts, Catalogue, Clock, Upload
+from vlibrary.domain.ports import Catalogue, Clock, Upload
+from vlibrary.library.library import Library
 from vlibrary.upkeep.collector import Collection, Rules, collect
 from vlibrary.upkeep.collector_guard import begin
 
@@ -43,15 +44,16 @@ class HandClock:
         return self.at
 
 
-class Library:
-    """Two stores, and the steps of a registration."""
+class Registrar:
+    """A library, and the steps of a registration in it."""
 
-    def __init__(self, catalogue: Catalogue, artifacts: Artifacts, clock: Clock) -> None:
-        self.catalogue = catalogue
-        self.artifacts = artifacts
-        self._clock = clock
+    def __init__(self, library: Library) -> None:
+        self.library = library
+        self.catalogue = library.catalogue
+        self.artifacts = library.artifacts
+        self._clock = library.clock
         self._numbers = itertools.count(1)
-        begin(catalogue, artifacts)
+        begin(self.catalogue, self.artifacts)
 
     def upload(self, *, deadline: timedelta = DEADLINE) -> Upload:
         vector_id = f"{next(self._numbers):026}"  # no ULID: the order of the keys is part of an interleaving
@@ -80,21 +82,22 @@ class Library:
         return [found.key for found in self.artifacts.list() if not found.key.startswith("collector/")]
 
 
-class MemoryLibrary(Library):
+class MemoryLibrary(Registrar):
     """On in-memory stores, with a clock that can be moved. make: a catalogue that misbehaves, perhaps."""
 
     def __init__(self, make: Callable[[Clock], Catalogue] = MemoryCatalogue) -> None:
         self.clock = HandClock()
-        super().__init__(make(self.clock), MemoryArtifacts(self.clock), self.clock)
+        empty = memory_library(MemoryArtifacts(self.clock))
+        super().__init__(replace(empty, catalogue=make(self.clock), clock=self.clock))
 
 
-class RealLibrary(Library):
+class RealLibrary(Registrar):
     """On a database and a folder, whose clock stands for nobody: objects are made old instead."""
 
     def __init__(self, url: str, folder: Path) -> None:
         self.engine = connect(url)
         self.folder = folder
-        super().__init__(SqlCatalogue(self.engine), FolderArtifacts(folder), SystemClock())
+        super().__init__(replace(memory_library(FolderArtifacts(folder)), catalogue=SqlCatalogue(self.engine)))
 
     def age(self, days: float = 2.0) -> None:
         """Make all objects and all changes that there are older."""

@@ -9,18 +9,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from vlibrary.api.http.admission import Gate, Place
-from vlibrary.domain.ports import Artifacts, Catalogue, Clock, Inference, TaskIndex
-
-
-@dataclass(frozen=True)
-class Ports:
-    """The outside world of one api process."""
-
-    catalogue: Catalogue
-    artifacts: Artifacts
-    index: TaskIndex
-    worker: Inference
-    clock: Clock
+from vlibrary.library.library import Library
 
 
 @dataclass(frozen=True)
@@ -42,9 +31,9 @@ class Limits:
         return self.timeout_s if asked is None else asked
 
 
-def _ports(request: Request) -> Ports:
-    ports: Ports = request.app.state.ports
-    return ports
+def _library(request: Request) -> Library:
+    library: Library = request.app.state.library
+    return library
 
 
 def _limits(request: Request) -> Limits:
@@ -58,7 +47,7 @@ async def _place(request: Request) -> AsyncGenerator[Place]:
         yield place
 
 
-UsePorts = Annotated[Ports, Depends(_ports)]
+UseLibrary = Annotated[Library, Depends(_library)]
 UseLimits = Annotated[Limits, Depends(_limits)]
 # Taken before the body is read, and kept until the answer is sent whole.
 TAKES_PLACE = Depends(_place)

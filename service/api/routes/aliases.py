@@ -8,7 +8,7 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from vlibrary.api.http.bodies import json_docs, read_json
-from vlibrary.api.http.deps import Ports, UsePorts
+from vlibrary.api.http.deps import UseLibrary
 from vlibrary.api.http.etags import (
     IfMatch,
     UseActor,
@@ -20,6 +20,7 @@ from vlibrary.api.http.responses import carries, problems
 from vlibrary.domain.card import NAME_PATTERN
 from vlibrary.domain.ports import Alias
 from vlibrary.library.alias import drop, find_alias, point
+from vlibrary.library.library import Library
 from vlibrary.schemas.registry import AliasesOut, AliasIn, AliasOut
 
 router = APIRouter(prefix="/aliases", tags=["aliases"])
@@ -30,11 +31,11 @@ AliasName = Annotated[str, Path(max_length=64, examples=["production"])]
 
 @router.get("", operation_id="list_aliases", summary="List aliases", responses=problems(422, 503))
 def every(
-    ports: UsePorts,
+    library: UseLibrary,
     name: Annotated[str | None, Query(pattern=NAME_PATTERN, description="Only those of this name")] = None,
 ) -> AliasesOut:
     """By name and alias. Wherever a vector is named, name@alias stands for the vector that it points to."""
-    return AliasesOut(items=list(map(AliasOut.of, ports.catalogue.aliases(name))))
+    return AliasesOut(items=list(map(AliasOut.of, library.catalogue.aliases(name))))
 
 
 @router.get(
@@ -43,9 +44,9 @@ def every(
     summary="Read an alias",
     responses={**problems(404, 422, 503), 200: carries("ETag")},
 )
-def read(name: Name, alias: AliasName, response: Response, ports: UsePorts) -> AliasOut:
+def read(name: Name, alias: AliasName, response: Response, library: UseLibrary) -> AliasOut:
     """`ETag` is what PUT and DELETE take as If-Match."""
-    return _told(find_alias(name, alias, catalogue=ports.catalogue), response)
+    return _told(find_alias(name, alias, catalogue=library.catalogue), response)
 
 
 @router.put(
@@ -61,7 +62,7 @@ async def put(
     alias: AliasName,
     request: Request,
     response: Response,
-    ports: UsePorts,
+    library: UseLibrary,
     actor: UseActor,
     if_match: IfMatch = None,
     if_none_match: Annotated[
@@ -74,7 +75,7 @@ async def put(
     """
     expected = expected_alias(if_match, if_none_match)
     body = await read_json(request, AliasIn)
-    return _told(await run_in_threadpool(_point, ports, name, alias, body.vector, expected, actor), response)
+    return _told(await run_in_threadpool(_point, library, name, alias, body.vector, expected, actor), response)
 
 
 @router.delete(
@@ -84,13 +85,13 @@ async def put(
     status_code=204,
     responses=problems(404, 412, 422, 428, 503),
 )
-def delete(name: Name, alias: AliasName, ports: UsePorts, actor: UseActor, if_match: IfMatch = None) -> None:
+def delete(name: Name, alias: AliasName, library: UseLibrary, actor: UseActor, if_match: IfMatch = None) -> None:
     """Its vector stays, and can then be deleted."""
-    drop(name, alias, expected=required_revision(if_match), catalogue=ports.catalogue, actor=actor)
+    drop(name, alias, expected=required_revision(if_match), catalogue=library.catalogue, actor=actor)
 
 
-def _point(ports: Ports, name: str, alias: str, reference: str, expected: int, actor: str) -> Alias:
-    return point(name, alias, reference, expected=expected, catalogue=ports.catalogue, actor=actor)
+def _point(library: Library, name: str, alias: str, reference: str, expected: int, actor: str) -> Alias:
+    return point(name, alias, reference, expected=expected, catalogue=library.catalogue, actor=actor)
 
 
 def _told(alias: Alias, response: Response) -> AliasOut:

@@ -10,13 +10,14 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
-from vlibrary.api.http.deps import TAKES_PLACE, Limits, Ports, UseLimits, UsePlace, UsePorts
+from vlibrary.api.http.deps import TAKES_PLACE, Limits, UseLibrary, UseLimits, UsePlace
 from vlibrary.api.http.errors import problem_of
 from vlibrary.api.http.etags import SEQ_HEADER, UseActor
 from vlibrary.api.http.query_filter import UseFilter
 from vlibrary.api.http.responses import carries, problems
 from vlibrary.domain.errors import InvalidArchive, InvalidInput
 from vlibrary.formats.archive import MEDIA_TYPE, open_archive
+from vlibrary.library.library import Library
 from vlibrary.library.transfer import Loaded, Loader, export
 from vlibrary.schemas.registry import ImportedOut, ImportOut
 from vlibrary.schemas.vectors import ProblemOut
@@ -40,12 +41,12 @@ _TYPES = (MEDIA_TYPE, "application/octet-stream", "")
         | carries("Content-Disposition"),
     },
 )
-def download(ports: UsePorts, which: UseFilter) -> StreamingResponse:
+def download(library: UseLibrary, which: UseFilter) -> StreamingResponse:
     """All vectors that pass the filters, streamed. An archive that was cut off has no manifest, and cannot be loaded.
 
     With curl: `curl -fo vectors.tar 'http://127.0.0.1:8000/export?tag=checked'`
     """
-    pieces = export(which, catalogue=ports.catalogue, artifacts=ports.artifacts)
+    pieces = export(which, library)
     # The first piece is asked for here, while a failure can still be told as a problem.
     return StreamingResponse(
         chain([next(pieces)], pieces),
@@ -66,7 +67,7 @@ async def upload(
     request: Request,
     response: Response,
     place: UsePlace,
-    ports: UsePorts,
+    library: UseLibrary,
     limits: UseLimits,
     actor: UseActor,
     update: Annotated[
@@ -83,12 +84,12 @@ async def upload(
         raise InvalidInput(f"The body's type is {kind!r}.", f"Send the archive itself, as {MEDIA_TYPE}.")
     async with place.within(limits.timeout_s):
         data = await request.body()
-    loaded = await run_in_threadpool(_load, ports, limits, data, actor, update)
+    loaded = await run_in_threadpool(_load, library, limits, data, actor, update)
     response.headers[SEQ_HEADER] = str(max((one.seq for one in loaded), default=0))
     return ImportOut(items=[ImportedOut.of(one, _problem(one)) for one in loaded])
 
 
-def _load(ports: Ports, limits: Limits, data: bytes, actor: str, update: bool) -> list[Loaded]:
+def _load(library: Library, limits: Limits, data: bytes, actor: str, update: bool) -> list[Loaded]:
     archive = open_archive(io.BytesIO(data))
     if len(archive.entries) > MOST_ITEMS:
         raise InvalidArchive(
@@ -96,10 +97,7 @@ def _load(ports: Ports, limits: Limits, data: bytes, actor: str, update: bool) -
             f"Send at most {MOST_ITEMS:,} at a time; `vlibrary import` does so.",
         )
     loader = Loader(
-        catalogue=ports.catalogue,
-        artifacts=ports.artifacts,
-        worker=ports.worker,
-        clock=ports.clock,
+        library=library,
         artifact_bytes=limits.artifact_bytes,
         card_bytes=limits.card_bytes,
         update=update,

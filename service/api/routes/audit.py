@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from vlibrary.api.http.deps import UsePorts
+from vlibrary.api.http.deps import UseLibrary
 from vlibrary.api.http.responses import problems
 from vlibrary.library.audit import read_audit
 from vlibrary.schemas.registry import AuditOut
@@ -16,7 +16,7 @@ router = APIRouter(prefix="/audit", tags=["audit"])
 
 @router.get("", operation_id="read_audit", summary="Read the audit log", responses=problems(422, 503))
 def entries(
-    ports: UsePorts,
+    library: UseLibrary,
     after: Annotated[int, Query(ge=0, lt=2**53, description="The previous page's next")] = 0,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     subject: Annotated[str | None, Query(max_length=256, description="Only about this id or name@alias")] = None,
@@ -26,4 +26,4 @@ def entries(
 
     Until the service knows accounts, `actor` is what the client wrote into `X-Actor`, and nobody has checked it.
     """
-    return AuditOut.of(read_audit(ports.catalogue, after=after, limit=limit, subject=subject, actor=actor))
+    return AuditOut.of(read_audit(library.catalogue, after=after, limit=limit, subject=subject, actor=actor))

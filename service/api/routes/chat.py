@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request
 
 from vlibrary.api.http.bodies import json_docs, read_json
-from vlibrary.api.http.deps import UseLimits, UsePlace, UsePorts
+from vlibrary.api.http.deps import UseLibrary, UseLimits, UsePlace
 from vlibrary.api.http.responses import problems, streamed
 from vlibrary.api.http.streams import AnswerStream, respond
 from vlibrary.api.openai.answers import ChatModelOut, ChatModelsOut, ChatOut, Completion
@@ -50,7 +50,7 @@ data: [DONE]
     },
     openapi_extra=json_docs(ChatIn, name="ChatIn"),
 )
-async def complete(request: Request, place: UsePlace, ports: UsePorts, limits: UseLimits) -> ChatOut | AnswerStream:
+async def complete(request: Request, place: UsePlace, library: UseLibrary, limits: UseLimits) -> ChatOut | AnswerStream:
     """OpenAI's chat completions: set a client's base URL to this service's `/v1`, with any API key.
 
     Pictures come as data URLs. Earlier turns become demonstrations before the last question, system messages go before
@@ -63,7 +63,7 @@ async def complete(request: Request, place: UsePlace, ports: UsePorts, limits: U
     async with place.within(limits.timeout_s):
         body = await read_json(request, ChatIn)
     prompt, query = read_conversation(body.messages)
-    info = await place.asked(partial(ports.worker.find, body.model), limits.seconds(body.vlibrary.timeout_s))
+    info = await place.asked(partial(library.worker.find, body.model), limits.seconds(body.vlibrary.timeout_s))
     plan = await planned(
         body.vlibrary,
         prompt,
@@ -71,13 +71,13 @@ async def complete(request: Request, place: UsePlace, ports: UsePorts, limits: U
         model_id=info.model.model_id,
         query=query,
         place=place,
-        ports=ports,
+        library=library,
         limits=limits,
     )
     completion = Completion(info, usage=bool(body.stream_options and body.stream_options.include_usage))
     if body.stream:
-        return await respond(place, stream(plan, ports.worker), completion)
-    return completion.whole(await place.finished(answer(plan, ports.worker)))
+        return await respond(place, stream(plan, library.worker), completion)
+    return completion.whole(await place.finished(answer(plan, library.worker)))
 
 
 @router.get(
@@ -86,9 +86,9 @@ async def complete(request: Request, place: UsePlace, ports: UsePorts, limits: U
     summary="Which models are served, in OpenAI's words",
     responses=problems(503),
 )
-def models(ports: UsePorts) -> ChatModelsOut:
+def models(library: UseLibrary) -> ChatModelsOut:
     """Their ids; GET /models tells more."""
-    return ChatModelsOut(data=[ChatModelOut(id=info.model.model_id) for info in ports.worker.served()])
+    return ChatModelsOut(data=[ChatModelOut(id=info.model.model_id) for info in library.worker.served()])
 
 
 @router.get(
@@ -98,10 +98,10 @@ def models(ports: UsePorts) -> ChatModelsOut:
     responses=problems(404, 422, 503),
 )
 def model(
-    model_id: Annotated[str, Path(description="Id of the base model; it may contain slashes")], ports: UsePorts
+    model_id: Annotated[str, Path(description="Id of the base model; it may contain slashes")], library: UseLibrary
 ) -> ChatModelOut:
     """The model, or 404."""
-    return ChatModelOut(id=ports.worker.find(model_id).model.model_id)
+    return ChatModelOut(id=library.worker.find(model_id).model.model_id)
 
 
 def _decoding(body: ChatIn, context_length: int) -> Decoding:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.sse import format_sse_event
 
 from vlibrary.api.http.bodies import body_docs, read_body
-from vlibrary.api.http.deps import UseLimits, UsePlace, UsePorts
+from vlibrary.api.http.deps import UseLibrary, UseLimits, UsePlace
 from vlibrary.api.http.errors import Problem
 from vlibrary.api.http.responses import event, problems, streamed
 from vlibrary.api.http.streams import AnswerStream, respond
@@ -53,7 +53,9 @@ data: {"text":"lorp","finish_reason":"stop","model":"vlibrary/bundled-llava","st
     },
     openapi_extra=body_docs(GenerateIn, name="GenerateIn"),
 )
-async def generate(request: Request, place: UsePlace, ports: UsePorts, limits: UseLimits) -> GenerateOut | AnswerStream:
+async def generate(
+    request: Request, place: UsePlace, library: UseLibrary, limits: UseLimits
+) -> GenerateOut | AnswerStream:
     """The answer names each vector that acted on it, or says why none did.
 
     `steering` is "auto" (the best match of the prompt and its images, if it passes its threshold), "off", or a list of
@@ -71,12 +73,12 @@ async def generate(request: Request, place: UsePlace, ports: UsePorts, limits: U
         body.decoding.decoding(),
         model_id=body.model,
         place=place,
-        ports=ports,
+        library=library,
         limits=limits,
     )
     if body.stream:
-        return await respond(place, stream(plan, ports.worker), _Events(plan))
-    return GenerateOut.of(await place.finished(answer(plan, ports.worker)))
+        return await respond(place, stream(plan, library.worker), _Events(plan))
+    return GenerateOut.of(await place.finished(answer(plan, library.worker)))
 
 
 class _Events:

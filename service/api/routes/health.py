@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 from fastapi import APIRouter, Response
 
-from vlibrary.api.http.deps import Ports, UsePorts
+from vlibrary.api.http.deps import UseLibrary
 from vlibrary.api.http.responses import problems
 from vlibrary.domain.errors import VLibraryError
+from vlibrary.library.library import Library
 from vlibrary.library.reindex import catch_up
 from vlibrary.schemas.health import CheckOut, LiveOut, ModelOut, ModelsOut, ReadyOut
 
@@ -27,9 +28,9 @@ async def live() -> LiveOut:
     summary="Can it take requests?",
     responses={503: {"model": ReadyOut, "description": "Some part does not answer"}},
 )
-def ready(ports: UsePorts, response: Response) -> ReadyOut:
+def ready(library: UseLibrary, response: Response) -> ReadyOut:
     """Asks the catalogue, the artifact store, the index and the worker."""
-    checks = [_check(name, ask) for name, ask in _questions(ports).items()]
+    checks = [_check(name, ask) for name, ask in _questions(library).items()]
     fine = all(check.ok for check in checks)
     if not fine:
         response.status_code = 503
@@ -37,22 +38,22 @@ def ready(ports: UsePorts, response: Response) -> ReadyOut:
 
 
 @router.get("/models", operation_id="list_models", summary="Which models are served?", responses=problems(503))
-def models(ports: UsePorts) -> ModelsOut:
+def models(library: UseLibrary) -> ModelsOut:
     """Each base model with the embedder whose keys its vectors carry."""
-    return ModelsOut(items=[ModelOut.of(info) for info in ports.worker.served()])
+    return ModelsOut(items=[ModelOut.of(info) for info in library.worker.served()])
 
 
-def _questions(ports: Ports) -> dict[str, Callable[[], str]]:
+def _questions(library: Library) -> dict[str, Callable[[], str]]:
     return {
-        "catalogue": lambda: f"at change {ports.catalogue.position().seq}",
-        "artifacts": lambda: _artifacts(ports),
-        "index": lambda: f"applied up to change {catch_up(ports.catalogue, ports.index).seq}",
-        "worker": lambda: f"serves {', '.join(info.model.model_id for info in ports.worker.served())}",
+        "catalogue": lambda: f"at change {library.catalogue.position().seq}",
+        "artifacts": lambda: _artifacts(library),
+        "index": lambda: f"applied up to change {catch_up(library.catalogue, library.index).seq}",
+        "worker": lambda: f"serves {', '.join(info.model.model_id for info in library.worker.served())}",
     }
 
 
-def _artifacts(ports: Ports) -> str:
-    ports.artifacts.check()
+def _artifacts(library: Library) -> str:
+    library.artifacts.check()
     return "can be read and written"
 
 

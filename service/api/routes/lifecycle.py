@@ -8,7 +8,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from vlibrary.api.http.bodies import json_docs, read_json
-from vlibrary.api.http.deps import Ports, UseLimits, UsePlace, UsePorts
+from vlibrary.api.http.deps import UseLibrary, UseLimits, UsePlace
 from vlibrary.api.http.etags import (
     SEQ_HEADER,
     FixedReference,
@@ -21,6 +21,7 @@ from vlibrary.api.http.etags import (
 from vlibrary.api.http.responses import carries, problems
 from vlibrary.domain.card import Status, VectorRecord
 from vlibrary.library.amend import Changes, amend
+from vlibrary.library.library import Library
 from vlibrary.library.references import resolve_fixed
 from vlibrary.schemas.registry import AmendIn
 from vlibrary.schemas.vectors import VectorOut
@@ -41,7 +42,7 @@ async def change(
     request: Request,
     response: Response,
     place: UsePlace,
-    ports: UsePorts,
+    library: UseLibrary,
     limits: UseLimits,
     actor: UseActor,
     if_match: Annotated[
@@ -55,7 +56,7 @@ async def change(
     revision = required_revision(if_match)
     async with place.within(limits.timeout_s):
         body = await read_json(request, AmendIn)
-    record, seq = await run_in_threadpool(_amend, ports, vector_id, body.changes(), revision, actor)
+    record, seq = await run_in_threadpool(_amend, library, vector_id, body.changes(), revision, actor)
     response.headers["ETag"] = revision_etag(record.revision)
     response.headers[SEQ_HEADER] = str(seq)
     return VectorOut.of(record)
@@ -71,7 +72,7 @@ async def change(
 def delete(
     vector_id: FixedReference,
     response: Response,
-    ports: UsePorts,
+    library: UseLibrary,
     actor: UseActor,
     if_match: IfMatch = None,
     forever: Annotated[bool, Query(alias="purge", description="Forget a vector that is deleted already")] = False,
@@ -81,8 +82,8 @@ def delete(
     With `purge=true`, a deleted vector is forgotten for good. A vector that an alias points to is not deleted.
     """
     # Its bytes stay for now: a running answer may still need them, and a mistake can be undone.
-    remove = ports.catalogue.purge if forever else ports.catalogue.delete
-    record = resolve_fixed(vector_id, ports.catalogue, status=None if forever else Status.ACTIVE)
+    remove = library.catalogue.purge if forever else library.catalogue.delete
+    record = resolve_fixed(vector_id, library.catalogue, status=None if forever else Status.ACTIVE)
     seq = remove(record.id, expected_revision=asked_revision(if_match), actor=actor)
     response.headers[SEQ_HEADER] = str(seq)
 
@@ -94,24 +95,23 @@ def delete(
     responses={**problems(404, 409, 412, 422, 503), 200: carries("ETag", SEQ_HEADER)},
 )
 def bring_back(
-    vector_id: FixedReference, response: Response, ports: UsePorts, actor: UseActor, if_match: IfMatch = None
+    vector_id: FixedReference, response: Response, library: UseLibrary, actor: UseActor, if_match: IfMatch = None
 ) -> VectorOut:
     """The vector is found and applied again, with the id and version that it had."""
     revision = asked_revision(if_match)
-    found = resolve_fixed(vector_id, ports.catalogue, status=None)
-    seq = ports.catalogue.restore(found.id, expected_revision=revision, actor=actor)
-    record = ports.catalogue.get(found.id)
+    found = resolve_fixed(vector_id, library.catalogue, status=None)
+    seq = library.catalogue.restore(found.id, expected_revision=revision, actor=actor)
+    record = library.catalogue.get(found.id)
     response.headers["ETag"] = revision_etag(record.revision)
     response.headers[SEQ_HEADER] = str(seq)
     return VectorOut.of(record)
 
 
-def _amend(ports: Ports, reference: str, changes: Changes, revision: int, actor: str) -> tuple[VectorRecord, int]:
+def _amend(library: Library, reference: str, changes: Changes, revision: int, actor: str) -> tuple[VectorRecord, int]:
     return amend(
-        resolve_fixed(reference, ports.catalogue),
+        resolve_fixed(reference, library.catalogue),
         changes,
         expected_revision=revision,
-        catalogue=ports.catalogue,
-        worker=ports.worker,
+        library=library,
         actor=actor,
     )

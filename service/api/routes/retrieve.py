@@ -8,10 +8,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 
 from vlibrary.api.http.bodies import body_docs, read_body
-from vlibrary.api.http.deps import Ports, UseLimits, UsePlace, UsePorts
+from vlibrary.api.http.deps import UseLibrary, UseLimits, UsePlace
 from vlibrary.api.http.responses import problems
 from vlibrary.domain import query as domain
 from vlibrary.domain.ports import Filter
+from vlibrary.library.library import Library
 from vlibrary.library.retrieve import retrieve
 from vlibrary.schemas.fields import MAX_TEXT
 from vlibrary.schemas.filters import Conditions, FilterIn, Name, Tags
@@ -28,7 +29,7 @@ router = APIRouter(prefix="/retrieve", tags=["retrieve"])
 )
 async def by_text(
     place: UsePlace,
-    ports: UsePorts,
+    library: UseLibrary,
     limits: UseLimits,
     query: Annotated[str, Query(max_length=MAX_TEXT, description="The question", examples=["Which hue?"])],
     k: Annotated[int, Query(description="How many vectors, 1 to 100")] = 5,
@@ -40,7 +41,7 @@ async def by_text(
 ) -> RetrieveOut:
     """The best vectors for a question without an image. `accepted` tells which are near enough to be applied."""
     among = FilterIn(name=name, tags=tag, metadata=metadata).filter()
-    find = partial(_find, ports, domain.Query(text=query), k, model, among, min_seq)
+    find = partial(_find, library, domain.Query(text=query), k, model, among, min_seq)
     return await place.asked(find, limits.timeout_s)
 
 
@@ -51,30 +52,28 @@ async def by_text(
     responses=problems(400, 404, 409, 413, 422, 429, 503, 504),
     openapi_extra=body_docs(RetrieveIn, name="RetrieveIn"),
 )
-async def by_query(request: Request, place: UsePlace, ports: UsePorts, limits: UseLimits) -> RetrieveOut:
+async def by_query(request: Request, place: UsePlace, library: UseLibrary, limits: UseLimits) -> RetrieveOut:
     """As JSON with base64 images, or as a form with uploaded ones."""
     async with place.within(limits.timeout_s):
         body = await read_body(request, RetrieveIn, limits)
     query = domain.Query(text=body.text, images=tuple(body.images))
-    find = partial(_find, ports, query, body.k, body.model, body.filter.filter(), body.min_seq)
+    find = partial(_find, library, query, body.k, body.model, body.filter.filter(), body.min_seq)
     return await place.asked(find, limits.timeout_s)
 
 
 def _find(
-    ports: Ports, query: domain.Query, k: int, model: str | None, among: Filter | None, min_seq: int
+    library: Library, query: domain.Query, k: int, model: str | None, among: Filter | None, min_seq: int
 ) -> RetrieveOut:
     matches = retrieve(
         query,
         k=k,
         model_id=model,
-        catalogue=ports.catalogue,
-        index=ports.index,
-        worker=ports.worker,
+        library=library,
         among=among,
         min_seq=min_seq,
     )
     return RetrieveOut(
-        model=ports.worker.find(model).model.model_id,
+        model=library.worker.find(model).model.model_id,
         modality=query.modality,
         matches=[MatchOut.of(match) for match in matches],
     )

@@ -10,7 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 
 from vlibrary.api.http.bodies import read_form
-from vlibrary.api.http.deps import TAKES_PLACE, Limits, UseLimits, UsePlace, UsePorts
+from vlibrary.api.http.deps import TAKES_PLACE, Limits, UseLibrary, UseLimits, UsePlace
 from vlibrary.api.http.etags import (
     SEQ_HEADER,
     Reference,
@@ -79,7 +79,7 @@ async def register(
     request: Request,
     response: Response,
     place: UsePlace,
-    ports: UsePorts,
+    library: UseLibrary,
     limits: UseLimits,
     actor: UseActor,
     idempotency_key: Annotated[
@@ -93,14 +93,7 @@ async def register(
     async with place.within(limits.timeout_s):
         artifact, card = await _parts(request, limits)
     submission = Submission(artifact, parse_card(card), idempotency_key, actor)
-    record = await run_in_threadpool(
-        publish,
-        submission,
-        catalogue=ports.catalogue,
-        artifacts=ports.artifacts,
-        worker=ports.worker,
-        clock=ports.clock,
-    )
+    record = await run_in_threadpool(publish, submission, library)
     response.headers["Location"] = f"/vectors/{record.id}"
     response.headers["ETag"] = revision_etag(record.revision)
     response.headers[SEQ_HEADER] = str(record.seq)
@@ -114,13 +107,13 @@ async def register(
     responses=problems(422, 503),
 )
 def page(
-    ports: UsePorts,
+    library: UseLibrary,
     which: UseFilter,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     cursor: Annotated[str | None, Query(max_length=512, description="The previous page's next")] = None,
 ) -> VectorPage:
     """All filters hold together. Pages stay stable while vectors come and go; keep the filters from page to page."""
-    found = ports.catalogue.page(which, limit=limit, cursor=cursor)
+    found = library.catalogue.page(which, limit=limit, cursor=cursor)
     return VectorPage(items=[VectorOut.of(record) for record in found.records], next=found.next)
 
 
@@ -130,12 +123,12 @@ def page(
     summary="Read a vector's record",
     responses={**problems(404, 422, 503), 200: carries("ETag", "Content-Location")},
 )
-def read(vector_id: Reference, response: Response, ports: UsePorts) -> VectorOut:
+def read(vector_id: Reference, response: Response, library: UseLibrary) -> VectorOut:
     """Everything that the library knows of the vector; its tensors are at /vectors/{vector_id}/content.
 
     `ETag` is what PATCH and DELETE take as If-Match. `Content-Location` is the address that never means another vector.
     """
-    record = resolve(vector_id, ports.catalogue)
+    record = resolve(vector_id, library.catalogue)
     response.headers["ETag"] = revision_etag(record.revision)
     response.headers["Content-Location"] = f"/vectors/{record.id}"
     return VectorOut.of(record)
@@ -147,9 +140,9 @@ def read(vector_id: Reference, response: Response, ports: UsePorts) -> VectorOut
     summary="What a vector was made from, and what from it",
     responses=problems(404, 422, 503),
 )
-def read_lineage(vector_id: Reference, ports: UsePorts) -> LineageOut:
+def read_lineage(vector_id: Reference, library: UseLibrary) -> LineageOut:
     """Parents and children, one generation each way; `derived_from` of a card names the parents."""
-    return LineageOut.of(lineage(resolve(vector_id, ports.catalogue), ports.catalogue))
+    return LineageOut.of(lineage(resolve(vector_id, library.catalogue), library.catalogue))
 
 
 @router.get(
@@ -172,20 +165,20 @@ def read_lineage(vector_id: Reference, ports: UsePorts) -> LineageOut:
 )
 def content(
     vector_id: Reference,
-    ports: UsePorts,
+    library: UseLibrary,
     if_none_match: Annotated[str | None, Header(max_length=4_096, description="ETags of bytes that you have")] = None,
     redirect: Annotated[bool, Query(description="Be sent to the store itself, if it can serve others")] = False,
 ) -> Response:
     """The bytes exactly as they were registered. `ETag` and `Repr-Digest` (RFC 9530) carry their sha256."""
-    record = resolve(vector_id, ports.catalogue)
+    record = resolve(vector_id, library.catalogue)
     headers = {"ETag": content_etag(record.sha256), "Content-Location": f"/vectors/{record.id}/content"}
     if is_known(if_none_match, headers["ETag"]):
         return Response(status_code=304, headers=headers)
     filename = f"{record.name}-{record.version}.safetensors"
-    if redirect and isinstance(ports.artifacts, Linking):
-        address = ports.artifacts.link(record.object_key, LINK_SECONDS, filename=filename)
+    if redirect and isinstance(library.artifacts, Linking):
+        address = library.artifacts.link(record.object_key, LINK_SECONDS, filename=filename)
         return Response(status_code=307, headers={"Location": address, "Cache-Control": "no-store"})
-    data = ports.artifacts.get(record.object_key, record.sha256)
+    data = library.artifacts.get(record.object_key, record.sha256)
     headers |= {"Repr-Digest": _digest(record), "Content-Disposition": f'attachment; filename="{filename}"'}
     return Response(data, media_type="application/octet-stream", headers=headers)
 

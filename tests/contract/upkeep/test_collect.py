@@ -13,9 +13,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from tests.support.memory.index import MemoryIndex
 from tests.support.memory.worker import MemoryWorker
-from tests.support.registrations import EMBEDDER
 from tests.support.upkeep import DATA, SHA256, RealLibrary, drafted
 from vlibrary.api.bootstrap import open_app
 from vlibrary.config import Settings
@@ -114,7 +112,7 @@ def test_an_earlier_state_of_the_database_is_noticed_when_a_service_had_noted_a_
     url = new_sqlite()
     library = RealLibrary(url, tmp_path / "artifacts")
     library.publish()
-    care = LookAfter(library.catalogue, library.artifacts, MemoryIndex(EMBEDDER), now=lambda: seconds)
+    care = LookAfter(library.library, now=lambda: seconds)
     file, saved = Path(url.removeprefix("sqlite:///")), tmp_path / "saved"
     library.engine.dispose()
     shutil.copy(file, saved)

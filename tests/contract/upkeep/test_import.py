@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from tests.support.library import memory_ports, register
+from tests.support.library import memory_library, register
 from tests.support.memory.worker import MODEL
 from tests.support.samples import artifact, card
-from vlibrary.api.http.deps import Ports
 from vlibrary.domain.errors import VectorExists, VectorPurged
 from vlibrary.domain.filters import Filter
 from vlibrary.domain.ports import Catalogue
 from vlibrary.domain.query import Query
 from vlibrary.formats.archive import Item, open_archive, pack
 from vlibrary.formats.card import parse_card
+from vlibrary.library.library import Library
 from vlibrary.library.references import resolve
 from vlibrary.library.retrieve import retrieve
 from vlibrary.library.transfer import Loaded, Loader, Outcome, export
@@ -25,13 +25,10 @@ from vlibrary.library.transfer import Loaded, Loader, Outcome, export
 VECTOR_ID = "01K9Z4T0XJ4V6W8M2Q5R7S9A1B"
 
 
-def load(ports: Ports, data: bytes, *, update: bool = False) -> Loaded:
+def load(library: Library, data: bytes, *, update: bool = False) -> Loaded:
     """What became of the archive's only vector."""
     loader = Loader(
-        catalogue=ports.catalogue,
-        artifacts=ports.artifacts,
-        worker=ports.worker,
-        clock=ports.clock,
+        library=library,
         artifact_bytes=10_000,
         card_bytes=10_000,
         update=update,
@@ -41,34 +38,34 @@ def load(ports: Ports, data: bytes, *, update: bool = False) -> Loaded:
 
 
 def test_an_imported_vector_keeps_its_id_and_gets_an_object_of_its_own(catalogue: Catalogue) -> None:
-    ports = replace(memory_ports(), catalogue=catalogue)
+    library = replace(memory_library(), catalogue=catalogue)
     text = card("colour", "Which hue?", tags=["a"], metadata={"shots": 16}).encode()
     data = b"".join(pack([Item.of(VECTOR_ID, "colour", 7, artifact(MODEL), text)]))
-    assert load(ports, data).outcome is Outcome.IMPORTED
+    assert load(library, data).outcome is Outcome.IMPORTED
     record = resolve("colour:1", catalogue)
     assert (record.id, record.tags, record.metadata) == (VECTOR_ID, ("a",), {"shots": 16})
     assert VECTOR_ID not in record.object_key
-    assert ports.artifacts.get(record.object_key, record.sha256) == artifact(MODEL)
+    assert library.artifacts.get(record.object_key, record.sha256) == artifact(MODEL)
     before = catalogue.position()
-    assert load(ports, data).outcome is Outcome.PRESENT
+    assert load(library, data).outcome is Outcome.PRESENT
     assert catalogue.position() == before
 
 
 def test_a_vector_that_was_purged_is_not_imported_again(catalogue: Catalogue) -> None:
-    ports = replace(memory_ports(), catalogue=catalogue)
-    record = register(ports, "colour", "Which hue?")
-    data = b"".join(export(Filter(), catalogue=catalogue, artifacts=ports.artifacts))
-    forget(ports, record.id)
-    assert isinstance(load(ports, data).error, VectorExists)
+    library = replace(memory_library(), catalogue=catalogue)
+    record = register(library, "colour", "Which hue?")
+    data = b"".join(export(Filter(), library))
+    forget(library, record.id)
+    assert isinstance(load(library, data).error, VectorExists)
 
 
 def test_an_imported_vector_that_was_purged_is_not_imported_again(catalogue: Catalogue) -> None:
-    ports = replace(memory_ports(), catalogue=catalogue)
+    library = replace(memory_library(), catalogue=catalogue)
     text = card("colour", "Which hue?").encode()
     data = b"".join(pack([Item.of(VECTOR_ID, "colour", 1, artifact(MODEL), text)]))
-    assert load(ports, data).outcome is Outcome.IMPORTED
-    forget(ports, VECTOR_ID)
-    assert isinstance(load(ports, data).error, VectorPurged)
+    assert load(library, data).outcome is Outcome.IMPORTED
+    forget(library, VECTOR_ID)
+    assert isinstance(load(library, data).error, VectorPurged)
 
 
 def packed(name: str = "colour", description: str = "Which hue?", **more: Any) -> bytes:
@@ -90,13 +87,13 @@ def packed(name: str = "colour", description: str = "Which hue?", **more: Any) -
 def test_a_vector_with_another_card_stays_as_it_is_unless_it_shall_be_updated(
     catalogue: Catalogue, other: bytes
 ) -> None:
-    ports = replace(memory_ports(), catalogue=catalogue)
-    first = load(ports, packed(tags=["a"], metadata={"shots": 1})).record
+    library = replace(memory_library(), catalogue=catalogue)
+    first = load(library, packed(tags=["a"], metadata={"shots": 1})).record
     assert first is not None
     before = catalogue.position()
-    assert load(ports, other).outcome is Outcome.DIFFERS
+    assert load(library, other).outcome is Outcome.DIFFERS
     assert (catalogue.position(), catalogue.get(VECTOR_ID).revision) == (before, 1)
-    updated = load(ports, other, update=True)
+    updated = load(library, other, update=True)
     assert updated.outcome is Outcome.UPDATED
     assert updated.seq == catalogue.position().seq
     record = catalogue.get(VECTOR_ID)
@@ -104,32 +101,28 @@ def test_a_vector_with_another_card_stays_as_it_is_unless_it_shall_be_updated(
     assert (record.card.description, record.tags, dict(record.metadata)) == (text.description, text.tags, text.metadata)
     assert type(record.metadata.get("shots")) is type(text.metadata.get("shots"))
     assert (record.version, record.revision, record.created_at) == (1, 2, first.created_at)
-    assert load(ports, other, update=True).outcome is Outcome.PRESENT
-    found = retrieve(Query(text=text.description), k=1, model_id=None, **asked(ports))
+    assert load(library, other, update=True).outcome is Outcome.PRESENT
+    found = retrieve(Query(text=text.description), library, k=1, model_id=None)
     assert found[0].score == pytest.approx(1.0)
 
 
 def test_a_deleted_vector_is_not_updated(catalogue: Catalogue) -> None:
-    ports = replace(memory_ports(), catalogue=catalogue)
-    load(ports, packed())
+    library = replace(memory_library(), catalogue=catalogue)
+    load(library, packed())
     catalogue.delete(VECTOR_ID)
-    assert load(ports, packed()).outcome is Outcome.PRESENT
-    assert load(ports, packed(tags=["b"]), update=True).outcome is Outcome.DIFFERS
+    assert load(library, packed()).outcome is Outcome.PRESENT
+    assert load(library, packed(tags=["b"]), update=True).outcome is Outcome.DIFFERS
     assert catalogue.get(VECTOR_ID, deleted=True).tags == ()
 
 
 def test_the_same_bytes_under_another_name_are_another_vector(catalogue: Catalogue) -> None:
-    ports = replace(memory_ports(), catalogue=catalogue)
-    load(ports, packed())
-    refused = load(ports, packed("form"), update=True)
+    library = replace(memory_library(), catalogue=catalogue)
+    load(library, packed())
+    refused = load(library, packed("form"), update=True)
     assert isinstance(refused.error, VectorExists)
     assert "colour version 1" in refused.error.detail
 
 
-def asked(ports: Ports) -> dict[str, Any]:
-    return {"catalogue": ports.catalogue, "index": ports.index, "worker": ports.worker}
-
-
-def forget(ports: Ports, vector_id: str) -> None:
-    ports.catalogue.delete(vector_id)
-    ports.catalogue.purge(vector_id)
+def forget(library: Library, vector_id: str) -> None:
+    library.catalogue.delete(vector_id)
+    library.catalogue.purge(vector_id)

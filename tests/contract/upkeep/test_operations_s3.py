@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ from mypy_boto3_s3 import S3Client
 
 from tests.faults.app import Life
 from tests.faults.operator import vlibrary
+from tests.support.library import memory_library
 from tests.support.s3_server import ACCESS_KEY, SECRET_KEY, S3Server
-from tests.support.upkeep import DATA, SHA256, Library
+from tests.support.upkeep import DATA, SHA256, Registrar
 from vlibrary.adapters.artifacts.s3 import S3Artifacts
-from vlibrary.adapters.clock import SystemClock
 from vlibrary.adapters.sql.catalogue import SqlCatalogue
 from vlibrary.adapters.sql.database import connect
 
@@ -33,7 +34,7 @@ HARMS: list[tuple[str, bytes | None]] = [
 ]
 
 
-class Place(Library):
+class Place(Registrar):
     """A library on the server, and its operator."""
 
     def __init__(self, life: Callable[[str], Life], url: str, client: S3Client, bucket: str) -> None:
@@ -41,7 +42,8 @@ class Place(Library):
         self._life = life
         self._client, self._bucket = client, bucket
         self._names = (f"command{number}" for number in itertools.count())
-        super().__init__(SqlCatalogue(self.engine), S3Artifacts(client, bucket, prefix=PREFIX), SystemClock())
+        stores = memory_library(S3Artifacts(client, bucket, prefix=PREFIX))
+        super().__init__(replace(stores, catalogue=SqlCatalogue(self.engine)))
 
     def command(self, *arguments: str, code: int = 0, later: timedelta = timedelta(0)) -> dict[str, Any]:
         """What the command reports. later: by so much the store's clock is ahead of the time of all that is stored."""

@@ -10,14 +10,14 @@ from starlette.testclient import TestClient
 
 from tests.model.desk import Desk, Open
 from tests.model.driving import Asked
-from tests.support.library import memory_ports
+from tests.support.library import memory_library
 from vlibrary.api.app import create_app
 from vlibrary.domain.errors import WorkerUnavailable
 
 
 def test_the_api_is_not_ready_when_the_model_of_its_own_process_is_gone(open_desk: Open) -> None:
     desk = open_desk()
-    with TestClient(create_app(memory_ports(worker=desk.worker))) as api:
+    with TestClient(create_app(memory_library(worker=desk.worker))) as api:
         assert api.get("/readyz").status_code == 200
         desk.worker.close()
         answer = api.get("/readyz")

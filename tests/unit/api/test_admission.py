@@ -15,7 +15,7 @@ import pytest
 from httpx_sse import connect_sse
 
 from tests.support import samples
-from tests.support.library import memory_ports
+from tests.support.library import memory_library
 from tests.support.live_server import live, running, unread
 from tests.support.memory.artifacts import MemoryArtifacts
 from tests.support.memory.worker import MODEL
@@ -53,7 +53,7 @@ class SlowEmbedder(ScriptedWorker):
 @contextmanager
 def slow_api(limits: Limits | None = None) -> Iterator[tuple[SlowEmbedder, httpx.Client]]:
     worker = SlowEmbedder()
-    with live(create_app(memory_ports(worker=worker), limits)) as url, httpx.Client(base_url=url) as client:
+    with live(create_app(memory_library(worker=worker), limits)) as url, httpx.Client(base_url=url) as client:
         try:
             yield worker, client
         finally:
@@ -63,7 +63,7 @@ def slow_api(limits: Limits | None = None) -> Iterator[tuple[SlowEmbedder, httpx
 @pytest.mark.parametrize("stream", [False, True])
 def test_one_request_too_many_is_refused_at_once_until_one_leaves(stream: bool) -> None:
     worker = ScriptedWorker(["a"], Then.WAIT)
-    with live(create_app(memory_ports(worker=worker), Limits(inside=1))) as url, httpx.Client(base_url=url) as client:
+    with live(create_app(memory_library(worker=worker), Limits(inside=1))) as url, httpx.Client(base_url=url) as client:
         with unread(url, "/generate", OFF | {"stream": stream}):
             assert worker.begun.wait(SOON_S)
             for path, body in ASKS.items():
@@ -113,7 +113,7 @@ def test_a_crowd_is_shed_and_those_inside_are_answered() -> None:
                 time.sleep(0.02)
             return super().embed(query)
 
-    app = create_app(memory_ports(worker=OneByOne(["a"])), Limits(inside=8))
+    app = create_app(memory_library(worker=OneByOne(["a"])), Limits(inside=8))
     crowd = httpx.Limits(max_connections=80)
 
     async def ask_all(url: str) -> list[int]:
@@ -138,7 +138,7 @@ def test_uploads_beyond_what_fits_are_refused_and_none_is_lost() -> None:
             super().put(key, data, sha256)
 
     store = Slow()
-    ports = memory_ports(store)
+    library = memory_library(store)
 
     def upload(client: httpx.Client, number: int) -> httpx.Response:
         files = {"artifact": samples.artifact(MODEL, number)}
@@ -146,7 +146,7 @@ def test_uploads_beyond_what_fits_are_refused_and_none_is_lost() -> None:
         return client.post("/vectors", files=files, data=data, headers={"Idempotency-Key": str(number)})
 
     with (
-        live(create_app(ports, Limits(inside=2))) as url,
+        live(create_app(library, Limits(inside=2))) as url,
         httpx.Client(base_url=url, timeout=30) as client,
         ThreadPoolExecutor(8) as crowd,
     ):
@@ -216,7 +216,7 @@ def test_a_stop_ends_what_runs_beside_what_is_just_too_late() -> None:
 
 @contextmanager
 def stopping(worker: ScriptedWorker, grace_s: float) -> Iterator[tuple[ApiServer, str]]:
-    server = ApiServer(create_app(memory_ports(worker=worker)), address="", port=0, grace_s=grace_s)
+    server = ApiServer(create_app(memory_library(worker=worker)), address="", port=0, grace_s=grace_s)
     with running(server) as url:
         yield server, url
 

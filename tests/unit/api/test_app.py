@@ -12,25 +12,26 @@ import httpx2
 import pytest
 from starlette.testclient import TestClient
 
-from tests.support.library import memory_ports
+from tests.support.library import memory_library
 from tests.support.memory.worker import CONTEXT_LENGTH, MODEL
 from tests.support.samples import artifact, card, png
 from vlibrary.api.app import create_app
-from vlibrary.api.http.deps import Limits, Ports
+from vlibrary.api.http.deps import Limits
 from vlibrary.formats.artifact import sha256_of
+from vlibrary.library.library import Library
 
 COLOUR = "Which colour is the shape?"
 
 
 @pytest.fixture
-def ports() -> Ports:
-    return memory_ports()
+def library() -> Library:
+    return memory_library()
 
 
 @pytest.fixture
-def api(ports: Ports) -> Iterator[TestClient]:
+def api(library: Library) -> Iterator[TestClient]:
     limits = Limits(artifact_bytes=10_000, card_bytes=20_000, request_bytes=200_000)
-    with TestClient(create_app(ports, limits), raise_server_exceptions=False) as client:
+    with TestClient(create_app(library, limits), raise_server_exceptions=False) as client:
         yield client
 
 

@@ -12,7 +12,7 @@ import pytest
 from starlette.exceptions import HTTPException
 from starlette.testclient import TestClient
 
-from tests.support.library import memory_ports, register
+from tests.support.library import memory_library, register
 from tests.support.live_server import live
 from tests.support.samples import png
 from vlibrary.api.app import create_app
@@ -32,9 +32,9 @@ OURS = [
 
 @pytest.fixture(scope="module")
 def api() -> TestClient:
-    ports = memory_ports()
-    register(ports, "colour", "Which hue?")
-    return TestClient(create_app(ports))
+    library = memory_library()
+    register(library, "colour", "Which hue?")
+    return TestClient(create_app(library))
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def test_the_python_of_docs_http_runs_as_it_stands(
     programs = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
     (tmp_path / "picture.png").write_bytes(png())
     monkeypatch.chdir(tmp_path)
-    with live(create_app(memory_ports())) as url:
+    with live(create_app(memory_library())) as url:
         for program in programs:
             exec(program.replace("http://127.0.0.1:8000", url), {})
     assert len(programs) == 2
@@ -175,7 +175,7 @@ def test_every_type_that_a_problem_can_have_is_explained() -> None:
 
 def test_whatever_fails_has_a_type_that_leads_to_its_page() -> None:
     failures = [errors.StaleRevision("a", "b"), HTTPException(400), HTTPException(404), RuntimeError("unforeseen")]
-    app = create_app(memory_ports())
+    app = create_app(memory_library())
 
     @app.get("/fails/{number}")
     def fails(number: int) -> None:

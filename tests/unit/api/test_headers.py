@@ -10,7 +10,7 @@ import httpx2
 import pytest
 from starlette.testclient import TestClient
 
-from tests.support.library import memory_ports, register
+from tests.support.library import memory_library, register
 from tests.support.memory.artifacts import MemoryArtifacts
 from tests.support.memory.worker import MODEL
 from tests.support.samples import artifact, card
@@ -43,8 +43,8 @@ class Comparison:
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.artifacts = LinkingArtifacts()
-        self.ports = memory_ports(self.artifacts)
-        self.api = TestClient(create_app(self.ports, limits))
+        self.library = memory_library(self.artifacts)
+        self.api = TestClient(create_app(self.library, limits))
         self.document: dict[str, Any] = self.api.get("/openapi.json").json()
         self.seen: set[tuple[str, str, str]] = set()
 
@@ -127,7 +127,7 @@ def test_errors_carry_what_is_declared(comparison: Comparison) -> None:
 
 def test_whoever_is_one_too_many_is_told_when_to_come_again() -> None:
     crowded = Comparison(Limits(inside=0))
-    record = register(crowded.ports, "colour", "Which hue?")
+    record = register(crowded.library, "colour", "Which hue?")
     crowded.ask("post", "/vectors", 429, **upload())
     crowded.ask("patch", VECTOR, 429, at=f"/vectors/{record.id}", headers={"If-Match": '"v1"'}, json={"tags": []})
     crowded.ask("get", f"{VECTOR}/content", 429, at=f"/vectors/{record.id}/content")

@@ -10,7 +10,7 @@ from httpx_sse import connect_sse
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from tests.support.library import memory_ports
+from tests.support.library import memory_library
 from tests.support.live_server import live
 from tests.support.scripted_worker import ScriptedWorker, Then
 from vlibrary.api.app import create_app
@@ -25,7 +25,7 @@ def read(text: str) -> dict[tuple[str, ...], float]:
 
 
 def test_requests_are_counted_and_timed_by_route_and_status() -> None:
-    with TestClient(create_app(memory_ports())) as api:
+    with TestClient(create_app(memory_library())) as api:
         api.get("/vectors/a")
         api.get("/vectors/b")
         api.post("/generate", json=ASK)
@@ -44,21 +44,21 @@ def test_requests_are_counted_and_timed_by_route_and_status() -> None:
 
 
 def test_a_failure_that_nobody_foresaw_is_counted() -> None:
-    app = create_app(memory_ports(worker=ScriptedWorker([], ZeroDivisionError())))
+    app = create_app(memory_library(worker=ScriptedWorker([], ZeroDivisionError())))
     with TestClient(app, raise_server_exceptions=False) as api:
         api.post("/generate", json=ASK)
         assert read(api.get("/metrics").text)["vlibrary_api_requests_total", "POST /generate", "500"] == 1
 
 
 def test_two_apps_count_apart() -> None:
-    with TestClient(create_app(memory_ports())) as one, TestClient(create_app(memory_ports())) as other:
+    with TestClient(create_app(memory_library())) as one, TestClient(create_app(memory_library())) as other:
         one.get("/livez")
         assert ("vlibrary_api_requests_total", "GET /livez", "200") not in read(other.get("/metrics").text)
 
 
 def test_open_streams_and_clients_that_left_are_counted() -> None:
     worker = ScriptedWorker(["a"], Then.WAIT)
-    with live(create_app(memory_ports(worker=worker))) as url, httpx.Client(base_url=url) as client:
+    with live(create_app(memory_library(worker=worker))) as url, httpx.Client(base_url=url) as client:
 
         def wait_for(key: tuple[str, ...], value: float) -> None:
             deadline = time.monotonic() + 5

@@ -12,15 +12,16 @@ import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
-from tests.support.library import memory_ports, register
+from tests.support.library import memory_library, register
 from tests.support.live_server import live
 from tests.support.memory.worker import MODEL
 from tests.support.samples import png
 from tests.support.scripted_worker import ScriptedWorker, Then
 from vlibrary.api.app import create_app
-from vlibrary.api.http.deps import Limits, Ports
+from vlibrary.api.http.deps import Limits
 from vlibrary.domain.errors import OutOfMemory, Overloaded, TimedOut, WorkerLost
 from vlibrary.domain.wire import Decoding, Demonstration, GenerateCall, Prompt
+from vlibrary.library.library import Library
 
 SOON_S = 5.0
 HUE: list[Any] = [{"role": "user", "content": "Which hue?"}]
@@ -28,24 +29,24 @@ RED, BLUE = png((200, 0, 0)), png((0, 0, 200))
 
 
 @contextmanager
-def client_of(ports: Ports, limits: Limits | None = None) -> Iterator[OpenAI]:
-    with live(create_app(ports, limits)) as url, OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as client:
+def client_of(library: Library, limits: Limits | None = None) -> Iterator[OpenAI]:
+    with live(create_app(library, limits)) as url, OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
-def ports() -> Ports:
-    return memory_ports()
+def library() -> Library:
+    return memory_library()
 
 
 @pytest.fixture(scope="module")
-def vector_id(ports: Ports) -> str:
-    return register(ports, "colour", "Which hue?").id
+def vector_id(library: Library) -> str:
+    return register(library, "colour", "Which hue?").id
 
 
 @pytest.fixture(scope="module")
-def client(ports: Ports, vector_id: str) -> Iterator[OpenAI]:
-    with client_of(ports) as client:
+def client(library: Library, vector_id: str) -> Iterator[OpenAI]:
+    with client_of(library) as client:
         yield client
 
 
@@ -56,7 +57,7 @@ def image(data: bytes) -> dict[str, Any]:
 def asked(messages: Sequence[Any], **more: Any) -> GenerateCall:
     """What the worker is asked when the client sends this."""
     worker = ScriptedWorker(["a"])
-    with client_of(memory_ports(worker=worker), Limits(timeout_s=7)) as client:
+    with client_of(memory_library(worker=worker), Limits(timeout_s=7)) as client:
         client.chat.completions.create(model=MODEL.model_id, messages=messages, **more)
     (call,) = worker.calls
     return call
@@ -261,8 +262,8 @@ def test_a_path_or_body_that_is_unknown_is_told_in_openais_words_too(client: Ope
     assert missing.value.code == "not_found"
 
 
-def test_an_over_large_body_is_told_in_openais_words_too(ports: Ports) -> None:
-    with client_of(ports, Limits(request_bytes=20)) as client, pytest.raises(openai.APIStatusError) as caught:
+def test_an_over_large_body_is_told_in_openais_words_too(library: Library) -> None:
+    with client_of(library, Limits(request_bytes=20)) as client, pytest.raises(openai.APIStatusError) as caught:
         _ask(client)
     assert (caught.value.status_code, caught.value.code) == (413, "too_large")
 
@@ -279,7 +280,10 @@ FAILURES: dict[Callable[[str, str], Exception], tuple[type[openai.APIStatusError
 def test_failures_are_the_clients_own_errors(kind: Callable[[str, str], Exception], stream: bool) -> None:
     raised, status, retry_after = FAILURES[kind]
     worker = ScriptedWorker([], kind("It went wrong.", "Mend it."))
-    with client_of(memory_ports(worker=worker)) as client, pytest.raises(raised, match=r"wrong\. Mend it\.") as caught:
+    with (
+        client_of(memory_library(worker=worker)) as client,
+        pytest.raises(raised, match=r"wrong\. Mend it\.") as caught,
+    ):
         client.chat.completions.create(model=MODEL.model_id, messages=HUE, stream=stream)
     assert caught.value.status_code == status
     assert caught.value.response.headers.get("retry-after") == retry_after
@@ -289,7 +293,7 @@ def test_failures_are_the_clients_own_errors(kind: Callable[[str, str], Exceptio
 def test_a_failure_in_the_middle_of_a_stream_is_raised_by_the_client(then: Exception | Then) -> None:
     worker = ScriptedWorker(["lo", "rp"], then)
     seen: list[str | None] = []
-    with client_of(memory_ports(worker=worker)) as client:
+    with client_of(memory_library(worker=worker)) as client:
         stream = client.chat.completions.create(model=MODEL.model_id, messages=HUE, stream=True)
         with pytest.raises(openai.APIError, match="Ask again") as caught:
             seen.extend(chunk.choices[0].delta.content for chunk in stream)
@@ -299,7 +303,7 @@ def test_a_failure_in_the_middle_of_a_stream_is_raised_by_the_client(then: Excep
 
 def test_leaving_in_the_middle_of_a_stream_cancels_it() -> None:
     worker = ScriptedWorker(["lo", "rp"], Then.WAIT)
-    with client_of(memory_ports(worker=worker)) as client:
+    with client_of(memory_library(worker=worker)) as client:
         with client.chat.completions.create(model=MODEL.model_id, messages=HUE, stream=True) as stream:
             assert [next(stream).choices[0].delta.content for _ in range(3)] == ["", "lo", "rp"]
             assert not worker.closed.is_set()

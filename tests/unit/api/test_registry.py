@@ -13,14 +13,15 @@ import httpx2
 import pytest
 from starlette.testclient import TestClient
 
-from tests.support.library import memory_ports
+from tests.support.library import memory_library
 from tests.support.memory.worker import MODEL
 from tests.support.samples import artifact, card
 from vlibrary.adapters.artifacts.s3 import S3Artifacts, connect
 from vlibrary.api.app import create_app
-from vlibrary.api.http.deps import Limits, Ports
+from vlibrary.api.http.deps import Limits
 from vlibrary.formats.archive import Item, open_archive, pack
 from vlibrary.formats.artifact import sha256_of
+from vlibrary.library.library import Library
 
 HUE = "Which hue has the shape?"
 COUNT = "How many dogs are there?"
@@ -29,14 +30,14 @@ CREATE = {"If-None-Match": "*"}
 
 
 @pytest.fixture
-def ports() -> Ports:
-    return memory_ports()
+def library() -> Library:
+    return memory_library()
 
 
 @pytest.fixture
-def api(ports: Ports) -> Iterator[TestClient]:
+def api(library: Library) -> Iterator[TestClient]:
     limits = Limits(artifact_bytes=10_000, card_bytes=20_000, request_bytes=200_000)
-    with TestClient(create_app(ports, limits), raise_server_exceptions=False, follow_redirects=False) as client:
+    with TestClient(create_app(library, limits), raise_server_exceptions=False, follow_redirects=False) as client:
         yield client
 
 
@@ -156,11 +157,11 @@ def test_bytes_that_the_client_has_are_not_sent_again(api: TestClient) -> None:
     assert answer.headers["repr-digest"] == f"sha-256=:{digest}:"
 
 
-def test_a_store_that_serves_others_is_linked_to(ports: Ports, api: TestClient) -> None:
+def test_a_store_that_serves_others_is_linked_to(library: Library, api: TestClient) -> None:
     record = upload(api)
     assert api.get("/vectors/colour/content", params={"redirect": "true"}).status_code == 200
     bucket = connect(region="eu-central-1", endpoint="http://store:9", access_key="key", secret_key="secret")
-    linking = replace(ports, artifacts=S3Artifacts(bucket, "bucket", prefix="p/"))
+    linking = replace(library, artifacts=S3Artifacts(bucket, "bucket", prefix="p/"))
     with TestClient(create_app(linking), follow_redirects=False) as linked:
         answer = linked.get("/vectors/colour/content", params={"redirect": "true"})
     assert answer.status_code == 307
@@ -168,7 +169,7 @@ def test_a_store_that_serves_others_is_linked_to(ports: Ports, api: TestClient) 
     location = httpx2.URL(answer.headers["location"])
     assert (location.host, location.path) == (
         "store",
-        f"/bucket/p/{ports.catalogue.get(record['id']).object_key}",
+        f"/bucket/p/{library.catalogue.get(record['id']).object_key}",
     )
     assert location.params["X-Amz-Expires"] == "300"
     assert location.params["X-Amz-Algorithm"] == "AWS4-HMAC-SHA256"
@@ -371,7 +372,7 @@ def test_an_export_is_what_an_import_takes(api: TestClient) -> None:
     answer = api.get("/export", params={"tag": "checked"})
     assert answer.headers["content-type"] == "application/x-tar"
     assert [entry.id for entry in open_archive(io.BytesIO(answer.content)).entries] == [record["id"]]
-    other = TestClient(create_app(memory_ports()))
+    other = TestClient(create_app(memory_library()))
     for outcome in ("imported", "present"):
         sent = other.post("/import", content=answer.content)
         assert sent.headers["x-catalogue-seq"] == "1"
@@ -407,7 +408,7 @@ def test_what_is_no_archive_is_refused_whole(api: TestClient, monkeypatch: pytes
     assert_problem(api.post("/import", content=b"".join(two)), 422, "invalid-archive")
 
 
-def test_an_export_that_cannot_begin_is_a_problem(api: TestClient, ports: Ports) -> None:
+def test_an_export_that_cannot_begin_is_a_problem(api: TestClient, library: Library) -> None:
     record = upload(api)
-    ports.artifacts.delete(ports.catalogue.get(record["id"]).object_key)
+    library.artifacts.delete(library.catalogue.get(record["id"]).object_key)
     assert_problem(api.get("/export"), 500, "artifact-lost")

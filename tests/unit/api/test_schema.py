@@ -11,10 +11,10 @@ from schemathesis.checks import CHECKS
 from schemathesis.config import SchemathesisConfig as Config
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from tests.support.library import memory_ports, register
+from tests.support.library import memory_library, register
 from vlibrary.api.app import create_app
 
-_PORTS = memory_ports()
+_PORTS = memory_library()
 register(_PORTS, "colour", "Which hue?")
 # A deadline that no answer can meet fits the schema.
 CONFIG = Config.from_dict({"checks": {"not_a_server_error": {"expected-statuses": ["2xx", "3xx", "4xx", 504]}}})

@@ -13,7 +13,7 @@ import pytest
 from httpx_sse import ServerSentEvent, connect_sse
 from starlette.testclient import TestClient
 
-from tests.support.library import memory_ports, register
+from tests.support.library import memory_library, register
 from tests.support.live_server import live, unread
 from tests.support.memory.worker import MODEL
 from tests.support.samples import png
@@ -29,7 +29,7 @@ SOON_S = 5.0
 
 @contextmanager
 def api_with(worker: ScriptedWorker) -> Iterator[TestClient]:
-    with TestClient(create_app(memory_ports(worker=worker)), raise_server_exceptions=False) as client:
+    with TestClient(create_app(memory_library(worker=worker)), raise_server_exceptions=False) as client:
         yield client
 
 
@@ -44,9 +44,9 @@ def events_of(text: str) -> list[tuple[str, dict[str, Any]]]:
 
 
 def test_a_stream_tells_the_steering_then_the_pieces_then_the_whole_answer() -> None:
-    ports = memory_ports()
-    record = register(ports, "colour", "Which hue?")
-    with TestClient(create_app(ports)) as api:
+    library = memory_library()
+    record = register(library, "colour", "Which hue?")
+    with TestClient(create_app(library)) as api:
         whole = api.post("/generate", json={"prompt": "Which hue?"}).json()
         answer = api.post("/generate", json={"prompt": "Which hue?", "stream": True})
     assert answer.headers["content-type"].startswith("text/event-stream")
@@ -108,7 +108,7 @@ def test_an_answer_that_ends_without_its_last_event_is_an_error(stream: bool) ->
 
 def test_stop_texts_and_the_deadline_reach_the_worker() -> None:
     worker = ScriptedWorker(["a"])
-    with TestClient(create_app(memory_ports(worker=worker), Limits(timeout_s=7))) as api:
+    with TestClient(create_app(memory_library(worker=worker), Limits(timeout_s=7))) as api:
         ask(api, decoding={"stop": [".", "\n"]}, timeout_s=2.5)
         ask(api)
         form = {"prompt": "hello", "steering": "off", "stream": "true", "timeout_s": "3"}
@@ -139,7 +139,7 @@ def test_a_connection_on_which_nothing_moves_is_kept_alive(monkeypatch: pytest.M
     monkeypatch.setattr(streams, "PATIENCE_S", 0.05)
     monkeypatch.setattr(streams, "KEEP_ALIVE_S", 0.05)
     body = {"prompt": "a", "steering": "off", "stream": True}
-    app = create_app(memory_ports(worker=ScriptedWorker([], Then.WAIT)))
+    app = create_app(memory_library(worker=ScriptedWorker([], Then.WAIT)))
     with live(app) as url, httpx.stream("POST", f"{url}/generate", json=body) as answer:
         lines = answer.iter_lines()
         seen = [next(lines) for _ in range(7)]
@@ -151,7 +151,7 @@ def test_a_connection_on_which_nothing_moves_is_kept_alive(monkeypatch: pytest.M
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_leaves_cancels_its_request(pieces: list[str], stream: bool) -> None:
     worker = ScriptedWorker(pieces, Then.WAIT)
-    with live(create_app(memory_ports(worker=worker))) as url:
+    with live(create_app(memory_library(worker=worker))) as url:
         with unread(url, "/generate", {"prompt": "a", "steering": "off", "stream": stream}):
             assert worker.begun.wait(SOON_S)
             assert not worker.closed.is_set()
@@ -161,7 +161,7 @@ def test_a_client_that_leaves_cancels_its_request(pieces: list[str], stream: boo
 def test_leaving_in_the_middle_of_a_stream_cancels_it() -> None:
     worker = ScriptedWorker(["lo", "rp"], Then.WAIT)
     body = {"prompt": "a", "steering": "off", "stream": True}
-    with live(create_app(memory_ports(worker=worker))) as url:
+    with live(create_app(memory_library(worker=worker))) as url:
         with httpx.Client() as client, connect_sse(client, "POST", f"{url}/generate", json=body) as source:
             events: Iterator[ServerSentEvent] = source.iter_sse()
             assert [next(events).event for _ in range(3)] == ["steering", "token", "token"]
@@ -172,6 +172,6 @@ def test_leaving_in_the_middle_of_a_stream_cancels_it() -> None:
 def test_a_client_that_does_not_read_holds_up_neither_the_worker_nor_others() -> None:
     worker = ScriptedWorker(["x" * 10_000] * 1_600)  # far more than the sockets between them hold
     body = {"prompt": "a", "steering": "off", "stream": True}
-    with live(create_app(memory_ports(worker=worker))) as url, unread(url, "/generate", body):
+    with live(create_app(memory_library(worker=worker))) as url, unread(url, "/generate", body):
         assert worker.closed.wait(SOON_S)
         assert httpx.get(f"{url}/models", timeout=SOON_S).json()["items"][0]["id"] == MODEL.model_id

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 from typer.testing import CliRunner
 
-from tests.support.library import memory_ports
+from tests.support.library import memory_library
 from tests.support.live_server import live
 from tests.support.scripted_worker import ScriptedWorker, Then
 from vlibrary.api.app import create_app
@@ -20,7 +20,7 @@ from vlibrary.domain.wire import TextPiece
 
 @contextmanager
 def client_of(worker: ScriptedWorker) -> Iterator[Client]:
-    with live(create_app(memory_ports(worker=worker))) as url, Client(url) as client:
+    with live(create_app(memory_library(worker=worker))) as url, Client(url) as client:
         yield client
 
 

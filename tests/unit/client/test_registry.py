@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from tests.support.library import memory_ports
+from tests.support.library import memory_library
 from tests.support.live_server import live
 from tests.support.memory.worker import MODEL
 from tests.support.samples import artifact, card
@@ -26,13 +26,13 @@ HUE = "Which hue has the shape?"
 
 @pytest.fixture
 def library() -> Iterator[Client]:
-    with live(create_app(memory_ports())) as url, Client(url, actor="ann") as client:
+    with live(create_app(memory_library())) as url, Client(url, actor="ann") as client:
         yield client
 
 
 @contextmanager
 def another_library() -> Iterator[Client]:
-    with live(create_app(memory_ports())) as url, Client(url) as client:
+    with live(create_app(memory_library())) as url, Client(url) as client:
         yield client
 
 
@@ -173,11 +173,11 @@ def test_what_is_refused_is_told_and_the_rest_imported(library: Client, tmp_path
 
 
 def test_an_export_that_breaks_off_leaves_no_file(tmp_path: Path) -> None:
-    ports = memory_ports()
+    library = memory_library()
     file = tmp_path / "vectors.tar"
-    with live(create_app(ports)) as url, Client(url) as client:
+    with live(create_app(library)) as url, Client(url) as client:
         ids = [upload(client, seed=seed) for seed in range(2)]
-        ports.artifacts.delete(ports.catalogue.get(ids[0]).object_key)
+        library.artifacts.delete(library.catalogue.get(ids[0]).object_key)
         with pytest.raises(ServiceError):
             vlibrary(client, "export", str(file))
     assert list(tmp_path.iterdir()) == []

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.library import memory_ports, register
+from tests.support.library import memory_library, register
 from tests.support.memory.artifacts import MemoryArtifacts
 from tests.support.memory.catalogue import MemoryCatalogue
 from tests.support.memory.worker import EMBEDDER, MODEL
 from tests.support.samples import artifact, card, vector
-from vlibrary.api.http.deps import Ports
 from vlibrary.domain.card import KeyKind, VectorRecord
 from vlibrary.domain.errors import (
     ArtifactLost,
@@ -29,6 +28,7 @@ from vlibrary.domain.vector import SteeringVector
 from vlibrary.formats.artifact import decode, encode
 from vlibrary.formats.card import digest_of, dump_card, parse_card
 from vlibrary.library.amend import Changes, amend
+from vlibrary.library.library import Library
 from vlibrary.library.publish import Submission, publish
 from vlibrary.library.reindex import catch_up
 
@@ -40,51 +40,48 @@ class BrokenArtifacts(MemoryArtifacts):
         raise ArtifactsUnavailable("The disk is full.", "Free some space.")
 
 
-def send(ports: Ports, data: bytes, text: str) -> None:
+def send(library: Library, data: bytes, text: str) -> None:
     publish(
         Submission(data, parse_card(text)),
-        catalogue=ports.catalogue,
-        artifacts=ports.artifacts,
-        worker=ports.worker,
-        clock=ports.clock,
+        library=library,
     )
 
 
-def assert_nothing_registered(ports: Ports) -> None:
-    assert ports.catalogue.position().seq == 0
-    assert ports.catalogue.page(limit=10).records == ()
+def assert_nothing_registered(library: Library) -> None:
+    assert library.catalogue.position().seq == 0
+    assert library.catalogue.page(limit=10).records == ()
 
 
 def test_a_registered_vector_comes_back_byte_for_byte() -> None:
-    ports = memory_ports()
-    record = register(ports, "colour", "Which colour is it?", seed=7)
-    data = ports.artifacts.get(record.object_key, record.sha256)
+    library = memory_library()
+    record = register(library, "colour", "Which colour is it?", seed=7)
+    data = library.artifacts.get(record.object_key, record.sha256)
     assert data == artifact(MODEL, 7)
     assert decode(data) == vector(MODEL, 7)
     assert (record.version, record.seq, record.size) == (1, 1, len(data))
-    assert ports.catalogue.get(record.id) == record
+    assert library.catalogue.get(record.id) == record
 
 
 def test_versions_count_up_within_a_name() -> None:
-    ports = memory_ports()
+    library = memory_library()
     names = ["colour", "shape", "colour"]
-    assert [register(ports, name, "any", seed=at).version for at, name in enumerate(names)] == [1, 1, 2]
+    assert [register(library, name, "any", seed=at).version for at, name in enumerate(names)] == [1, 1, 2]
 
 
 def test_the_description_becomes_a_key() -> None:
-    ports = memory_ports()
-    record = register(ports, "colour", "Which colour is it?")
+    library = memory_library()
+    record = register(library, "colour", "Which colour is it?")
     assert [key.kind for key in record.card.keys] == [KeyKind.DESCRIPTION]
     assert record.card.embedder == EMBEDDER.fingerprint
 
 
 def test_the_same_idempotency_key_registers_once() -> None:
-    ports = memory_ports()
-    first = register(ports, "colour", "any", key="k1")
-    assert register(ports, "colour", "any", key="k1").id == first.id
-    assert ports.catalogue.position().seq == 1
+    library = memory_library()
+    first = register(library, "colour", "any", key="k1")
+    assert register(library, "colour", "any", key="k1").id == first.id
+    assert library.catalogue.position().seq == 1
     with pytest.raises(KeyReused):
-        register(ports, "colour", "another", key="k1")
+        register(library, "colour", "another", key="k1")
 
 
 @pytest.mark.parametrize(
@@ -100,10 +97,10 @@ def test_the_same_idempotency_key_registers_once() -> None:
 )
 def test_what_is_refused_leaves_nothing_behind(data: bytes, text: str, error: type[Exception]) -> None:
     store = MemoryArtifacts()
-    ports = memory_ports(store)
+    library = memory_library(store)
     with pytest.raises(error):
-        send(ports, data, text)
-    assert_nothing_registered(ports)
+        send(library, data, text)
+    assert_nothing_registered(library)
 
 
 def test_a_vector_that_edits_nothing_is_refused() -> None:
@@ -112,11 +109,11 @@ def test_a_vector_that_edits_nothing_is_refused() -> None:
 
 
 def test_a_store_that_fails_leaves_nothing_registered_and_the_key_free() -> None:
-    ports = memory_ports(BrokenArtifacts())
+    library = memory_library(BrokenArtifacts())
     with pytest.raises(ArtifactsUnavailable):
-        register(ports, "colour", "any", key="k1")
-    assert_nothing_registered(ports)
-    mended = replace(ports, artifacts=MemoryArtifacts())
+        register(library, "colour", "any", key="k1")
+    assert_nothing_registered(library)
+    mended = replace(library, artifacts=MemoryArtifacts())
     assert register(mended, "colour", "any", key="k1").version == 1
 
 
@@ -133,14 +130,14 @@ def test_who_never_heard_what_became_of_a_registration_sends_it_again_at_once() 
 
     for kept in (False, True):
         catalogue = Away()
-        ports = replace(memory_ports(), catalogue=catalogue)
+        library = replace(memory_library(), catalogue=catalogue)
         catalogue.away, catalogue.kept = True, kept
         with pytest.raises(CatalogueUnavailable):
-            register(ports, "colour", "Which colour is it?", key="k1")
+            register(library, "colour", "Which colour is it?", key="k1")
         catalogue.away = False
-        record = register(ports, "colour", "Which colour is it?", key="k1")
+        record = register(library, "colour", "Which colour is it?", key="k1")
         assert catalogue.page(limit=10).records == (record,)
-        assert ports.artifacts.get(record.object_key, record.sha256)
+        assert library.artifacts.get(record.object_key, record.sha256)
 
 
 def test_a_registration_and_an_amendment_are_told_even_if_the_index_cannot_follow_now() -> None:
@@ -155,12 +152,12 @@ def test_a_registration_and_an_amendment_are_told_even_if_the_index_cannot_follo
             return super().position()
 
     catalogue = Away()
-    ports = replace(memory_ports(), catalogue=catalogue)
-    record = register(ports, "colour", "Which colour is it?")
-    amended, seq = amend(record, Changes(tags=("a",)), expected_revision=1, catalogue=catalogue, worker=ports.worker)
+    library = replace(memory_library(), catalogue=catalogue)
+    record = register(library, "colour", "Which colour is it?")
+    amended, seq = amend(record, Changes(tags=("a",)), library, expected_revision=1)
     assert (amended.card.tags, seq) == (("a",), 1)
     catalogue.away = False
-    assert catch_up(catalogue, ports.index).seq == 1
+    assert catch_up(catalogue, library.index).seq == 1
 
 
 class DamagingArtifacts(MemoryArtifacts):
@@ -171,14 +168,14 @@ class DamagingArtifacts(MemoryArtifacts):
 
 
 def test_a_fresh_upload_that_comes_back_damaged_is_the_stores_failure_and_no_loss() -> None:
-    ports = memory_ports(DamagingArtifacts())
+    library = memory_library(DamagingArtifacts())
     with pytest.raises(ArtifactsUnavailable, match="other bytes"):
-        register(ports, "colour", "any")
-    assert_nothing_registered(ports)
+        register(library, "colour", "any")
+    assert_nothing_registered(library)
 
 
 def test_a_card_survives_its_file() -> None:
-    record = register(memory_ports(), "colour", "Which colour is it?")
+    record = register(memory_library(), "colour", "Which colour is it?")
     again = parse_card(dump_card(record.card))
     assert dump_card(again) == dump_card(record.card)
 

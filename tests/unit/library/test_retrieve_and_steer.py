@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 
-from tests.support.library import memory_ports, register
+from tests.support.library import memory_library, register
 from tests.support.memory.catalogue import MemoryCatalogue
 from tests.support.memory.index import MemoryIndex
 from tests.support.memory.worker import EMBEDDER
 from tests.support.scripted_worker import ScriptedWorker, Then
-from vlibrary.api.http.deps import Ports
 from vlibrary.domain.card import Status, VectorRecord
 from vlibrary.domain.errors import InvalidInput, InvalidQuery, ModelNotFound, VectorNotFound, WorkerLost
 from vlibrary.domain.ports import Filter, Hit
 from vlibrary.domain.query import Query
 from vlibrary.domain.steering import SteeringReason
 from vlibrary.domain.wire import Decoding, Prompt, TextPiece
+from vlibrary.library.library import Library
 from vlibrary.library.retrieve import DEFAULT_THRESHOLD, Match, retrieve
 from vlibrary.library.steer import Answer, Auto, Chosen, Off, Plan, Steering, answer, plan, stream
 
@@ -30,46 +30,42 @@ COLOUR = "Which colour is the shape?"
 SHAPE = "Name the outline, please."
 
 
-def find(ports: Ports, text: str, k: int = 5, model_id: str | None = None) -> list[Match]:
-    return retrieve(
-        Query(text=text), k=k, model_id=model_id, catalogue=ports.catalogue, index=ports.index, worker=ports.worker
-    )
+def find(library: Library, text: str, k: int = 5, model_id: str | None = None) -> list[Match]:
+    return retrieve(Query(text=text), library, k=k, model_id=model_id)
 
 
-def ask(ports: Ports, text: str, steering: Steering) -> Answer:
-    return asyncio.run(answer(planned(ports, text, steering), ports.worker))
+def ask(library: Library, text: str, steering: Steering) -> Answer:
+    return asyncio.run(answer(planned(library, text, steering), library.worker))
 
 
 def reason_code(answer: Answer) -> SteeringReason | None:
     return None if answer.reason is None else answer.reason.code
 
 
-def planned(ports: Ports, text: str, steering: Steering) -> Plan:
+def planned(library: Library, text: str, steering: Steering) -> Plan:
     return plan(
         Prompt(text),
         steering,
         Decoding(),
         model_id=None,
-        catalogue=ports.catalogue,
-        index=ports.index,
-        worker=ports.worker,
+        library=library,
     )
 
 
 def test_a_vector_that_was_trained_anew_is_found_instead_of_its_predecessor() -> None:
-    ports = memory_ports()
-    register(ports, "colour", COLOUR)
+    library = memory_library()
+    register(library, "colour", COLOUR)
     time.sleep(0.002)  # ids of one millisecond have no order
-    anew = register(ports, "colour", COLOUR, seed=1)
-    assert [match.record.version for match in find(ports, COLOUR)] == [2, 1]
-    assert ask(ports, COLOUR, Auto()).applied[0].record.id == anew.id
+    anew = register(library, "colour", COLOUR, seed=1)
+    assert [match.record.version for match in find(library, COLOUR)] == [2, 1]
+    assert ask(library, COLOUR, Auto()).applied[0].record.id == anew.id
 
 
 def test_the_nearest_vector_comes_first_and_only_near_ones_are_accepted() -> None:
-    ports = memory_ports()
-    colour = register(ports, "colour", COLOUR)
-    shape = register(ports, "shape", SHAPE, seed=1)
-    found = find(ports, COLOUR)
+    library = memory_library()
+    colour = register(library, "colour", COLOUR)
+    shape = register(library, "shape", SHAPE, seed=1)
+    found = find(library, COLOUR)
     assert [match.record.id for match in found] == [colour.id, shape.id]
     assert found[0].score == pytest.approx(1.0, abs=1e-6)
     assert [match.accepted for match in found] == [True, False]
@@ -77,12 +73,12 @@ def test_the_nearest_vector_comes_first_and_only_near_ones_are_accepted() -> Non
 
 
 def test_a_retired_vector_is_gone_at_once() -> None:
-    ports = memory_ports()
-    colour = register(ports, "colour", COLOUR)
-    ports.catalogue.delete(colour.id)
-    assert find(ports, COLOUR) == []
+    library = memory_library()
+    colour = register(library, "colour", COLOUR)
+    library.catalogue.delete(colour.id)
+    assert find(library, COLOUR) == []
     with pytest.raises(VectorNotFound):
-        ports.catalogue.delete(colour.id)
+        library.catalogue.delete(colour.id)
 
 
 class Meanwhile(MemoryCatalogue):
@@ -99,17 +95,17 @@ class Meanwhile(MemoryCatalogue):
 
 
 def test_a_hit_that_is_deleted_meanwhile_makes_room_for_the_next_best() -> None:
-    ports = replace(memory_ports(), catalogue=Meanwhile(lambda hits: ports.catalogue.delete(hits[0])))
-    colour, again = (register(ports, "colour", COLOUR, seed=seed) for seed in range(2))
-    (match,) = find(ports, COLOUR, k=1)
+    library = replace(memory_library(), catalogue=Meanwhile(lambda hits: library.catalogue.delete(hits[0])))
+    colour, again = (register(library, "colour", COLOUR, seed=seed) for seed in range(2))
+    (match,) = find(library, COLOUR, k=1)
     gone = {colour.id, again.id} - {match.record.id}
-    assert [one.id for one in ports.catalogue.page(Filter(status=Status.DELETED), limit=9).records] == list(gone)
+    assert [one.id for one in library.catalogue.page(Filter(status=Status.DELETED), limit=9).records] == list(gone)
 
 
 def test_an_index_that_another_request_begins_to_rebuild_is_searched_again() -> None:
     def begin_to_rebuild(hits: list[str]) -> None:
-        ports.catalogue.renew_epoch()
-        ports.index.reset(ports.catalogue.position().epoch, replacing=ports.index.position)
+        library.catalogue.renew_epoch()
+        library.index.reset(library.catalogue.position().epoch, replacing=library.index.position)
 
     class Emptied(MemoryIndex):
         """Somebody resets it just before it is searched, once."""
@@ -119,32 +115,30 @@ def test_an_index_that_another_request_begins_to_rebuild_is_searched_again() -> 
                 acts.pop()([])
             return super().search(*asked, **how)
 
-    ports = replace(memory_ports(), index=Emptied(EMBEDDER))
+    library = replace(memory_library(), index=Emptied(EMBEDDER))
     acts: list[Callable[[list[str]], None]] = []
-    colour = register(ports, "colour", COLOUR)
+    colour = register(library, "colour", COLOUR)
     acts.append(begin_to_rebuild)
-    assert [match.record.id for match in find(ports, COLOUR)] == [colour.id]
+    assert [match.record.id for match in find(library, COLOUR)] == [colour.id]
 
 
 def test_the_index_hears_of_what_another_replica_wrote() -> None:
-    writer = memory_ports()
-    reader_index = memory_ports().index
+    writer = memory_library()
+    reader_index = memory_library().index
     colour = register(writer, "colour", COLOUR)
-    found = retrieve(
-        Query(text=COLOUR), k=1, model_id=None, catalogue=writer.catalogue, index=reader_index, worker=writer.worker
-    )
+    found = retrieve(Query(text=COLOUR), replace(writer, index=reader_index), k=1, model_id=None)
     assert [match.record.id for match in found] == [colour.id]
 
 
 @pytest.mark.parametrize("k", [0, -1, 101])
 def test_k_out_of_range_is_refused(k: int) -> None:
     with pytest.raises(InvalidInput, match="1 to 100"):
-        find(memory_ports(), COLOUR, k=k)
+        find(memory_library(), COLOUR, k=k)
 
 
 def test_an_unknown_model_is_named() -> None:
     with pytest.raises(ModelNotFound, match="memory/echo"):
-        find(memory_ports(), COLOUR, model_id="gpt-0")
+        find(memory_library(), COLOUR, model_id="gpt-0")
 
 
 @pytest.mark.parametrize("text", ["", "  \n"])
@@ -154,9 +148,9 @@ def test_an_empty_query_is_refused(text: str) -> None:
 
 
 def test_auto_applies_the_match_and_names_it() -> None:
-    ports = memory_ports()
-    colour = register(ports, "colour", COLOUR)
-    answer = ask(ports, COLOUR, Auto(strength=0.5))
+    library = memory_library()
+    colour = register(library, "colour", COLOUR)
+    answer = ask(library, COLOUR, Auto(strength=0.5))
     (applied,) = answer.applied
     assert (applied.record.id, applied.strength) == (colour.id, 0.5)
     assert applied.score is not None
@@ -165,45 +159,45 @@ def test_auto_applies_the_match_and_names_it() -> None:
 
 
 def test_auto_says_why_nothing_was_applied() -> None:
-    ports = memory_ports()
-    assert reason_code(ask(ports, COLOUR, Auto())) == SteeringReason.NO_MATCH
-    register(ports, "colour", COLOUR)
-    answer = ask(ports, "zzz qqq 123", Auto())
+    library = memory_library()
+    assert reason_code(ask(library, COLOUR, Auto())) == SteeringReason.NO_MATCH
+    register(library, "colour", COLOUR)
+    answer = ask(library, "zzz qqq 123", Auto())
     assert answer.applied == ()
     assert reason_code(answer) == SteeringReason.BELOW_THRESHOLD
     assert answer.generation.text == "zzz qqq 123"
 
 
 def test_auto_looks_for_the_query_when_it_is_not_the_whole_prompt() -> None:
-    ports = memory_ports()
-    colour = register(ports, "colour", COLOUR)
+    library = memory_library()
+    colour = register(library, "colour", COLOUR)
     prompt = f"{SHAPE * 9} {COLOUR}"
-    assert ask(ports, prompt, Auto()).applied == ()
-    assert [one.record.id for one in ask(ports, prompt, Auto(query=Query(text=COLOUR))).applied] == [colour.id]
+    assert ask(library, prompt, Auto()).applied == ()
+    assert [one.record.id for one in ask(library, prompt, Auto(query=Query(text=COLOUR))).applied] == [colour.id]
 
 
 def test_a_streamed_answer_is_its_pieces_and_then_the_whole() -> None:
-    ports = memory_ports()
-    steered = planned(ports, COLOUR, Auto(query=Query(text=COLOUR)))
+    library = memory_library()
+    steered = planned(library, COLOUR, Auto(query=Query(text=COLOUR)))
 
     async def events() -> list[TextPiece | Answer]:
-        return [event async for event in stream(steered, ports.worker)]
+        return [event async for event in stream(steered, library.worker)]
 
     *pieces, whole = asyncio.run(events())
-    assert whole == ask(ports, COLOUR, Auto())
+    assert whole == ask(library, COLOUR, Auto())
     assert isinstance(whole, Answer)
     assert "".join(piece.text for piece in pieces if isinstance(piece, TextPiece)) == whole.generation.text == COLOUR
 
 
 def test_an_answer_that_ends_without_a_whole_is_lost_and_not_cut_short() -> None:
-    ports = memory_ports(worker=ScriptedWorker(["a", "b"], Then.VANISH))
+    library = memory_library(worker=ScriptedWorker(["a", "b"], Then.VANISH))
     with pytest.raises(WorkerLost):
-        ask(ports, COLOUR, Off())
+        ask(library, COLOUR, Off())
 
 
 def test_a_stream_that_is_closed_lets_go_of_the_worker() -> None:
     worker = ScriptedWorker(["a"], Then.WAIT)
-    steered = planned(memory_ports(worker=worker), COLOUR, Off())
+    steered = planned(memory_library(worker=worker), COLOUR, Off())
 
     async def leave() -> bool:
         events = stream(steered, worker)
@@ -217,32 +211,32 @@ def test_a_stream_that_is_closed_lets_go_of_the_worker() -> None:
 
 
 def test_off_applies_nothing() -> None:
-    ports = memory_ports()
-    register(ports, "colour", COLOUR)
-    answer = ask(ports, COLOUR, Off())
+    library = memory_library()
+    register(library, "colour", COLOUR)
+    answer = ask(library, COLOUR, Off())
     assert answer.applied == ()
     assert reason_code(answer) == SteeringReason.OFF
 
 
 def test_chosen_vectors_are_applied_in_order() -> None:
-    ports = memory_ports()
-    first, second = register(ports, "a", COLOUR), register(ports, "b", SHAPE, seed=1)
-    answer = ask(ports, COLOUR, Chosen(((second.id, 1.0), (first.id, -2.0))))
+    library = memory_library()
+    first, second = register(library, "a", COLOUR), register(library, "b", SHAPE, seed=1)
+    answer = ask(library, COLOUR, Chosen(((second.id, 1.0), (first.id, -2.0))))
     assert answer.generation.text == f"{COLOUR} + 1·{second.id} + -2·{first.id}"
     with pytest.raises(VectorNotFound):
-        ask(ports, COLOUR, Chosen((("01ARZ3NDEKTSV4RRFFQ69G5FAV", 1.0),)))
+        ask(library, COLOUR, Chosen((("01ARZ3NDEKTSV4RRFFQ69G5FAV", 1.0),)))
 
 
 @pytest.mark.parametrize("strength", [math.nan, math.inf, -math.inf])
 def test_a_strength_that_is_not_finite_is_refused(strength: float) -> None:
-    ports = memory_ports()
-    colour = register(ports, "colour", COLOUR)
+    library = memory_library()
+    colour = register(library, "colour", COLOUR)
     for steering in (Auto(strength), Chosen(((colour.id, strength),))):
         with pytest.raises(InvalidInput, match="finite"):
-            ask(ports, COLOUR, steering)
+            ask(library, COLOUR, steering)
 
 
 def test_an_empty_list_of_vectors_steers_nothing_and_says_so() -> None:
-    given = ask(memory_ports(), COLOUR, Chosen(()))
+    given = ask(memory_library(), COLOUR, Chosen(()))
     assert given.applied == ()
     assert reason_code(given) == SteeringReason.NO_VECTORS

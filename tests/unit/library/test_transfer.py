@@ -14,12 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.library import memory_ports, register
+from tests.support.library import memory_library, register
 from tests.support.memory.artifacts import MemoryArtifacts
 from tests.support.memory.catalogue import MemoryCatalogue
 from tests.support.memory.worker import MODEL
 from tests.support.samples import artifact, card
-from vlibrary.api.http.deps import Ports
 from vlibrary.domain.card import Status, VectorRecord
 from vlibrary.domain.errors import (
     ArtifactLost,
@@ -34,6 +33,7 @@ from vlibrary.domain.ports import Filter, Upload
 from vlibrary.domain.query import Query
 from vlibrary.formats.archive import MANIFEST, Item, open_archive, pack
 from vlibrary.formats.card import parse_card
+from vlibrary.library.library import Library
 from vlibrary.library.publish import Submission, publish
 from vlibrary.library.retrieve import retrieve
 from vlibrary.library.transfer import Loaded, Loader, Outcome, export
@@ -47,16 +47,18 @@ def item(vector_id: str = FIRST, *, name: str = "colour", version: int = 1, seed
     return Item.of(vector_id, name, version, artifact(MODEL, seed), text)
 
 
-def exported(ports: Ports, which: Filter | None = None) -> bytes:
-    return b"".join(export(which or Filter(), catalogue=ports.catalogue, artifacts=ports.artifacts))
+def exported(library: Library, which: Filter | None = None) -> bytes:
+    return b"".join(
+        export(
+            which or Filter(),
+            library=library,
+        )
+    )
 
 
-def load(ports: Ports, data: bytes, *, artifact_bytes: int = 10_000) -> list[Loaded]:
+def load(library: Library, data: bytes, *, artifact_bytes: int = 10_000) -> list[Loaded]:
     loader = Loader(
-        catalogue=ports.catalogue,
-        artifacts=ports.artifacts,
-        worker=ports.worker,
-        clock=ports.clock,
+        library=library,
         artifact_bytes=artifact_bytes,
         card_bytes=20_000,
     )
@@ -77,17 +79,11 @@ def known(record: VectorRecord) -> tuple[Any, ...]:
 
 
 def test_another_library_gets_the_same_vectors() -> None:
-    source, target = memory_ports(), memory_ports()
+    source, target = memory_library(), memory_library()
     root = register(source, "colour", HUE, seed=1)
     more = {"tags": ["checked"], "metadata": {"shots": 16, "ok": True}, "derived_from": [root.id]}
     submission = Submission(artifact(MODEL, 2), parse_card(card("colour", HUE, results={"steered": 0.9}, **more)))
-    publish(
-        submission,
-        catalogue=source.catalogue,
-        artifacts=source.artifacts,
-        worker=source.worker,
-        clock=source.clock,
-    )
+    publish(submission, source)
 
     loaded = load(target, exported(source))
     assert outcomes(loaded) == [Outcome.IMPORTED] * 2
@@ -99,15 +95,13 @@ def test_another_library_gets_the_same_vectors() -> None:
             other.object_key, other.sha256
         )
         assert mine.object_key != other.object_key
-    found = retrieve(
-        Query(text=HUE), k=5, model_id=None, catalogue=target.catalogue, index=target.index, worker=target.worker
-    )
+    found = retrieve(Query(text=HUE), target, k=5, model_id=None)
     assert {match.record.id for match in found} == {record.id for record in theirs}
     assert {entry.actor for entry in target.catalogue.audit(0, 9)} == {"ann"}
 
 
 def test_importing_twice_changes_nothing() -> None:
-    source, target = memory_ports(), memory_ports()
+    source, target = memory_library(), memory_library()
     for seed in (1, 2):
         register(source, "colour", HUE, seed=seed)
     data = exported(source)
@@ -129,7 +123,7 @@ def test_an_import_that_broke_off_can_go_on_with_a_newer_archive() -> None:
             super().put(key, data, sha256)
 
     artifacts = Dying()
-    there = replace(memory_ports(), artifacts=artifacts)
+    there = replace(memory_library(), artifacts=artifacts)
     with pytest.raises(KeyboardInterrupt):
         load(there, b"".join(pack([item()])))
     artifacts.dying = False
@@ -147,13 +141,13 @@ def test_no_client_can_take_the_key_of_an_import() -> None:
             return super().reserve(upload)
 
     catalogue = Noting()
-    load(replace(memory_ports(), catalogue=catalogue), b"".join(pack([item()])))
+    load(replace(memory_library(), catalogue=catalogue), b"".join(pack([item()])))
     with pytest.raises(UnicodeEncodeError):
         catalogue.keys[0].encode("latin-1")  # as headers are
 
 
 def test_a_vector_that_was_deleted_here_stays_so() -> None:
-    source, target = memory_ports(), memory_ports()
+    source, target = memory_library(), memory_library()
     record = register(source, "colour", HUE)
     data = exported(source)
     load(target, data)
@@ -165,7 +159,7 @@ def test_a_vector_that_was_deleted_here_stays_so() -> None:
 
 
 def test_versions_keep_their_order_and_follow_on_those_that_are_there() -> None:
-    source, target = memory_ports(), memory_ports()
+    source, target = memory_library(), memory_library()
     records = [register(source, "colour", HUE, seed=seed) for seed in range(12)]
     register(target, "colour", HUE, seed=99)
     loaded = load(target, exported(source))
@@ -174,31 +168,36 @@ def test_versions_keep_their_order_and_follow_on_those_that_are_there() -> None:
 
 
 def test_only_what_passes_the_filter_is_exported() -> None:
-    ports = memory_ports()
-    register(ports, "colour", HUE)
-    register(ports, "count", HUE)
-    archive = open_archive(io.BytesIO(exported(ports, Filter(name="count"))))
+    library = memory_library()
+    register(library, "colour", HUE)
+    register(library, "count", HUE)
+    archive = open_archive(io.BytesIO(exported(library, Filter(name="count"))))
     assert [entry.name for entry in archive.entries] == ["count"]
-    assert open_archive(io.BytesIO(exported(ports, Filter(name="none")))).entries == ()
+    assert open_archive(io.BytesIO(exported(library, Filter(name="none")))).entries == ()
 
 
 def test_an_export_with_a_lost_artifact_breaks_off_and_cannot_be_loaded() -> None:
-    ports = memory_ports()
+    library = memory_library()
     for seed in (1, 2):
-        register(ports, "colour", HUE, seed=seed)
-    lost = ports.catalogue.page(limit=2).records[1]
-    ports.artifacts.delete(lost.object_key)
+        register(library, "colour", HUE, seed=seed)
+    lost = library.catalogue.page(limit=2).records[1]
+    library.artifacts.delete(lost.object_key)
     pieces: list[bytes] = []
     with pytest.raises(ArtifactLost):
-        pieces.extend(export(Filter(), catalogue=ports.catalogue, artifacts=ports.artifacts))
+        pieces.extend(
+            export(
+                Filter(),
+                library=library,
+            )
+        )
     with pytest.raises(InvalidArchive):
-        load(memory_ports(), b"".join(pieces))
+        load(memory_library(), b"".join(pieces))
 
 
 def test_tar_itself_reads_an_archive() -> None:
-    ports = memory_ports()
-    record = register(ports, "colour", HUE)
-    with tarfile.open(fileobj=io.BytesIO(exported(ports))) as tar:
+    library = memory_library()
+    record = register(library, "colour", HUE)
+    with tarfile.open(fileobj=io.BytesIO(exported(library))) as tar:
         assert tar.getnames() == [f"vectors/{record.id}.safetensors", f"vectors/{record.id}.card.json", MANIFEST]
         manifest = tar.extractfile(MANIFEST)
         assert manifest is not None
@@ -215,7 +214,7 @@ def test_an_archive_is_opened_wherever_its_file_stands() -> None:
 
 
 def test_one_bad_vector_does_not_keep_the_others_out() -> None:
-    ports = memory_ports()
+    library = memory_library()
     items = [
         item(FIRST, version=1),
         Item.of(SECOND, "colour", 2, b"no vector", card("colour", HUE).encode()),
@@ -228,9 +227,9 @@ def test_one_bad_vector_does_not_keep_the_others_out() -> None:
             card("colour", HUE).encode(),
         ),
     ]
-    loaded = load(ports, b"".join(pack(items)))
+    loaded = load(library, b"".join(pack(items)))
     assert refusals(loaded) == [None, InvalidArtifact, InvalidArchive, WrongModel]
-    assert len(ports.catalogue.page(limit=9).records) == 1
+    assert len(library.catalogue.page(limit=9).records) == 1
 
 
 def test_wrong_digests_are_refused_one_by_one() -> None:
@@ -239,20 +238,20 @@ def test_wrong_digests_are_refused_one_by_one() -> None:
         data = bytearray(b"".join(pack([good, item(SECOND, version=2)])))
         at = data.index(path.encode()) + tarfile.BLOCKSIZE
         data[at + 20] ^= 1
-        loaded = load(memory_ports(), bytes(data))
+        loaded = load(memory_library(), bytes(data))
         assert refusals(loaded) == [InvalidArchive, None]
         assert "digest" in str(loaded[0].error)
 
 
 def test_a_vector_beyond_the_limits_is_refused() -> None:
-    (loaded,) = load(memory_ports(), b"".join(pack([item()])), artifact_bytes=100)
+    (loaded,) = load(memory_library(), b"".join(pack([item()])), artifact_bytes=100)
     assert isinstance(loaded.error, TooLarge)
 
 
 def test_an_id_that_is_another_vector_here_is_refused() -> None:
-    ports = memory_ports()
-    load(ports, b"".join(pack([item(seed=1)])))
-    (loaded,) = load(ports, b"".join(pack([item(seed=2)])))
+    library = memory_library()
+    load(library, b"".join(pack([item(seed=1)])))
+    (loaded,) = load(library, b"".join(pack([item(seed=2)])))
     assert isinstance(loaded.error, VectorExists)
 
 
@@ -323,7 +322,7 @@ def test_an_archive_that_is_none_is_refused_whole(case: str) -> None:
 
 def test_names_that_climb_are_never_followed() -> None:
     data = tar_of(("../../etc/passwd", b"root"), ("/etc/shadow", b"root"), manifest(ENTRY))
-    (loaded,) = load(memory_ports(), data)
+    (loaded,) = load(memory_library(), data)
     assert isinstance(loaded.error, InvalidArchive)
     assert "missing" in str(loaded.error)
 
@@ -334,13 +333,13 @@ def test_a_damaged_archive_never_brings_in_a_damaged_vector(cut: int, bit: int) 
     data = bytearray(whole[: len(whole) - cut] if cut % 2 else whole)
     if bit // 8 < len(data):
         data[bit // 8] ^= 1 << bit % 8
-    ports = memory_ports()
+    library = memory_library()
     try:
-        load(ports, bytes(data))
+        load(library, bytes(data))
     except InvalidArchive:
         return
     sent = {hashlib.sha256(artifact(MODEL, seed)).hexdigest() for seed in (0, 5)}
-    for record in ports.catalogue.page(limit=5).records:
+    for record in library.catalogue.page(limit=5).records:
         assert record.sha256 in sent
-        assert ports.artifacts.get(record.object_key, record.sha256)
+        assert library.artifacts.get(record.object_key, record.sha256)
         assert (record.name, record.card.description) == ("colour", HUE)

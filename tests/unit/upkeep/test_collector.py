@@ -13,10 +13,10 @@ import pytest
 from ulid import ULID
 
 from tests.support.interleaving import Interleaving
+from tests.support.library import memory_library
 from tests.support.memory.artifacts import MemoryArtifacts
 from tests.support.memory.catalogue import MemoryCatalogue
-from tests.support.memory.index import MemoryIndex
-from tests.support.registrations import EMBEDDER, register
+from tests.support.registrations import register
 from tests.support.upkeep import DATA, DAY, DEADLINE, SHA256, MemoryLibrary, drafted
 from vlibrary.domain.card import Status, VectorRecord
 from vlibrary.domain.errors import ArtifactsUnavailable, CollectorPaused, InvalidInput, UploadExpired, VectorNotFound
@@ -275,9 +275,11 @@ def test_a_store_that_is_away_when_the_service_starts_is_cleared_when_it_is_back
                 raise ArtifactsUnavailable("It is away.", "Wait.")
             super().put(key, data, sha256)
 
-    catalogue, artifacts, index = MemoryCatalogue(), Away(), MemoryIndex(EMBEDDER)
+    artifacts = Away()
+    library = memory_library(artifacts)
+    catalogue, index = library.catalogue, library.index
     times = iter([0.0, 0.0, 1.0, 7.0, 8.0, 9.0])
-    care = LookAfter(catalogue, artifacts, index, now=lambda: next(times))
+    care = LookAfter(library, now=lambda: next(times))
     artifacts.away = False
     assert marks(artifacts) == frozenset()
     register(catalogue)

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
+from tests.support.library import memory_library
 from tests.support.memory.artifacts import MemoryArtifacts
 from tests.support.memory.catalogue import MemoryCatalogue
-from tests.support.memory.index import MemoryIndex
-from tests.support.registrations import EMBEDDER, register
+from tests.support.registrations import register
 from tests.support.upkeep import DATA, SHA256
 from vlibrary.domain.errors import ArtifactsUnavailable, CollectorPaused
 from vlibrary.domain.ports import Artifacts, Catalogue, Position, StoredObject
@@ -175,7 +175,7 @@ class TestLookingAfter:
         self.seconds = 100.0
 
     def look_after(self, catalogue: Catalogue, store: Artifacts) -> LookAfter:
-        return LookAfter(catalogue, store, MemoryIndex(EMBEDDER), now=lambda: self.seconds)
+        return LookAfter(replace(memory_library(store), catalogue=catalogue), now=lambda: self.seconds)
 
     def test_the_mark_is_at_most_a_minute_behind_the_log(self, store: MemoryArtifacts) -> None:
         catalogue = MemoryCatalogue()

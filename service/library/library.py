@@ -1,0 +1,18 @@
+"""The library: the stores, the index and the worker that use cases act on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vlibrary.domain.ports import Artifacts, Catalogue, Clock, Inference, TaskIndex
+
+
+@dataclass(frozen=True)
+class Library:
+    """The ports of one process. Use cases take it, or one role port where they need no more."""
+
+    catalogue: Catalogue
+    artifacts: Artifacts
+    index: TaskIndex
+    worker: Inference
+    clock: Clock
