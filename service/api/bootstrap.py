@@ -1,31 +1,25 @@
-"""Composition root of the api: the only place that turns settings into adapters."""
+"""Composition root of the api."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Protocol
 
 import structlog
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
-from vlibrary.adapters.artifacts.open import open_artifacts
 from vlibrary.adapters.clock import SystemClock
 from vlibrary.adapters.index.faiss_index import FaissIndex
 from vlibrary.adapters.index.maintenance import Rhythm, Upkeep
-from vlibrary.adapters.locations import check_disjoint, create_folder
-from vlibrary.adapters.snapshots.open import open_snapshots
-from vlibrary.adapters.sql.catalogue import SqlCatalogue
-from vlibrary.adapters.sql.database import connect
-from vlibrary.adapters.sql.schema import upgrade
 from vlibrary.adapters.workers.fleet import Fleet
 from vlibrary.adapters.workers.http_worker import HttpWorker
 from vlibrary.api.app import create_app
 from vlibrary.api.http.deps import Limits
 from vlibrary.api.http.metrics import Metrics
+from vlibrary.bootstrap import Stores, open_stores
 from vlibrary.config import Settings
 from vlibrary.domain.ports import Artifacts, Inference
 from vlibrary.library.library import Library
@@ -50,16 +44,13 @@ def open_app(settings: Settings, open_worker: Callable[[Artifacts, CollectorRegi
     store, since both read from it, and the registry of /metrics. Raises WorkerUnavailable when none of the named
     workers is ready in time, InvalidInput when the stores' places are parts of each other.
     """
-    check_disjoint(settings.artifacts_place, settings.beside_artifacts)
-    create_folder(settings.data_dir, "VLIBRARY_DATA_DIR")
-    upgrade(settings.catalogue_url)
-    catalogue = SqlCatalogue(connect(settings.catalogue_url))
-    artifacts = open_artifacts(settings.artifacts_place, endpoint_url=settings.s3_endpoint_url)
+    stores = open_stores(settings, create=True)
+    catalogue, artifacts = stores.catalogue, stores.artifacts
     metrics = Metrics()
     worker = open_fleet(settings) if settings.workers else open_worker(artifacts, metrics.registry)
     index = FaissIndex(worker.served()[0].embedder)
     library = Library(catalogue=catalogue, artifacts=artifacts, index=index, worker=worker, clock=SystemClock())
-    upkeep = _open_upkeep(settings, index, library)
+    upkeep = _open_upkeep(stores, index, library)
     log.info("api.index_filled", seq=catch_up(catalogue, index).seq)
 
     @asynccontextmanager
@@ -84,12 +75,9 @@ def open_fleet(settings: Settings) -> Fleet:
     return fleet
 
 
-def _open_upkeep(settings: Settings, index: FaissIndex, library: Library) -> Upkeep:
-    """What keeps the index in shape, after it was loaded from the newest snapshot of the catalogue's epoch."""
-    place, cache = settings.snapshots_place, settings.snapshots_cache
-    snapshots = open_snapshots(
-        place, cache=cache, open_store=partial(open_artifacts, endpoint_url=settings.s3_endpoint_url)
-    )
+def _open_upkeep(stores: Stores, index: FaissIndex, library: Library) -> Upkeep:
+    """Load the newest snapshot of the catalogue's epoch into the index; return what maintains it from then on."""
+    settings, snapshots = stores.settings, stores.snapshots
     kept = index.load(snapshots, library.catalogue.position().epoch)
     rhythm = Rhythm(snapshot_changes=settings.snapshot_changes, snapshot_s=settings.snapshot_s)
     care = LookAfter(library)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from vlibrary.config import Settings
+from vlibrary.bootstrap import read_settings
 
 
 def add_to(app: typer.Typer) -> None:
@@ -32,7 +32,7 @@ def bundled(
     from vlibrary.worker.bootstrap import open_embedder, open_lvlm
 
     console = Console(stderr=as_json)
-    settings = Settings.model_validate({"lvlm": "bundled", "embedder": "bundled"})
+    settings = read_settings(lvlm="bundled", embedder="bundled")
     with bars(console) as progress:
         bar = Bar(progress, "measure the bundled models")
         report = measure(open_lvlm(settings), open_embedder(settings), per_task, report=bar)

@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import asdict
-from functools import partial
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from vlibrary.adapters.artifacts.open import open_artifacts
-from vlibrary.adapters.snapshots.open import open_snapshots
+from vlibrary.bootstrap import Stores, open_operator_stores
 from vlibrary.cli.index_check import check_index
 from vlibrary.cli.output import console, errors, print_json, progress
-from vlibrary.cli.stores import Stores, open_stores
 from vlibrary.cli.upkeep import OPERATOR, Actor
 from vlibrary.cli.vectors import LOCAL, AsJson, Url
 from vlibrary.client import Client
-from vlibrary.config import Settings
 from vlibrary.domain.errors import CollectorPaused, InvalidInput
 from vlibrary.domain.ports import Position
 from vlibrary.domain.ports.snapshots import SnapshotsUnavailable
@@ -81,8 +77,8 @@ def doctor(
     whole = cursor is None and sample == 1.0
     if take_over and not whole:
         raise InvalidInput("Only a whole examination can take over a store.", "Leave --sample and --cursor out.")
-    stores = open_stores()
-    spec = _embedder(stores.settings) if index else None
+    stores = open_operator_stores()
+    spec = _embedder(stores) if index else None
     # First, since an index that knows another history gives the catalogue a new epoch.
     findings = [] if spec is None else _index_findings(stores, spec, repair=repair_index)
     # Before the rest is examined: what is put in its place meanwhile must not be cleared.
@@ -137,18 +133,17 @@ def _examined(stores: Stores, sample: float, cursor: str | None) -> list[Finding
 
 
 def _index_findings(stores: Stores, spec: EmbedderSpec, *, repair: bool) -> list[Finding]:
-    settings = stores.settings
-    snapshots = open_snapshots(
-        settings.snapshots_place,
-        cache=settings.snapshots_cache,
-        open_store=partial(open_artifacts, endpoint_url=settings.s3_endpoint_url),
-    )
     try:
-        return check_index(stores.catalogue, snapshots, spec, repair=repair).findings()
+        return check_index(stores.catalogue, stores.snapshots, spec, repair=repair).findings()
     except SnapshotsUnavailable as error:
         detail = f"The index's snapshots cannot be read or written ({error})."
         return [
-            wrong("snapshots-unavailable", settings.snapshots_place, detail, "Check the folder's disk and permissions.")
+            wrong(
+                "snapshots-unavailable",
+                stores.settings.snapshots_place,
+                detail,
+                "Check the folder's disk and permissions.",
+            )
         ]
 
 
@@ -173,9 +168,10 @@ def _may_collect(stores: Stores) -> bool:
     return True
 
 
-def _embedder(settings: Settings) -> EmbedderSpec:
+def _embedder(stores: Stores) -> EmbedderSpec:
     """Whose keys the service compares: of its workers, or of the settings' own embedder."""
     # The libraries load for seconds; the command line must not wait for them to print its help.
+    settings = stores.settings
     if settings.workers:
         from vlibrary.api.bootstrap import open_fleet
 

@@ -5,18 +5,15 @@ from __future__ import annotations
 import logging
 import sys
 from contextlib import suppress
-from functools import partial
 from typing import Annotated, Any
 
 import structlog
 import typer
 from prometheus_client import CollectorRegistry
-from pydantic import ValidationError
 
+from vlibrary.bootstrap import read_settings
 from vlibrary.cli.output import errors
 from vlibrary.cli.sockets import held
-from vlibrary.config import Settings
-from vlibrary.domain.errors import InvalidInput
 from vlibrary.domain.ports import Artifacts, Worker
 
 
@@ -41,27 +38,18 @@ def serve(
     given = {name: value for name, value in {"host": host, "port": port}.items() if value is not None}
     settings = read_settings(**given)
     configure_logging(json=settings.log_json)
+
+    def open_own_worker(artifacts: Artifacts, registry: CollectorRegistry) -> Worker:
+        # Imports torch, which the api does not need when its workers are other processes.
+        from vlibrary.worker.bootstrap import open_worker
+
+        return open_worker(settings, artifacts, registry)
+
     with held(settings.host, settings.port, variables="VLIBRARY_HOST, VLIBRARY_PORT") as sockets:
-        app = open_app(settings, partial(_own_worker, settings))
+        app = open_app(settings, open_own_worker)
         errors.print(f"VLibrary on http://{settings.host}:{settings.port} · dashboard at /docs · stop with Ctrl+C")
         with suppress(KeyboardInterrupt):  # uvicorn raises Ctrl+C again when it has stopped
             ApiServer(app, address=settings.host, port=settings.port, grace_s=settings.grace_s).run(sockets)
-
-
-def _own_worker(settings: Settings, artifacts: Artifacts, registry: CollectorRegistry) -> Worker:
-    # Only now: with workers elsewhere this process needs no torch.
-    from vlibrary.worker.bootstrap import open_worker
-
-    return open_worker(settings, artifacts, registry)
-
-
-def read_settings(**given: Any) -> Settings:
-    """The settings from the environment, overridden by these. Raises InvalidInput that names the wrong variable."""
-    try:
-        return Settings(**given)
-    except ValidationError as error:
-        wrong = "; ".join(f"VLIBRARY_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
-        raise InvalidInput(f"A setting is wrong. {wrong}.", "Mend or unset the variable; README lists them.") from error
 
 
 def configure_logging(*, json: bool) -> None:

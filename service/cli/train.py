@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from vlibrary.cli.serve import read_settings
+from vlibrary.bootstrap import read_settings
 
 
 def add_to(app: typer.Typer) -> None:

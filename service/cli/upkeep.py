@@ -12,14 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from vlibrary.adapters.artifacts.folder import FolderArtifacts
-from vlibrary.adapters.backup.folder import BackupFolder
-from vlibrary.adapters.locations import check_disjoint, create_folder
-from vlibrary.adapters.sql.backup_tables import SqlTables
-from vlibrary.adapters.sql.schema import revisions
+from vlibrary.bootstrap import open_backup, open_backup_for_writing, open_operator_stores, read_revisions, read_settings
 from vlibrary.cli.output import console, errors, followed, print_json
-from vlibrary.cli.serve import read_settings
-from vlibrary.cli.stores import open_stores
 from vlibrary.domain.errors import InvalidInput
 from vlibrary.domain.labels import ACTOR_PATTERN
 from vlibrary.upkeep.backup import Copied, back_up
@@ -63,7 +57,7 @@ def gc(
     as_json: AsJson = False,
 ) -> None:
     """Remove what nobody can need any more. May be run at any time, several times at once, and broken off."""
-    stores = open_stores()
+    stores = open_operator_stores()
     rules = Rules(duration(grace), None if retention is None else duration(retention), dry_run)
     steps = collect(stores.catalogue, stores.artifacts, rules, actor=actor, after=after, pace=_pace(rate))
     done = followed(steps, _collected)
@@ -96,9 +90,9 @@ def backup(
 
     It is refused when the library does not know the newest change of the backup in the folder.
     """
-    stores = open_stores()
-    check_disjoint(stores.settings.artifacts_place, [str(folder)])
-    steps = back_up(SqlTables(stores.engine), stores.artifacts, BackupFolder(folder, FolderArtifacts), replace=replace)
+    stores = open_operator_stores()
+    target = open_backup_for_writing(folder, stores.settings)
+    steps = back_up(stores.tables, stores.artifacts, target, replace=replace)
     done = followed(steps, _copied)
     stores.catalogue.note("library.backup", folder.name or ".", _numbers(done), actor=actor)
     _tell_copied(done, "The backup is whole.", "The backup is not whole.", as_json=as_json)
@@ -114,11 +108,10 @@ def restore(
     as_json: AsJson = False,
 ) -> None:
     """Make the library what it was when the backup was made. Stop collectors first; services may run."""
-    stores = open_stores(create=True)
-    tables = SqlTables(stores.engine)
-    source = BackupFolder(folder, FolderArtifacts)
+    stores = open_operator_stores(create=True)
+    source = open_backup(folder)
     steps = restore_backup(
-        tables, stores.artifacts, source, replace=replace, actor=actor, despite_losses=despite_losses
+        stores.tables, stores.artifacts, source, replace=replace, actor=actor, despite_losses=despite_losses
     )
     done = followed(steps, _copied)
     stores.catalogue.note("library.restore", folder.name or ".", _numbers(done), actor=actor)
@@ -133,14 +126,12 @@ def migrate(
 ) -> None:
     """Bring the database's tables to what this release needs, keeping their content."""
     settings = read_settings()
-    create_folder(settings.data_dir, "VLIBRARY_DATA_DIR")
-    before = revisions(settings.catalogue_url)
+    before = read_revisions(settings)
     if not check:
-        stores = open_stores(create=True)
+        stores = open_operator_stores(create=True)
         if not before.current:
             stores.catalogue.note("library.migrate", before.need, {"from": before.have}, actor=actor)
-        stores.engine.dispose()
-    after = revisions(settings.catalogue_url)
+    after = read_revisions(settings)
     if as_json:
         print_json({"before": before.have, "after": after.have, "needed": after.need})
     else:

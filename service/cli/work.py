@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from vlibrary.bootstrap import read_settings
 from vlibrary.cli.output import errors
-from vlibrary.cli.serve import configure_logging, read_settings
+from vlibrary.cli.serve import configure_logging
 from vlibrary.cli.sockets import held
 
 

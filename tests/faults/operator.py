@@ -17,8 +17,8 @@ from tests.faults.later import LaterCatalogue, LaterStore
 from tests.faults.processes import Died
 from tests.support.memory.worker import EMBEDDER
 from vlibrary import cli
+from vlibrary.bootstrap import Stores, open_operator_stores
 from vlibrary.cli import doctor, upkeep
-from vlibrary.cli.stores import Stores, open_stores
 from vlibrary.domain.ports import Artifacts, Catalogue
 from vlibrary.library.publish import DEADLINE
 
@@ -62,7 +62,7 @@ def _run(life: Life, arguments: tuple[str, ...], ahead: timedelta) -> None:
     steps.watch_files()
 
     def opened(**how: Any) -> Stores:
-        stores = _later(open_stores(**how), ahead) if ahead else open_stores(**how)
+        stores = _later(open_operator_stores(**how), ahead) if ahead else open_operator_stores(**how)
         return replace(
             stores,
             catalogue=steps.watch_port(stores.catalogue, "catalogue"),
@@ -70,8 +70,8 @@ def _run(life: Life, arguments: tuple[str, ...], ahead: timedelta) -> None:
         )
 
     for module in (upkeep, doctor):
-        setattr(module, "open_stores", opened)  # noqa: B010  mypy takes no assignment to a module's function
-    setattr(doctor, "_embedder", lambda _settings: EMBEDDER)  # noqa: B010  as above
+        setattr(module, "open_operator_stores", opened)  # noqa: B010  mypy takes no assignment to a module's function
+    setattr(doctor, "_embedder", lambda _stores: EMBEDDER)  # noqa: B010  as above
     sys.argv = ["vlibrary", *arguments]
     with life.log.open("a") as log, redirect_stdout(log), redirect_stderr(log):
         cli.main()

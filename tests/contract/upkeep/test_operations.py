@@ -19,9 +19,9 @@ from vlibrary.adapters.index.faiss_index import FaissIndex
 from vlibrary.adapters.snapshots.folder import FolderSnapshots
 from vlibrary.adapters.sql.catalogue import SqlCatalogue
 from vlibrary.adapters.sql.database import connect
+from vlibrary.bootstrap import open_operator_stores
 from vlibrary.cli import app
 from vlibrary.cli.index_check import check_index
-from vlibrary.cli.stores import open_stores
 from vlibrary.cli.upkeep import duration
 from vlibrary.domain.errors import (
     BackupAhead,
@@ -160,7 +160,7 @@ class TestMigrate:
         assert (done["before"], done["after"]) == (None, done["needed"])
         assert answer("migrate", "--check")["before"] == done["needed"]
         answer("migrate")  # nothing to do, nothing to tell
-        (noted,) = open_stores().catalogue.audit(0, 100)
+        (noted,) = open_operator_stores().catalogue.audit(0, 100)
         assert (noted.action, noted.subject, noted.detail) == ("library.migrate", done["needed"], {"from": None})
 
     def test_a_library_of_a_newer_release_is_refused(self, library: RealLibrary) -> None:

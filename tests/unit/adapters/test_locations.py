@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from tests.support.memory.worker import MemoryWorker
 from vlibrary.adapters.locations import check_disjoint, create_folder
 from vlibrary.api.bootstrap import open_app
-from vlibrary.cli.stores import open_stores
+from vlibrary.bootstrap import open_operator_stores
 from vlibrary.config import Settings
 from vlibrary.domain.errors import InvalidInput
 
@@ -63,7 +63,7 @@ def test_neither_the_service_nor_the_operator_s_commands_begin(
     for name in ("data_dir", "artifacts", "snapshots"):
         monkeypatch.setenv(f"VLIBRARY_{name.upper()}", str(getattr(settings, name)))
     with pytest.raises(InvalidInput, match="not apart"):
-        open_stores(create=True)
+        open_operator_stores(create=True)
     assert not settings.data_dir.exists()
 
 

@@ -13,11 +13,11 @@ import pytest
 from rich.console import Console
 
 from tests.support.worker_process import Running, free_port
+from vlibrary.bootstrap import open_operator_stores
 from vlibrary.cli import output
 from vlibrary.cli.errors import cause_of
 from vlibrary.cli.output import EVERY_S, Lines, followed, print_rows, progress
 from vlibrary.cli.sockets import held
-from vlibrary.cli.stores import open_stores
 from vlibrary.domain.errors import CatalogueUnavailable, InvalidInput, Unavailable
 
 VARIABLES = "VLIBRARY_HOST, VLIBRARY_PORT"
@@ -76,7 +76,7 @@ def test_what_a_driver_says_is_told_without_the_password(
     monkeypatch.setenv("VLIBRARY_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("VLIBRARY_DATABASE_URL", url)
     with pytest.raises(CatalogueUnavailable) as caught:
-        open_stores()
+        open_operator_stores()
     cause = cause_of(caught.value, url)
     assert cause is not None
     assert said in cause

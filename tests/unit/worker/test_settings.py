@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vlibrary.cli.serve import read_settings
+from vlibrary.bootstrap import read_settings
 from vlibrary.config import Settings
 from vlibrary.domain.errors import InvalidInput
 from vlibrary.worker.bootstrap import check_reach
@@ -55,7 +55,7 @@ def test_a_worker_of_this_machine_needs_none(host: str) -> None:
 def test_an_api_with_workers_elsewhere_imports_no_torch(tmp_path: Path) -> None:
     """The whole way of `vlibrary serve`, up to the workers that are not there."""
     code = (
-        "import sys; from vlibrary.cli.serve import read_settings; from vlibrary.api.bootstrap import open_app\n"
+        "import sys; from vlibrary.bootstrap import read_settings; from vlibrary.api.bootstrap import open_app\n"
         "from vlibrary.domain.errors import WorkerUnavailable\n"
         "try: open_app(read_settings(), lambda *_: sys.exit('asked for a worker of its own'))\n"
         "except WorkerUnavailable as error: print(error)\n"

@@ -1,0 +1,98 @@
+"""Composition root of the stores: reads the settings and opens what they name, for the api and the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from vlibrary.adapters.artifacts.folder import FolderArtifacts
+from vlibrary.adapters.artifacts.open import open_artifacts
+from vlibrary.adapters.backup.folder import BackupFolder
+from vlibrary.adapters.locations import check_disjoint, create_folder
+from vlibrary.adapters.snapshots.open import open_snapshots
+from vlibrary.adapters.sql.backup_tables import SqlTables
+from vlibrary.adapters.sql.catalogue import SqlCatalogue
+from vlibrary.adapters.sql.database import connect
+from vlibrary.adapters.sql.schema import Revisions, revisions, upgrade
+from vlibrary.config import Settings
+from vlibrary.domain.backup import Backup, Tables
+from vlibrary.domain.errors import CatalogueUnavailable, InvalidInput
+from vlibrary.domain.ports import Artifacts, Catalogue
+from vlibrary.domain.ports.snapshots import Snapshots
+
+REQUEST_PATIENCE_S = 10.0
+# Operator commands can wait longer for other writers than requests can.
+OPERATOR_PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Stores:
+    """The open stores of one library. tables: the catalogue's tables as a whole, for backups."""
+
+    settings: Settings
+    catalogue: Catalogue
+    artifacts: Artifacts
+    tables: Tables
+
+    @cached_property
+    def snapshots(self) -> Snapshots:
+        """The snapshots of the task index."""
+        settings = self.settings
+        open_store = partial(open_artifacts, endpoint_url=settings.s3_endpoint_url)
+        return open_snapshots(settings.snapshots_place, cache=settings.snapshots_cache, open_store=open_store)
+
+
+def read_settings(**overrides: Any) -> Settings:
+    """Return the settings from the environment, with overrides. Raises InvalidInput that names the wrong variable."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        wrong = "; ".join(f"VLIBRARY_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+        raise InvalidInput(f"Invalid setting. {wrong}.", "Fix or unset the variable; README lists them.") from error
+
+
+def open_stores(settings: Settings, *, create: bool = False, patience_s: float = REQUEST_PATIENCE_S) -> Stores:
+    """Open the stores that the settings name.
+
+    create: create the data folder and the tables, or migrate the tables, where needed. Without it, raises
+    CatalogueUnavailable unless the tables are up to date. patience_s: how long to wait for other writers.
+    Raises InvalidInput when store locations overlap or the data folder cannot be created.
+    """
+    check_disjoint(settings.artifacts_place, settings.beside_artifacts)
+    if create:
+        create_folder(settings.data_dir, "VLIBRARY_DATA_DIR")
+        upgrade(settings.catalogue_url)
+    elif not (found := revisions(settings.catalogue_url)).current:
+        raise CatalogueUnavailable(
+            f"The database schema has revision {found.have}; this release needs {found.need}.",
+            "Run `vlibrary migrate`, or check VLIBRARY_DATA_DIR and VLIBRARY_DATABASE_URL.",
+        )
+    engine = connect(settings.catalogue_url, patience=patience_s)
+    artifacts = open_artifacts(settings.artifacts_place, endpoint_url=settings.s3_endpoint_url)
+    return Stores(settings, SqlCatalogue(engine), artifacts, SqlTables(engine))
+
+
+def open_operator_stores(*, create: bool = False) -> Stores:
+    """Open the stores that the environment names, for an operator command."""
+    return open_stores(read_settings(), create=create, patience_s=OPERATOR_PATIENCE_S)
+
+
+def open_backup(folder: Path) -> Backup:
+    """Return the backup in the folder."""
+    return BackupFolder(folder, FolderArtifacts)
+
+
+def open_backup_for_writing(folder: Path, settings: Settings) -> Backup:
+    """Return the backup in the folder. Raises InvalidInput when the folder overlaps with the artifact store."""
+    check_disjoint(settings.artifacts_place, [str(folder)])
+    return BackupFolder(folder, FolderArtifacts)
+
+
+def read_revisions(settings: Settings) -> Revisions:
+    """Return which schema revisions the database has and needs. Raises CatalogueUnavailable."""
+    create_folder(settings.data_dir, "VLIBRARY_DATA_DIR")
+    return revisions(settings.catalogue_url)
