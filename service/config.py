@@ -35,6 +35,9 @@ class Settings(BaseSettings):
     snapshot_s: float = Field(default=300.0, gt=0, description="how long a change waits until it is kept")
 
     lvlm: str = BUNDLED
+    model_name: str | None = Field(
+        default=None, min_length=1, description="name of the served model; by default the hub id or the folder's name"
+    )
     embedder: str = BUNDLED
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"

@@ -52,14 +52,14 @@ def retrieve(
     """
     if not 1 <= k <= MAX_K:
         raise InvalidInput(f"k is {k}.", f"Ask for 1 to {MAX_K} vectors.")
-    model = library.worker.find(model_id).model.model_id
+    model = library.worker.find(model_id).model.fingerprint
     embedding = library.worker.embed(query)
     matches: list[Match] = []
     for _ in range(TRIES):
         position = catch_up(library.catalogue, library.index)
         _check_seq(position.seq, min_seq)
         passing = None if among is None else library.catalogue.ids(among)
-        hits = library.index.search(embedding, model_id=model, k=k, among=passing)
+        hits = library.index.search(embedding, model=model, k=k, among=passing)
         matches = _matches(hits, query.modality, library.catalogue, among)
         now = library.index.position
         if len(matches) == len(hits) and now is not None and now.epoch == position.epoch:

@@ -80,7 +80,7 @@ class Lvlm:
         """
         processor = load_processor(folder_or_id)
         model: Any = AutoModelForImageTextToText.from_pretrained(folder_or_id, dtype=getattr(torch, dtype))
-        name = model_id or (Path(folder_or_id).name if Path(folder_or_id).is_dir() else str(folder_or_id))
+        name = model_id or (Path(folder_or_id).absolute().name if Path(folder_or_id).is_dir() else str(folder_or_id))
         return cls(model.to(device), processor, model_id=name, slots=slots)
 
     @property

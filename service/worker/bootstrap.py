@@ -31,16 +31,21 @@ log = structlog.get_logger(__name__)
 
 
 def open_lvlm(settings: Settings) -> Lvlm:
-    """The LVLM that the settings name, hooked and checked. Raises UnsupportedModel."""
+    """Load and check the LVLM that the settings name. Raises UnsupportedModel.
+
+    It is served under VLIBRARY_MODEL_NAME; by default under the id of the bundled model, the hub id, or the last name
+    of the folder, never under a path. The name is for people: vectors belong to a model by its fingerprint, so one that
+    was trained from the same weights under another name is found and applied all the same.
+    """
     folder = LVLM_FOLDER if settings.lvlm == BUNDLED else settings.lvlm
-    model_id = LVLM_ID if settings.lvlm == BUNDLED else settings.lvlm
+    model_id = settings.model_name or (LVLM_ID if settings.lvlm == BUNDLED else None)
     flush_denormals()
     # The bundled model is too small for threads to help, and threads do not take the flag over everywhere.
     threads = settings.threads or (1 if settings.lvlm == BUNDLED else 0)
     if threads:
         torch.set_num_threads(threads)
     lvlm = Lvlm.load(folder, device=settings.device, dtype=settings.dtype, model_id=model_id, slots=settings.slots)
-    log.info("worker.lvlm_loaded", model=model_id, layers=lvlm.spec.layers, hidden_size=lvlm.spec.hidden_size)
+    log.info("worker.lvlm_loaded", model=lvlm.spec.model_id, layers=lvlm.spec.layers, hidden_size=lvlm.spec.hidden_size)
     return lvlm
 
 

@@ -15,7 +15,7 @@ from vlibrary.domain.vector import Array
 
 PART = 256  # of a row's 512 numbers, the first half is the image's and the other the text's
 SPEC = EmbedderSpec("bench/embedder", "b" * 64, PART, PART)
-MODEL_ID = "bench/lvlm"
+MODEL = "bench/lvlm"
 KEYS = 10  # of a vector: nine with both parts, and a description of text alone
 BUCKETS = 100
 _TOPICS = 500
@@ -67,7 +67,7 @@ def changes(tasks: Tasks, rng: np.random.Generator, batch: int = 1_000) -> Itera
                 start + number + 1,
                 ChangeKind.PUBLISHED,
                 vector_id(start + number),
-                MODEL_ID,
+                MODEL,
                 keys_of(rows[number * KEYS : (number + 1) * KEYS]),
                 SPEC.fingerprint,
             )

@@ -12,7 +12,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from tests.bench.library_keys import KEYS, MODEL_ID, SPEC, Tasks, changes
+from tests.bench.library_keys import KEYS, MODEL, SPEC, Tasks, changes
 from tests.bench.spread import seconds
 from vlibrary.adapters.index.build import IndexLimits
 from vlibrary.adapters.index.faiss_index import FaissIndex
@@ -61,7 +61,7 @@ def main(folder: Path) -> None:
     index = FaissIndex(SPEC)
     loading = seconds(lambda: index.load(FolderSnapshots(folder), EPOCH))
     query = Tasks.random(1, np.random.default_rng(3)).queries(1, np.random.default_rng(4))[0]
-    assert len(index.search(query, model_id=MODEL_ID, k=10)) == 10
+    assert len(index.search(query, model=MODEL, k=10)) == 10
     size = sum(path.stat().st_size for path in files)
     held_at_first = _resident() - before
     _read_all(index, query.row(SPEC))

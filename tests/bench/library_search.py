@@ -13,7 +13,8 @@ import numpy as np
 
 from tests.bench.library_keys import BUCKETS, SPEC
 from tests.bench.library_rivals import RIVALS, Absent, Ask
-from tests.bench.library_subject import MODEL_ID, Prepared, Subject
+from tests.bench.library_subject import Prepared, Subject
+from tests.support.memory.worker import MODEL
 from tests.bench.spread import all_in_turn, seconds
 from vlibrary.domain.ports import Filter
 from vlibrary.domain.query import Query
@@ -36,7 +37,7 @@ def latency(subject: Subject) -> Figures:
     for number, query in enumerate(subject.queries):
         worker.next = query
         ours = partial(retrieve, Query(text="?"), k=K, model_id=None, **parts)
-        search = partial(subject.index.search, query, model_id=MODEL_ID, k=K)
+        search = partial(subject.index.search, query, model=MODEL.fingerprint, k=K)
         times.append(all_in_turn([ours, search, partial(bare, query.row(SPEC))], first=number))
     whole, searched, alone = zip(*times, strict=True)
     p50 = _ms(whole, 0.5)
@@ -76,13 +77,13 @@ def against(subject: Subject, name: str, scratch: Path) -> Figures:
 
 
 def _plain(subject: Subject) -> Callable[..., object]:
-    return lambda query: subject.index.search(query, model_id=MODEL_ID, k=K)
+    return lambda query: subject.index.search(query, model=MODEL.fingerprint, k=K)
 
 
 def _filtered(subject: Subject) -> Callable[..., object]:
     """As the service does it: the ids that pass come from the catalogue, each time."""
     which = Filter(tags=(f"bucket-{BUCKET % BUCKETS}",))
-    return lambda query: subject.index.search(query, model_id=MODEL_ID, k=K, among=subject.catalogue.ids(which))
+    return lambda query: subject.index.search(query, model=MODEL.fingerprint, k=K, among=subject.catalogue.ids(which))
 
 
 def _bare_faiss(subject: Subject) -> Ask:
@@ -100,8 +101,8 @@ def _bare_faiss(subject: Subject) -> Ask:
 def _recall(subject: Subject, filters: Sequence[frozenset[str] | None]) -> float:
     recalls = []
     for query, among in zip(subject.queries, filters, strict=True):
-        right = subject.exact.search(query, model_id=MODEL_ID, k=K, among=among)
-        found = subject.index.search(query, model_id=MODEL_ID, k=K, among=among)
+        right = subject.exact.search(query, model=MODEL.fingerprint, k=K, among=among)
+        found = subject.index.search(query, model=MODEL.fingerprint, k=K, among=among)
         recalls.append(len({hit.vector_id for hit in right} & {hit.vector_id for hit in found}) / len(right))
     return statistics.fmean(recalls)
 

@@ -28,7 +28,6 @@ from vlibrary.domain.query import Query, TaskEmbedding
 from vlibrary.domain.vector import Array
 from vlibrary.library.reindex import catch_up
 
-MODEL_ID = MODEL.model_id
 BATCH = 500
 
 
@@ -57,7 +56,7 @@ class Subject:
 
     @property
     def main(self) -> Segment:
-        main = self.index.state.models[MODEL_ID].main
+        main = self.index.state.models[MODEL.fingerprint].main
         assert main is not None
         return main
 

@@ -135,6 +135,6 @@ def _check_index(door: Door, catalogue: Catalogue, artifacts: Artifacts, ledger:
     worker = MemoryWorker(artifacts)
     for entry in rng.sample(ledger.entries, min(QUERIES, len(ledger.entries))):
         query = worker.embed(Query(text=entry.description))
-        right = {hit.vector_id: hit.score for hit in index.search(query, model_id=MODEL.model_id, k=MOST_MATCHES)}
+        right = {hit.vector_id: hit.score for hit in index.search(query, model=MODEL.fingerprint, k=MOST_MATCHES)}
         found = {match["id"]: match["score"] for match in door.retrieve(entry.description, k=MOST_MATCHES)}
         ledger.expect(found == right, f"retrieval differs from a fresh index: {found} instead of {right}")

@@ -10,7 +10,7 @@ from vlibrary.domain.query import TaskEmbedding, score
 
 
 def exact(
-    log: Sequence[Change], query: TaskEmbedding, model_id: str, k: int, among: frozenset[str] | None = None
+    log: Sequence[Change], query: TaskEmbedding, model: str, k: int, among: frozenset[str] | None = None
 ) -> list[Hit]:
     """What a search must answer, straight from the log."""
     last = {change.vector_id: change for change in log}
@@ -19,7 +19,7 @@ def exact(
         for change in last.values()
         if change.kind.findable
         and change.keys
-        and change.model_id == model_id
+        and change.model == model
         and change.embedder in (None, EMBEDDER.fingerprint)
         and (among is None or change.vector_id in among)
     }

@@ -92,9 +92,9 @@ def _list(part: Array | None) -> list[float] | None:
 
 
 def published(
-    seq: int, vector_id: str, *keys: TaskEmbedding, model_id: str = "m", embedder: str | None = EMBEDDER.fingerprint
+    seq: int, vector_id: str, *keys: TaskEmbedding, model: str = "m", embedder: str | None = EMBEDDER.fingerprint
 ) -> Change:
-    return Change(seq, ChangeKind.PUBLISHED, vector_id, model_id, tuple(key(part) for part in keys), embedder)
+    return Change(seq, ChangeKind.PUBLISHED, vector_id, model, tuple(key(part) for part in keys), embedder)
 
 
 def deleted(seq: int, vector_id: str) -> Change:

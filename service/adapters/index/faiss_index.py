@@ -62,17 +62,17 @@ class FaissIndex:
         with self._applying:
             position, fresh = follow(self._state.position, changes)
             last = latest(fresh)
-            models = {model_id: model.without(last, self._limits) for model_id, model in self._state.models.items()}
-            for model_id, segment in self._segments(last.values()).items():
-                models[model_id] = models.get(model_id, ModelIndex()).plus(segment, self._limits)
+            models = {fingerprint: model.without(last, self._limits) for fingerprint, model in self._state.models.items()}
+            for fingerprint, segment in self._segments(last.values()).items():
+                models[fingerprint] = models.get(fingerprint, ModelIndex()).plus(segment, self._limits)
             self._state = IndexState(position, models)
 
-    def search(self, query: TaskEmbedding, *, model_id: str, k: int, among: frozenset[str] | None = None) -> list[Hit]:
+    def search(self, query: TaskEmbedding, *, model: str, k: int, among: frozenset[str] | None = None) -> list[Hit]:
         row = finite_row(query, self.spec)
-        model = self._state.models.get(model_id)
-        if model is None or k < 1 or (among is not None and not among):
+        keys = self._state.models.get(model)
+        if keys is None or k < 1 or (among is not None and not among):
             return []
-        found = (pair for segment in model.segments for pair in segment.candidates(row, k, among))
+        found = (pair for segment in keys.segments for pair in segment.candidates(row, k, among))
         return best_hits(((owner, score(query, self._key(key_row), self.spec)) for owner, key_row in found), k)
 
     def save(self, snapshots: Snapshots) -> Position | None:
@@ -100,10 +100,10 @@ class FaissIndex:
     def checksum(self) -> IndexChecksum:
         state = self._state
         keys = digest = 0
-        for model_id, model in state.models.items():
+        for fingerprint, model in state.models.items():
             for segment in model.segments:
                 for vector_id, row in segment.live_keys():
-                    label = f"{model_id}\0{vector_id}\0".encode()
+                    label = f"{fingerprint}\0{vector_id}\0".encode()
                     keys += 1
                     digest += int.from_bytes(hashlib.blake2b(label + row.tobytes(), digest_size=_DIGEST_BYTES).digest())
         return IndexChecksum(state.position, keys, digest % 2 ** (8 * _DIGEST_BYTES))
@@ -117,47 +117,45 @@ class FaissIndex:
             sealed = self._seal()
             if sealed is None:
                 return False
-            model_id, model = sealed
+            fingerprint, model = sealed
             try:
                 built = build(model.segments, self._limits, self.spec.image_size, stop or threading.Event())
             except BaseException:
-                self._replace(model_id, lambda now: now.unseal())
+                self._replace(fingerprint, lambda now: now.unseal())
                 raise
-            self._replace(model_id, lambda now: now.merged(model, built) or now)
+            self._replace(fingerprint, lambda now: now.merged(model, built) or now)
             return True
 
     def _seal(self) -> tuple[str, ModelIndex] | None:
         with self._applying:
-            for model_id, model in self._state.models.items():
+            for fingerprint, model in self._state.models.items():
                 if model.wants_merge(self._limits):
                     sealed = model.seal()
-                    self._swap(model_id, sealed)
-                    return model_id, sealed
+                    self._swap(fingerprint, sealed)
+                    return fingerprint, sealed
         return None
 
-    def _replace(self, model_id: str, change: Callable[[ModelIndex], ModelIndex]) -> None:
+    def _replace(self, fingerprint: str, change: Callable[[ModelIndex], ModelIndex]) -> None:
         """Change one model as it is now, if there is one."""
         with self._applying:
-            model = self._state.models.get(model_id)
+            model = self._state.models.get(fingerprint)
             if model is not None:
-                self._swap(model_id, change(model))
+                self._swap(fingerprint, change(model))
 
-    def _swap(self, model_id: str, model: ModelIndex) -> None:
-        self._state = replace(self._state, models={**self._state.models, model_id: model})
+    def _swap(self, fingerprint: str, model: ModelIndex) -> None:
+        self._state = replace(self._state, models={**self._state.models, fingerprint: model})
 
     def _segments(self, changes: Iterable[Change]) -> dict[str, Segment]:
         """One new segment for each model that the changes bring keys for."""
         rows: dict[str, dict[str, list[Array]]] = {}
         for change in changes:
             for key in comparable_keys(change, self.spec):
-                rows.setdefault(change.model_id, {}).setdefault(change.vector_id, []).append(
-                    key.embedding.row(self.spec)
-                )
+                rows.setdefault(change.model, {}).setdefault(change.vector_id, []).append(key.embedding.row(self.spec))
         return {
-            model_id: Segment.of(
+            fingerprint: Segment.of(
                 list(vectors), [len(keys) for keys in vectors.values()], np.stack(list(chain(*vectors.values())))
             )
-            for model_id, vectors in rows.items()
+            for fingerprint, vectors in rows.items()
         }
 
     def _key(self, row: Array) -> TaskEmbedding:

@@ -80,7 +80,7 @@ class ModelIndex:
 
 @dataclass(frozen=True, eq=False)
 class IndexState:
-    """What searches see: one reference to it is one moment. models: by model id."""
+    """What searches see: one reference to it is one moment. models: by the fingerprint of the base model."""
 
     position: Position | None = None
     models: Mapping[str, ModelIndex] = field(default_factory=dict)

@@ -28,7 +28,7 @@ def snapshot_of(state: IndexState, position: Position, spec: EmbedderSpec) -> Sn
     for model in state.models.values():
         for segment in model.segments:
             files |= _writers(segment)
-    body = {"models": {model_id: _model_body(model) for model_id, model in state.models.items()}}
+    body = {"models": {fingerprint: _model_body(model) for fingerprint, model in state.models.items()}}
     return SnapshotDraft(position, spec.fingerprint, body, files)
 
 
@@ -37,7 +37,7 @@ def state_of(snapshot: Snapshot, spec: EmbedderSpec) -> IndexState:
     try:
         return IndexState(
             snapshot.position,
-            {model_id: _model(body, snapshot.files, spec) for model_id, body in snapshot.body["models"].items()},
+            {fingerprint: _model(body, snapshot.files, spec) for fingerprint, body in snapshot.body["models"].items()},
         )
     except (LookupError, TypeError, ValueError, RuntimeError) as error:
         raise SnapshotDamaged(f"{type(error).__name__}: {error}") from error

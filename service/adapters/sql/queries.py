@@ -29,7 +29,7 @@ _KEYS = (
     .order_by(_KEY.vector_id, _KEY.number)
 )
 _CHANGES = (
-    select(_CHANGE.seq, _CHANGE.kind, _CHANGE.vector_id, _VECTOR.model_id, _VECTOR.embedder, _CHANGE.mark)
+    select(_CHANGE.seq, _CHANGE.kind, _CHANGE.vector_id, _VECTOR.model_fingerprint, _VECTOR.embedder, _CHANGE.mark)
     .outerjoin_from(table(ChangeRow), table(VectorRow), _VECTOR.id == _CHANGE.vector_id)
     .where(_CHANGE.seq > bindparam("after"))
     .order_by(_CHANGE.seq)
@@ -55,10 +55,10 @@ def changes(connection: Connection, after: int, limit: int) -> list[Change]:
     found = connection.execute(_CHANGES, {"after": after, "limit": limit}).all()
     keys = _keys(connection, {row.vector_id for row in found if ChangeKind(row.kind).findable})
     return [
-        Change(seq, ChangeKind(kind), vector_id, model_id, keys.get(vector_id, ()), embedder, mark)
-        if model_id is not None and ChangeKind(kind).findable  # None: purged since
+        Change(seq, ChangeKind(kind), vector_id, model, keys.get(vector_id, ()), embedder, mark)
+        if model is not None and ChangeKind(kind).findable  # None: purged since
         else Change(seq, ChangeKind(kind), vector_id, mark=mark)
-        for seq, kind, vector_id, model_id, embedder, mark in found
+        for seq, kind, vector_id, model, embedder, mark in found
     ]
 
 

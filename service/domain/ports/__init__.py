@@ -157,9 +157,10 @@ class TaskIndex(Protocol):
         """
         ...
 
-    def search(self, query: TaskEmbedding, *, model_id: str, k: int, among: frozenset[str] | None = None) -> list[Hit]:
+    def search(self, query: TaskEmbedding, *, model: str, k: int, among: frozenset[str] | None = None) -> list[Hit]:
         """The k best vectors for this model, best first, one hit a vector; of equal ones the highest id, so the newest.
 
+        model: the fingerprint of the base model, so that vectors are found whatever name the model is served under.
         among: only these vectors, such as the ids that pass a filter of the catalogue's.
         Scores are those of vlibrary.domain.query.score, to the last bit. A large index may miss a vector (fewer than
         one in a hundred of the ten best, whatever is filtered out); a small one is exact. Raises InvalidQuery for an

@@ -57,14 +57,15 @@ class ChangeKind(StrEnum):
 class Change:
     """One entry of the change log.
 
-    model_id, keys and embedder (who made the keys) are filled for findable kinds, with what the vector has now;
-    they are empty when it has been purged since. mark: random, given once and for all when the entry was written.
+    model (fingerprint of the base model), keys and embedder (fingerprint of the embedder that made them) are set for
+    findable kinds, to the vector's current values; they are empty when it has been purged since. mark: random, given
+    once and for all when the entry was written.
     """
 
     seq: int
     kind: ChangeKind
     vector_id: str
-    model_id: str = ""
+    model: str = ""
     keys: tuple[TaskKey, ...] = ()
     embedder: str | None = None
     mark: str = ""

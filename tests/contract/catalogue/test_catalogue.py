@@ -279,10 +279,10 @@ class TestChangeLog:
             (3, ChangeKind.DELETED, first.id),
         ]
         # Of a deleted vector, too: an index that replays the log goes through every step.
-        assert (log[0].model_id, log[0].embedder) == (MODEL.model_id, EMBEDDER.fingerprint)
+        assert (log[0].model, log[0].embedder) == (MODEL.fingerprint, EMBEDDER.fingerprint)
         assert plain_keys(log[0].keys) == plain_keys(keys)
         assert (log[1].keys, log[1].embedder) == ((), None)
-        assert (log[2].model_id, log[2].keys, log[2].embedder) == ("", (), None)
+        assert (log[2].model, log[2].keys, log[2].embedder) == ("", (), None)
 
     def test_it_is_read_from_any_place_and_in_pieces(self, catalogue: Catalogue) -> None:
         for _ in range(5):

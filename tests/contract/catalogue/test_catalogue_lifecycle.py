@@ -118,7 +118,7 @@ class TestDeletingAndRestoring:
         assert catalogue.restore(before.id) == 3
         assert plain(catalogue.get(before.id)) == plain(replace(before, revision=3))
         entry = catalogue.changes(after=2, limit=9)[0]
-        assert (entry.kind, entry.model_id) == (ChangeKind.RESTORED, before.model.model_id)
+        assert (entry.kind, entry.model) == (ChangeKind.RESTORED, before.model.fingerprint)
         assert plain_keys(entry.keys) == plain_keys((part,))
 
     def test_it_can_be_deleted_and_restored_again_and_again(self, catalogue: Catalogue) -> None:

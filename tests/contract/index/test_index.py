@@ -46,7 +46,7 @@ class TestPosition:
         index.reset("later", replacing=outdated)
         index.reset("epoch", replacing=None)
         assert index.position == Position("later", 1)
-        assert len(index.search(embedding(rng), model_id="m", k=9)) == 1
+        assert len(index.search(embedding(rng), model="m", k=9)) == 1
 
     def test_it_follows_what_was_applied(self, index: TaskIndex, rng: np.random.Generator) -> None:
         assert index.position == Position("epoch", 0)
@@ -62,7 +62,7 @@ class TestPosition:
         index.apply(log)
         index.apply(log)
         index.apply([*log[1:], published(4, "c", embedding(rng))])
-        hits = index.search(embedding(rng), model_id="m", k=9)
+        hits = index.search(embedding(rng), model="m", k=9)
         assert sorted(hit.vector_id for hit in hits) == ["b", "c"]
 
     @pytest.mark.parametrize("numbers", [[2], [1, 3], [1, 2, 2], [2, 1]])
@@ -72,7 +72,7 @@ class TestPosition:
         with pytest.raises(IndexGap):
             index.apply([published(number, f"v{number}", embedding(rng)) for number in numbers])
         assert index.position == Position("epoch", 0)
-        assert index.search(embedding(rng), model_id="m", k=9) == []
+        assert index.search(embedding(rng), model="m", k=9) == []
 
     def test_nothing_can_be_applied_before_a_reset(self, rng: np.random.Generator) -> None:
         for make in ALL.values():
@@ -84,7 +84,7 @@ class TestSearch:
     def test_a_vector_is_found_once_by_its_best_key(self, index: TaskIndex, rng: np.random.Generator) -> None:
         keys = [embedding(rng) for _ in range(40)]
         index.apply([published(1, "many", *keys), published(2, "one", embedding(rng))])
-        hits = index.search(keys[7], model_id="m", k=2)
+        hits = index.search(keys[7], model="m", k=2)
         assert [hit.vector_id for hit in hits] == ["many", "one"]
         assert hits[0].score == score(keys[7], keys[7], EMBEDDER)
 
@@ -95,8 +95,8 @@ class TestSearch:
         crowd = [published(1, "crowd", *[query] * 64)]
         others = [published(number, f"v{number}", embedding(rng)) for number in range(2, 30)]
         index.apply(crowd + others)
-        assert index.search(query, model_id="m", k=5) == exact(crowd + others, query, "m", 5)
-        assert len({hit.vector_id for hit in index.search(query, model_id="m", k=5)}) == 5
+        assert index.search(query, model="m", k=5) == exact(crowd + others, query, "m", 5)
+        assert len({hit.vector_id for hit in index.search(query, model="m", k=5)}) == 5
 
     def test_of_equal_ones_the_newest_comes_first_however_they_came_in(
         self, index: TaskIndex, rng: np.random.Generator
@@ -105,22 +105,22 @@ class TestSearch:
         ids = [f"v{number:02}" for number in rng.permutation(60)]
         for seq, vector_id in enumerate(ids, start=1):
             index.apply([published(seq, vector_id, shared)])
-        assert [hit.vector_id for hit in index.search(query, model_id="m", k=7)] == sorted(ids)[:-8:-1]
+        assert [hit.vector_id for hit in index.search(query, model="m", k=7)] == sorted(ids)[:-8:-1]
 
     def test_a_query_part_that_keys_lack_counts_nothing(self, index: TaskIndex, rng: np.random.Generator) -> None:
         text_only = embedding(rng, image=False)
         log = [published(1, "text", text_only), published(2, "both", embedding(rng))]
         index.apply(log)
         by_image = embedding(rng, text=False)
-        assert Hit("text", 0.0) in index.search(by_image, model_id="m", k=2)
-        assert index.search(text_only, model_id="m", k=1)[0].vector_id == "text"
+        assert Hit("text", 0.0) in index.search(by_image, model="m", k=2)
+        assert index.search(text_only, model="m", k=1)[0].vector_id == "text"
         for query in (by_image, text_only, embedding(rng)):
-            assert index.search(query, model_id="m", k=2) == exact(log, query, "m", 2)
+            assert index.search(query, model="m", k=2) == exact(log, query, "m", 2)
 
     def test_models_are_kept_apart(self, index: TaskIndex, rng: np.random.Generator) -> None:
-        index.apply([published(1, "a", embedding(rng), model_id="m"), published(2, "b", embedding(rng), model_id="n")])
-        assert [hit.vector_id for hit in index.search(embedding(rng), model_id="n", k=9)] == ["b"]
-        assert index.search(embedding(rng), model_id="unknown", k=9) == []
+        index.apply([published(1, "a", embedding(rng), model="m"), published(2, "b", embedding(rng), model="n")])
+        assert [hit.vector_id for hit in index.search(embedding(rng), model="n", k=9)] == ["b"]
+        assert index.search(embedding(rng), model="unknown", k=9) == []
 
     def test_keys_of_another_embedder_are_left_out(self, index: TaskIndex, rng: np.random.Generator) -> None:
         wide = TaskEmbedding(image=np.ones(99, np.float32))
@@ -133,7 +133,7 @@ class TestSearch:
                 deleted(5, "other size"),
             ]
         )
-        hits = index.search(embedding(rng), model_id="m", k=9)
+        hits = index.search(embedding(rng), model="m", k=9)
         assert sorted(hit.vector_id for hit in hits) == ["ours", "unnamed"]
 
     def test_a_key_that_is_not_finite_is_left_out(self, index: TaskIndex, rng: np.random.Generator) -> None:
@@ -142,27 +142,27 @@ class TestSearch:
         broken.text[0] = np.nan
         log = [published(1, "a", broken, embedding(rng)), published(2, "b", broken), published(3, "c", embedding(rng))]
         index.apply(log)
-        hits = index.search(embedding(rng), model_id="m", k=9)
+        hits = index.search(embedding(rng), model="m", k=9)
         assert sorted(hit.vector_id for hit in hits) == ["a", "c"]
         assert np.isfinite([hit.score for hit in hits]).all()
 
     def test_a_query_that_is_not_finite_is_refused(self, index: TaskIndex, rng: np.random.Generator) -> None:
         index.apply([published(1, "a", embedding(rng))])
         with pytest.raises(InvalidQuery, match="not a finite vector of 11 numbers"):
-            index.search(TaskEmbedding(image=np.full(6, np.nan, np.float32)), model_id="m", k=1)
+            index.search(TaskEmbedding(image=np.full(6, np.nan, np.float32)), model="m", k=1)
         with pytest.raises(InvalidQuery):
-            index.search(TaskEmbedding(), model_id="m", k=1)
+            index.search(TaskEmbedding(), model="m", k=1)
 
     def test_a_query_of_another_embedder_is_refused(self, index: TaskIndex, rng: np.random.Generator) -> None:
         index.apply([published(1, "a", embedding(rng))])
         with pytest.raises(InvalidQuery):
-            index.search(TaskEmbedding(image=direction(rng, 99)), model_id="m", k=1)
+            index.search(TaskEmbedding(image=direction(rng, 99)), model="m", k=1)
 
     def test_more_than_there_are_gives_all(self, index: TaskIndex, rng: np.random.Generator) -> None:
         log = [published(number, f"v{number:03}", embedding(rng), embedding(rng)) for number in range(1, 81)]
         index.apply(log)
         query = embedding(rng)
-        assert index.search(query, model_id="m", k=1_000) == exact(log, query, "m", 1_000)
+        assert index.search(query, model="m", k=1_000) == exact(log, query, "m", 1_000)
 
     def test_keys_are_replaced_by_those_of_a_later_entry(self, index: TaskIndex, rng: np.random.Generator) -> None:
         old, new = embedding(rng), embedding(rng)
@@ -175,14 +175,14 @@ class TestSearch:
         ]
         index.apply(log[:2])
         index.apply(log[2:])
-        hits = index.search(new, model_id="m", k=9)
+        hits = index.search(new, model="m", k=9)
         assert hits == [Hit("b", score(new, new, EMBEDDER)), Hit("a", score(new, new, EMBEDDER))]
-        assert max(hit.score for hit in index.search(old, model_id="m", k=9)) < 0.99
+        assert max(hit.score for hit in index.search(old, model="m", k=9)) < 0.99
 
     @pytest.mark.parametrize("k", [-1, 0])
     def test_no_hits_for_no_k(self, index: TaskIndex, rng: np.random.Generator, k: int) -> None:
         index.apply([published(1, "a", embedding(rng))])
-        assert index.search(embedding(rng), model_id="m", k=k) == []
+        assert index.search(embedding(rng), model="m", k=k) == []
 
     def test_deleted_vectors_are_gone_and_the_next_best_move_up(
         self, index: TaskIndex, rng: np.random.Generator
@@ -191,10 +191,10 @@ class TestSearch:
         index.apply(log)
         query = embedding(rng)
         for _ in range(95):
-            best = index.search(query, model_id="m", k=1)[0]
+            best = index.search(query, model="m", k=1)[0]
             log.append(deleted(len(log) + 1, best.vector_id))
             index.apply(log[-1:])
-            assert index.search(query, model_id="m", k=3) == exact(log, query, "m", 3)
+            assert index.search(query, model="m", k=3) == exact(log, query, "m", 3)
 
 
 class TestFilters:
@@ -207,7 +207,7 @@ class TestFilters:
         for _ in range(5):
             among = frozenset(f"v{number:04}" for number in 1 + rng.choice(2_000, int(2_000 * share), replace=False))
             query = embedding(rng)
-            assert index.search(query, model_id="m", k=10, among=among) == exact(log, query, "m", 10, among)
+            assert index.search(query, model="m", k=10, among=among) == exact(log, query, "m", 10, among)
 
     def test_a_filter_that_keeps_only_what_is_far_from_the_query(
         self, index: TaskIndex, rng: np.random.Generator
@@ -216,17 +216,17 @@ class TestFilters:
         index.apply(log)
         query = embedding(rng)
         far = frozenset(hit.vector_id for hit in exact(log, query, "m", 1_000)[500:])
-        assert index.search(query, model_id="m", k=10, among=far) == exact(log, query, "m", 10, far)
+        assert index.search(query, model="m", k=10, among=far) == exact(log, query, "m", 10, far)
 
     def test_nothing_comes_from_outside_it(self, index: TaskIndex, rng: np.random.Generator) -> None:
         target = embedding(rng)
         index.apply([published(1, "a", target), published(2, "b", embedding(rng)), published(3, "c", target)])
-        assert index.search(target, model_id="m", k=9, among=frozenset()) == []
-        assert index.search(target, model_id="m", k=9, among=frozenset(["unknown"])) == []
-        found = index.search(target, model_id="m", k=9, among=frozenset(["b", "c", "unknown"]))
+        assert index.search(target, model="m", k=9, among=frozenset()) == []
+        assert index.search(target, model="m", k=9, among=frozenset(["unknown"])) == []
+        found = index.search(target, model="m", k=9, among=frozenset(["b", "c", "unknown"]))
         assert [hit.vector_id for hit in found] == ["c", "b"]
         index.apply([deleted(4, "c")])
-        assert [hit.vector_id for hit in index.search(target, model_id="m", k=9, among=frozenset("bc"))] == ["b"]
+        assert [hit.vector_id for hit in index.search(target, model="m", k=9, among=frozenset("bc"))] == ["b"]
 
 
 @pytest.mark.parametrize("kind", ["memory", "exact", "lists"])
@@ -251,7 +251,7 @@ def test_searches_beside_an_applier_always_see_one_moment(kind: str) -> None:
     def look(_: int) -> int:
         looks = 0
         while not done.is_set() or looks == 0:
-            best = [int(hit.vector_id[1:]) for hit in index.search(target, model_id="m", k=50)]
+            best = [int(hit.vector_id[1:]) for hit in index.search(target, model="m", k=50)]
             assert all((number ^ 1) in best for number in best)
             looks += 1
         return looks
@@ -266,7 +266,7 @@ def test_searches_beside_an_applier_always_see_one_moment(kind: str) -> None:
 
 
 def _renumber(change: Change, seq: int) -> Change:
-    return Change(seq, change.kind, change.vector_id, change.model_id, change.keys, change.embedder)
+    return Change(seq, change.kind, change.vector_id, change.model, change.keys, change.embedder)
 
 
 class TestFaissSegments:
@@ -309,4 +309,4 @@ def test_scores_and_ties_do_not_depend_on_how_faiss_sums() -> None:
             index.apply(log[start : start + 13])
     for query in parts:
         for k in (1, 10, 50):
-            assert fast.search(query, model_id="m", k=k) == plain.search(query, model_id="m", k=k)
+            assert fast.search(query, model="m", k=k) == plain.search(query, model="m", k=k)

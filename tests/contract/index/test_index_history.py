@@ -39,17 +39,17 @@ class IndexMachine(RuleBasedStateMachine):
 
     @rule(
         keys=st.lists(st.integers(0, 8), max_size=6),
-        model_id=st.sampled_from(["m", "n"]),
+        model=st.sampled_from(["m", "n"]),
         copies=st.integers(1, 9),
         ours=st.booleans(),
     )
-    def publish(self, keys: list[int], model_id: str, copies: int, ours: bool) -> None:
+    def publish(self, keys: list[int], model: str, copies: int, ours: bool) -> None:
         embedder = EMBEDDER.fingerprint if ours else None if len(keys) % 2 else "f" * 64
         for _ in range(copies):
             number = len(self.log) + 1
             vector_id = f"v{int(self.rng.integers(10**6)):06}-{number}"
             parts = [self.pool[key] for key in keys]
-            self.log.append(published(number, vector_id, *parts, model_id=model_id, embedder=embedder))
+            self.log.append(published(number, vector_id, *parts, model=model, embedder=embedder))
 
     @precondition(lambda self: self.alive())
     @rule(data=st.data(), share=st.sampled_from([0.0, 0.6, 1.0]))
@@ -96,9 +96,9 @@ class IndexMachine(RuleBasedStateMachine):
         assert position is not None
         assert position.seq == self.applied
         for query in (self.pool[0], self.pool[4], self.pool[8], embedding(self.rng)):
-            for model_id in ("m", "n"):
+            for model in ("m", "n"):
                 for k in (1, 3, 500):
-                    self.check(self.index.search(query, model_id=model_id, k=k), exact(seen, query, model_id, 10**6), k)
+                    self.check(self.index.search(query, model=model, k=k), exact(seen, query, model, 10**6), k)
 
     def check(self, hits: list[Hit], right: list[Hit], k: int) -> None:
         if type(self).exact:

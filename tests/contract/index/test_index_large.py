@@ -90,8 +90,8 @@ def test_recall_is_99_in_100_whatever_is_filtered_out(
     for query in library.queries:
         ids = [library.log[number].vector_id for number in rng.choice(TASKS, round(TASKS * share), replace=False)]
         among = None if share == 1.0 else frozenset(ids)
-        right = exact_index.search(query, model_id="m", k=K, among=among)
-        found = large.search(query, model_id="m", k=K, among=among)
+        right = exact_index.search(query, model="m", k=K, among=among)
+        found = large.search(query, model="m", k=K, among=among)
         assert len(found) == len(right)
         assert among is None or {hit.vector_id for hit in found} <= among
         recalls.append(recall(found, right))
@@ -107,7 +107,7 @@ def test_keys_that_form_no_groups_are_found_as_well() -> None:
         index.reset("epoch", replacing=index.position)
         index.apply(log)
     queries = [TaskEmbedding(direction(rng, 24), direction(rng, 24)) for _ in range(60)]
-    right, found = ([index.search(query, model_id="m", k=K) for query in queries] for index in indexes)
+    right, found = ([index.search(query, model="m", k=K) for query in queries] for index in indexes)
     assert np.mean([recall(one, other) for one, other in zip(found, right, strict=True)]) >= 0.99
 
 
@@ -119,7 +119,7 @@ def test_a_large_index_shrinks_to_an_exact_one(library: Library) -> None:
     assert main is not None
     assert main.lists is None
     assert main.rows < 1_000
-    assert {hit.vector_id for hit in index.search(library.queries[0], model_id="m", k=500)} == {
+    assert {hit.vector_id for hit in index.search(library.queries[0], model="m", k=500)} == {
         change.vector_id for change in library.log[-300:]
     }
 
@@ -138,10 +138,10 @@ class TestMergingBeside:
             index.apply([published(104 + number, f"w{number}", parts[101 + number]) for number in range(10)])
 
         assert _beside_a_merge(index, change)
-        everything = {hit.vector_id for hit in index.search(parts[1], model_id="m", k=500)}
+        everything = {hit.vector_id for hit in index.search(parts[1], model="m", k=500)}
         assert everything == {f"v{seq}" for seq in range(1, 101) if seq != 7} | {f"w{number}" for number in range(10)}
-        assert index.search(parts[8], model_id="m", k=1)[0].vector_id != "v8"
-        assert index.search(parts[120], model_id="m", k=1)[0].vector_id == "v8"
+        assert index.search(parts[8], model="m", k=1)[0].vector_id != "v8"
+        assert index.search(parts[120], model="m", k=1)[0].vector_id == "v8"
 
     def test_a_reset_meanwhile_wins(self, rng: np.random.Generator) -> None:
         index = FaissIndex(EMBEDDER, IndexLimits(exact=40, merged=16))
@@ -154,7 +154,7 @@ class TestMergingBeside:
 
         _beside_a_merge(index, change)
         assert index.position == Position("later", 1)
-        assert [hit.vector_id for hit in index.search(embedding(rng), model_id="m", k=500)] == ["new"]
+        assert [hit.vector_id for hit in index.search(embedding(rng), model="m", k=500)] == ["new"]
 
     def test_a_stopped_merge_leaves_everything_as_it_was(self, rng: np.random.Generator) -> None:
         index = FaissIndex(EMBEDDER, IndexLimits(exact=40, merged=16))
@@ -164,10 +164,10 @@ class TestMergingBeside:
         stop.set()
         with pytest.raises(MergeStopped):
             index.compact(stop)
-        assert len(index.search(embedding(rng), model_id="m", k=500)) == 100
+        assert len(index.search(embedding(rng), model="m", k=500)) == 100
         assert index.compact()
         assert not index.compact()
-        assert len(index.search(embedding(rng), model_id="m", k=500)) == 100
+        assert len(index.search(embedding(rng), model="m", k=500)) == 100
 
 
 @pytest.fixture
@@ -203,7 +203,7 @@ def test_searches_and_changes_go_on_while_it_merges(library: Library) -> None:
     def look(_: int) -> int:
         looks = 0
         while not done.is_set():
-            hits = index.search(target, model_id="m", k=K)
+            hits = index.search(target, model="m", k=K)
             assert hits[0].vector_id == "pinned"
             assert len({hit.vector_id for hit in hits}) == len(hits)
             looks += 1
@@ -236,7 +236,7 @@ def test_searches_and_changes_go_on_while_it_merges(library: Library) -> None:
         assert merging.result() > 0
     while index.compact():
         pass
-    assert len(index.search(target, model_id="m", k=10_000)) == 1 + 60 * 60 - 58 * 30
+    assert len(index.search(target, model="m", k=10_000)) == 1 + 60 * 60 - 58 * 30
     assert longest_apply < 2.0
 
 

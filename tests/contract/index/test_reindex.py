@@ -65,7 +65,7 @@ def index(request: pytest.FixtureRequest) -> TaskIndex:
 
 
 def found(index: TaskIndex) -> set[str]:
-    return {hit.vector_id for hit in index.search(ANYTHING, model_id=MODEL.model_id, k=99)}
+    return {hit.vector_id for hit in index.search(ANYTHING, model=MODEL.fingerprint, k=99)}
 
 
 def test_what_is_registered_is_found_and_what_is_deleted_is_not(database: Database, index: TaskIndex) -> None:

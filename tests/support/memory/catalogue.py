@@ -289,7 +289,7 @@ class MemoryCatalogue:
         if record is None or not entry.kind.findable:
             return Change(seq, entry.kind, entry.vector_id, mark=entry.mark)
         card = record.card
-        return Change(seq, entry.kind, record.id, record.model.model_id, card.keys, card.embedder, entry.mark)
+        return Change(seq, entry.kind, record.id, record.model.fingerprint, card.keys, card.embedder, entry.mark)
 
     def _append(self, kind: ChangeKind, vector_id: str) -> int:
         self._log.append(_Entry(kind, vector_id, self._clock.now(), uuid.uuid4().hex))

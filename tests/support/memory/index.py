@@ -40,16 +40,16 @@ class MemoryIndex:
             position, fresh = follow(self._state.position, changes)
             keys = dict(self._state.keys)
             for change in fresh:
-                keys[change.vector_id] = (change.model_id, tuple(comparable_keys(change, self._spec)))
+                keys[change.vector_id] = (change.model, tuple(comparable_keys(change, self._spec)))
             self._state = _IndexState(position, keys)
 
-    def search(self, query: TaskEmbedding, *, model_id: str, k: int, among: frozenset[str] | None = None) -> list[Hit]:
+    def search(self, query: TaskEmbedding, *, model: str, k: int, among: frozenset[str] | None = None) -> list[Hit]:
         finite_row(query, self._spec)
         return best_hits(
             (
                 (vector_id, score(query, key.embedding, self._spec))
                 for vector_id, (owner_model, keys) in self._state.keys.items()
-                if owner_model == model_id and (among is None or vector_id in among)
+                if owner_model == model and (among is None or vector_id in among)
                 for key in keys
             ),
             k,
