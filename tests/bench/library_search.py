@@ -14,8 +14,8 @@ import numpy as np
 from tests.bench.library_keys import BUCKETS, SPEC
 from tests.bench.library_rivals import RIVALS, Absent, Ask
 from tests.bench.library_subject import Prepared, Subject
-from tests.support.memory.worker import MODEL
 from tests.bench.spread import all_in_turn, seconds
+from tests.support.memory.worker import MODEL
 from vlibrary.domain.ports import Filter
 from vlibrary.domain.query import Query
 from vlibrary.library.retrieve import retrieve

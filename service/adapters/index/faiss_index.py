@@ -62,7 +62,7 @@ class FaissIndex:
         with self._applying:
             position, fresh = follow(self._state.position, changes)
             last = latest(fresh)
-            models = {fingerprint: model.without(last, self._limits) for fingerprint, model in self._state.models.items()}
+            models = {name: model.without(last, self._limits) for name, model in self._state.models.items()}
             for fingerprint, segment in self._segments(last.values()).items():
                 models[fingerprint] = models.get(fingerprint, ModelIndex()).plus(segment, self._limits)
             self._state = IndexState(position, models)
