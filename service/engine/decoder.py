@@ -13,10 +13,10 @@ from transformers import DynamicCache
 
 from vlibrary.domain.errors import UnsupportedModel
 from vlibrary.engine.image_features import ImageFeatures
-from vlibrary.engine.kv_cache import KeysValues, Slab
+from vlibrary.engine.kv_cache import KeysValues, KvCache
 from vlibrary.engine.request import EncodedPrompt
 from vlibrary.models.lvlm import Lvlm
-from vlibrary.steering.batch_edits import Rows
+from vlibrary.steering.injector import BatchEdits
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,10 +32,10 @@ class Decoder(Protocol):
     """B rows of one model with all that a next token depends on. Every method runs on the model's thread.
 
     `prefill` and `decode` may fail and leave the rows as they were; what they computed counts once `join` or `advance`
-    says so. most_rows: how many rows can decode together, None for any number.
+    says so. max_rows: how many rows can decode together, None for any number.
     """
 
-    most_rows: int | None
+    max_rows: int | None
 
     def prefill(self, prompts: Sequence[EncodedPrompt], slots: Sequence[int]) -> Prefilled:
         """Read newcomers' prompts in one forward pass."""
@@ -58,31 +58,31 @@ class Decoder(Protocol):
         ...
 
 
-class SlabDecoder:
+class BatchDecoder:
     """Implements Decoder with one left-padded cache for all rows."""
 
-    most_rows: int | None = None
+    max_rows: int | None = None
 
-    def __init__(self, lvlm: Lvlm, features: ImageFeatures, *, most_columns: int = 65_536, forward: Any = None) -> None:
-        """most_columns: of the cache, rows × width, ahead of need. forward: runs the decode steps if not the model."""
+    def __init__(self, lvlm: Lvlm, features: ImageFeatures, *, max_columns: int = 65_536, forward: Any = None) -> None:
+        """max_columns: of the cache, rows × width, ahead of need. forward: runs the decode steps if not the model."""
         self._lvlm = lvlm
         self._forward = forward or lvlm.model
         self.features = features
-        self._slab = Slab(most_columns)
+        self._cache = KvCache(max_columns)
         self._positions = torch.empty(0)  # [B] or [P, B]: of the next tokens, P kinds of them in the mRoPE families
-        self._edits: Rows | None = None
+        self._edits: BatchEdits | None = None
         self._edits_known = False
 
     @property
     def columns(self) -> int:
         """Cache columns in use: rows × width."""
-        return len(self._slab.lengths) * self._slab.width
+        return len(self._cache.lengths) * self._cache.width
 
     def prefill(self, prompts: Sequence[EncodedPrompt], slots: Sequence[int]) -> Prefilled:
         width = max(prompt.length for prompt in prompts)
         positions = self._prompt_positions(prompts, width)
         cache: Any = DynamicCache()  # without a configuration: every layer keeps every column, whatever its window
-        with self._lvlm.injector.active(self._lvlm.table.prompt_rows(slots, width)):
+        with self._lvlm.injector.active(self._lvlm.table.prefill_edits(slots, width)):
             output = self._lvlm.model(
                 **self._collated(prompts, width),
                 **self.features.of(prompts),
@@ -96,33 +96,33 @@ class SlabDecoder:
 
     def join(self, newcomers: Prefilled) -> None:
         keys_values, positions = newcomers.state
-        here = [self._positions] if self._slab.lengths else []
+        here = [self._positions] if self._cache.lengths else []
         together = torch.cat([*here, positions], dim=-1)  # before the slab: what can fail comes first
-        self._slab.join(keys_values, newcomers.lengths)
+        self._cache.join(keys_values, newcomers.lengths)
         self._positions = together
         self._edits_known = False
 
     def decode(self, tokens: Sequence[int], slots: Sequence[int]) -> Tensor:
         device = self._lvlm.device
         if not self._edits_known:  # they change only when rows come or go
-            self._edits, self._edits_known = self._lvlm.table.answer_rows(slots), True
+            self._edits, self._edits_known = self._lvlm.table.decode_edits(slots), True
         with self._lvlm.injector.active(self._edits):
             output = self._forward(
                 input_ids=torch.tensor(tokens)[:, None].to(device),
-                attention_mask=self._slab.mask_with_next().to(device),
+                attention_mask=self._cache.mask_with_next().to(device),
                 position_ids=self._positions[..., None],
-                past_key_values=self._slab.open(),
+                past_key_values=self._cache.open(),
                 use_cache=True,
                 logits_to_keep=1,
             )
         return output.logits[:, -1]  # type: ignore[no-any-return]  # transformers' outputs are untyped
 
     def advance(self) -> None:
-        self._slab.advance()
+        self._cache.advance()
         self._positions = self._positions + 1
 
     def leave(self, row: int, *, scrub: bool) -> None:
-        self._slab.leave(row, scrub=scrub)
+        self._cache.leave(row, scrub=scrub)
         self._positions[..., row] = self._positions[..., -1]
         self._positions = self._positions[..., :-1]
         self._edits_known = False
@@ -151,10 +151,10 @@ class SlabDecoder:
 _NOTHING: tuple[Tensor, dict[str, Any]] = (torch.empty(1, 0, dtype=torch.long), {})
 
 
-class SoloDecoder:
+class SingleDecoder:
     """Implements Decoder for one row, with whatever the model's own generate() carries from token to token."""
 
-    most_rows: int | None = 1
+    max_rows: int | None = 1
 
     def __init__(self, lvlm: Lvlm) -> None:
         self._lvlm = lvlm
@@ -163,11 +163,11 @@ class SoloDecoder:
 
     def prefill(self, prompts: Sequence[EncodedPrompt], slots: Sequence[int]) -> Prefilled:
         (prompt,) = prompts
-        inputs = self._lvlm.moved(prompt.inputs)
+        inputs = self._lvlm.to_device(prompt.inputs)
         tokens = inputs.pop("input_ids")
         positions = self._lvlm.model._prepare_position_ids_for_generation(tokens, dict(inputs))
         carried = {**inputs, "position_ids": positions, "past_key_values": DynamicCache(), "use_cache": True}
-        with self._lvlm.injector.active(self._lvlm.table.prompt_rows(slots, prompt.length)):
+        with self._lvlm.injector.active(self._lvlm.table.prefill_edits(slots, prompt.length)):
             logits, carried = self._forward(tokens, carried, is_first_iteration=True)
         return Prefilled(logits, (prompt.length,), (tokens, carried))
 
@@ -176,7 +176,7 @@ class SoloDecoder:
 
     def decode(self, tokens: Sequence[int], slots: Sequence[int]) -> Tensor:
         following = torch.cat([self._tokens, torch.tensor([tokens], device=self._tokens.device)], dim=-1)
-        with self._lvlm.injector.active(self._lvlm.table.answer_rows(slots)):
+        with self._lvlm.injector.active(self._lvlm.table.decode_edits(slots)):
             logits, carried = self._forward(following, self._carried, next_sequence_length=1)
         self._next = following, carried
         return logits

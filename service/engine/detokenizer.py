@@ -8,7 +8,7 @@ from typing import Any
 _HALF_A_LETTER = "\ufffd"  # what a decoder writes for bytes that are not a whole letter yet
 
 
-class TextStream:
+class Detokenizer:
     """One answer's text. Outer white space is left out; what may yet turn out to be a stop text is held back."""
 
     def __init__(self, tokenizer: Any, stop: Sequence[str] = ()) -> None:

@@ -12,7 +12,7 @@ from vlibrary.domain.errors import OutOfMemory, Unavailable, VLibraryError
 log = structlog.get_logger(__name__)
 
 
-def failure(action: Callable[[], None]) -> Exception | None:
+def catch(action: Callable[[], None]) -> Exception | None:
     """What the action raised, None when it went well."""
     try:
         action()
@@ -27,7 +27,7 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or said_so
 
 
-def reason_for(error: Exception) -> VLibraryError:
+def to_library_error(error: Exception) -> VLibraryError:
     """What the client is told; the log has the rest."""
     if isinstance(error, VLibraryError):
         return error

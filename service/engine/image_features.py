@@ -32,16 +32,16 @@ class _Features:
 
 
 class ImageFeatures:
-    """The vision tower of one model with a memory of `most_bytes`, least recently used pictures forgotten first.
+    """The vision tower of one model with a memory of `max_bytes`, least recently used pictures forgotten first.
 
     Only for models whose forward takes `mm_encoder_outputs`. Not thread-safe: used on the model's thread.
     """
 
-    def __init__(self, model: Any, most_bytes: int) -> None:
+    def __init__(self, model: Any, max_bytes: int) -> None:
         self._encode: Any = model.base_model.get_image_features
         self.argument_names = frozenset(inspect.signature(self._encode).parameters) - {"kwargs"}
         self._device, self._dtype = model.device, model.dtype
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._known: OrderedDict[str, _Features] = OrderedDict()
         self._output_type: Any = None
         self._output_is_tensor = False
@@ -111,7 +111,7 @@ class ImageFeatures:
     def _remember(self, name: str, features: _Features) -> None:
         self._known[name] = features
         self.bytes += features.bytes
-        while self.bytes > self._most_bytes and self._known:
+        while self.bytes > self._max_bytes and self._known:
             _, forgotten = self._known.popitem(last=False)
             self.bytes -= forgotten.bytes
 

@@ -60,7 +60,7 @@ class _Open(CacheLayerMixin):
         return -1
 
 
-class Slab:
+class KvCache:
     """The cache of B running rows, in rows [0, B) and columns [start, end) of each block.
 
     lengths: how many of the columns, counted from the end, are each row's own.
@@ -149,7 +149,7 @@ class Slab:
         self._start, self._end = new.start, new.stop
 
     def _size(self, rows: int, width: int) -> tuple[int, int]:
-        """Rows and columns to allocate: some to spare, so that blocks are not moved at every arrival and token."""
+        """Rows and columns to allocate: some to spare, so that blocks are not moved at each arrival and token."""
         spare = max(_SPARE, width // 2)
         doubled = 1 << (rows - 1).bit_length()
         if doubled * (width + spare) <= self._most:

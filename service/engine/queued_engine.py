@@ -11,7 +11,7 @@ from typing import Self
 import structlog
 
 from vlibrary.domain.errors import Overloaded, TimedOut, WorkerUnavailable
-from vlibrary.engine.request import Job, Load
+from vlibrary.engine.request import Load, Request
 
 log = structlog.get_logger(__name__)
 
@@ -19,9 +19,9 @@ log = structlog.get_logger(__name__)
 class QueuedEngine(ABC):
     """Implements vlibrary.engine.request.Engine but for what a step does."""
 
-    def __init__(self, most_waiting: int) -> None:
-        self._most_waiting = most_waiting
-        self._waiting: deque[Job] = deque()
+    def __init__(self, max_waiting: int) -> None:
+        self._max_waiting = max_waiting
+        self._waiting: deque[Request] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._loop, name="model", daemon=True)
@@ -33,35 +33,35 @@ class QueuedEngine(ABC):
 
     @property
     @abstractmethod
-    def running(self) -> tuple[Job, ...]:
-        """The jobs that are being answered, in the order of their rows."""
+    def running(self) -> tuple[Request, ...]:
+        """The requests that are being answered, in the order of their rows."""
 
     @abstractmethod
     def step(self) -> None:
         """One turn of the loop."""
 
     @property
-    def open(self) -> bool:
+    def is_open(self) -> bool:
         return not self._closed
 
-    def submit(self, job: Job) -> None:
+    def submit(self, request: Request) -> None:
         with self._changed:
             if self._closed:
                 raise WorkerUnavailable("The worker is stopping.", "Try again.")
-            if len(self._waiting) >= self._most_waiting:
+            if len(self._waiting) >= self._max_waiting:
                 raise Overloaded(f"{len(self._waiting)} requests are waiting already.", "Try again later.")
-            self._waiting.append(job)
+            self._waiting.append(request)
             self._changed.notify()
 
-    def cancel(self, job: Job) -> None:
+    def cancel(self, request: Request) -> None:
         with self._changed:
-            job.cancelled = True
+            request.cancelled = True
             self._changed.notify()
 
     def load(self) -> Load:
         with self._changed:
             waiting, closed = len(self._waiting), self._closed
-        return Load(len(self.running), waiting, 0 if closed else self._most_waiting - waiting)
+        return Load(len(self.running), waiting, 0 if closed else self._max_waiting - waiting)
 
     def close(self) -> None:
         with self._changed:
@@ -71,14 +71,14 @@ class QueuedEngine(ABC):
             self._thread.join()
 
     def _drop_waiting(self) -> None:
-        """Forget cancelled jobs, and tell overdue ones."""
+        """Forget cancelled requests, and tell is_overdue ones."""
         now = time.monotonic()
         with self._changed:
-            gone = [job for job in self._waiting if job.cancelled or job.overdue(now)]
-            for job in gone:
-                self._waiting.remove(job)
-        for job in gone:
-            tell_overdue(job)
+            gone = [request for request in self._waiting if request.cancelled or request.is_overdue(now)]
+            for request in gone:
+                self._waiting.remove(request)
+        for request in gone:
+            emit_timeout(request)
 
     def _loop(self) -> None:
         try:
@@ -101,12 +101,12 @@ class QueuedEngine(ABC):
             self._closed = True
             left = [*self._waiting, *self.running]
             self._waiting.clear()
-        for job in left:
-            if not job.cancelled:
-                job.emit(WorkerUnavailable("The worker is stopping.", "Try again."))
+        for request in left:
+            if not request.cancelled:
+                request.emit(WorkerUnavailable("The worker is stopping.", "Try again."))
 
 
-def tell_overdue(job: Job) -> None:
-    """End a job whose time is over, unless its caller has gone."""
-    if not job.cancelled:
-        job.emit(TimedOut("The answer was not ready by the deadline.", "Allow more time, or try again later."))
+def emit_timeout(request: Request) -> None:
+    """End a request whose time is over, unless its caller has gone."""
+    if not request.cancelled:
+        request.emit(TimedOut("The answer was not ready by the deadline.", "Allow more time, or try again later."))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from torch import Tensor
 from vlibrary.domain.errors import VLibraryError
 from vlibrary.domain.vector import SteeringVector
 from vlibrary.domain.wire import Decoding, Generation, Prompt, TextPiece
+from vlibrary.models.lvlm import Lvlm
 
 Event = TextPiece | Generation | VLibraryError
 
@@ -35,8 +37,19 @@ class EncodedPrompt:
         return sum(value.nbytes for value in self.inputs.values())
 
 
+def encode_prompt(lvlm: Lvlm, prompt: Prompt, max_new_tokens: int) -> EncodedPrompt:
+    """The prompt, ready to be prefilled; any thread may call it.
+
+    Raises InvalidImage, InvalidQuery, PromptTooLong.
+    """
+    batch = lvlm.encode_on_host(prompt, max_new_tokens)
+    shown = [image for one in prompt.demonstrations for image in one.images]
+    digests = tuple(hashlib.sha256(image).hexdigest() for image in (*shown, *prompt.images))
+    return EncodedPrompt(prompt, batch.inputs, batch.prompt_tokens[0], digests)
+
+
 @dataclass(eq=False)
-class Job:
+class Request:
     """A request on its way through an engine.
 
     emit: called on the model's thread with pieces and last, once, with a Generation or an error; must not block.
@@ -53,17 +66,17 @@ class Job:
     cancelled: bool = False
 
     @property
-    def most_tokens(self) -> int:
+    def max_tokens(self) -> int:
         """Cache columns that it may come to need: the prompt's and the answer's."""
         return self.prompt.length + self.decoding.max_new_tokens
 
-    def overdue(self, now: float) -> bool:
+    def is_overdue(self, now: float) -> bool:
         return self.deadline is not None and now >= self.deadline
 
 
 @dataclass(frozen=True)
 class Load:
-    """How busy an engine is. running, waiting: jobs; room: how many more it would take."""
+    """How busy an engine is. running, waiting: requests; room: how many more it would take."""
 
     running: int
     waiting: int
@@ -71,20 +84,20 @@ class Load:
 
 
 class Engine(Protocol):
-    """Runs jobs on one model, on a thread of its own.
+    """Runs requests on one model, on a thread of its own.
 
-    open: False once it is closed or its thread has ended: it takes no jobs any more.
+    open: False once it is closed or its thread has ended: it takes no requests any more.
     """
 
     @property
-    def open(self) -> bool: ...
+    def is_open(self) -> bool: ...
 
-    def submit(self, job: Job) -> None:
-        """Queue the job. Raises Overloaded when the queue is full, PromptTooLong when it could never fit."""
+    def submit(self, request: Request) -> None:
+        """Queue the request. Raises Overloaded when the queue is full, PromptTooLong when it could never fit."""
         ...
 
-    def cancel(self, job: Job) -> None:
-        """Nobody waits for it any longer: it leaves at the next step and emits nothing more. Ended jobs are ignored."""
+    def cancel(self, request: Request) -> None:
+        """Drop the request at the next step; it emits nothing more. Requests that have ended are ignored."""
         ...
 
     def load(self) -> Load:
@@ -92,5 +105,5 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Stop; jobs under way end with WorkerUnavailable."""
+        """Stop; requests under way end with WorkerUnavailable."""
         ...

@@ -9,19 +9,19 @@ from dataclasses import dataclass, field
 from vlibrary.domain.errors import UnsupportedEdit, UnsupportedModel, VLibraryError
 from vlibrary.domain.wire import Generation, TextPiece
 from vlibrary.engine.decoder import Decoder
-from vlibrary.engine.detokenizer import TextStream
-from vlibrary.engine.request import Job
+from vlibrary.engine.detokenizer import Detokenizer
+from vlibrary.engine.request import Request
 from vlibrary.engine.sampling import Sampler, next_tokens
 from vlibrary.models.lvlm import Lvlm
 
 
 @dataclass(eq=False)
 class Row:
-    """One job in the batch. token: the last one drawn, which the next step reads."""
+    """One request in the batch. token: the last one drawn, which the next step reads."""
 
-    job: Job
+    request: Request
     slot: int
-    text: TextStream
+    text: Detokenizer
     sampler: Sampler
     started: float
     token: int = 0
@@ -32,7 +32,7 @@ class Row:
     def show(self, text: str) -> None:
         if text:
             self.shown.append(text)
-            self.job.emit(TextPiece(text, self.drawn))
+            self.request.emit(TextPiece(text, self.drawn))
 
 
 class RunningBatch:
@@ -46,7 +46,7 @@ class RunningBatch:
 
     def join(self, rows: Sequence[Row]) -> None:
         """Prefill these rows and draw their first tokens. Changes nothing if it fails."""
-        newcomers = self._decoder.prefill([row.job.prompt for row in rows], [row.slot for row in rows])
+        newcomers = self._decoder.prefill([row.request.prompt for row in rows], [row.slot for row in rows])
         tokens = next_tokens(newcomers.logits.float(), [row.sampler for row in rows])
         self._decoder.join(newcomers)
         self.rows += rows
@@ -76,7 +76,7 @@ class RunningBatch:
     def _advance(self, row: Row, token: int | None) -> bool | None:
         """None while the row goes on; else whether its numbers are broken."""
         if token is None:
-            row.job.emit(_not_finite(row.job))
+            row.request.emit(_not_finite(row.request))
             return True
         row.token = token
         row.drawn += 1
@@ -84,9 +84,9 @@ class RunningBatch:
         row.first_at = row.first_at or time.monotonic()
         ended = token in self._ends
         row.show("" if ended else row.text.push(token))
-        if ended or row.text.stopped or row.drawn >= row.job.decoding.max_new_tokens:
+        if ended or row.text.stopped or row.drawn >= row.request.decoding.max_new_tokens:
             row.show(row.text.finish())
-            row.job.emit(_generation(row, "stop" if ended or row.text.stopped else "length"))
+            row.request.emit(_generation(row, "stop" if ended or row.text.stopped else "length"))
             return False
         return None
 
@@ -102,19 +102,19 @@ def _generation(row: Row, reason: str) -> Generation:
     first = row.first_at or now
     return Generation(
         text="".join(row.shown),
-        prompt_tokens=row.job.prompt.length,
+        prompt_tokens=row.request.prompt.length,
         completion_tokens=row.drawn,
         finish_reason=reason,
         timings={
-            "queue_s": row.started - row.job.submitted,
+            "queue_s": row.started - row.request.submitted,
             "prefill_s": first - row.started,
-            "total_s": now - row.job.submitted,
+            "total_s": now - row.request.submitted,
         },
     )
 
 
-def _not_finite(job: Job) -> VLibraryError:
-    if job.vector is None:
+def _not_finite(request: Request) -> VLibraryError:
+    if request.vector is None:
         return UnsupportedModel(
             "The model's answer is not a number.", "Load it in bfloat16 or float32; float16 is too narrow for it."
         )

@@ -14,9 +14,8 @@ from vlibrary.domain.applicable import SITES
 from vlibrary.domain.errors import UnsupportedModel
 from vlibrary.domain.vector import Edit, SteeringVector
 from vlibrary.engine.decoder import Decoder
-from vlibrary.engine.encode import encode
-from vlibrary.engine.failures import failure
-from vlibrary.engine.request import EncodedPrompt
+from vlibrary.engine.failures import catch
+from vlibrary.engine.request import EncodedPrompt, encode_prompt
 from vlibrary.models.lvlm import Lvlm
 from vlibrary.steering.slot_table import EMPTY
 
@@ -30,7 +29,7 @@ def check_decoder(lvlm: Lvlm, decoder: Decoder) -> None:
     Raises UnsupportedModel when the logits differ or the decoder fails: the model keeps something between tokens that
     the decoder does not know of.
     """
-    error = failure(partial(_compare, lvlm, decoder))
+    error = catch(partial(_compare, lvlm, decoder))
     if error:
         raise UnsupportedModel(
             f"{lvlm.spec.architecture} cannot be batched in flight ({error}).", "Serve it with VLIBRARY_ENGINE=static."
@@ -44,7 +43,7 @@ def check_steering(lvlm: Lvlm, decoder: Decoder, reference: Decoder) -> None:
     Raises UnsupportedModel when they differ or when vectors change nothing: hooks can be lost silently.
     """
     slots = [EMPTY, *(lvlm.table.pin(_vector(lvlm, seed)) for seed in (1, 2))]
-    prompt = encode(lvlm, lvlm.pictured_probe, max_new_tokens=1)
+    prompt = encode_prompt(lvlm, lvlm.image_probe, max_new_tokens=1)
     try:
         got, wanted = (_second(one, [prompt] * len(slots), slots, token=0) for one in (decoder, reference))
     finally:
@@ -58,11 +57,11 @@ def check_steering(lvlm: Lvlm, decoder: Decoder, reference: Decoder) -> None:
 
 @torch.inference_mode()
 def _compare(lvlm: Lvlm, decoder: Decoder) -> None:
-    prompt = encode(lvlm, lvlm.pictured_probe, max_new_tokens=2)
+    prompt = encode_prompt(lvlm, lvlm.image_probe, max_new_tokens=2)
     settings = GenerationConfig(
         max_new_tokens=2, min_new_tokens=2, do_sample=False, return_dict_in_generate=True, output_logits=True
     )
-    own: Any = lvlm.model.generate(**lvlm.moved(prompt.inputs), generation_config=settings)
+    own: Any = lvlm.model.generate(**lvlm.to_device(prompt.inputs), generation_config=settings)
     got = _second(decoder, [prompt], [EMPTY], token=int(own.sequences[0, -2]))
     if not _alike(got, own.logits[1]):
         raise ValueError("its second token's logits are not those of its own generate()")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,14 +14,17 @@ from transformers import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
 from vlibrary.domain.vector import SteeringVector
-from vlibrary.domain.wire import Decoding, Generation, Prompt
-from vlibrary.engine.detokenizer import TextStream
+from vlibrary.domain.wire import Decoding, Generation, Prompt, TextPiece
+from vlibrary.engine.detokenizer import Detokenizer
+from vlibrary.engine.failures import catch, to_library_error
+from vlibrary.engine.queued_engine import QueuedEngine
+from vlibrary.engine.request import Request
 from vlibrary.models.lvlm import Lvlm
 
 Call = tuple[Prompt, SteeringVector | None]
 
 
-class StaticEngine:
+class StaticGenerator:
     """Runs one batch at a time from start to end; safe for many calling threads, which wait for each other."""
 
     def __init__(self, lvlm: Lvlm) -> None:
@@ -38,11 +42,11 @@ class StaticEngine:
         if not calls:
             return []
         prompts, vectors = zip(*calls, strict=True)
-        with self._lock, self._lvlm.table.pinned(vectors) as slots:
+        with self._lock, self._lvlm.table.pin_batch(vectors) as slots:
             batch = self._lvlm.encode(prompts, max_new_tokens=decoding.max_new_tokens)
             table, injector = self._lvlm.table, self._lvlm.injector
-            clock = _Clock(after_prompt=lambda: injector.replace(table.answer_rows(slots)))
-            with injector.active(table.prompt_rows(slots, batch.inputs["input_ids"].shape[1])):
+            clock = _Clock(after_prompt=lambda: injector.replace(table.decode_edits(slots)))
+            with injector.active(table.prefill_edits(slots, batch.inputs["input_ids"].shape[1])):
                 sequences = self._run(batch.inputs, decoding, clock)
             answers = sequences[:, batch.inputs["input_ids"].shape[1] :].tolist()
             timings = clock.timings()
@@ -63,7 +67,7 @@ class StaticEngine:
         self, answer: list[int], prompt_tokens: int, decoding: Decoding, timings: dict[str, float]
     ) -> Generation:
         ends = set(self._lvlm.model.generation_config.eos_token_id)
-        stream, pieces, drawn, ended = TextStream(self._lvlm.tokenizer, decoding.stop), [], 0, False
+        stream, pieces, drawn, ended = Detokenizer(self._lvlm.tokenizer, decoding.stop), [], 0, False
         for token in answer[: decoding.max_new_tokens]:
             drawn += 1
             ended = token in ends
@@ -77,6 +81,59 @@ class StaticEngine:
             finish_reason="stop" if ended or stream.stopped else "length",
             timings=timings,
         )
+
+
+class StaticBatchEngine(QueuedEngine):
+    """Implements vlibrary.engine.request.Engine. An answer is one piece; a deadline counts until the batch starts."""
+
+    def __init__(self, lvlm: Lvlm, *, rows: int = 16, waiting: int = 64) -> None:
+        super().__init__(waiting)
+        self._engine = StaticGenerator(lvlm)
+        self._max_rows = rows
+        self._batch: list[Request] = []
+        self.steps = 0
+
+    @property
+    def running(self) -> tuple[Request, ...]:
+        return tuple(self._batch)
+
+    def step(self) -> None:
+        """Answer one batch: requests from the front of the queue with the same decoding options."""
+        self._drop_waiting()
+        self._take()
+        if self._batch:
+            self._answer()
+            self._batch = []
+
+    def _take(self) -> None:
+        with self._changed:
+            while self._waiting and len(self._batch) < self._max_rows:
+                if self._batch and self._waiting[0].decoding != self._batch[0].decoding:
+                    break
+                self._batch.append(self._waiting.popleft())
+
+    def _answer(self) -> None:
+        if not catch(partial(self._generate, self._batch)):
+            return
+        for request in self._batch:  # one of them is at fault; the others shall not pay for it
+            error = catch(partial(self._generate, [request]))
+            if error:
+                request.emit(to_library_error(error))
+
+    def _generate(self, requests: Sequence[Request]) -> None:
+        calls = [(request.prompt.prompt, request.vector) for request in requests]
+        generations = self._engine.generate(calls, requests[0].decoding)
+        self.steps += max(one.completion_tokens for one in generations)
+        for request, generation in zip(requests, generations, strict=True):
+            _tell(request, generation)
+
+
+def _tell(request: Request, generation: Generation) -> None:
+    if request.cancelled:
+        return
+    if generation.text:
+        request.emit(TextPiece(generation.text, generation.completion_tokens))
+    request.emit(generation)
 
 
 def _config(decoding: Decoding) -> GenerationConfig:

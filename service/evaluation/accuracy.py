@@ -13,7 +13,7 @@ import numpy as np
 from vlibrary.domain.example import Example
 from vlibrary.domain.vector import SteeringVector
 from vlibrary.domain.wire import Decoding, Prompt
-from vlibrary.engine.static import StaticEngine
+from vlibrary.engine.static import StaticGenerator
 from vlibrary.training.errors import InvalidExamples
 from vlibrary.training.progress import Progress, Report, silent
 from vlibrary.training.prompts import TOKENS_A_BATCH, as_prompt
@@ -28,7 +28,7 @@ def is_right(said: str, answer: str) -> bool:
 
 
 def icl_accuracy(
-    engine: StaticEngine,
+    engine: StaticGenerator,
     queries: Sequence[Example],
     support: Sequence[Example],
     shots: int,
@@ -51,14 +51,14 @@ def icl_accuracy(
 
 
 def steered_accuracy(
-    engine: StaticEngine, queries: Sequence[Example], vector: SteeringVector, report: Report = silent
+    engine: StaticGenerator, queries: Sequence[Example], vector: SteeringVector, report: Report = silent
 ) -> float:
     """Share of queries answered right with the vector and no demonstration."""
     return _share_right(engine, queries, [(as_prompt(query), vector) for query in queries], report)
 
 
 def _share_right(
-    engine: StaticEngine,
+    engine: StaticGenerator,
     queries: Sequence[Example],
     calls: Sequence[tuple[Prompt, SteeringVector | None]],
     report: Report,

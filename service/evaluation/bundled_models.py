@@ -11,7 +11,7 @@ import numpy.typing as npt
 from vlibrary.bundled import EMBEDDER_FOLDER, LVLM_FOLDER
 from vlibrary.bundled.tasks import TASKS, Task, examples
 from vlibrary.domain.query import Modality
-from vlibrary.engine.static import StaticEngine
+from vlibrary.engine.static import StaticGenerator
 from vlibrary.evaluation.accuracy import icl_accuracy
 from vlibrary.evaluation.report import SHOTS, BundledReport, TaskCurve
 from vlibrary.models.embedder import Embedder
@@ -38,7 +38,7 @@ def measure(
 
     About 1½ minutes on two cores with the defaults.
     """
-    engine = StaticEngine(lvlm)
+    engine = StaticGenerator(lvlm)
     curves = []
     for number, task in enumerate(tasks):
         report(Progress("tasks", number, len(tasks)))
@@ -66,7 +66,7 @@ def embedder_top1(embedder: Embedder, tasks: Sequence[Task], per_task: int, seed
     return right / (per_task * len(tasks))
 
 
-def _curve(engine: StaticEngine, task: Task, per_task: int, seed: int) -> TaskCurve:
+def _curve(engine: StaticGenerator, task: Task, per_task: int, seed: int) -> TaskCurve:
     queries, support = examples(task, "test", per_task, seed), examples(task, "train", SUPPORT, seed)
     return TaskCurve(
         name=task.name,

@@ -11,7 +11,7 @@ from typing import Any
 from vlibrary.domain.card import VectorCard
 from vlibrary.domain.example import Example
 from vlibrary.domain.vector import SteeringVector
-from vlibrary.engine.static import StaticEngine
+from vlibrary.engine.static import StaticGenerator
 from vlibrary.evaluation.accuracy import icl_accuracy, steered_accuracy
 from vlibrary.formats.artifact import encode
 from vlibrary.formats.card import dump_card
@@ -83,7 +83,7 @@ def _results(
     data: TaskData, vector: SteeringVector, lvlm: Lvlm, shots: int, seed: int, report: Report
 ) -> dict[str, Any]:
     """Accuracies on data.test: unsteered, with `shots` demonstrations of data.train in the prompt, and steered."""
-    engine = StaticEngine(lvlm)
+    engine = StaticGenerator(lvlm)
     return {
         "zero_shot": icl_accuracy(engine, data.test, (), 0, seed, report),
         "n_shot": icl_accuracy(engine, data.test, data.train, shots, seed, report),

@@ -19,9 +19,8 @@ from vlibrary.domain.wire import Prompt
 from vlibrary.models.fingerprint import fingerprint
 from vlibrary.models.processors import check_processor, load_processor
 from vlibrary.models.prompt_encoder import Batch, PromptEncoder
-from vlibrary.steering.edit_points import LayerSites
 from vlibrary.steering.find_sites import LayersSkipped, find_sites
-from vlibrary.steering.injector import Injector
+from vlibrary.steering.injector import Injector, LayerSites
 from vlibrary.steering.slot_table import EMPTY, SlotTable
 
 _QUESTION = "What is this?"
@@ -62,7 +61,7 @@ class Lvlm:
         self.sites = self._find_sites()
         self.injector = Injector(self.sites)
         self.table = SlotTable(self.spec, slots, self.device, model.dtype, takes_gain=self.takes_gain)
-        self.canary()
+        self.self_check()
 
     @classmethod
     def load(
@@ -92,7 +91,7 @@ class Lvlm:
         """A batch on the model's device; see PromptEncoder.encode for what it raises."""
         batch = self._encoder.encode(prompts, answers, max_new_tokens)
         targets = None if batch.targets is None else batch.targets.to(self.device)
-        return Batch(self.moved(batch.inputs), batch.prompt_tokens, targets)
+        return Batch(self.to_device(batch.inputs), batch.prompt_tokens, targets)
 
     def encode_on_host(self, prompt: Prompt, max_new_tokens: int) -> Batch:
         """One prompt, not yet on the device; unlike everything else here, any thread may call it at any time."""
@@ -103,7 +102,7 @@ class Lvlm:
         try:
             return find_sites(self.model, self.encode([self._probe] * 2).inputs)
         except (LayersSkipped, InvalidQuery):
-            self._encoder.needs_picture = True
+            self._encoder.requires_image = True
         try:
             return find_sites(self.model, self.encode([self._probe] * 2).inputs)
         except InvalidQuery as error:
@@ -115,20 +114,20 @@ class Lvlm:
         return all(point.takes_gain for pair in self.sites for point in pair)
 
     @property
-    def needs_picture(self) -> bool:
+    def requires_image(self) -> bool:
         """Whether it reads no prompt without a picture, or skips layers then, so that a vector would be left out."""
-        return self._encoder.needs_picture
+        return self._encoder.requires_image
 
     @property
-    def pictured_probe(self) -> Prompt:
+    def image_probe(self) -> Prompt:
         """A question about a picture, for trying things out."""
         return Prompt(_QUESTION, (_picture(),))
 
     @property
     def _probe(self) -> Prompt:
-        return self.pictured_probe if self.needs_picture else Prompt(_QUESTION)
+        return self.image_probe if self.requires_image else Prompt(_QUESTION)
 
-    def canary(self) -> None:
+    def self_check(self) -> None:
         """Show that steering works here: slot 0 leaves every bit of the logits alone, each site alone changes them.
 
         Batches of equal prompts: the first is unsteered, each other one steered at one site of one layer.
@@ -173,7 +172,7 @@ class Lvlm:
         logits: Tensor = self.model(**batch.inputs, use_cache=False).logits[:, -1]
         return logits
 
-    def moved(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def to_device(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """On the model's device; pixels in its dtype."""
         return {
             name: value.to(self.device, self.model.dtype if value.is_floating_point() else None)

@@ -15,7 +15,7 @@ from transformers import ProcessorMixin
 from vlibrary.domain.errors import InvalidQuery, PromptTooLong
 from vlibrary.domain.wire import Prompt
 from vlibrary.formats.images import decode_images
-from vlibrary.models.prompt_formats import Row, format_of
+from vlibrary.models.prompt_formats import Row, select_format
 
 IGNORE = -100  # what torch's cross-entropy leaves out
 
@@ -39,16 +39,16 @@ class PromptEncoder:
     """The prompt format and the processor of one model.
 
     end_tokens: texts of the tokens that end a turn; the first one is written where the chat template writes none.
-    needs_picture: refuse prompts without one.
+    requires_image: refuse prompts without one.
     """
 
     def __init__(self, processor: ProcessorMixin, end_tokens: Sequence[str], context_length: int) -> None:
         self._processor: Any = processor
         self._lock = threading.Lock()  # how a tokenizer pads is its state, which threads must not change for each other
         self._processor.tokenizer.padding_side = "left"
-        self._format = format_of(processor, end_tokens)
+        self._format = select_format(processor, end_tokens)
         self._context_length = context_length
-        self.needs_picture = False
+        self.requires_image = False
         self._control = _control_texts(self._processor)
 
     def encode(self, prompts: Sequence[Prompt], answers: Sequence[str] | None = None, max_new_tokens: int = 0) -> Batch:
@@ -97,7 +97,7 @@ class PromptEncoder:
             raise InvalidQuery("The prompt is empty.", "Send a text, an image, or both.")
         for text in _texts(prompt):
             self._check_text(text)
-        if self.needs_picture and next(_images(prompt), None) is None:
+        if self.requires_image and next(_images(prompt), None) is None:
             raise InvalidQuery("This model reads no prompt without a picture.", "Send an image with the text.")
 
     def _check_text(self, text: str) -> None:

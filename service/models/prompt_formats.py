@@ -34,7 +34,7 @@ class Format(Protocol):
         ...
 
 
-def format_of(processor: ProcessorMixin, end_tokens: Sequence[str]) -> Format:
+def select_format(processor: ProcessorMixin, end_tokens: Sequence[str]) -> Format:
     """end_tokens: texts of the tokens that end a turn; the first one is written where a chat template writes none.
 
     Raises UnsupportedModel when nobody said how to ask this model.

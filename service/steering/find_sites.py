@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from vlibrary.domain.errors import UnsupportedModel
-from vlibrary.steering.edit_points import LayerSites, Output, StreamAfter, StreamInto, first_tensor
+from vlibrary.steering.injector import BranchOutput, LayerOutput, LayerSites, NormInput, first_tensor
 
 RELATIVE_TOLERANCE = 1e-4
 _CURE = (
@@ -100,7 +100,7 @@ class _Trace:
         """
         runs = Counter(id(module) for module, _ in self.calls)
         return [
-            LayerSites(Output(first), Output(second))
+            LayerSites(BranchOutput(first), BranchOutput(second))
             for (first, a), (second, m) in combinations(self._candidates(), 2)
             if runs[id(first)] == runs[id(second)] == 1 and _adds_up(y, (self.x, a, m))
         ]
@@ -109,7 +109,7 @@ class _Trace:
         """One answer for each child that runs once and reads the stream between the branches."""
         runs = Counter(id(module) for module in self.readers)
         return [
-            LayerSites(StreamInto(child), StreamAfter(rerun.layer))
+            LayerSites(NormInput(child), LayerOutput(rerun.layer))
             for child in self.readers
             if runs[id(child)] == 1 and rerun.reads_the_stream(child, like=self.x)
         ]
@@ -145,7 +145,7 @@ class _Rerun:
             return (args[0] + v, *args[1:])
 
         unedited = self._output(child.register_forward_pre_hook(told))
-        edited = self._output(StreamInto(child).install(lambda r: r + v))
+        edited = self._output(NormInput(child).install(lambda r: r + v))
         if edited is None or unedited is None:
             return False
         return _adds_up(edited, (unedited, v), rounded=read)

@@ -18,7 +18,7 @@ from torch import Tensor
 from vlibrary.domain.applicable import SITES, check_applicable
 from vlibrary.domain.errors import Unavailable, UnsupportedEdit
 from vlibrary.domain.vector import Array, ModelSpec, Positions, Site, SteeringVector
-from vlibrary.steering.batch_edits import Rows
+from vlibrary.steering.injector import BatchEdits
 
 EMPTY = 0
 
@@ -70,7 +70,7 @@ class SlotTable:
         self._rounded(self._shift(vector))
         self._rounded(self._gain(vector))
 
-    def put(self, vector: SteeringVector, *, key: str | None = None) -> int:
+    def load(self, vector: SteeringVector, *, key: str | None = None) -> int:
         """The slot that holds this vector, filled when it is not there yet.
 
         key: what identifies the content (artifact digests and strengths); computed from the numbers when None.
@@ -87,8 +87,8 @@ class SlotTable:
         return self._slots[key]
 
     def pin(self, vector: SteeringVector | None, *, key: str | None = None) -> int:
-        """As `put`, and the slot stays until it is unpinned as often; EMPTY for None."""
-        slot = EMPTY if vector is None else self.put(vector, key=key)
+        """As `load`, and the slot stays until it is unpinned as often; EMPTY for None."""
+        slot = EMPTY if vector is None else self.load(vector, key=key)
         self._pins[slot] += 1
         return slot
 
@@ -97,8 +97,8 @@ class SlotTable:
         self._pins.subtract(slots)
 
     @contextmanager
-    def pinned(self, vectors: Sequence[SteeringVector | None]) -> Iterator[list[int]]:
-        """The slots of a batch, one per row (EMPTY for None), held while inside. Raises as `put`."""
+    def pin_batch(self, vectors: Sequence[SteeringVector | None]) -> Iterator[list[int]]:
+        """The slots of a batch, one per row (EMPTY for None), held while inside. Raises as `load`."""
         slots: list[int] = []
         try:
             slots.extend(self.pin(vector) for vector in vectors)  # one that fails leaves those before it in the list
@@ -110,7 +110,7 @@ class SlotTable:
         """The shifts of a batch of these slots: [L, 2, B, 1, d], a copy."""
         return self._shifts.index_select(2, self._index(slots)).unsqueeze(3)
 
-    def prompt_rows(self, slots: Sequence[int], length: int) -> Rows | None:
+    def prefill_edits(self, slots: Sequence[int], length: int) -> BatchEdits | None:
         """What the injector reads while prompts of these slots, left-padded to `length`, are prefilled."""
         where = None
         if self._last_only.intersection(slots):
@@ -119,18 +119,18 @@ class SlotTable:
             where = where.to(self._shifts.device)
         return self._rows(slots, where)
 
-    def answer_rows(self, slots: Sequence[int]) -> Rows | None:
+    def decode_edits(self, slots: Sequence[int]) -> BatchEdits | None:
         """What it reads afterwards: an edit of the prompt's last position is over then."""
         return self._rows([EMPTY if slot in self._last_only else slot for slot in slots], None)
 
-    def _rows(self, slots: Sequence[int], where: Tensor | None) -> Rows | None:
+    def _rows(self, slots: Sequence[int], where: Tensor | None) -> BatchEdits | None:
         """None when no row is steered: the hooks then touch nothing."""
         if not any(slots):
             return None
         gain = None
         if self._with_gain.intersection(slots):
             gain = self._gains.index_select(2, self._index(slots))[..., None, None]
-        return Rows(self.gather(slots), gain, where)
+        return BatchEdits(self.gather(slots), gain, where)
 
     def _index(self, slots: Sequence[int]) -> Tensor:
         return torch.tensor(slots, device=self._shifts.device, dtype=torch.long)

@@ -13,10 +13,10 @@ from vlibrary.adapters.artifacts.open import open_artifacts
 from vlibrary.bundled import EMBEDDER_FOLDER, LVLM_FOLDER, LVLM_ID
 from vlibrary.config import BUNDLED, Settings
 from vlibrary.domain.errors import InvalidInput
-from vlibrary.engine.batches import StaticBatches
 from vlibrary.engine.inflight import Budget, InFlightEngine
 from vlibrary.engine.request import Engine
 from vlibrary.engine.self_check import check_decoder
+from vlibrary.engine.static import StaticBatchEngine
 from vlibrary.models.embedder import Embedder
 from vlibrary.models.lvlm import Lvlm, flush_denormals
 from vlibrary.worker.app import create_app
@@ -72,7 +72,7 @@ def open_worker(settings: Settings, artifacts: Artifacts, registry: CollectorReg
 def open_engine(settings: Settings, lvlm: Lvlm) -> Engine:
     """The engine that the settings name, started."""
     if settings.engine == "static":
-        return StaticBatches(lvlm, rows=settings.max_batch, waiting=settings.max_waiting).start()
+        return StaticBatchEngine(lvlm, rows=settings.max_batch, waiting=settings.max_waiting).start()
     budget = Budget(
         rows=settings.max_batch,
         waiting=settings.max_waiting,

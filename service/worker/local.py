@@ -17,8 +17,7 @@ from vlibrary.domain.query import Query, TaskEmbedding
 from vlibrary.domain.served import find_model
 from vlibrary.domain.vector import SteeringVector
 from vlibrary.domain.wire import GenerateCall, Generation, TextPiece, WorkerInfo, WorkerStatus
-from vlibrary.engine.encode import encode
-from vlibrary.engine.request import Engine, Event, Job
+from vlibrary.engine.request import Engine, Event, Request, encode_prompt
 from vlibrary.models.embedder import Embedder
 from vlibrary.models.lvlm import Lvlm
 from vlibrary.worker.metrics import Answers, Parts
@@ -67,7 +66,7 @@ class LocalWorker:
         registry.register(Parts(engine, lvlm.table, self._residency))
 
     def served(self) -> tuple[WorkerInfo, ...]:
-        if not self._engine.open:
+        if not self._engine.is_open:
             raise WorkerUnavailable("The model's thread has ended.", "Restart the worker; its log says why.")
         return (WorkerInfo(self._lvlm.spec, self._embedder.spec, self._lvlm.context_length),)
 
@@ -119,9 +118,9 @@ class LocalWorker:
     async def _answer(self, call: GenerateCall) -> AsyncGenerator[TextPiece | Generation]:
         deadline = None if call.timeout_s is None else time.monotonic() + call.timeout_s
         events: asyncio.Queue[Event] = asyncio.Queue()
-        job = await self._prepared(call, _into(events), deadline)
-        with self._holding(job.prompt.bytes):
-            self._engine.submit(job)
+        request = await self._prepared(call, _into(events), deadline)
+        with self._holding(request.prompt.bytes):
+            self._engine.submit(request)
             try:
                 while True:
                     event = await events.get()
@@ -131,14 +130,14 @@ class LocalWorker:
                     if isinstance(event, Generation):
                         return
             finally:
-                self._engine.cancel(job)
+                self._engine.cancel(request)
 
-    async def _prepared(self, call: GenerateCall, emit: Callable[[Event], None], deadline: float | None) -> Job:
-        def prepare() -> Job:
+    async def _prepared(self, call: GenerateCall, emit: Callable[[Event], None], deadline: float | None) -> Request:
+        def prepare() -> Request:
             submitted = time.monotonic()
             vector, key = self._residency.get(call.vectors)
-            prompt = encode(self._lvlm, call.prompt, call.decoding.max_new_tokens)
-            return Job(prompt, call.decoding, emit, vector, key, deadline, submitted)
+            prompt = encode_prompt(self._lvlm, call.prompt, call.decoding.max_new_tokens)
+            return Request(prompt, call.decoding, emit, vector, key, deadline, submitted)
 
         try:
             prepared = asyncio.wrap_future(self._preparers.submit(prepare))

@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from vlibrary.domain.wire import Generation
-from vlibrary.engine.decoder import SlabDecoder
+from vlibrary.engine.decoder import BatchDecoder
 from vlibrary.engine.inflight import InFlightEngine
 from vlibrary.engine.request import Engine
 from vlibrary.steering.slot_table import SlotTable
@@ -72,7 +72,7 @@ class Parts(Collector):
             "vectors_on_host": ("Vectors in host memory, at their strengths", len(self._residency.combined)),
         }
         decoder = self._engine.decoder if isinstance(self._engine, InFlightEngine) else None
-        if isinstance(decoder, SlabDecoder):
+        if isinstance(decoder, BatchDecoder):
             found["cache_columns"] = ("Columns of the KV cache in use, rows × width", decoder.columns)
             found["image_feature_bytes"] = ("Image features kept", decoder.features.bytes)
         return found
@@ -90,7 +90,7 @@ class Parts(Collector):
             ),
         }
         decoder = self._engine.decoder if isinstance(self._engine, InFlightEngine) else None
-        if isinstance(decoder, SlabDecoder):
+        if isinstance(decoder, BatchDecoder):
             features = decoder.features
             found["image_features"] = (
                 "Images wanted as features, by outcome",

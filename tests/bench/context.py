@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from tests.bench.driving import Asked, answer, open_engine, typical_first_token_s
 from tests.bench.spread import Spread, in_turn, speedup
-from tests.bench.subject import Request, Subject, questions, shown, steered
+from tests.bench.subject import BenchRequest, Subject, questions, shown, steered
 from vlibrary.models.lvlm import Lvlm
 
 ANSWER = 8
@@ -16,7 +16,7 @@ ANSWER = 8
 class _Arm:
     """One way of asking, on an engine of its own that keeps its image features from run to run."""
 
-    def __init__(self, lvlm: Lvlm, rows: int, batches: Sequence[Sequence[Request]]) -> None:
+    def __init__(self, lvlm: Lvlm, rows: int, batches: Sequence[Sequence[BenchRequest]]) -> None:
         self._lvlm, self._engine = lvlm, open_engine(lvlm, rows)
         self._coming = deque(batches)
         self.runs: list[list[Asked]] = []

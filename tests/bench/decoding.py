@@ -11,12 +11,12 @@ from torch import Tensor
 
 from tests.bench.driving import answer, busy, open_engine, submit
 from tests.bench.spread import Pair, Spread, balanced, in_turn, speedup
-from tests.bench.subject import Request, Subject, questions, steered
+from tests.bench.subject import BenchRequest, Subject, questions, steered
 from vlibrary.engine.inflight import InFlightEngine
 from vlibrary.models.lvlm import Lvlm
 from vlibrary.steering.injector import Injector
 
-Side = tuple[Lvlm, Sequence[Request]]
+Side = tuple[Lvlm, Sequence[BenchRequest]]
 
 BATCH = 8
 WIDE = 64
@@ -101,7 +101,7 @@ def step_by_step(one: Side, other: Side, *, swapped: bool) -> list[Pair]:
     return balanced(pairs)
 
 
-def _running(lvlm: Lvlm, requests: Sequence[Request]) -> InFlightEngine:
+def _running(lvlm: Lvlm, requests: Sequence[BenchRequest]) -> InFlightEngine:
     """An engine with all these requests in its batch."""
     engine = open_engine(lvlm, len(requests))
     submit(engine, lvlm, requests)
@@ -111,7 +111,7 @@ def _running(lvlm: Lvlm, requests: Sequence[Request]) -> InFlightEngine:
     return engine
 
 
-def _logits(lvlm: Lvlm, requests: Sequence[Request]) -> list[Tensor]:
+def _logits(lvlm: Lvlm, requests: Sequence[BenchRequest]) -> list[Tensor]:
     """Of every forward pass: [rows, V], what follows each row."""
     with _recorded(lvlm) as seen:
         answer(open_engine(lvlm, len(requests)), lvlm, requests)

@@ -6,23 +6,22 @@ import time
 from collections.abc import Sequence
 from statistics import median
 
-from tests.bench.subject import Request
+from tests.bench.subject import BenchRequest
 from vlibrary.domain.wire import Decoding, Generation
-from vlibrary.engine.encode import encode
 from vlibrary.engine.inflight import Budget, InFlightEngine
 from vlibrary.engine.queued_engine import QueuedEngine
-from vlibrary.engine.request import Event, Job
+from vlibrary.engine.request import Event, Request, encode_prompt
 from vlibrary.models.lvlm import Lvlm
 
 
 class Asked:
     """One request under way; its clock starts before the prompt is encoded."""
 
-    def __init__(self, lvlm: Lvlm, request: Request) -> None:
+    def __init__(self, lvlm: Lvlm, request: BenchRequest) -> None:
         self._events: list[Event] = []
         submitted = time.monotonic()
-        self.job = Job(
-            encode(lvlm, request.prompt, request.tokens),
+        self.request = Request(
+            encode_prompt(lvlm, request.prompt, request.tokens),
             Decoding(max_new_tokens=request.tokens),
             self._events.append,
             request.vector,
@@ -54,22 +53,22 @@ def busy(engine: QueuedEngine) -> bool:
     return bool(load.running or load.waiting)
 
 
-def submit(engine: QueuedEngine, lvlm: Lvlm, requests: Sequence[Request]) -> list[Asked]:
+def submit(engine: QueuedEngine, lvlm: Lvlm, requests: Sequence[BenchRequest]) -> list[Asked]:
     """Encode and queue them, in order."""
     asked = []
     for request in requests:
         asked.append(Asked(lvlm, request))
-        engine.submit(asked[-1].job)
+        engine.submit(asked[-1].request)
     return asked
 
 
-def answer(engine: QueuedEngine, lvlm: Lvlm, requests: Sequence[Request]) -> list[Asked]:
+def answer(engine: QueuedEngine, lvlm: Lvlm, requests: Sequence[BenchRequest]) -> list[Asked]:
     """All of them, submitted at once, to the end."""
     asked = submit(engine, lvlm, requests)
     while busy(engine):
         engine.step()
     for one in asked:
-        if one.generation.completion_tokens != one.job.decoding.max_new_tokens:
+        if one.generation.completion_tokens != one.request.decoding.max_new_tokens:
             raise RuntimeError("an answer ended early: the runs cannot be compared")
     return asked
 

@@ -31,7 +31,7 @@ class Subject:
 
 
 @dataclass(frozen=True, eq=False)
-class Request:
+class BenchRequest:
     """tokens: of the answer, which never ends before. vector_key: of the vector."""
 
     prompt: Prompt
@@ -64,13 +64,13 @@ def load(folder: Path, size: Size, scratch: Path, *, device: str, dtype: str) ->
     return Subject(lvlm, bare, size, scratch)
 
 
-def questions(count: int, tokens: int, seed: int = 0) -> list[Request]:
+def questions(count: int, tokens: int, seed: int = 0) -> list[BenchRequest]:
     """Requests with a picture each, no two alike, of the same length, unsteered."""
     texts = ("What is in the picture?", "Which colour is the circle?", "How many squares are there in it?")
-    return [Request(Prompt(texts[n % len(texts)], (picture(1000 * seed + n),)), tokens) for n in range(count)]
+    return [BenchRequest(Prompt(texts[n % len(texts)], (picture(1000 * seed + n),)), tokens) for n in range(count)]
 
 
-def steered(lvlm: Lvlm, requests: Sequence[Request], distinct: int) -> list[Request]:
+def steered(lvlm: Lvlm, requests: Sequence[BenchRequest], distinct: int) -> list[BenchRequest]:
     """The requests with that many different vectors in turn, all layers, both branches."""
     vectors = [vector(lvlm.spec, seed) for seed in range(distinct)]
     return [
@@ -79,7 +79,7 @@ def steered(lvlm: Lvlm, requests: Sequence[Request], distinct: int) -> list[Requ
     ]
 
 
-def mixed_lengths(requests: Sequence[Request], longest: int, seed: int = 0, *, skewed: bool) -> list[Request]:
+def mixed_lengths(requests: Sequence[BenchRequest], longest: int, seed: int = 0, *, skewed: bool) -> list[BenchRequest]:
     """Answers of 4 to `longest` tokens. skewed: most of them short, their logarithm uniform; else uniform."""
     draw = random.Random(seed)
 
@@ -90,7 +90,7 @@ def mixed_lengths(requests: Sequence[Request], longest: int, seed: int = 0, *, s
     return [replace(request, tokens=length()) for request in requests]
 
 
-def shown(requests: Sequence[Request], demonstrations: int) -> list[Request]:
+def shown(requests: Sequence[BenchRequest], demonstrations: int) -> list[BenchRequest]:
     """The requests without vectors, behind demonstrations instead: one picture each, the same for all requests."""
     examples = tuple(
         Demonstration(request.prompt.text, request.prompt.images, "a red circle")

@@ -9,13 +9,12 @@ from dataclasses import dataclass, replace
 from tests.bench.driving import answer, busy, open_engine, submit
 from tests.bench.size import QUICK
 from tests.bench.spread import Spread, in_turn, speedup
-from tests.bench.subject import Request, Subject, build, mixed_lengths, questions, speak_on, steered
+from tests.bench.subject import BenchRequest, Subject, build, mixed_lengths, questions, speak_on, steered
 from vlibrary.domain.wire import Decoding
-from vlibrary.engine.batches import StaticBatches
-from vlibrary.engine.static import StaticEngine
+from vlibrary.engine.static import StaticBatchEngine, StaticGenerator
 from vlibrary.models.lvlm import Lvlm
 
-Trace = Sequence[tuple[int, Request]]  # arrival times and requests
+Trace = Sequence[tuple[int, BenchRequest]]  # arrival times and requests
 
 ROWS = 8
 
@@ -68,7 +67,7 @@ def in_flight_steps(lvlm: Lvlm, trace: Trace) -> int:
 
 def static_steps(lvlm: Lvlm, trace: Trace) -> int:
     """The same in static batches: whoever waits when a batch ends is the next batch, which runs to its longest row."""
-    engine, coming, clock, batches = StaticBatches(lvlm, rows=ROWS), deque(trace), 0, 0
+    engine, coming, clock, batches = StaticBatchEngine(lvlm, rows=ROWS), deque(trace), 0, 0
     while coming:
         batch = _arrived(coming, clock, ROWS)
         if not batch:
@@ -82,9 +81,9 @@ def static_steps(lvlm: Lvlm, trace: Trace) -> int:
     return engine.steps - batches  # it counts each batch's prefill, which in flight is not a decode step either
 
 
-def _arrived(coming: deque[tuple[int, Request]], clock: int, most: int) -> list[Request]:
+def _arrived(coming: deque[tuple[int, BenchRequest]], clock: int, most: int) -> list[BenchRequest]:
     """Take from the front those that have arrived by now."""
-    arrived: list[Request] = []
+    arrived: list[BenchRequest] = []
     while coming and len(arrived) < most and coming[0][0] <= clock:
         arrived.append(coming.popleft()[1])
     return arrived
@@ -99,7 +98,7 @@ def throughput_against_sequential(subject: Subject) -> Mapping[str, Spread]:
         replace(request, tokens=length)
         for request, length in zip(steered(lvlm, plain, size.requests), lengths, strict=True)
     ]
-    sequential = StaticEngine(lvlm)
+    sequential = StaticGenerator(lvlm)
 
     def one_at_a_time() -> None:
         for request in requests:

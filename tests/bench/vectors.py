@@ -43,7 +43,7 @@ def cost_of_fetching(subject: Subject) -> Mapping[str, Spread]:
     def fetch(reference: Applied) -> None:
         found, key = residency.get((reference,))
         assert found is not None
-        table.put(found, key=key)
+        table.load(found, key=key)
         if model.device.type == "cuda":
             torch.cuda.synchronize()
 

@@ -48,13 +48,13 @@ def finish(engine: InFlightEngine) -> None:
     run(engine, [], steps_between=0)
 
 
-def started(engine: InFlightEngine, jobs: Sequence[Collected], steps: int = 3) -> None:
+def started(engine: InFlightEngine, requests: Sequence[Collected], steps: int = 3) -> None:
     """All of them run and have drawn some tokens."""
-    for one in jobs:
-        engine.submit(one.job)
+    for one in requests:
+        engine.submit(one.request)
     for _ in range(steps):
         engine.step()
-    assert set(engine.running) == {one.job for one in jobs}
+    assert set(engine.running) == {one.request for one in requests}
 
 
 Fault = Callable[[Tensor], Exception | None]

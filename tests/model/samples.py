@@ -43,12 +43,12 @@ ANSWERS = ("a dog", "red", "a tree", "the second")
 
 def prompts(lvlm: Lvlm) -> tuple[Prompt, ...]:
     """What this model can read in one batch: without a picture, or with as many in every row."""
-    return PICTURED if lvlm.needs_picture else PROMPTS
+    return PICTURED if lvlm.requires_image else PROMPTS
 
 
 def some_picture(lvlm: Lvlm) -> tuple[bytes, ...]:
     """The pictures of a prompt that is about its text: none where none is needed."""
-    return (picture(8),) if lvlm.needs_picture else ()
+    return (picture(8),) if lvlm.requires_image else ()
 
 
 def vector(spec: ModelSpec, seed: int, strength: float = 0.5) -> SteeringVector:
@@ -70,7 +70,7 @@ class Mixed:
     @property
     def rows(self) -> Tensor:
         """[L, 2, 4, 1, d]"""
-        with self.lvlm.table.pinned(self.vectors) as slots:
+        with self.lvlm.table.pin_batch(self.vectors) as slots:
             return self.lvlm.table.gather(slots)
 
 

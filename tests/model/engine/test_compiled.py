@@ -1,4 +1,4 @@
-"""Compiled decode steps: the same answers, one compilation for every size, and no service without the canary."""
+"""Compiled decode steps: the same answers, one compilation for every size, and no service without the self_check."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def lvlm(tmp_path_factory: pytest.TempPathFactory) -> Lvlm:
 
 
 def answers(lvlm: Lvlm, *, compiled: bool) -> list[Any]:
-    jobs = [
+    requests = [
         Collected(lvlm, prompt, vector, Decoding(max_new_tokens=length))
         for prompt, vector, length in zip(PROMPTS, Mixed(lvlm).vectors, LENGTHS, strict=True)
     ]
-    run(InFlightEngine(lvlm, compiled=compiled), jobs, steps_between=1)
-    return [one.generation for one in jobs]
+    run(InFlightEngine(lvlm, compiled=compiled), requests, steps_between=1)
+    return [one.generation for one in requests]
 
 
 def test_compiled_steps_give_the_same_answers_without_compiling_at_every_token(lvlm: Lvlm) -> None:

@@ -18,7 +18,7 @@ from vlibrary.domain.vector import Edit, Positions, Site, SteeringVector
 from vlibrary.domain.wire import Decoding, Generation, Prompt
 from vlibrary.engine.inflight import InFlightEngine
 from vlibrary.models.lvlm import Lvlm
-from vlibrary.steering.batch_edits import Rows
+from vlibrary.steering.injector import BatchEdits
 
 ANSWER = Decoding(max_new_tokens=8)
 CHILDREN = {Site.ATTENTION: "self_attn", Site.MLP: "mlp"}
@@ -86,9 +86,9 @@ def _edit_by_hand(edit: Edit, layer: int, positions: Positions) -> Any:
 
 def in_flight(lvlm: Lvlm, prompt: Sequence[Prompt], vectors: Sequence[SteeringVector | None]) -> list[Generation]:
     """All in one batch, a step apart."""
-    jobs = [Collected(lvlm, one, its, ANSWER) for one, its in zip(prompt, vectors, strict=True)]
-    run(InFlightEngine(lvlm), jobs, steps_between=1)
-    return [job.generation for job in jobs]
+    requests = [Collected(lvlm, one, its, ANSWER) for one, its in zip(prompt, vectors, strict=True)]
+    run(InFlightEngine(lvlm), requests, steps_between=1)
+    return [request.generation for request in requests]
 
 
 def test_every_kind_of_edit_does_what_its_formula_says(llava: Lvlm) -> None:
@@ -147,8 +147,8 @@ def test_a_gain_is_a_multiplied_output_matrix(llava: Lvlm, site: Site, layer: in
 def streams(lvlm: Lvlm, vectors: Sequence[SteeringVector | None]) -> Tensor:
     """The first layer's output [B, T, d] of a left-padded batch, as its prompts are read."""
     inputs = lvlm.encode(PROMPTS).inputs
-    with lvlm.table.pinned(vectors) as slots:
-        rows = lvlm.table.prompt_rows(slots, inputs["input_ids"].shape[1])
+    with lvlm.table.pin_batch(vectors) as slots:
+        rows = lvlm.table.prefill_edits(slots, inputs["input_ids"].shape[1])
         with lvlm.injector.active(rows):
             hidden: Tensor = lvlm.model(**inputs, output_hidden_states=True).hidden_states[1]
     return hidden
@@ -173,7 +173,7 @@ def test_a_row_keeps_its_bits_when_a_neighbour_is_edited_at_its_last_position(dt
     shift = shift[:, :1][None, None]
     where = torch.ones(2, 5, 1, dtype=torch.bool)
     where[1, :-1] = False
-    alone, beside = Rows(shift, gain).at(0, 0, x), Rows(shift, gain, where).at(0, 0, x)
+    alone, beside = BatchEdits(shift, gain).at(0, 0, x), BatchEdits(shift, gain, where).at(0, 0, x)
     assert torch.equal(beside[0], alone[0])
     assert torch.equal(beside[1, -1], alone[1, -1])
     assert torch.equal(beside[1, :-1], x[1, :-1])

@@ -13,7 +13,7 @@ from tests.model.samples import PROMPTS, Mixed, prompts, vector
 from vlibrary.domain.errors import InvalidImage, PromptTooLong, VLibraryError, WrongModel
 from vlibrary.domain.vector import Edit, Site, SteeringVector
 from vlibrary.domain.wire import Decoding, Generation, Prompt
-from vlibrary.engine.static import Call, StaticEngine
+from vlibrary.engine.static import Call, StaticGenerator
 from vlibrary.models.lvlm import Lvlm
 
 GREEDY = Decoding(max_new_tokens=6)
@@ -38,20 +38,20 @@ def ending(lvlm: Lvlm) -> SteeringVector:
 
 
 def test_each_row_of_a_mixed_batch_answers_as_it_would_alone(lvlm: Lvlm) -> None:
-    engine, calls = StaticEngine(lvlm), mixed(lvlm)
+    engine, calls = StaticGenerator(lvlm), mixed(lvlm)
     together = engine.generate(calls, GREEDY)
     assert [outcome(one) for one in together] == [outcome(engine.generate([call], GREEDY)[0]) for call in calls]
 
 
 def test_a_vector_changes_the_answer_and_its_absence_does_not(llava: Lvlm) -> None:
-    engine, calls = StaticEngine(llava), mixed(llava)
+    engine, calls = StaticGenerator(llava), mixed(llava)
     plain = [one.text for one in engine.generate([(prompt, None) for prompt in PROMPTS], GREEDY)]
     changed = [one.text != before for one, before in zip(engine.generate(calls, GREEDY), plain, strict=True)]
     assert changed == [True, False, True, True]
 
 
 def test_tokens_times_and_reasons_are_reported(lvlm: Lvlm) -> None:
-    engine, asked = StaticEngine(lvlm), prompts(lvlm)
+    engine, asked = StaticGenerator(lvlm), prompts(lvlm)
     stopped, ran_on = engine.generate([(asked[0], ending(lvlm)), (asked[2], ending(lvlm) * -1)], GREEDY)
     assert (stopped.text, stopped.completion_tokens, stopped.finish_reason) == ("", 1, "stop")
     assert (ran_on.completion_tokens, ran_on.finish_reason) == (6, "length")
@@ -60,12 +60,12 @@ def test_tokens_times_and_reasons_are_reported(lvlm: Lvlm) -> None:
 
 
 def test_an_answer_that_ends_on_its_last_token_has_stopped(llava: Lvlm) -> None:
-    (only,) = StaticEngine(llava).generate([(PROMPTS[1], ending(llava))], Decoding(max_new_tokens=1))
+    (only,) = StaticGenerator(llava).generate([(PROMPTS[1], ending(llava))], Decoding(max_new_tokens=1))
     assert (only.completion_tokens, only.finish_reason) == (1, "stop")
 
 
 def test_sampling_depends_on_the_seed_alone(llava: Lvlm) -> None:
-    engine, calls = StaticEngine(llava), mixed(llava)
+    engine, calls = StaticGenerator(llava), mixed(llava)
     torch.manual_seed(5)
     outside = torch.rand(3)
     torch.manual_seed(5)
@@ -81,7 +81,7 @@ def test_sampling_depends_on_the_seed_alone(llava: Lvlm) -> None:
 def test_sampling_may_draw_any_token(llava: Lvlm) -> None:
     """transformers keeps the 50 likeliest unless told otherwise."""
     decoding = Decoding(max_new_tokens=64, temperature=1e6)
-    (wild,) = StaticEngine(llava).generate([(PROMPTS[1], None)], decoding)
+    (wild,) = StaticGenerator(llava).generate([(PROMPTS[1], None)], decoding)
     with torch.no_grad():
         first = llava.model(**llava.encode(PROMPTS[1:2]).inputs).logits[0, -1]
     assert len(set(wild.text)) > 30
@@ -102,7 +102,7 @@ def test_settings_shipped_with_a_model_do_not_reach_requests(llava: Lvlm) -> Non
     ],
 )
 def test_a_refused_call_leaves_the_engine_ready(llava: Lvlm, bad: Call, error: type[VLibraryError]) -> None:
-    engine, calls = StaticEngine(llava), mixed(llava)
+    engine, calls = StaticGenerator(llava), mixed(llava)
     before = [outcome(one) for one in engine.generate(calls, GREEDY)]
     with pytest.raises(error):
         engine.generate([*calls, bad], GREEDY)
@@ -112,13 +112,13 @@ def test_a_refused_call_leaves_the_engine_ready(llava: Lvlm, bad: Call, error: t
 def test_a_vector_for_another_model_is_never_left_out_silently(llava: Lvlm) -> None:
     other = vector(replace(llava.spec, fingerprint="0" * 64), 1)
     with pytest.raises(WrongModel):
-        StaticEngine(llava).generate([(PROMPTS[0], None), (PROMPTS[1], other)], GREEDY)
+        StaticGenerator(llava).generate([(PROMPTS[0], None), (PROMPTS[1], other)], GREEDY)
 
 
 def test_more_vectors_over_time_than_slots(llava: Lvlm) -> None:
     small = Lvlm(llava.model, llava.processor, model_id="small", slots=2)
     try:
-        engine = StaticEngine(small)
+        engine = StaticGenerator(small)
         texts = [engine.generate([(PROMPTS[2], vector(small.spec, seed))], GREEDY)[0].text for seed in (1, 2, 3, 4, 1)]
     finally:
         small.injector.close()
@@ -127,7 +127,7 @@ def test_more_vectors_over_time_than_slots(llava: Lvlm) -> None:
 
 
 def test_callers_on_several_threads_get_their_own_answers(llava: Lvlm) -> None:
-    engine, calls = StaticEngine(llava), mixed(llava) * 3
+    engine, calls = StaticGenerator(llava), mixed(llava) * 3
     alone = [outcome(engine.generate([call], GREEDY)[0]) for call in calls]
     with ThreadPoolExecutor(4) as threads:
         together = list(threads.map(lambda call: outcome(engine.generate([call], GREEDY)[0]), calls))
@@ -135,4 +135,4 @@ def test_callers_on_several_threads_get_their_own_answers(llava: Lvlm) -> None:
 
 
 def test_no_calls_no_answers(llava: Lvlm) -> None:
-    assert StaticEngine(llava).generate([], GREEDY) == []
+    assert StaticGenerator(llava).generate([], GREEDY) == []

@@ -13,10 +13,10 @@ from torch import Tensor
 from tests.model.engine.test_inflight import Collected, run, static
 from tests.model.samples import picture, vector
 from vlibrary.domain.wire import Decoding, Generation, Prompt
-from vlibrary.engine.decoder import SlabDecoder
-from vlibrary.engine.encode import encode
+from vlibrary.engine.decoder import BatchDecoder
 from vlibrary.engine.image_features import ImageFeatures
 from vlibrary.engine.inflight import Budget, InFlightEngine
+from vlibrary.engine.request import encode_prompt
 from vlibrary.models.lvlm import Lvlm
 
 GREEDY = Decoding(max_new_tokens=5)
@@ -31,9 +31,9 @@ def shown(*pictures: bytes) -> Prompt:
 def asked(lvlm: Lvlm, engine: InFlightEngine, *prompts: Prompt) -> list[Generation]:
     """All at once, the first of them with a vector."""
     vectors = [vector(lvlm.spec, 1), *[None] * (len(prompts) - 1)]
-    jobs = [Collected(lvlm, prompt, one, GREEDY) for prompt, one in zip(prompts, vectors, strict=True)]
-    run(engine, jobs, steps_between=0)
-    return [one.generation for one in jobs]
+    requests = [Collected(lvlm, prompt, one, GREEDY) for prompt, one in zip(prompts, vectors, strict=True)]
+    run(engine, requests, steps_between=0)
+    return [one.generation for one in requests]
 
 
 def right(lvlm: Lvlm, *prompts: Prompt) -> list[Generation]:
@@ -42,7 +42,7 @@ def right(lvlm: Lvlm, *prompts: Prompt) -> list[Generation]:
 
 
 def features_of(engine: InFlightEngine) -> ImageFeatures:
-    assert isinstance(engine.decoder, SlabDecoder)
+    assert isinstance(engine.decoder, BatchDecoder)
     return engine.decoder.features
 
 
@@ -140,8 +140,8 @@ def test_without_memory_every_picture_is_made_anew(llava: Lvlm, budget: int) -> 
 def test_what_is_kept_takes_no_more_memory_than_is_counted(llava: Lvlm) -> None:
     """A view of a whole call's output would keep all of it."""
     features = ImageFeatures(llava.model, 2**20)
-    features.of([encode(llava, shown(CAT, DOG, COW, LARGE), 1)])
-    output = features.of([encode(llava, shown(DOG), 1)])["mm_encoder_outputs"]["image"]
+    features.of([encode_prompt(llava, shown(CAT, DOG, COW, LARGE), 1)])
+    output = features.of([encode_prompt(llava, shown(DOG), 1)])["mm_encoder_outputs"]["image"]
     assert features.hits == 1
     for one in output.pooler_output:
         assert one.untyped_storage().nbytes() == one.nbytes
@@ -149,7 +149,7 @@ def test_what_is_kept_takes_no_more_memory_than_is_counted(llava: Lvlm) -> None:
 
 def test_pictures_from_memory_answer_as_pictures_made_anew(lvlm: Lvlm) -> None:
     engine = InFlightEngine(lvlm)
-    if not isinstance(engine.decoder, SlabDecoder):
+    if not isinstance(engine.decoder, BatchDecoder):
         pytest.skip("this family is answered one by one, without a memory for pictures")
     prompts = (shown(CAT), shown(CAT, LARGE), shown(LARGE), shown(CAT, CAT), shown(LARGE, DOG, CAT))
     wanted = right(lvlm, *prompts)
@@ -163,7 +163,7 @@ def test_pictures_from_memory_answer_as_pictures_made_anew(lvlm: Lvlm) -> None:
 
 def test_a_picture_first_seen_beside_another_is_the_same_alone(lvlm: Lvlm) -> None:
     engine = InFlightEngine(lvlm)
-    if not isinstance(engine.decoder, SlabDecoder):
+    if not isinstance(engine.decoder, BatchDecoder):
         pytest.skip("this family is answered one by one, without a memory for pictures")
     for prompt in (shown(CAT, LARGE), shown(CAT), shown(LARGE), shown(DOG), shown(COW, DOG)):
         assert asked(lvlm, engine, prompt) == right(lvlm, prompt)

@@ -16,22 +16,22 @@ from tests.model.samples import Mixed, picture, prompts
 from vlibrary.domain.errors import InvalidQuery, UnsupportedModel
 from vlibrary.domain.vector import SteeringVector
 from vlibrary.domain.wire import Decoding, Generation, Prompt, TextPiece
-from vlibrary.engine.encode import encode
 from vlibrary.engine.inflight import Budget, InFlightEngine
-from vlibrary.engine.request import Event, Job
+from vlibrary.engine.request import Event, Request, encode_prompt
 from vlibrary.engine.self_check import check_decoder
-from vlibrary.engine.static import StaticEngine
+from vlibrary.engine.static import StaticGenerator
 from vlibrary.models.lvlm import Lvlm
 
 LENGTHS = (9, 3, 6, 12)
 
 
 class Collected:
-    """What one job emitted."""
+    """What one request emitted."""
 
     def __init__(self, lvlm: Lvlm, prompt: Prompt, vector: SteeringVector | None, decoding: Decoding) -> None:
         self.events: list[Event] = []
-        self.job = Job(encode(lvlm, prompt, decoding.max_new_tokens), decoding, self.events.append, vector)
+        encoded = encode_prompt(lvlm, prompt, decoding.max_new_tokens)
+        self.request = Request(encoded, decoding, self.events.append, vector)
 
     @property
     def generation(self) -> Generation:
@@ -42,7 +42,7 @@ class Collected:
 
 
 def static(lvlm: Lvlm, prompt: Prompt, vector: SteeringVector | None, decoding: Decoding) -> Generation:
-    (generation,) = StaticEngine(lvlm).generate([(prompt, vector)], decoding)
+    (generation,) = StaticGenerator(lvlm).generate([(prompt, vector)], decoding)
     return replace(generation, timings={})
 
 
@@ -52,15 +52,15 @@ def test_requests_that_come_and_go_at_different_times_answer_as_alone(lvlm: Lvlm
         (prompt, vector, Decoding(max_new_tokens=length))
         for prompt, vector, length in zip(prompts(lvlm) * 2, Mixed(lvlm).vectors * 2, LENGTHS * 2, strict=True)
     ]
-    jobs = [Collected(lvlm, *one) for one in asked]
-    run(engine, jobs, steps_between=2)
-    assert [one.generation for one in jobs] == [static(lvlm, *one) for one in asked]
+    requests = [Collected(lvlm, *one) for one in asked]
+    run(engine, requests, steps_between=2)
+    assert [one.generation for one in requests] == [static(lvlm, *one) for one in asked]
 
 
-def run(engine: InFlightEngine, jobs: Sequence[Collected], *, steps_between: int) -> None:
-    """Submit the jobs one after another, some steps apart, and go on to the end."""
-    for one in jobs:
-        engine.submit(one.job)
+def run(engine: InFlightEngine, requests: Sequence[Collected], *, steps_between: int) -> None:
+    """Submit the requests one after another, some steps apart, and go on to the end."""
+    for one in requests:
+        engine.submit(one.request)
         for _ in range(steps_between):
             engine.step()
     while engine.load().running or engine.load().waiting:
@@ -68,33 +68,33 @@ def run(engine: InFlightEngine, jobs: Sequence[Collected], *, steps_between: int
 
 
 def test_the_logits_in_flight_are_those_of_a_solo_run(lvlm: Lvlm) -> None:
-    def record(jobs: Sequence[Collected], steps_between: int) -> dict[Job, list[Tensor]]:
-        engine, seen = InFlightEngine(lvlm), defaultdict[Job, list[Tensor]](list)
+    def record(requests: Sequence[Collected], steps_between: int) -> dict[Request, list[Tensor]]:
+        engine, seen = InFlightEngine(lvlm), defaultdict[Request, list[Tensor]](list)
 
         def note(_model: Any, _args: Any, kwargs: dict[str, Any], output: Any) -> None:
             if kwargs["input_ids"].shape[1] == 1:  # a decode step: the rows are those of the batch
-                for job, logits in zip(engine.running, output.logits[:, -1], strict=True):
-                    seen[job].append(logits)
+                for request, logits in zip(engine.running, output.logits[:, -1], strict=True):
+                    seen[request].append(logits)
 
         handle = lvlm.model.register_forward_hook(note, with_kwargs=True)
         try:
-            run(engine, jobs, steps_between=steps_between)
+            run(engine, requests, steps_between=steps_between)
         finally:
             handle.remove()
         return seen
 
-    def jobs() -> list[Collected]:
+    def requests() -> list[Collected]:
         return [
             Collected(lvlm, prompt, vector, Decoding(max_new_tokens=length))
             for prompt, vector, length in zip(prompts(lvlm), Mixed(lvlm).vectors, LENGTHS, strict=True)
         ]
 
-    mixed = jobs()
+    mixed = requests()
     together = record(mixed, steps_between=1)
-    for one, again in zip(mixed, jobs(), strict=True):
-        alone = record([again], steps_between=0)[again.job]
-        assert len(alone) == len(together[one.job]) > 0
-        for got, wanted in zip(together[one.job], alone, strict=True):
+    for one, again in zip(mixed, requests(), strict=True):
+        alone = record([again], steps_between=0)[again.request]
+        assert len(alone) == len(together[one.request]) > 0
+        for got, wanted in zip(together[one.request], alone, strict=True):
             assert (got - wanted).abs().max() <= 1e-4
 
 
@@ -103,28 +103,28 @@ def test_newcomers_are_prefilled_together(lvlm: Lvlm) -> None:
         (one, vector, Decoding(max_new_tokens=4))
         for one, vector in zip(prompts(lvlm), Mixed(lvlm).vectors, strict=True)
     ]
-    jobs = [Collected(lvlm, *one) for one in asked]
+    requests = [Collected(lvlm, *one) for one in asked]
     passes = []
     handle = lvlm.model.register_forward_pre_hook(
         lambda _model, _args, kwargs: passes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
     try:
         engine = InFlightEngine(lvlm)
-        run(engine, jobs, steps_between=0)
+        run(engine, requests, steps_between=0)
     finally:
         handle.remove()
-    if engine.decoder.most_rows is None:
-        assert passes[0] == (4, max(one.job.prompt.length for one in jobs))
-    assert [one.generation for one in jobs] == [static(lvlm, *one) for one in asked]
+    if engine.decoder.max_rows is None:
+        assert passes[0] == (4, max(one.request.prompt.length for one in requests))
+    assert [one.generation for one in requests] == [static(lvlm, *one) for one in asked]
 
 
 def test_a_prompt_with_more_pictures_than_places_is_refused_before_it_reaches_the_model(tmp_path: Path) -> None:
     config, processor = tiny.llava()
     processor.chat_template = processor.chat_template.replace("'<image>'", "'<image>' if loop.first else ''")
     lvlm = Lvlm.load(tiny.save(config, processor, tmp_path))
-    encode(lvlm, Prompt("Which?", (picture(0),)), max_new_tokens=3)
+    encode_prompt(lvlm, Prompt("Which?", (picture(0),)), max_new_tokens=3)
     with pytest.raises(InvalidQuery, match="1 <image> tokens and 2 images"):
-        encode(lvlm, Prompt("Which?", (picture(0), picture(1))), max_new_tokens=3)
+        encode_prompt(lvlm, Prompt("Which?", (picture(0), picture(1))), max_new_tokens=3)
 
 
 def test_a_decoder_is_shown_to_compute_what_the_model_does(lvlm: Lvlm) -> None:

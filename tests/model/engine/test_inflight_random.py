@@ -56,25 +56,25 @@ class Run:
         self._engine = InFlightEngine(lvlm, budget)
         self._leaving: list[tuple[int, Collected]] = []
         self._steps = 0
-        self.jobs: list[Collected] = []
+        self.requests: list[Collected] = []
         for arrival in arrivals:
             self._arrive(lvlm, arrival)
         while self._engine.load().running or self._engine.load().waiting:
             self._step()
 
     def _arrive(self, lvlm: Lvlm, arrival: Arrival) -> None:
-        (job,) = collected(lvlm, arrival.asked)
-        self.jobs.append(job)
-        self._engine.submit(job.job)
+        (request,) = collected(lvlm, arrival.asked)
+        self.requests.append(request)
+        self._engine.submit(request.request)
         if arrival.patience is not None:
-            self._leaving.append((self._steps + arrival.patience, job))
+            self._leaving.append((self._steps + arrival.patience, request))
         for _ in range(arrival.pause):
             self._step()
 
     def _step(self) -> None:
-        for step, job in self._leaving:
+        for step, request in self._leaving:
             if step <= self._steps:
-                self._engine.cancel(job.job)
+                self._engine.cancel(request.request)
         self._engine.step()
         self._steps += 1
 
@@ -84,8 +84,8 @@ class Run:
 def test_every_finished_answer_is_the_one_given_alone(
     llava: Lvlm, arrivals: list[Arrival], rows: int, prefill: int
 ) -> None:
-    jobs = Run(llava, arrivals, Budget(rows=rows, prefill=prefill)).jobs
-    for job, arrival in zip(jobs, arrivals, strict=True):
-        if not job.job.cancelled or arrival.patience is None:
-            assert job.generation == solo(llava, arrival.asked)
+    requests = Run(llava, arrivals, Budget(rows=rows, prefill=prefill)).requests
+    for request, arrival in zip(requests, arrivals, strict=True):
+        if not request.request.cancelled or arrival.patience is None:
+            assert request.generation == solo(llava, arrival.asked)
     assert llava.table.pinned_slots == 0

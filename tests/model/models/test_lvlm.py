@@ -55,7 +55,7 @@ def test_bfloat16_models_are_steered(folder: Path) -> None:
     lvlm = Lvlm.load(folder, dtype="bfloat16")
     plain = logits(lvlm, dict(lvlm.encode(prompts(lvlm)).inputs))
     assert plain.dtype == torch.bfloat16
-    lvlm.canary()
+    lvlm.self_check()
 
 
 def test_a_model_that_cannot_be_steered_is_refused_at_load(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_a_model_that_answers_with_nan_is_refused_at_load(saved: Path) -> None:
     with torch.no_grad():
         lvlm.model.get_output_embeddings().weight[0, 0] = float("nan")
     with pytest.raises(UnsupportedModel, match="NaN"):
-        lvlm.canary()
+        lvlm.self_check()
 
 
 def test_a_model_without_an_end_token_is_refused(saved: Path) -> None:

@@ -53,7 +53,7 @@ def test_pictures_stay_in_the_order_of_the_text(llava: Lvlm) -> None:
 
 
 def test_a_batch_without_any_picture_has_no_pixels(lvlm: Lvlm) -> None:
-    if lvlm.needs_picture:
+    if lvlm.requires_image:
         with pytest.raises(InvalidQuery, match="without a picture"):
             lvlm.encode([Prompt("one", (picture(0),)), Prompt("the other one")])
         return

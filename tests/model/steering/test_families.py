@@ -10,8 +10,8 @@ import torch
 from tests.model import tiny
 from vlibrary.domain.errors import UnsupportedModel
 from vlibrary.models.lvlm import Lvlm
-from vlibrary.steering.edit_points import LayerSites, Output, Point, StreamAfter, StreamInto
 from vlibrary.steering.find_sites import LayersSkipped, find_sites
+from vlibrary.steering.injector import BranchOutput, EditPoint, LayerOutput, LayerSites, NormInput
 
 PLAIN = ("self_attn", "mlp")
 POST_NORMS = ("post_attention_layernorm", "post_feedforward_layernorm")
@@ -54,11 +54,11 @@ def names_of(model: Any) -> set[tuple[str, ...]]:
 def names_in(model: Any, pair: LayerSites) -> tuple[str, ...]:
     names = {module: name.rsplit(".", 1)[-1] for name, module in model.named_modules()}
 
-    def name(point: Point) -> str:
-        if isinstance(point, StreamAfter):
+    def name(point: EditPoint) -> str:
+        if isinstance(point, LayerOutput):
             return "stream after layer"
-        assert isinstance(point, (Output, StreamInto))
-        return names[point.module] if isinstance(point, Output) else f"stream into {names[point.module]}"
+        assert isinstance(point, (BranchOutput, NormInput))
+        return names[point.module] if isinstance(point, BranchOutput) else f"stream into {names[point.module]}"
 
     return tuple(name(point) for point in pair)
 
@@ -125,7 +125,7 @@ def with_layer(layer: torch.nn.Module) -> Any:
 
 def test_dropout_at_rest_is_not_taken_for_the_block_before_it() -> None:
     layer = ToyLayer()
-    assert sites_of(with_layer(layer))[1] == LayerSites(Output(layer.attention), Output(layer.mlp))
+    assert sites_of(with_layer(layer))[1] == LayerSites(BranchOutput(layer.attention), BranchOutput(layer.mlp))
 
 
 def test_a_layer_with_two_explanations_is_refused() -> None:
@@ -184,7 +184,7 @@ class GatedLayer(ScaledLayer):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_gated_branches_are_steered_in_the_stream(dtype: torch.dtype) -> None:
     layer = GatedLayer()
-    assert sites_of(with_layer(layer).to(dtype))[1] == LayerSites(StreamInto(layer.norm), StreamAfter(layer))
+    assert sites_of(with_layer(layer).to(dtype))[1] == LayerSites(NormInput(layer.norm), LayerOutput(layer))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
@@ -197,7 +197,7 @@ def test_gemma_4_is_refused_for_the_factor_behind_its_layers() -> None:
     full = ["full_attention"] * tiny.LAYERS
     model = build(with_decoder("gemma4_text", layer_types=full, vocab_size_per_layer_input=320))
     layers = model.model.language_model.layers
-    assert {type(point) for pair in sites_of(model) for point in pair} == {StreamInto, StreamAfter}
+    assert {type(point) for pair in sites_of(model) for point in pair} == {NormInput, LayerOutput}
     layers[1].layer_scalar.fill_(0.5)
     with pytest.raises(UnsupportedModel, match=r"layer 1 .* 0 pairs of points"):
         sites_of(model)
@@ -247,7 +247,7 @@ def test_the_canary_sees_a_site_that_hooks_do_not_reach(llava: Lvlm) -> None:
     attention._forward_hooks.clear()
     try:
         with pytest.raises(UnsupportedModel, match="1 of 6 sites"):
-            llava.canary()
+            llava.self_check()
     finally:
         attention._forward_hooks.update(handles)
-    llava.canary()
+    llava.self_check()

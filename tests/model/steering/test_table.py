@@ -30,7 +30,7 @@ def deltas(one: SteeringVector) -> torch.Tensor:
 def test_gather_gives_each_row_its_own_vector_and_zeros_for_none() -> None:
     slots = table()
     one, two = vector(SPEC, 1), vector(SPEC, 2)
-    rows = slots.gather([slots.put(two), EMPTY, slots.put(one), slots.put(two)])
+    rows = slots.gather([slots.load(two), EMPTY, slots.load(one), slots.load(two)])
     assert rows.shape == (2, 2, 4, 1, 8)
     expected = [deltas(two), torch.zeros(2, 2, 8), deltas(one), deltas(two)]
     assert torch.equal(rows.squeeze(3), torch.stack(expected, dim=2))
@@ -39,7 +39,7 @@ def test_gather_gives_each_row_its_own_vector_and_zeros_for_none() -> None:
 def test_a_site_that_is_not_edited_is_zero() -> None:
     slots = table()
     mlp = {Site.MLP: vector(SPEC).edits[Site.MLP]}
-    rows = slots.gather([slots.put(replace(vector(SPEC), edits=mlp))])
+    rows = slots.gather([slots.load(replace(vector(SPEC), edits=mlp))])
     assert not rows[:, 0].any()
     assert rows[:, 1].any()
 
@@ -47,46 +47,46 @@ def test_a_site_that_is_not_edited_is_zero() -> None:
 def test_the_same_content_has_one_slot_and_another_strength_another() -> None:
     slots = table()
     one = vector(SPEC, 1)
-    assert slots.put(one) == slots.put(vector(SPEC, 1)) == slots.put(one * 1)
-    assert slots.put(one * 2) != slots.put(one)
-    assert EMPTY not in (slots.put(one), slots.put(SteeringVector.zero(SPEC)))
+    assert slots.load(one) == slots.load(vector(SPEC, 1)) == slots.load(one * 1)
+    assert slots.load(one * 2) != slots.load(one)
+    assert EMPTY not in (slots.load(one), slots.load(SteeringVector.zero(SPEC)))
 
 
 def test_the_callers_key_stands_for_the_content() -> None:
     slots = table()
-    slot = slots.put(vector(SPEC, 1), key="sha-1")
-    assert slots.put(vector(SPEC, 1), key="sha-1") == slot
-    assert slots.put(vector(SPEC, 1), key="sha-2") != slot
+    slot = slots.load(vector(SPEC, 1), key="sha-1")
+    assert slots.load(vector(SPEC, 1), key="sha-1") == slot
+    assert slots.load(vector(SPEC, 1), key="sha-2") != slot
 
 
 def test_the_least_recently_used_slot_is_given_up_and_overwritten() -> None:
     slots = table(slots=2)
     one, two, three = (vector(SPEC, seed) for seed in (1, 2, 3))
-    first, second = slots.put(one), slots.put(two)
+    first, second = slots.load(one), slots.load(two)
     before = slots.gather([first, second])
-    slots.put(one)
-    assert slots.put(three) == second
+    slots.load(one)
+    assert slots.load(three) == second
     assert torch.equal(slots.gather([second])[:, :, 0, 0], deltas(three))
     assert torch.equal(before[:, :, 1, 0], deltas(two))  # a batch under way keeps what it gathered
-    assert slots.put(one) == first
+    assert slots.load(one) == first
 
 
 def test_slots_of_a_running_batch_are_never_given_up() -> None:
     slots = table(slots=2)
-    with slots.pinned([vector(SPEC, 1), None, vector(SPEC, 2), vector(SPEC, 1)]) as held:
-        with pytest.raises(Unavailable, match="All 2 vector slots"), slots.pinned([vector(SPEC, 3)]):
+    with slots.pin_batch([vector(SPEC, 1), None, vector(SPEC, 2), vector(SPEC, 1)]) as held:
+        with pytest.raises(Unavailable, match="All 2 vector slots"), slots.pin_batch([vector(SPEC, 3)]):
             pytest.fail("must not run")
         assert torch.equal(slots.gather(held)[:, :, 3, 0], deltas(vector(SPEC, 1)))
-    with slots.pinned([vector(SPEC, 3), vector(SPEC, 4)]):
+    with slots.pin_batch([vector(SPEC, 3), vector(SPEC, 4)]):
         pass
 
 
 def test_a_batch_that_does_not_fit_leaves_nothing_pinned() -> None:
     slots = table(slots=2)
     for _ in range(2):
-        with pytest.raises(Unavailable), slots.pinned([vector(SPEC, seed) for seed in range(3)]):
+        with pytest.raises(Unavailable), slots.pin_batch([vector(SPEC, seed) for seed in range(3)]):
             pytest.fail("must not run")
-    with slots.pinned([vector(SPEC, 8), vector(SPEC, 9)]) as held:
+    with slots.pin_batch([vector(SPEC, 8), vector(SPEC, 9)]) as held:
         assert len(set(held)) == 2
 
 
@@ -104,7 +104,7 @@ def with_gain(gain: float) -> Mapping[Site, Edit]:
 )
 def test_an_edit_that_would_not_be_applied_exactly_is_refused(changes: dict[str, Any], what: str) -> None:
     one = replace(vector(SPEC), **changes)
-    for refuse in (table().put, table().check):
+    for refuse in (table().load, table().check):
         with pytest.raises(UnsupportedEdit, match=what) as refusal:
             refuse(one)
         assert refusal.value.cure
@@ -112,11 +112,11 @@ def test_an_edit_that_would_not_be_applied_exactly_is_refused(changes: dict[str,
 
 def test_a_gain_is_gathered_only_where_a_row_has_one() -> None:
     slots = table()
-    plain, neutral = slots.put(vector(SPEC)), slots.put(replace(vector(SPEC), edits=with_gain(1.0)))
-    rows = slots.answer_rows([plain, neutral])
+    plain, neutral = slots.load(vector(SPEC)), slots.load(replace(vector(SPEC), edits=with_gain(1.0)))
+    rows = slots.decode_edits([plain, neutral])
     assert rows is not None
     assert rows.gain is None
-    rows = slots.answer_rows([plain, slots.put(replace(vector(SPEC), edits=with_gain(0.9)))])
+    rows = slots.decode_edits([plain, slots.load(replace(vector(SPEC), edits=with_gain(0.9)))])
     assert rows is not None
     assert rows.gain is not None
     assert rows.gain[:, :, :, 0, 0].tolist() == [[[1.0, 1.0], [1.0, pytest.approx(0.9)]]] * 2
@@ -124,29 +124,29 @@ def test_a_gain_is_gathered_only_where_a_row_has_one() -> None:
 
 def test_a_model_whose_branches_can_only_be_added_to_refuses_gains() -> None:
     slots = SlotTable(SPEC, 3, torch.device("cpu"), torch.float32, takes_gain=False)
-    slots.put(vector(SPEC))
+    slots.load(vector(SPEC))
     with pytest.raises(UnsupportedEdit, match="cannot take"):
-        slots.put(replace(vector(SPEC), edits=with_gain(0.9)))
+        slots.load(replace(vector(SPEC), edits=with_gain(0.9)))
 
 
 def test_a_shift_of_the_layers_output_is_a_shift_of_its_mlp() -> None:
     mlp = vector(SPEC).edits[Site.MLP]
     slots = table()
-    both = slots.put(replace(vector(SPEC), edits={Site.MLP: mlp, Site.LAYER: mlp}))
-    twice = slots.put(replace(vector(SPEC), edits={Site.MLP: mlp.scaled(2)}))
+    both = slots.load(replace(vector(SPEC), edits={Site.MLP: mlp, Site.LAYER: mlp}))
+    twice = slots.load(replace(vector(SPEC), edits={Site.MLP: mlp.scaled(2)}))
     assert torch.equal(slots.gather([both]), slots.gather([twice]))
 
 
 def test_an_edit_of_the_last_position_is_masked_in_the_prompt_and_gone_afterwards() -> None:
     slots = table()
-    everywhere, last = slots.put(vector(SPEC, 1)), slots.put(replace(vector(SPEC, 1), positions=Positions.LAST))
+    everywhere, last = slots.load(vector(SPEC, 1)), slots.load(replace(vector(SPEC, 1), positions=Positions.LAST))
     assert everywhere != last
-    rows = slots.prompt_rows([everywhere, last], length=3)
+    rows = slots.prefill_edits([everywhere, last], length=3)
     assert rows is not None
     assert rows.where is not None
     assert rows.where[:, :, 0].tolist() == [[1, 1, 1], [0, 0, 1]]
-    assert slots.answer_rows([last]) is None
-    later = slots.answer_rows([everywhere, last])
+    assert slots.decode_edits([last]) is None
+    later = slots.decode_edits([everywhere, last])
     assert later is not None
     assert later.shift[:, :, 0].any()
     assert not later.shift[:, :, 1].any()
@@ -154,14 +154,14 @@ def test_an_edit_of_the_last_position_is_masked_in_the_prompt_and_gone_afterward
 
 def test_rows_without_any_vector_are_no_rows() -> None:
     slots = table()
-    assert slots.prompt_rows([EMPTY, EMPTY], length=3) is None
-    assert slots.answer_rows([EMPTY]) is None
+    assert slots.prefill_edits([EMPTY, EMPTY], length=3) is None
+    assert slots.decode_edits([EMPTY]) is None
 
 
 @pytest.mark.parametrize("changes", [{"fingerprint": "0" * 64}, {"hidden_size": 9}, {"layers": 3}])
 def test_a_vector_for_another_model_is_refused(changes: dict[str, Any]) -> None:
     other = replace(SPEC, **changes)
-    for refuse in (table().put, table().check):
+    for refuse in (table().load, table().check):
         with pytest.raises(WrongModel):
             refuse(vector(other))
 
@@ -174,7 +174,7 @@ def test_a_strength_beyond_the_number_format_is_refused(dtype: torch.dtype, stre
     with np.errstate(all="ignore"):
         one = vector(SPEC) * strength
     slots = table(dtype=dtype)
-    for refuse in (slots.put, slots.check):
+    for refuse in (slots.load, slots.check):
         with pytest.raises(UnsupportedEdit, match="too large"):
             refuse(one)
-    assert slots.put(vector(SPEC)) != EMPTY
+    assert slots.load(vector(SPEC)) != EMPTY

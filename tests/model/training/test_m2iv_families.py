@@ -9,7 +9,7 @@ import torch
 from tests.support.samples import png
 from vlibrary.domain.example import Example
 from vlibrary.domain.vector import SteeringVector
-from vlibrary.engine.static import StaticEngine
+from vlibrary.engine.static import StaticGenerator
 from vlibrary.evaluation.accuracy import steered_accuracy
 from vlibrary.methods.m2iv.forward import encode_queries
 from vlibrary.methods.m2iv.loop import Lesson, LoopSettings, Trainer, held_back_loss
@@ -40,7 +40,7 @@ def test_a_few_steps_teach_the_answers_they_saw(lvlm: Lvlm) -> None:
     assert held_back_loss(lvlm, outcome.theta, lesson.validation) < held_back_loss(lvlm, start, lesson.validation)
     assert all(torch.equal(before[name], tensor) for name, tensor in lvlm.model.state_dict().items())
     vector = SteeringVector(lvlm.spec, outcome.theta.edits(), "m2iv")
-    assert 0.0 <= steered_accuracy(StaticEngine(lvlm), EXAMPLES[:2], vector) <= 1.0
+    assert 0.0 <= steered_accuracy(StaticGenerator(lvlm), EXAMPLES[:2], vector) <= 1.0
 
 
 def test_the_model_may_be_in_bfloat16_while_theta_stays_exact(folder: Path) -> None:

@@ -14,7 +14,7 @@ from vlibrary.bundled.making.tokenizer import build_processor
 from vlibrary.bundled.tasks import examples, task
 from vlibrary.domain.example import Example
 from vlibrary.domain.vector import Site, SteeringVector
-from vlibrary.engine.static import StaticEngine
+from vlibrary.engine.static import StaticGenerator
 from vlibrary.evaluation.accuracy import DECODING, icl_accuracy, steered_accuracy
 from vlibrary.formats.artifact import decode, encode
 from vlibrary.methods.base import split_examples
@@ -280,7 +280,7 @@ def test_examples_are_split_without_overlap(some: list[Example]) -> None:
 
 
 def test_accuracy_counts_what_the_model_really_says(lvlm: Lvlm, some: list[Example]) -> None:
-    engine = StaticEngine(lvlm)
+    engine = StaticGenerator(lvlm)
     queries, support = some[:5], some[10:]
     spoken = engine.generate([(as_prompt(query), None) for query in queries], DECODING)
     echoes = [replace(query, answer=said.text) for query, said in zip(queries, spoken, strict=True)]

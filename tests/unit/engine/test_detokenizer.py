@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, decoders, models
 from tokenizers.pre_tokenizers import ByteLevel
 
 from tests.model.tiny import build_tokenizer, hf
-from vlibrary.engine.detokenizer import TextStream
+from vlibrary.engine.detokenizer import Detokenizer
 
 TOKENIZER: Any = build_tokenizer()
 # Special tokens (they have no text), single bytes and merges.
@@ -39,7 +39,7 @@ def whole(tokens: Sequence[int]) -> str:
 
 def streamed(tokens: Sequence[int], stop: Sequence[str] = (), tokenizer: Any = TOKENIZER) -> tuple[list[str], bool]:
     """All pieces, the last one from `finish`; and whether it stopped, which ends the pushing."""
-    stream, pieces = TextStream(tokenizer, stop), []
+    stream, pieces = Detokenizer(tokenizer, stop), []
     for token in tokens:
         pieces.append(stream.push(token))
         if stream.stopped:
@@ -89,7 +89,7 @@ def test_an_answer_ends_before_the_first_stop_text(text: str, stop: list[str], c
 
 @given(TOKENS, st.lists(st.text("aeo \n", min_size=1, max_size=3), min_size=1, max_size=2))
 def test_what_was_shown_stays_the_beginning_of_the_answer(tokens: list[int], stop: list[str]) -> None:
-    stream, shown = TextStream(TOKENIZER, stop), ""
+    stream, shown = Detokenizer(TOKENIZER, stop), ""
     answer = wanted(tokens, stop)[0]
     for token in tokens:
         shown += stream.push(token)
@@ -120,7 +120,7 @@ def test_stop_texts_byte_by_byte(text: str, stop: list[str], answer: str) -> Non
 
 
 def test_text_comes_as_soon_as_it_is_certain() -> None:
-    stream = TextStream(TOKENIZER, ["stop"])
+    stream = Detokenizer(TOKENIZER, ["stop"])
     pieces = [stream.push(token) for token in byte_tokens("  a st sé")]
     # "st" may begin a stop text until a space follows; a trailing space waits for a letter, half an é for the rest.
     assert pieces == ["", "", "a", "", "", "", " st", "", "", " sé"]

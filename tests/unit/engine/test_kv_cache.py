@@ -1,4 +1,4 @@
-"""The slab against a naive model in which every row is a tensor of its own."""
+"""The cache against a naive model in which every row is a tensor of its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.support.scarce_memory import ScarceMemory
-from vlibrary.engine.kv_cache import KeysValues, Slab
+from vlibrary.engine.kv_cache import KeysValues, KvCache
 
 LAYERS, HEADS, SIZE = 2, 2, 3
 NAN = float("nan")
@@ -52,10 +52,10 @@ OPERATIONS = st.lists(
 
 
 class Checked:
-    """A slab and what it should hold, changed together."""
+    """A cache and what it should hold, changed together."""
 
     def __init__(self, most: int = 4096) -> None:
-        self.slab = Slab(most)
+        self.cache = KvCache(most)
         self._most = most  # of what was needed or may be allocated ahead, so far
         self.rows: list[Row] = []
         self._random = torch.Generator().manual_seed(0)
@@ -77,14 +77,14 @@ class Checked:
 
     def join(self, lengths: Sequence[int], wider: int = 0) -> None:
         filled = self.prefilled(lengths, wider)
-        self.slab.join(filled, lengths)
+        self.cache.join(filled, lengths)
         for row, length in enumerate(lengths):
             self.rows.append([(keys[row, :, -length:], values[row, :, -length:]) for keys, values in filled])
 
     def step(self, broken: int | None = None) -> None:
         """One token for every row, and what attention sees then."""
-        cache: Any = self.slab.open()
-        assert cache.get_seq_length() == self.slab.width
+        cache: Any = self.cache.open()
+        assert cache.get_seq_length() == self.cache.width
         for layer in range(LAYERS):
             keys, values = (self.numbers(len(self.rows), HEADS, 1, SIZE) for _ in range(2))
             if broken is not None:
@@ -96,7 +96,7 @@ class Checked:
             self.compare(layer, seen, exempt=broken)
             self.check_memory(seen)
         self.check_mask()
-        self.slab.advance()
+        self.cache.advance()
         self.check_sizes()
 
     def steps(self, count: int) -> None:
@@ -104,7 +104,7 @@ class Checked:
             self.step()
 
     def leave(self, place: int, *, scrub: bool = False) -> None:
-        self.slab.leave(place, scrub=scrub)
+        self.cache.leave(place, scrub=scrub)
         self.rows[place] = self.rows[-1]
         self.rows.pop()
         self.check_sizes()
@@ -120,19 +120,19 @@ class Checked:
                     assert torch.isfinite(block[row]).all()
 
     def check_memory(self, seen: tuple[Tensor, Tensor]) -> None:
-        self._most = max(self._most, len(self.rows) * (self.slab.width + 1))
+        self._most = max(self._most, len(self.rows) * (self.cache.width + 1))
         for block in seen:
             assert block.untyped_storage().nbytes() <= self._most * HEADS * SIZE * block.element_size()
 
     def check_mask(self) -> None:
-        width = self.slab.width + 1
+        width = self.cache.width + 1
         wanted = [[0] * (width - own[0][0].shape[1]) + [1] * own[0][0].shape[1] for own in self.rows]
-        assert self.slab.mask_with_next().tolist() == wanted
+        assert self.cache.mask_with_next().tolist() == wanted
 
     def check_sizes(self) -> None:
         lengths = [own[0][0].shape[1] for own in self.rows]
-        assert self.slab.lengths == lengths
-        assert self.slab.width == max(lengths, default=0)
+        assert self.cache.lengths == lengths
+        assert self.cache.width == max(lengths, default=0)
 
     def apply(self, operation: Operation) -> None:
         if isinstance(operation, Join):
@@ -160,10 +160,10 @@ def test_a_longer_newcomer_widens_the_window_and_its_leaving_narrows_it() -> Non
     checked.join([4])
     checked.steps(40)
     checked.join([60, 3])
-    assert checked.slab.width == 60
+    assert checked.cache.width == 60
     checked.step()
     checked.leave(1)
-    assert checked.slab.width == 45
+    assert checked.cache.width == 45
     checked.step()
 
 
@@ -200,7 +200,7 @@ def test_a_row_that_leaves_after_a_failed_step_leaves_no_trace() -> None:
     checked = Checked()
     checked.join([9, 9])
     states = torch.full((2, HEADS, 1, SIZE), NAN)
-    cache: Any = checked.slab.open()
+    cache: Any = checked.cache.open()
     for layer in cache.layers:
         layer.update(states, states)  # and then the last layers failed
     checked.leave(1)
@@ -213,7 +213,7 @@ def test_a_step_that_was_not_advanced_leaves_no_trace() -> None:
     checked = Checked()
     checked.join([5, 2])
     states = torch.full((2, HEADS, 1, SIZE), NAN)
-    cache: Any = checked.slab.open()
+    cache: Any = checked.cache.open()
     cache.layers[0].update(states, states)  # and then the second layer failed
     checked.check_sizes()
     checked.step()
@@ -225,8 +225,8 @@ def test_a_first_row_that_finds_no_memory_can_join_later(failing: int) -> None:
     checked = Checked()
     filled = checked.prefilled([5])
     with pytest.raises(torch.OutOfMemoryError), ScarceMemory(failing):
-        checked.slab.join(filled, [5])
-    assert checked.slab.lengths == []
+        checked.cache.join(filled, [5])
+    assert checked.cache.lengths == []
     checked.join([7, 3])
     checked.step()
 
@@ -237,7 +237,7 @@ def test_running_rows_outlive_a_newcomer_that_finds_no_memory(failing: int) -> N
     checked.join([5, 9])
     filled = checked.prefilled([300])
     with pytest.raises(torch.OutOfMemoryError), ScarceMemory(failing):
-        checked.slab.join(filled, [300])
+        checked.cache.join(filled, [300])
     checked.check_sizes()
     checked.step()
     checked.join([4])
