@@ -19,9 +19,9 @@ from vlibrary.adapters.sql.catalogue import SqlCatalogue
 from vlibrary.adapters.sql.database import connect
 from vlibrary.adapters.sql.schema import Revisions, revisions, upgrade
 from vlibrary.config import Settings
-from vlibrary.domain.backup import Backup, Tables
 from vlibrary.domain.errors import CatalogueUnavailable, InvalidInput
 from vlibrary.domain.ports import Artifacts, Catalogue
+from vlibrary.domain.ports.backup import Backup, Tables
 from vlibrary.domain.ports.snapshots import Snapshots
 
 REQUEST_PATIENCE_S = 10.0

@@ -48,7 +48,7 @@ def open_app(settings: Settings, open_worker: Callable[[Artifacts, CollectorRegi
     catalogue, artifacts = stores.catalogue, stores.artifacts
     metrics = Metrics()
     worker = open_fleet(settings) if settings.workers else open_worker(artifacts, metrics.registry)
-    index = FaissIndex(worker.served()[0].embedder)
+    index = FaissIndex(worker.models()[0].embedder)
     library = Library(catalogue=catalogue, artifacts=artifacts, index=index, worker=worker, clock=SystemClock())
     upkeep = _open_upkeep(stores, index, library)
     log.info("api.index_filled", seq=catch_up(catalogue, index).seq)

@@ -177,7 +177,7 @@ def _embedder(stores: Stores) -> EmbedderSpec:
 
         fleet = open_fleet(settings)
         try:
-            return fleet.served()[0].embedder
+            return fleet.models()[0].embedder
         finally:
             fleet.close()
     from vlibrary.worker.bootstrap import open_embedder

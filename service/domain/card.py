@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from vlibrary.domain.errors import InvalidCard
-from vlibrary.domain.labels import MetadataValue, check_metadata, check_parents, check_tags
+from vlibrary.domain.labels import MetadataValue, check_metadata, check_parents, check_tags, is_storable
 from vlibrary.domain.query import EmbedderSpec, Modality, TaskEmbedding
-from vlibrary.domain.text import is_storable
 from vlibrary.domain.vector import Array, ModelSpec, Positions
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,127}$"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from vlibrary.domain.errors import InvalidCard, InvalidInput
-from vlibrary.domain.text import is_storable
 
 MetadataValue = str | int | float | bool
 
@@ -104,3 +105,13 @@ def is_metadata_value(value: object) -> bool:
             return len(value) <= MAX_METADATA_TEXT and is_storable(value)
         case _:
             return False
+
+
+def is_storable(value: Any) -> bool:
+    """Return whether all texts in a JSON value are valid Unicode without NUL, which some databases cannot store."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a surrogate pair, which JSON can spell
+        return False
+    return "\\u0000" not in text

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from vlibrary.domain.applicable import SITES
 from vlibrary.domain.errors import UnsupportedModel
-from vlibrary.domain.vector import Edit, SteeringVector
+from vlibrary.domain.vector import SITES, Edit, SteeringVector
 from vlibrary.engine.decoder import Decoder
 from vlibrary.engine.failures import catch
 from vlibrary.engine.request import EncodedPrompt, encode_prompt

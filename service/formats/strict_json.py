@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from vlibrary.domain.text import is_storable
+from vlibrary.domain.labels import is_storable
 
 # Far more than any card needs, and far less than what a serialiser gives up at.
 MOST_NESTED = 32

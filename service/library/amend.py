@@ -48,7 +48,7 @@ def _key(record: VectorRecord, description: str | None, worker: Inference) -> Ta
     if description is None:
         return None
     check_description(description)
-    spec = worker.served()[0].embedder
+    spec = worker.models()[0].embedder
     if record.card.embedder != spec.fingerprint:
         raise InvalidCard(
             f"The vector's keys are of embedder {record.card.embedder!r}; this service uses {spec.fingerprint!r}.",

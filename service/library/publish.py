@@ -83,7 +83,7 @@ def publish(submission: Submission, library: Library) -> VectorRecord:
 
 def _findable(card: VectorCard, worker: Inference) -> VectorCard:
     """The card with its keys checked and its description as one more key, so that text alone can find it."""
-    spec = worker.served()[0].embedder
+    spec = worker.models()[0].embedder
     card.check_keys(spec)
     keys = tuple(key for key in card.keys if key.kind is not KeyKind.DESCRIPTION)
     described = description_key(card.description, worker)

@@ -12,9 +12,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, GenerationConfig, PreTrainedModel, ProcessorMixin
 
-from vlibrary.domain.applicable import SITES
 from vlibrary.domain.errors import InvalidQuery, UnsupportedModel
-from vlibrary.domain.vector import ModelSpec
+from vlibrary.domain.vector import SITES, ModelSpec
 from vlibrary.domain.wire import Prompt
 from vlibrary.models.fingerprint import fingerprint
 from vlibrary.models.processors import check_processor, load_processor

@@ -16,8 +16,7 @@ from pydantic import AwareDatetime, BeforeValidator, Field
 from vlibrary.domain.card import NAME_PATTERN, Status
 from vlibrary.domain.errors import InvalidInput
 from vlibrary.domain.filters import Between, Condition, Filter, OneOf
-from vlibrary.domain.labels import MAX_TAG, VECTOR_ID_PATTERN, check_tags
-from vlibrary.domain.text import is_storable
+from vlibrary.domain.labels import MAX_TAG, VECTOR_ID_PATTERN, check_tags, is_storable
 from vlibrary.schemas.fields import StrictIn
 
 MAX_CONDITIONS = 16

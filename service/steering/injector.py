@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from vlibrary.domain.applicable import SITES
+from vlibrary.domain.vector import SITES
 
 Edit = Callable[[Tensor], Tensor | None]
 

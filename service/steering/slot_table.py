@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vlibrary.domain.applicable import SITES, check_applicable
 from vlibrary.domain.errors import Unavailable, UnsupportedEdit
-from vlibrary.domain.vector import Array, ModelSpec, Positions, Site, SteeringVector
+from vlibrary.domain.vector import SITES, Array, ModelSpec, Positions, Site, SteeringVector, check_applicable
 from vlibrary.steering.injector import BatchEdits
 
 EMPTY = 0

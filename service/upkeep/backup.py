@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from dataclasses import replace as but
 from enum import Enum, auto
 
-from vlibrary.domain.backup import Backup, Dump, ObjectRef, Tables
 from vlibrary.domain.errors import ArtifactLost, BackupAhead, InvalidBackup
 from vlibrary.domain.ports import Artifacts
+from vlibrary.domain.ports.backup import Backup, Dump, ObjectRef, Tables
 from vlibrary.library.paging import abreast
 from vlibrary.upkeep.collector_guard import restoring
 

@@ -77,4 +77,4 @@ class Host:
         except Exception as error:  # noqa: BLE001  whatever it is, whoever started the process must be told
             self.failure = error
             return
-        log.info("worker.ready", models=[info.model.model_id for info in self._worker.served()])
+        log.info("worker.ready", models=[info.model.model_id for info in self._worker.models()])

@@ -12,9 +12,8 @@ from contextlib import aclosing, contextmanager, suppress
 from prometheus_client import CollectorRegistry
 
 from vlibrary.domain.errors import Overloaded, TimedOut, VLibraryError, WorkerUnavailable
-from vlibrary.domain.ports import Artifacts
+from vlibrary.domain.ports import Artifacts, Worker
 from vlibrary.domain.query import Query, TaskEmbedding
-from vlibrary.domain.served import find_model
 from vlibrary.domain.vector import SteeringVector
 from vlibrary.domain.wire import GenerateCall, Generation, TextPiece, WorkerInfo, WorkerStatus
 from vlibrary.engine.request import Engine, Event, Request, encode_prompt
@@ -29,8 +28,8 @@ HOST_VECTORS = 256
 PREPARERS = 4
 
 
-class LocalWorker:
-    """Implements vlibrary.domain.ports.Inference on models in this process; safe for many callers.
+class LocalWorker(Worker):
+    """A worker with its models in this process; safe for many callers.
 
     A request is prepared (vector fetched, prompt encoded) on a small pool of threads, and answered by the engine on the
     model's thread. No more requests are inside than the engine runs and queues; others are refused at once.
@@ -65,20 +64,17 @@ class LocalWorker:
         self._residency = Residency(artifacts, self.check, HOST_VECTORS, self._answers.load.observe)
         registry.register(Parts(engine, lvlm.table, self._residency))
 
-    def served(self) -> tuple[WorkerInfo, ...]:
+    def models(self) -> tuple[WorkerInfo, ...]:
         if not self._engine.is_open:
             raise WorkerUnavailable("The model's thread has ended.", "Restart the worker; its log says why.")
         return (WorkerInfo(self._lvlm.spec, self._embedder.spec, self._lvlm.context_length),)
-
-    def find(self, model_id: str | None) -> WorkerInfo:
-        return find_model(self.served(), model_id)
 
     def status(self) -> WorkerStatus:
         """The heartbeat; requests that are being prepared count as waiting.
 
         Raises WorkerUnavailable when the model's thread has ended.
         """
-        info = self.served()[0]
+        info = self.models()[0]
         running, inside = self._engine.load().running, self._inside
         return WorkerStatus(info, running, max(0, inside - running), max(0, self._most_inside - inside))
 

@@ -24,10 +24,9 @@ from vlibrary.adapters.artifacts.s3 import S3Artifacts
 from vlibrary.adapters.clock import SystemClock
 from vlibrary.adapters.sql.catalogue import SqlCatalogue
 from vlibrary.adapters.sql.database import connect
-from vlibrary.domain.applicable import check_applicable
 from vlibrary.domain.card import VectorCard
 from vlibrary.domain.query import Query, TaskEmbedding
-from vlibrary.domain.vector import ModelSpec, SteeringVector
+from vlibrary.domain.vector import ModelSpec, SteeringVector, check_applicable
 from vlibrary.domain.wire import WorkerInfo
 from vlibrary.library.publish import Submission, publish
 
@@ -41,7 +40,7 @@ MODEL = ModelSpec("bench/lvlm-7b", "c" * 64, "Llava", layers=32, hidden_size=4_0
 class SizedWorker(MemoryWorker):
     """Serves a model of the usual size, and has the description's embedding at hand."""
 
-    def served(self) -> tuple[WorkerInfo, ...]:
+    def models(self) -> tuple[WorkerInfo, ...]:
         return (WorkerInfo(model=MODEL, embedder=SPEC, context_length=CONTEXT_LENGTH),)
 
     def check(self, vector: SteeringVector) -> None:

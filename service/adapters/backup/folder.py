@@ -20,10 +20,10 @@ from pydantic import TypeAdapter, ValidationError
 from ulid import ULID
 
 from vlibrary.adapters.fsync import fsync
-from vlibrary.domain.backup import Dump, table_file
 from vlibrary.domain.errors import ArtifactsUnavailable, BackupBusy, InvalidBackup
 from vlibrary.domain.objects import is_ours
 from vlibrary.domain.ports import Artifacts
+from vlibrary.domain.ports.backup import Dump, table_file
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -46,7 +46,7 @@ _MANIFEST = TypeAdapter(Manifest)
 
 
 class BackupFolder:
-    """domain.backup.Backup in a folder, created on first write.
+    """ports.backup.Backup in a folder, created on first write.
 
     open_objects: opens the artifact store in a subfolder. Raises ArtifactsUnavailable when it cannot be created.
     """

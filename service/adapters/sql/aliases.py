@@ -10,10 +10,9 @@ from vlibrary.adapters.sql.logs import audit
 from vlibrary.adapters.sql.tables import AliasRow, VectorRow
 from vlibrary.adapters.sql.transactions import Writer
 from vlibrary.domain.card import Status
-from vlibrary.domain.labels import check_alias
+from vlibrary.domain.labels import check_alias, is_storable
 from vlibrary.domain.ports import Alias
 from vlibrary.domain.registry_rules import alias_not_found, check_alias_expected, check_revision, no_version
-from vlibrary.domain.text import is_storable
 
 
 def get(session: Session, name: str, alias: str) -> Alias:

@@ -17,9 +17,9 @@ from vlibrary.adapters.sql.database import UtcTime, for_reading, our_errors
 from vlibrary.adapters.sql.logs import epochs, renew_epoch
 from vlibrary.adapters.sql.tables import Base, ChangeRow, LogHeadRow
 from vlibrary.adapters.sql.transactions import Transactions, Writer
-from vlibrary.domain.backup import Dump, ObjectRef, table_file
 from vlibrary.domain.errors import CatalogueUnavailable, InvalidBackup, NotEmpty
 from vlibrary.domain.ports import Position
+from vlibrary.domain.ports.backup import Dump, ObjectRef, table_file
 
 # Ordered so that no row references a later table.
 TABLES: Mapping[str, Table] = {table.name: table for table in Base.metadata.sorted_tables}
@@ -27,7 +27,7 @@ ROWS = 1_000
 
 
 class SqlTables:
-    """domain.backup.Tables of a database with the current schema."""
+    """ports.backup.Tables of a database with the current schema."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

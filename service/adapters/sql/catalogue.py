@@ -15,6 +15,7 @@ from vlibrary.adapters.sql.tables import VectorRow
 from vlibrary.adapters.sql.transactions import NOW, Transactions
 from vlibrary.domain.card import Status, VectorRecord
 from vlibrary.domain.filters import EVERYTHING_ACTIVE
+from vlibrary.domain.labels import is_storable
 from vlibrary.domain.ports import (
     ANONYMOUS,
     SYSTEM,
@@ -28,7 +29,6 @@ from vlibrary.domain.ports import (
     Upload,
 )
 from vlibrary.domain.registry_rules import vector_not_found
-from vlibrary.domain.text import is_storable
 from vlibrary.formats.cursor import decode_cursor, encode_cursor
 
 

@@ -10,8 +10,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from vlibrary.adapters.sql.mapping import PARENT, TAG
 from vlibrary.adapters.sql.tables import FacetRow, VectorRow
 from vlibrary.domain.filters import Between, Condition, Filter, OneOf, ValueKind
-from vlibrary.domain.labels import MetadataValue
-from vlibrary.domain.text import is_storable
+from vlibrary.domain.labels import MetadataValue, is_storable
 
 Clause = ColumnElement[bool]
 

@@ -12,6 +12,7 @@ from vlibrary.adapters.sql.logs import append, audit, newest
 from vlibrary.adapters.sql.tables import AliasRow, FacetRow, KeyRow, VectorRow
 from vlibrary.adapters.sql.transactions import Writer
 from vlibrary.domain.card import Status, VectorRecord
+from vlibrary.domain.labels import is_storable
 from vlibrary.domain.ports import Amendment, ChangeKind
 from vlibrary.domain.registry_rules import (
     amended,
@@ -24,7 +25,6 @@ from vlibrary.domain.registry_rules import (
     vector_not_found,
     was_rekeyed,
 )
-from vlibrary.domain.text import is_storable
 
 
 def update(writer: Writer, vector_id: str, change: Amendment, expected: int | None) -> tuple[VectorRecord, int]:

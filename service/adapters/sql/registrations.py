@@ -17,6 +17,7 @@ from vlibrary.adapters.sql.queries import VECTORS, records
 from vlibrary.adapters.sql.tables import ChangeRow, FacetRow, KeyRow, NameRow, UploadRow, VectorRow, table
 from vlibrary.adapters.sql.transactions import Writer
 from vlibrary.domain.card import VectorRecord
+from vlibrary.domain.labels import is_storable
 from vlibrary.domain.ports import ChangeKind, Upload
 from vlibrary.domain.registry_rules import (
     check_own,
@@ -28,7 +29,6 @@ from vlibrary.domain.registry_rules import (
     vector_exists,
     vector_purged,
 )
-from vlibrary.domain.text import is_storable
 
 # Well below the number of parameters that any database takes.
 KEYS_A_QUERY = 1_000

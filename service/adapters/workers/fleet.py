@@ -14,9 +14,8 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 
 from vlibrary.adapters.workers.member import Member
 from vlibrary.domain.errors import Overloaded, Unavailable, VLibraryError, WorkerUnavailable, WrongModel
-from vlibrary.domain.ports import Worker
+from vlibrary.domain.ports import Inference, Worker
 from vlibrary.domain.query import EmbedderSpec, Query, TaskEmbedding
-from vlibrary.domain.served import find_model
 from vlibrary.domain.vector import ModelSpec, SteeringVector
 from vlibrary.domain.wire import GenerateCall, Generation, TextPiece, WorkerInfo
 
@@ -31,8 +30,8 @@ ELSEWHERE = (Overloaded, Unavailable)
 _CURE = "Start a worker with `vlibrary work` and name it in VLIBRARY_WORKERS; `vlibrary doctor` tells who answers."
 
 
-class Fleet:
-    """Implements vlibrary.domain.ports.Inference over workers by name; safe for many threads and event loops.
+class Fleet(Inference):
+    """Several workers, by name, behind the port of one; safe for many threads and event loops.
 
     All must have the embedder of the one that answers first, since the task index holds its keys; others are left out.
     members: each worker as its heartbeats show it.
@@ -54,12 +53,12 @@ class Fleet:
             reraise=True,
         )
         try:
-            patience(self.served)
+            patience(self.models)
         except WorkerUnavailable as error:
             heard = "; ".join(f"{member.name}: {_said(member.problem)}" for member in self.members)
             raise WorkerUnavailable(f"No worker was ready within {seconds:g} seconds. {heard}", _CURE) from error
 
-    def served(self) -> tuple[WorkerInfo, ...]:
+    def models(self) -> tuple[WorkerInfo, ...]:
         models: dict[ModelSpec, WorkerInfo] = {}
         for _member, info in self._living():
             models.setdefault(info.model, info)
@@ -68,7 +67,7 @@ class Fleet:
     def find(self, model_id: str | None) -> WorkerInfo:
         if model_id is not None:
             self._serving(lambda model: model.model_id == model_id)  # tells those that are gone from those never there
-        return find_model(self.served(), model_id)
+        return super().find(model_id)
 
     def check(self, vector: SteeringVector) -> None:
         serving = self._serving(lambda model: model.fingerprint == vector.model.fingerprint)
@@ -86,7 +85,7 @@ class Fleet:
     async def generate(self, call: GenerateCall) -> AsyncGenerator[TextPiece | Generation]:
         serving = self._serving(lambda model: model.model_id == call.model_id)
         if not serving:
-            find_model(self.served(), call.model_id)  # raises, and names those there are
+            super().find(call.model_id)  # raises, and names those there are
         began = asyncio.get_running_loop().time()
         refusals: list[VLibraryError] = []
         for member in serving:
@@ -136,7 +135,7 @@ class Fleet:
         return serving
 
     def _names(self) -> str:
-        return ", ".join(repr(info.model.model_id) for info in self.served())
+        return ", ".join(repr(info.model.model_id) for info in self.models())
 
     def _first_answer(self, members: Sequence[Member], ask: Callable[[Worker], T]) -> T:
         refusals: list[VLibraryError] = []

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import httpx
 
 from vlibrary.domain.errors import TimedOut, TooLarge, VLibraryError, WorkerLost, WorkerUnavailable
+from vlibrary.domain.ports import Worker
 from vlibrary.domain.query import Query, TaskEmbedding
-from vlibrary.domain.served import find_model
 from vlibrary.domain.vector import SteeringVector
 from vlibrary.domain.wire import GenerateCall, Generation, TextPiece, WorkerInfo, WorkerStatus
 from vlibrary.formats.artifact import encode
@@ -32,8 +32,8 @@ GRACE_S = 5.0
 _CURE = "Try again; if it stays so, check that a worker is up (`vlibrary work`) and that VLIBRARY_WORKERS names it."
 
 
-class HttpWorker:
-    """Implements vlibrary.domain.ports.Worker by asking the app of service/worker/app.py; safe for many threads.
+class HttpWorker(Worker):
+    """A worker in another process, reached over HTTP: the client of service/worker/app.py; safe for many threads.
 
     url: where it listens, such as http://10.0.0.7:9000; token: the one it was started with. beat_s: how long status()
     waits. Settings of proxies are not looked at: workers are neighbours.
@@ -53,11 +53,8 @@ class HttpWorker:
         body = self._ask("GET", "/status", timeout=self._beat_s)
         return _read(STATUS.from_json, body)
 
-    def served(self) -> tuple[WorkerInfo, ...]:
+    def models(self) -> tuple[WorkerInfo, ...]:
         return (self.status().info,)
-
-    def find(self, model_id: str | None) -> WorkerInfo:
-        return find_model(self.served(), model_id)
 
     def check(self, vector: SteeringVector) -> None:
         self._ask("POST", "/check", content=encode(vector))

@@ -88,7 +88,7 @@ async def complete(request: Request, place: UsePlace, library: UseLibrary, limit
 )
 def models(library: UseLibrary) -> ChatModelsOut:
     """Their ids; GET /models tells more."""
-    return ChatModelsOut(data=[ChatModelOut(id=info.model.model_id) for info in library.worker.served()])
+    return ChatModelsOut(data=[ChatModelOut(id=info.model.model_id) for info in library.worker.models()])
 
 
 @router.get(

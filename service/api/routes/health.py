@@ -40,7 +40,7 @@ def ready(library: UseLibrary, response: Response) -> ReadyOut:
 @router.get("/models", operation_id="list_models", summary="Which models are served?", responses=problems(503))
 def models(library: UseLibrary) -> ModelsOut:
     """Each base model with the embedder whose keys its vectors carry."""
-    return ModelsOut(items=[ModelOut.of(info) for info in library.worker.served()])
+    return ModelsOut(items=[ModelOut.of(info) for info in library.worker.models()])
 
 
 def _questions(library: Library) -> dict[str, Callable[[], str]]:
@@ -48,7 +48,7 @@ def _questions(library: Library) -> dict[str, Callable[[], str]]:
         "catalogue": lambda: f"at change {library.catalogue.position().seq}",
         "artifacts": lambda: _artifacts(library),
         "index": lambda: f"applied up to change {catch_up(library.catalogue, library.index).seq}",
-        "worker": lambda: f"serves {', '.join(info.model.model_id for info in library.worker.served())}",
+        "worker": lambda: f"serves {', '.join(info.model.model_id for info in library.worker.models())}",
     }
 
 

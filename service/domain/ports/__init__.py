@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, runtime_checkable
 
+from vlibrary.domain.errors import ModelNotFound
 from vlibrary.domain.filters import Filter
 from vlibrary.domain.ports.catalogue import (
     ANONYMOUS,
@@ -175,16 +176,21 @@ class Inference(Protocol):
     Raises WorkerUnavailable when nobody can answer, Overloaded when everybody who could has too much to do.
     """
 
-    def served(self) -> tuple[WorkerInfo, ...]:
-        """The models that can be asked for now, at least one, each once; all share one embedder."""
+    def models(self) -> tuple[WorkerInfo, ...]:
+        """Return the models that requests can name now: at least one, each once. All share one embedder."""
         ...
 
     def find(self, model_id: str | None) -> WorkerInfo:
-        """What serves this model, or the first one for None.
+        """Return the model with this id, or the first one for None.
 
-        Raises ModelNotFound, and WorkerUnavailable when those that served it are gone.
+        Raises ModelNotFound, and WorkerUnavailable when all workers that served the model are gone.
         """
-        ...
+        models = self.models()
+        for info in models:
+            if model_id in (None, info.model.model_id):
+                return info
+        known = ", ".join(repr(info.model.model_id) for info in models)
+        raise ModelNotFound(f"No worker serves the model {model_id!r}.", f"Use {known}, or omit the model.")
 
     def check(self, vector: SteeringVector) -> None:
         """Raises WrongModel or UnsupportedEdit unless `generate` could apply this vector."""

@@ -49,7 +49,7 @@ class Case:
 
     @property
     def model(self) -> ModelSpec:
-        return self.inference.served()[0].model
+        return self.inference.models()[0].model
 
     def call(self, text: str = "one two three", **more: object) -> GenerateCall:
         return replace(GenerateCall(Prompt(text), self.model.model_id), **more)  # type: ignore[arg-type]  # any field
@@ -229,6 +229,6 @@ def test_check_takes_what_generate_could_apply_and_refuses_the_rest(case: Case) 
 
 
 def test_served_names_each_model_once(case: Case) -> None:
-    infos = case.inference.served()
-    assert [info.model for info in infos] == [case.far[0].served()[0].model]
-    assert infos[0] == case.far[0].served()[0]
+    infos = case.inference.models()
+    assert [info.model for info in infos] == [case.far[0].models()[0].model]
+    assert infos[0] == case.far[0].models()[0]

@@ -26,7 +26,7 @@ def test_the_api_is_not_ready_when_the_model_of_its_own_process_is_gone(open_des
         assert "thread has ended" in worker["detail"]
         assert api.post("/generate", json={"prompt": "a", "steering": "off"}).status_code == 503
     with pytest.raises(WorkerUnavailable):
-        desk.worker.served()
+        desk.worker.models()
 
 
 def test_an_unforeseen_failure_is_counted_as_one_and_not_as_a_caller_who_left(

@@ -207,7 +207,7 @@ def test_the_heartbeat_counts_who_runs_and_who_waits(open_desk: Open) -> None:
         desk.engine.step()
         status = desk.worker.status()
         assert (status.running, status.waiting, status.room) == (2, 2, 6)
-        assert status.info == desk.worker.served()[0]
+        assert status.info == desk.worker.models()[0]
         desk.store.open.set()
         await stepped(desk, [*tasks, preparing])
         assert (desk.worker.status().running, desk.worker.status().waiting, desk.worker.status().room) == (0, 0, 10)

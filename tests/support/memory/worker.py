@@ -14,12 +14,10 @@ from collections.abc import AsyncGenerator
 import numpy as np
 from PIL import Image
 
-from vlibrary.domain.applicable import check_applicable
 from vlibrary.domain.errors import Overloaded, PromptTooLong
-from vlibrary.domain.ports import Artifacts
+from vlibrary.domain.ports import Artifacts, Worker
 from vlibrary.domain.query import EmbedderSpec, Query, TaskEmbedding, unit
-from vlibrary.domain.served import find_model
-from vlibrary.domain.vector import Array, ModelSpec, SteeringVector
+from vlibrary.domain.vector import Array, ModelSpec, SteeringVector, check_applicable
 from vlibrary.domain.wire import GenerateCall, Generation, TextPiece, WorkerInfo, WorkerStatus
 from vlibrary.formats.artifact import decode
 from vlibrary.formats.images import decode_image
@@ -29,8 +27,8 @@ EMBEDDER = EmbedderSpec("memory/trigrams", "1" * 64, image_size=49, text_size=64
 CONTEXT_LENGTH = 2_048
 
 
-class MemoryWorker:
-    """Implements vlibrary.domain.ports.Worker; deterministic, no torch.
+class MemoryWorker(Worker):
+    """A deterministic worker without models.
 
     pause_s: before each word; room: how many requests it takes at a time.
     """
@@ -42,16 +40,13 @@ class MemoryWorker:
         self._running = 0
 
     def status(self) -> WorkerStatus:
-        return WorkerStatus(self.served()[0], running=self._running, waiting=0, room=self._room - self._running)
+        return WorkerStatus(self.models()[0], running=self._running, waiting=0, room=self._room - self._running)
 
     def close(self) -> None:
         """It holds nothing."""
 
-    def served(self) -> tuple[WorkerInfo, ...]:
+    def models(self) -> tuple[WorkerInfo, ...]:
         return (WorkerInfo(model=MODEL, embedder=EMBEDDER, context_length=CONTEXT_LENGTH),)
-
-    def find(self, model_id: str | None) -> WorkerInfo:
-        return find_model(self.served(), model_id)
 
     def check(self, vector: SteeringVector) -> None:
         check_applicable(vector, MODEL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from tests.support.memory.artifacts import MemoryArtifacts
-from vlibrary.domain.backup import ObjectRef
+from vlibrary.domain.ports.backup import ObjectRef
 from vlibrary.upkeep.backup import Copied, copy
 
 

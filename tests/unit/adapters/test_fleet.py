@@ -46,7 +46,7 @@ class Moody(MemoryWorker):
 
     def __init__(self, model: ModelSpec = MODEL, *, embedder: str | None = None, load: int = 0) -> None:
         super().__init__(MemoryArtifacts())
-        info = replace(super().served()[0], model=model)
+        info = replace(super().models()[0], model=model)
         self.info = info if embedder is None else replace(info, embedder=replace(info.embedder, fingerprint=embedder))
         self.running = load
         self.refusal: VLibraryError | None = None
@@ -61,7 +61,7 @@ class Moody(MemoryWorker):
         self.asked = 0
         self.closed = threading.Event()
 
-    def served(self) -> tuple[WorkerInfo, ...]:
+    def models(self) -> tuple[WorkerInfo, ...]:
         return (self.info,)
 
     def status(self) -> WorkerStatus:
@@ -251,7 +251,7 @@ def test_a_worker_that_leaves_gets_nothing_new_and_is_no_unknown_model() -> None
     with fleet_of(first, second) as fleet:
         second.leaving = True
         until(lambda: fleet.members[1].status is None)
-        assert [info.model for info in fleet.served()] == [MODEL]
+        assert [info.model for info in fleet.models()] == [MODEL]
         with pytest.raises(WorkerUnavailable, match="tests/other"):
             text_of(fleet, replace(CALL, model_id=OTHER.model_id))
         assert second.asked == 0
@@ -303,7 +303,7 @@ def test_an_answer_is_given_up_when_its_worker_s_heart_stops() -> None:
 def test_who_serves_what() -> None:
     first, second = Moody(), Moody(OTHER)
     with fleet_of(first, second, Moody()) as fleet:
-        assert [info.model for info in fleet.served()] == [MODEL, OTHER]
+        assert [info.model for info in fleet.models()] == [MODEL, OTHER]
         text_of(fleet, replace(CALL, model_id=OTHER.model_id))
         assert second.asked == 1
         with pytest.raises(ModelNotFound, match="nobody/knows") as caught:
@@ -315,7 +315,7 @@ def test_who_serves_what() -> None:
             fleet.check(vector(replace(MODEL, fingerprint="e" * 64)))
         second.absent = True
         until(lambda: fleet.members[1].status is None)
-        assert [info.model for info in fleet.served()] == [MODEL]
+        assert [info.model for info in fleet.models()] == [MODEL]
         with pytest.raises(WorkerUnavailable, match="tests/other"):
             text_of(fleet, replace(CALL, model_id=OTHER.model_id))
         with pytest.raises(WorkerUnavailable, match="tests/other"):
@@ -331,7 +331,7 @@ def test_a_model_that_was_replaced_is_unknown() -> None:
     first, second = Moody(), Moody(OTHER)
     with fleet_of(first, second) as fleet:
         second.info = first.info
-        until(lambda: [info.model for info in fleet.served()] == [MODEL])
+        until(lambda: [info.model for info in fleet.models()] == [MODEL])
         with pytest.raises(ModelNotFound, match="tests/other"):
             text_of(fleet, replace(CALL, model_id=OTHER.model_id))
 
@@ -342,7 +342,7 @@ def test_nobody_alive() -> None:
         only.absent = True
         until(lambda: fleet.members[0].status is None)
         for act in (
-            fleet.served,
+            fleet.models,
             lambda: fleet.embed(Query("a")),
             lambda: fleet.check(vector(MODEL)),
             lambda: text_of(fleet),

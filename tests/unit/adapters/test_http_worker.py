@@ -77,7 +77,7 @@ def test_a_wrong_token_is_told_with_its_cure_on_every_call() -> None:
     with serving(memory_worker(), TOKEN) as url:
         for token in (None, "another"):
             with connected(url, token) as worker:
-                for act in (worker.status, worker.served, lambda: worker.embed(Query("a")), lambda: ask(worker)):
+                for act in (worker.status, worker.models, lambda: worker.embed(Query("a")), lambda: ask(worker)):
                     with pytest.raises(WorkerUnavailable, match="token") as caught:
                         act()
                     assert "VLIBRARY_WORKER_TOKEN" in caught.value.cure

@@ -247,7 +247,7 @@ def test_models_are_listed_and_found_by_an_id_with_a_slash(client: OpenAI) -> No
     assert [model.id for model in client.models.list()] == [MODEL.model_id]
     assert client.models.retrieve(MODEL.model_id).owned_by == "vlibrary"
     for missing in (lambda: client.models.retrieve("no/such"), lambda: _ask(client, model="gpt-0")):
-        with pytest.raises(openai.NotFoundError, match="Served now") as caught:
+        with pytest.raises(openai.NotFoundError, match="No worker serves") as caught:
             missing()
         assert caught.value.code == "model_not_found"
 

@@ -189,8 +189,8 @@ def test_the_last_key_cannot_be_taken_away(library: Library) -> None:
 
 
 class OtherEmbedder(MemoryWorker):
-    def served(self) -> tuple[WorkerInfo, ...]:
-        (info,) = super().served()
+    def models(self) -> tuple[WorkerInfo, ...]:
+        (info,) = super().models()
         return (replace(info, embedder=EmbedderSpec("other", "2" * 64, 49, 64)),)
 
 

@@ -13,9 +13,8 @@ import pytest
 
 from tests.support.memory.artifacts import MemoryArtifacts
 from tests.support.samples import vector
-from vlibrary.domain.applicable import check_applicable
 from vlibrary.domain.errors import ArtifactLost, ArtifactsUnavailable, InvalidArtifact, UnsupportedEdit, WrongModel
-from vlibrary.domain.vector import ModelSpec, NormRule, Positions, SteeringVector
+from vlibrary.domain.vector import ModelSpec, NormRule, Positions, SteeringVector, check_applicable
 from vlibrary.domain.wire import Applied
 from vlibrary.formats.artifact import encode, sha256_of
 from vlibrary.worker.residency import Residency, SingleFlight
