@@ -1,20 +1,22 @@
-"""`vlibrary bundled` measures the bundled models; `vlibrary models` trains them again."""
+"""Commands for the bundled models: measure them, retrain them, write examples of their tasks."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
 from vlibrary.bootstrap import read_settings
+from vlibrary.domain.errors import InvalidInput
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the verbs."""
+    """Add the commands."""
     app.command()(bundled)
+    app.command()(examples)
     app.command()(models)
 
 
@@ -42,6 +44,24 @@ def bundled(
         plot_curves(report, plot)
     if as_json:
         print(json.dumps(report.as_json()))  # noqa: T201  plain, so that it can be piped
+
+
+def examples(
+    task: Annotated[str, typer.Argument(help="Name of a bundled task, such as colour-code")],
+    folder: Annotated[Path, typer.Argument(help="Folder to write examples.jsonl and images/ to")],
+    split: Annotated[Literal["train", "test"], typer.Option(help="Split to draw from; they share no image")] = "train",
+    count: Annotated[int, typer.Option(min=1, max=100_000, help="Number of examples")] = 400,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random images and questions")] = 0,
+) -> None:
+    """Write labelled examples of a bundled task, as `vlibrary train` reads them."""
+    from vlibrary.bundled import tasks
+    from vlibrary.training.examples import write_examples
+
+    names = [known.name for known in tasks.TASKS]
+    if task not in names:
+        raise InvalidInput(f"Unknown task {task!r:.80}.", f"Use one of: {', '.join(names)}.")
+    path = write_examples(tasks.examples(tasks.task(task), split, count, seed), folder)
+    Console().print(f"Wrote {count} examples to {path}.", soft_wrap=True)
 
 
 def models(
