@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import re
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -133,20 +132,6 @@ def test_the_examples_run_as_they_stand(api: TestClient, document: dict[str, Any
             assert api.request(method, path, params=given).status_code == 200
             ran += 1
     assert ran >= 10
-
-
-def test_the_python_of_docs_http_runs_as_it_stands(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    page = Path(__file__).parents[3] / "docs" / "http.md"
-    programs = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
-    (tmp_path / "picture.png").write_bytes(png())
-    monkeypatch.chdir(tmp_path)
-    with live(create_app(memory_library())) as url:
-        for program in programs:
-            exec(program.replace("http://127.0.0.1:8000", url), {})
-    assert len(programs) == 2
-    assert capsys.readouterr().out.count("'code': 'no_match'") == 2
 
 
 @pytest.mark.parametrize("page", ["/docs", "/redoc"])
