@@ -12,8 +12,6 @@ from starlette.exceptions import HTTPException
 from starlette.testclient import TestClient
 
 from tests.support.library import memory_library, register
-from tests.support.live_server import live
-from tests.support.samples import png
 from vlibrary.api.app import create_app
 from vlibrary.api.http.problem_types import INVALID_REQUEST, UNFORESEEN, of_error, of_status
 from vlibrary.api.routes.problems import describe
