@@ -15,7 +15,7 @@ from vlibrary.domain.errors import UnsupportedModel
 from vlibrary.domain.query import EmbedderSpec, Query, TaskEmbedding, unit
 from vlibrary.domain.vector import Array
 from vlibrary.formats.images import decode_images
-from vlibrary.models.fingerprint import fingerprint
+from vlibrary.steering.fingerprint import fingerprint
 
 
 class Embedder:

@@ -13,13 +13,13 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, GenerationConfig, PreTrainedModel, ProcessorMixin
 
 from vlibrary.domain.errors import InvalidQuery, UnsupportedModel
-from vlibrary.domain.vector import SITES, ModelSpec
+from vlibrary.domain.vector import SITES
 from vlibrary.domain.wire import Prompt
-from vlibrary.models.fingerprint import fingerprint
 from vlibrary.models.processors import check_processor, load_processor
 from vlibrary.models.prompt_encoder import Batch, PromptEncoder
 from vlibrary.steering.find_sites import LayersSkipped, find_sites
-from vlibrary.steering.injector import Injector, LayerSites
+from vlibrary.steering.fingerprint import model_spec
+from vlibrary.steering.injector import Injector, LayerSites, all_take_gain
 from vlibrary.steering.slot_table import EMPTY, SlotTable
 
 _QUESTION = "What is this?"
@@ -53,7 +53,7 @@ class Lvlm:
         self.tokenizer: Any = self.processor.tokenizer
         text_config = model.config.get_text_config(decoder=True)
         self.context_length: int = text_config.max_position_embeddings
-        self.spec = _spec(model, model_id)
+        self.spec = model_spec(model, model_id)
         self._use_own_decoding()
         ends = self.tokenizer.convert_ids_to_tokens(model.generation_config.eos_token_id)
         self._encoder = PromptEncoder(processor, ends, self.context_length)
@@ -110,7 +110,7 @@ class Lvlm:
     @property
     def takes_gain(self) -> bool:
         """Whether every branch can be multiplied, not only added to."""
-        return all(point.takes_gain for pair in self.sites for point in pair)
+        return all_take_gain(self.sites)
 
     @property
     def requires_image(self) -> bool:
@@ -200,16 +200,3 @@ def _picture() -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (64, 64), (200, 120, 40)).save(buffer, format="PNG")
     return buffer.getvalue()
-
-
-def _spec(model: PreTrainedModel, model_id: str) -> ModelSpec:
-    text_config = model.config.get_text_config(decoder=True)
-    architecture = type(model).__name__
-    layers, width = text_config.num_hidden_layers, text_config.hidden_size
-    return ModelSpec(
-        model_id=model_id,
-        fingerprint=fingerprint(model, [architecture, layers, width, text_config.vocab_size]),
-        architecture=architecture,
-        layers=layers,
-        hidden_size=width,
-    )

@@ -1,1 +1,1 @@
-"""Steering: finds where a decoder's blocks join the stream, adds vectors there, and generates."""
+"""Steering: find where a decoder's branches join the residual stream and add vectors there."""

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -38,24 +38,30 @@ class LayersSkipped(UnsupportedModel):
     """The probe did not run every layer: what it showed the model was not enough, perhaps for want of a picture."""
 
 
-def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
-    """The text decoder's layers.
-
-    Raises UnsupportedModel when they cannot be found or are not the L that the configuration names.
-    """
-    expected = model.config.get_text_config(decoder=True).num_hidden_layers
+def find_decoder(model: PreTrainedModel) -> nn.Module:
+    """Return the text decoder, the module with a list `layers`. Raises UnsupportedModel when there is none."""
     decoder: Any = model
     while not isinstance(getattr(decoder, "layers", None), nn.ModuleList):
         inner = decoder.get_decoder() if hasattr(decoder, "get_decoder") else decoder
         if inner is decoder:
             raise UnsupportedModel(f"{_name(model)} has no decoder with a list of layers.", _CURE)
         decoder = inner
-    layers: nn.ModuleList = decoder.layers
+    found: nn.Module = decoder
+    return found
+
+
+def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
+    """Return the layers of the text decoder.
+
+    Raises UnsupportedModel when they cannot be found or are not as many as the configuration says.
+    """
+    expected = model.config.get_text_config(decoder=True).num_hidden_layers
+    layers: Any = find_decoder(model).layers
     if len(layers) != expected:
         raise UnsupportedModel(
-            f"{_name(model)} has {len(layers)} decoder layers where its configuration names {expected}.", _CURE
+            f"{_name(model)} has {len(layers)} decoder layers; its configuration says {expected}.", _CURE
         )
-    return layers
+    return cast("nn.ModuleList", layers)
 
 
 def find_sites(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> tuple[LayerSites, ...]:

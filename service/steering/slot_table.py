@@ -1,6 +1,6 @@
-"""Steering vectors on the device, each in a numbered slot, so that a batch's vectors are one gather.
+"""Steering vectors on the device, each in a numbered slot, so that one gather collects the vectors of a batch.
 
-Slot 0 leaves the model alone: a row without a vector is a row with slot 0, and costs nothing extra.
+Slot 0 is the identity: a row without a vector uses slot 0 and needs no special case.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ EMPTY = 0
 
 @dataclass
 class SlotCounts:
-    """What the table did so far, for metrics. hits: a wanted vector was in its slot already."""
+    """Counters for metrics: lookups that found their vector in a slot, that had to load it, and vectors evicted."""
 
     hits: int = 0
     misses: int = 0
@@ -32,16 +32,16 @@ class SlotCounts:
 
 
 class SlotTable:
-    """Shifts V [L, 2, S + 1, d] and gains G [L, 2, S + 1] in the model's dtype, filled on demand.
+    """Shifts [L, 2, S + 1, d] and gains [L, 2, S + 1] of up to S vectors, in the model's dtype.
 
-    The least recently used slot that nobody holds is given up. Not thread-safe: the engine that owns it serialises its
-    calls.
+    Vectors are loaded on demand; a full table evicts the least recently used vector that is not pinned.
+    Not thread-safe: the engine that owns the table serialises its calls.
     """
 
     def __init__(
         self, spec: ModelSpec, slots: int, device: torch.device, dtype: torch.dtype, *, takes_gain: bool = True
     ) -> None:
-        """takes_gain: whether the model's points can multiply a branch, not only add to it."""
+        """slots: S, the number of distinct vectors. takes_gain: whether the model's edit points accept a gain."""
         self._spec = spec
         self._takes_gain = takes_gain
         self._shifts = torch.zeros(spec.layers, len(SITES), slots + 1, spec.hidden_size, device=device, dtype=dtype)
@@ -55,28 +55,30 @@ class SlotTable:
 
     @property
     def resident(self) -> int:
-        """How many vectors are in their slots."""
+        """The number of vectors in the table."""
         return len(self._slots)
 
     @property
     def pinned_slots(self) -> int:
-        """How many slots are held by running requests; any thread may ask."""
+        """The number of slots that running requests hold; safe to read from any thread."""
         return sum(count > 0 for slot, count in list(self._pins.items()) if slot != EMPTY)
 
     def check(self, vector: SteeringVector) -> None:
-        """Raises WrongModel for another base model, UnsupportedEdit for what would not be applied exactly."""
+        """Raise WrongModel for another base model's vector, UnsupportedEdit for one that cannot be applied exactly."""
         check_applicable(vector, self._spec, takes_gain=self._takes_gain)
-        self._rounded(self._shift(vector))
-        self._rounded(self._gain(vector))
+        self._cast(self._shift(vector))
+        self._cast(self._gain(vector))
 
     def load(self, vector: SteeringVector, *, key: str | None = None) -> int:
-        """The slot that holds this vector, filled when it is not there yet.
+        """Return the slot of this vector; load the vector if no slot holds it.
 
-        key: what identifies the content (artifact digests and strengths); computed from the numbers when None.
-        Raises WrongModel, UnsupportedEdit, and Unavailable when every slot is held.
+        key: identifies the content (artifact digests and strengths); None computes it from the numbers.
+        Raises WrongModel, UnsupportedEdit, and Unavailable when every slot is pinned.
         """
         check_applicable(vector, self._spec, takes_gain=self._takes_gain)
-        key = key or self._content_key(vector)
+        if key is None:
+            numbers = vector.positions.encode() + self._shift(vector).tobytes() + self._gain(vector).tobytes()
+            key = hashlib.sha256(numbers).hexdigest()
         if key in self._slots:
             self.counts.hits += 1
         else:
@@ -86,44 +88,43 @@ class SlotTable:
         return self._slots[key]
 
     def pin(self, vector: SteeringVector | None, *, key: str | None = None) -> int:
-        """As `load`, and the slot stays until it is unpinned as often; EMPTY for None."""
+        """Load the vector and keep its slot until `unpin` was called as often as `pin`; None returns EMPTY."""
         slot = EMPTY if vector is None else self.load(vector, key=key)
         self._pins[slot] += 1
         return slot
 
     def unpin(self, slots: Iterable[int]) -> None:
-        """Let go of these slots."""
+        """Release one pin of each of these slots."""
         self._pins.subtract(slots)
 
     @contextmanager
     def pin_batch(self, vectors: Sequence[SteeringVector | None]) -> Iterator[list[int]]:
-        """The slots of a batch, one per row (EMPTY for None), held while inside. Raises as `load`."""
+        """Yield the slots of a batch, one per row (EMPTY for None), pinned inside the block. Raises as `load`."""
         slots: list[int] = []
         try:
-            slots.extend(self.pin(vector) for vector in vectors)  # one that fails leaves those before it in the list
+            slots.extend(self.pin(vector) for vector in vectors)  # on an error the list holds what is pinned so far
             yield slots
         finally:
             self.unpin(slots)
 
     def gather(self, slots: Sequence[int]) -> Tensor:
-        """The shifts of a batch of these slots: [L, 2, B, 1, d], a copy."""
+        """Return a copy of the shifts of these slots, [L, 2, B, 1, d]."""
         return self._shifts.index_select(2, self._index(slots)).unsqueeze(3)
 
     def prefill_edits(self, slots: Sequence[int], length: int) -> BatchEdits | None:
-        """What the injector reads while prompts of these slots, left-padded to `length`, are prefilled."""
+        """Return the edits for the prefill of B prompts that are left-padded to `length`; None if none is steered."""
         where = None
         if self._last_only.intersection(slots):
             where = torch.ones(len(slots), length, 1, dtype=torch.bool)
             where[[slot in self._last_only for slot in slots], :-1] = False
             where = where.to(self._shifts.device)
-        return self._rows(slots, where)
+        return self._edits(slots, where)
 
     def decode_edits(self, slots: Sequence[int]) -> BatchEdits | None:
-        """What it reads afterwards: an edit of the prompt's last position is over then."""
-        return self._rows([EMPTY if slot in self._last_only else slot for slot in slots], None)
+        """Return the edits for decoding; vectors that act on the last prompt position only have no effect any more."""
+        return self._edits([EMPTY if slot in self._last_only else slot for slot in slots], None)
 
-    def _rows(self, slots: Sequence[int], where: Tensor | None) -> BatchEdits | None:
-        """None when no row is steered: the hooks then touch nothing."""
+    def _edits(self, slots: Sequence[int], where: Tensor | None) -> BatchEdits | None:
         if not any(slots):
             return None
         gain = None
@@ -135,48 +136,42 @@ class SlotTable:
         return torch.tensor(slots, device=self._shifts.device, dtype=torch.long)
 
     def _fill(self, key: str, vector: SteeringVector) -> None:
-        shift, gain = self._rounded(self._shift(vector)), self._rounded(self._gain(vector))
+        shift, gain = self._cast(self._shift(vector)), self._cast(self._gain(vector))
         slot = self._free.pop() if self._free else self._evict()
         self._shifts[:, :, slot], self._gains[:, :, slot] = shift, gain
-        self._mark(self._with_gain, slot, bool((gain != 1).any()))
-        self._mark(self._last_only, slot, vector.positions == Positions.LAST)
+        for group, member in (
+            (self._with_gain, bool((gain != 1).any())),
+            (self._last_only, vector.positions == Positions.LAST),
+        ):
+            group.add(slot) if member else group.discard(slot)
         self._slots[key] = slot
 
-    def _mark(self, group: set[int], slot: int, member: bool) -> None:
-        group.add(slot) if member else group.discard(slot)
-
-    def _content_key(self, vector: SteeringVector) -> str:
-        digest = hashlib.sha256(vector.positions.encode())
-        digest.update(self._shift(vector).tobytes())
-        digest.update(self._gain(vector).tobytes())
-        return digest.hexdigest()
-
     def _shift(self, vector: SteeringVector) -> Array:
-        """α_l v_l of both sites, [L, 2, d], zeros where the vector has no edit.
+        """Return α_l v_l of both sites, [L, 2, d], zero where the vector has no edit.
 
-        The layer's output is the stream right after the MLP has joined, so a shift there is a shift of the MLP's.
+        The stream leaves a layer right after the MLP branch joins it, so a shift of the layer is a shift of the MLP.
         """
         shift = np.zeros((self._spec.layers, len(SITES), self._spec.hidden_size), np.float32)
-        with np.errstate(over="ignore", invalid="ignore"):  # an overflow is refused by _rounded, with a reason
+        with np.errstate(over="ignore", invalid="ignore"):  # _cast reports an overflow
             for site, edit in vector.edits.items():
                 shift[:, _kind(site)] += edit.delta
         return shift
 
     def _gain(self, vector: SteeringVector) -> Array:
-        """The gains of both sites, [L, 2], 1 where the vector has none."""
+        """Return the gains of both sites, [L, 2], 1 where the vector has none."""
         gain = np.ones((self._spec.layers, len(SITES)), np.float32)
         for site, edit in vector.edits.items():
             if site in SITES and edit.gain is not None:
                 gain[:, _kind(site)] = edit.gain
         return gain
 
-    def _rounded(self, numbers: Array) -> Tensor:
-        """The numbers in the table's dtype. Raises UnsupportedEdit when one of them becomes infinite."""
+    def _cast(self, numbers: Array) -> Tensor:
+        """Convert to the table's dtype and device. Raises UnsupportedEdit when a number becomes infinite."""
         values = torch.from_numpy(numbers).to(self._shifts)
         if not torch.isfinite(values).all():
             raise UnsupportedEdit(
-                f"A number in the vector is too large for {self._shifts.dtype}.",
-                "Lower its strength, or load the model in bfloat16 or float32.",
+                f"The vector contains a number too large for {self._shifts.dtype}.",
+                "Lower the strength, or load the model in bfloat16 or float32.",
             )
         return values
 
@@ -188,7 +183,7 @@ class SlotTable:
                 return slot
         raise Unavailable(
             f"All {len(self._slots)} vector slots are in use.",
-            "Send fewer different vectors at a time, or start the worker with more slots.",
+            "Use fewer distinct vectors at a time, or start the worker with more VLIBRARY_SLOTS.",
         )
 
 

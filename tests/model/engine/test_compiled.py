@@ -1,4 +1,4 @@
-"""Compiled decode steps: the same answers, one compilation for every size, and no service without the self_check."""
+"""Compiled decode steps: equal answers, one compilation for every size, and no service without the self-check."""
 
 from __future__ import annotations
 
@@ -43,19 +43,12 @@ def test_compiled_steps_give_the_same_answers_without_compiling_at_every_token(l
     assert 0 < counters["stats"]["unique_graphs"] <= 4
 
 
-def test_a_compiled_model_that_lost_its_hooks_is_not_served(lvlm: Lvlm, monkeypatch: pytest.MonkeyPatch) -> None:
-    def without_hooks(forward: Any, **_how: Any) -> Any:
-        def deaf(**inputs: Any) -> Any:
-            rows = lvlm.injector._rows
-            lvlm.injector.replace(None)
-            try:
-                return forward(**inputs)
-            finally:
-                lvlm.injector.replace(rows)
-
-        return deaf
-
-    monkeypatch.setattr(torch, "compile", without_hooks)
+def test_a_compiled_model_that_lost_its_hooks_is_not_served(
+    lvlm: Lvlm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_hooks = Lvlm.load(tiny.save(*tiny.llava(), tmp_path))
+    without_hooks.injector.close()
+    monkeypatch.setattr(torch, "compile", lambda _forward, **_options: without_hooks.model.forward)
     with pytest.raises(UnsupportedModel, match="does not react"):
         InFlightEngine(lvlm, compiled=True)
 

@@ -173,7 +173,7 @@ def test_a_row_keeps_its_bits_when_a_neighbour_is_edited_at_its_last_position(dt
     shift = shift[:, :1][None, None]
     where = torch.ones(2, 5, 1, dtype=torch.bool)
     where[1, :-1] = False
-    alone, beside = BatchEdits(shift, gain).at(0, 0, x), BatchEdits(shift, gain, where).at(0, 0, x)
+    alone, beside = BatchEdits(shift, gain).apply(0, 0, x), BatchEdits(shift, gain, where).apply(0, 0, x)
     assert torch.equal(beside[0], alone[0])
     assert torch.equal(beside[1, -1], alone[1, -1])
     assert torch.equal(beside[1, :-1], x[1, :-1])

@@ -59,7 +59,7 @@ def test_beams_are_rows_that_the_caller_repeats(lvlm: Lvlm) -> None:
 def test_rows_for_another_batch_are_refused_and_cleared(lvlm: Lvlm) -> None:
     inputs = encode(lvlm, [2])
     before = logits(lvlm, inputs)
-    with pytest.raises(RuntimeError, match="rows for 4 prompts"):
+    with pytest.raises(RuntimeError, match="Edits for 4 rows"):
         logits(lvlm, inputs, Mixed(lvlm).rows)
     assert torch.equal(logits(lvlm, inputs), before)
 
@@ -90,7 +90,7 @@ def test_nesting_is_refused_and_the_outer_rows_stay(llava: Lvlm) -> None:
 
 @pytest.mark.parametrize("shape", [(3, 2, 4, 64), (2, 2, 4, 1, 64), (3, 1, 4, 1, 64), (3, 2, 4, 5, 64)])
 def test_rows_of_another_shape_are_refused(llava: Lvlm, shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="rows have shape"), llava.injector.active(torch.zeros(shape)):
+    with pytest.raises(ValueError, match="Edits have shape"), llava.injector.active(torch.zeros(shape)):
         pytest.fail("must not run")
 
 
