@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from functools import partial
 
-from tests.bench.driving import open_engine
+from tests.bench.engine.driving import open_engine
+from tests.bench.engine.subject import Subject, questions
+from tests.bench.engine.vectors import stored
 from tests.bench.spread import Spread, seconds
-from tests.bench.subject import Subject, questions
-from tests.bench.vectors import stored
 from vlibrary.adapters.artifacts.folder import FolderArtifacts
 from vlibrary.bundled import EMBEDDER_FOLDER
 from vlibrary.domain.wire import Applied, Decoding, GenerateCall, Generation, Prompt

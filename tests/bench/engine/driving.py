@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from statistics import median
 
-from tests.bench.subject import BenchRequest
+from tests.bench.engine.subject import BenchRequest
 from vlibrary.domain.wire import Decoding, Generation
 from vlibrary.engine.inflight import Budget, InFlightEngine
 from vlibrary.engine.queued_engine import QueuedEngine

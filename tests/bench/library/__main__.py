@@ -15,12 +15,12 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from tests.bench.library_lag import lag
-from tests.bench.library_register import registrations
-from tests.bench.library_restart import keep, restart
-from tests.bench.library_rivals import RIVALS
-from tests.bench.library_search import Figures, against, latency, recall
-from tests.bench.library_subject import build
+from tests.bench.library.lag import lag
+from tests.bench.library.register import registrations
+from tests.bench.library.restart import keep, restart
+from tests.bench.library.rivals import RIVALS
+from tests.bench.library.search import Figures, against, latency, recall
+from tests.bench.library.subject import build
 from tests.faults.servers import NoServers, running_servers
 from vlibrary.adapters.index.build import IndexLimits
 

@@ -11,9 +11,9 @@ from typing import Any
 import faiss
 import numpy as np
 
-from tests.bench.library_keys import BUCKETS, SPEC
-from tests.bench.library_rivals import RIVALS, Absent, Ask
-from tests.bench.library_subject import Prepared, Subject
+from tests.bench.library.keys import BUCKETS, SPEC
+from tests.bench.library.rivals import RIVALS, Absent, Ask
+from tests.bench.library.subject import Prepared, Subject
 from tests.bench.spread import all_in_turn, seconds
 from tests.support.memory.worker import MODEL
 from vlibrary.domain.ports import Filter

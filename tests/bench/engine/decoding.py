@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.bench.driving import answer, busy, open_engine, submit
+from tests.bench.engine.driving import answer, busy, open_engine, submit
+from tests.bench.engine.subject import BenchRequest, Subject, questions, steered
 from tests.bench.spread import Pair, Spread, balanced, in_turn, speedup
-from tests.bench.subject import BenchRequest, Subject, questions, steered
 from vlibrary.engine.inflight import InFlightEngine
 from vlibrary.models.lvlm import Lvlm
 from vlibrary.steering.injector import Injector

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Engine
 
-from tests.bench.library_keys import BUCKETS, KEYS, SPEC, Tasks, keys_of
+from tests.bench.library.keys import BUCKETS, KEYS, SPEC, Tasks, keys_of
 from tests.support.memory.artifacts import MemoryArtifacts
 from tests.support.memory.worker import MODEL, MemoryWorker
 from tests.support.registrations import draft, upload

@@ -7,8 +7,8 @@ from functools import partial
 
 import torch
 
+from tests.bench.engine.subject import Subject
 from tests.bench.spread import Spread, seconds
-from tests.bench.subject import Subject
 from tests.model.samples import vector
 from vlibrary.adapters.artifacts.folder import FolderArtifacts
 from vlibrary.domain.ports import Artifacts

@@ -15,7 +15,7 @@ import numpy as np
 import psycopg
 from ulid import ULID
 
-from tests.bench.library_keys import KEYS, SPEC, Tasks, keys_of
+from tests.bench.library.keys import KEYS, SPEC, Tasks, keys_of
 from tests.bench.spread import balanced, in_turn
 from tests.faults.servers import Servers, ServerWorld
 from tests.support import samples

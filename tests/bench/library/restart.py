@@ -12,7 +12,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from tests.bench.library_keys import KEYS, MODEL, SPEC, Tasks, changes
+from tests.bench.library.keys import KEYS, MODEL, SPEC, Tasks, changes
 from tests.bench.spread import seconds
 from vlibrary.adapters.index.build import IndexLimits
 from vlibrary.adapters.index.faiss_index import FaissIndex
@@ -45,7 +45,7 @@ def restart(folder: Path) -> dict[str, float]:
 
 
 def _in_process(folder: Path) -> dict[str, float]:
-    command = [sys.executable, "-m", "tests.bench.library_restart", str(folder)]
+    command = [sys.executable, "-m", "tests.bench.library.restart", str(folder)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return figures

@@ -6,10 +6,10 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tests.bench.driving import answer, busy, open_engine, submit
-from tests.bench.size import QUICK
+from tests.bench.engine.driving import answer, busy, open_engine, submit
+from tests.bench.engine.size import QUICK
+from tests.bench.engine.subject import BenchRequest, Subject, build, mixed_lengths, questions, speak_on, steered
 from tests.bench.spread import Spread, in_turn, speedup
-from tests.bench.subject import BenchRequest, Subject, build, mixed_lengths, questions, speak_on, steered
 from vlibrary.domain.wire import Decoding
 from vlibrary.engine.static import StaticBatchEngine, StaticGenerator
 from vlibrary.models.lvlm import Lvlm

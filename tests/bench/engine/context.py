@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-from tests.bench.driving import Asked, answer, open_engine, typical_first_token_s
+from tests.bench.engine.driving import Asked, answer, open_engine, typical_first_token_s
+from tests.bench.engine.subject import BenchRequest, Subject, questions, shown, steered
 from tests.bench.spread import Spread, in_turn, speedup
-from tests.bench.subject import BenchRequest, Subject, questions, shown, steered
 from vlibrary.models.lvlm import Lvlm
 
 ANSWER = 8

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tests.bench.size import Shape, Size
+from tests.bench.engine.size import Shape, Size
 from tests.model import tiny
 from tests.model.samples import picture, vector
 from vlibrary.domain.vector import SteeringVector

@@ -14,14 +14,14 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from transformers.utils import logging as transformers_logging
 
-from tests.bench.context import against_demonstrations
-from tests.bench.decoding import cost_of_distinct_vectors, cost_of_hooks, cost_of_steering
-from tests.bench.report import Measured, Report, table
-from tests.bench.serving import cost_of_serving
-from tests.bench.size import FULL, QUICK, Size
-from tests.bench.subject import Subject, build, load
-from tests.bench.traffic import steps_against_static, throughput_against_sequential
-from tests.bench.vectors import cost_of_fetching
+from tests.bench.engine.context import against_demonstrations
+from tests.bench.engine.decoding import cost_of_distinct_vectors, cost_of_hooks, cost_of_steering
+from tests.bench.engine.report import Measured, Report, table
+from tests.bench.engine.serving import cost_of_serving
+from tests.bench.engine.size import FULL, QUICK, Size
+from tests.bench.engine.subject import Subject, build, load
+from tests.bench.engine.traffic import steps_against_static, throughput_against_sequential
+from tests.bench.engine.vectors import cost_of_fetching
 from vlibrary.bundled import LVLM_FOLDER
 from vlibrary.models.lvlm import flush_denormals
 

@@ -1,0 +1,1 @@
+"""`python -m tests.bench.engine`: how fast the engine answers, compared with its alternatives."""
