@@ -1,56 +1,53 @@
-"""Whole archives, out of a library and into one."""
+"""Splits an archive into requests that a service accepts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Unpack
 
-from vlibrary.client.registry import Which
-from vlibrary.client.transport import Json, Transport
+from vlibrary.client.call import Call
 from vlibrary.domain.errors import VLibraryError
-from vlibrary.formats.archive import MEDIA_TYPE, Archive, Item, pack
+from vlibrary.formats.archive import MEDIA_TYPE, Archive, Entry, Item, pack
+from vlibrary.library.transfer import Outcome
+from vlibrary.schemas.registry import ImportedOut, ImportOut
+from vlibrary.schemas.vectors import ProblemOut
 
-# What is sent at a time: below what a service takes by default, and little enough to be loaded within the timeout.
+# Limits of one request: below the service's default body limit, and small enough to be imported within the timeout.
 BATCH_BYTES = 16 * 2**20
 BATCH_ITEMS = 100
-MOST_BYTES = 2**31
+MAX_ITEM_BYTES = 2**31
 
 
-class Archives(Transport):
-    """Export and import."""
+def import_calls(archive: Archive, *, update: bool) -> Iterator[Call[list[ImportedOut]] | ImportedOut]:
+    """Yield the requests that import the archive; for vectors whose bytes are damaged, yield their result at once."""
+    batch: list[Item] = []
+    for entry in archive.entries:
+        try:
+            item = archive.item(entry, artifact_bytes=MAX_ITEM_BYTES, card_bytes=MAX_ITEM_BYTES)
+        except VLibraryError as error:
+            yield _refused(entry, error)
+            continue
+        if batch and (len(batch) == BATCH_ITEMS or _size([*batch, item]) > BATCH_BYTES):
+            yield _import(batch, update)
+            batch = []
+        batch.append(item)
+    if batch:
+        yield _import(batch, update)
 
-    @contextmanager
-    def export(self, **which: Unpack[Which]) -> Iterator[Iterator[bytes]]:
-        """The archive of the vectors that are meant, in pieces. Reading raises ServiceError when it breaks off."""
-        with self._streamed("GET", "/export", params=dict(which)) as response:
-            yield response.iter_bytes()
 
-    def load(self, archive: Archive, *, update: bool = False) -> Iterator[Json]:
-        """Import an archive part by part: for each vector, what became of it (see ImportedOut at /docs).
+def _import(batch: list[Item], update: bool) -> Call[list[ImportedOut]]:
+    return Call(
+        "POST",
+        "/import",
+        lambda response: ImportOut.model_validate_json(response.content).items,
+        {"params": {"update": update}, "content": b"".join(pack(batch)), "headers": {"Content-Type": MEDIA_TYPE}},
+    )
 
-        update: vectors that are there already get the archive's description, tags and metadata.
-        Loading it again changes nothing, so a load that broke off is simply begun anew.
-        """
-        batch: list[Item] = []
-        for entry in archive.entries:
-            try:
-                item = archive.item(entry, artifact_bytes=MOST_BYTES, card_bytes=MOST_BYTES)
-            except VLibraryError as error:
-                told = {"title": error.title, "detail": error.detail, "cure": error.cure}
-                yield {"id": entry.id, "name": entry.name, "version": None, "outcome": "refused", "problem": told}
-                continue
-            if batch and (len(batch) == BATCH_ITEMS or _size([*batch, item]) > BATCH_BYTES):
-                yield from self._load(batch, update)
-                batch = []
-            batch.append(item)
-        if batch:
-            yield from self._load(batch, update)
 
-    def _load(self, batch: list[Item], update: bool) -> list[Json]:
-        sent = {"content": b"".join(pack(batch)), "headers": {"Content-Type": MEDIA_TYPE}}
-        items: list[Json] = self._json("POST", "/import", params={"update": update}, **sent)["items"]
-        return items
+def _refused(entry: Entry, error: VLibraryError) -> ImportedOut:
+    problem = ProblemOut(
+        type=f"/problems/{error.code}", title=error.title, status=422, detail=error.detail, cure=error.cure
+    )
+    return ImportedOut(id=entry.id, name=entry.name, version=None, state=None, outcome=Outcome.REFUSED, problem=problem)
 
 
 def _size(batch: list[Item]) -> int:

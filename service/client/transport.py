@@ -1,41 +1,99 @@
-"""How the client reaches a service, and how its failures are told."""
+"""Connections to a service, and its problem documents as exceptions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import httpx
+from pydantic import ValidationError
 
 from vlibrary.domain.errors import ErrorCode, VLibraryError
 
-Json = dict[str, Any]
-# More than the service gives an answer by default, so that it is the service that says what was late.
+T = TypeVar("T")
+
+# Longer than the service's own default, so that the service reports a timeout and names what was late.
 TIMEOUT_S = 150.0
-# Below the 5 s after which servers hang up on a connection that nobody uses, lest a request meets its end.
-KEEP_S = 2.0
+# Servers close idle connections after 5 s; closing first avoids sending a request into a closing connection.
+KEEPALIVE_S = 2.0
 
 
 class ServiceError(VLibraryError):
-    """The service answered with a problem, or did not answer at all. status: 0 when there was no answer."""
+    """The service answered with an error, or did not answer.
 
-    code, title = ErrorCode.SERVICE_ERROR, "The service returned an error"
+    status: the HTTP status, 0 without an answer. code: the last part of the problem's `type`, such as
+    "vector-not-found"; see `ErrorCode`. detail: what is wrong. cure: what to do.
+    """
 
-    def __init__(self, status: int, detail: str, cure: str) -> None:
+    code, title = ErrorCode.SERVICE_ERROR, "The request failed"
+
+    def __init__(
+        self, status: int, detail: str, cure: str, *, code: str = ErrorCode.SERVICE_ERROR, title: str = title
+    ) -> None:
         super().__init__(detail, cure)
         self.status = status
+        self.code = code
+        self.title = title
+
+    @classmethod
+    def of_problem(cls, problem: dict[str, Any]) -> Self:
+        """Return the error that a problem document (RFC 9457) describes. Raises KeyError if it is not one."""
+        code = str(problem["type"]).rpartition("/")[2]
+        return cls(problem["status"], problem["detail"], problem["cure"], code=code, title=problem["title"])
+
+    @classmethod
+    def of_response(cls, response: httpx.Response) -> Self:
+        """Return the error of a response whose body has been read."""
+        try:
+            return cls.of_problem(response.json())
+        except (ValueError, KeyError, TypeError):
+            detail = f"HTTP {response.status_code}: {response.text[:500]}"
+            return cls(response.status_code, detail, "Check the address and the service's log.")
 
 
-class Transport:
-    """One service's connections. actor: who is told to be asking, for the service's audit log."""
+class _Connection:
+    """What both transports share. url: the service's address."""
+
+    def __init__(self, url: str, timeout: float, actor: str | None) -> None:
+        self.url = url
+        self._options: dict[str, Any] = {
+            "base_url": url,
+            "timeout": timeout,
+            "headers": {} if actor is None else {"X-Actor": actor},
+            "limits": httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=KEEPALIVE_S),
+        }
+
+    def parse(self, parse: Callable[[httpx.Response], T], response: httpx.Response) -> T:
+        """Return the parsed response. Raises ServiceError for a body that this client does not understand."""
+        try:
+            return parse(response)
+        except (ValidationError, ValueError) as error:
+            raise ServiceError(
+                response.status_code,
+                f"Unexpected response to {response.request.method} {response.request.url.path}: {error}",
+                "Use a client and a service of the same version.",
+            ) from error
+
+    @contextmanager
+    def _wrap_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.HTTPError as error:
+            raise ServiceError(
+                0,
+                f"No answer from {self.url}: {error}.",
+                "Start the service with `vlibrary serve`, or give its address with --url.",
+            ) from error
+
+
+class Transport(_Connection):
+    """Blocking connections to one service."""
 
     def __init__(self, url: str, *, timeout: float = TIMEOUT_S, actor: str | None = None) -> None:
-        self.url = url
-        headers = {} if actor is None else {"X-Actor": actor}
-        kept = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=KEEP_S)
-        self._http = httpx.Client(base_url=url, timeout=timeout, headers=headers, limits=kept)
+        super().__init__(url, timeout, actor)
+        self._http = httpx.Client(**self._options)
 
     def __enter__(self) -> Self:
         return self
@@ -43,50 +101,63 @@ class Transport:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
         self._http.close()
 
-    def _json(self, method: str, path: str, **more: Any) -> Json:
-        answer: Json = self._send(method, path, **more).json()
-        return answer
-
-    def _send(self, method: str, path: str, **more: Any) -> httpx.Response:
-        response = self._request(method, path, **more)
-        if response.is_error:
-            raise problem_of(response)
+    def request(self, method: str, path: str, accept: Collection[int] = (), **options: Any) -> httpx.Response:
+        """Return the response. Raises ServiceError for an error status that is not in accept."""
+        with self._wrap_errors():
+            response = self._http.request(method, path, **options)
+        if response.is_error and response.status_code not in accept:
+            raise ServiceError.of_response(response)
         return response
 
-    def _request(self, method: str, path: str, **more: Any) -> httpx.Response:
-        with self._reached():
-            return self._http.request(method, path, **more)
-
     @contextmanager
-    def _streamed(self, method: str, path: str, **more: Any) -> Iterator[httpx.Response]:
-        with self._reached(), self._http.stream(method, path, **more) as response:
+    def open_stream(self, method: str, path: str, **options: Any) -> Iterator[httpx.Response]:
+        """Yield the response before its body is read. Raises ServiceError."""
+        with self._wrap_errors(), self._http.stream(method, path, **options) as response:
             if response.is_error:
                 response.read()
-                raise problem_of(response)
+                raise ServiceError.of_response(response)
             yield response
 
-    @contextmanager
-    def _reached(self) -> Iterator[None]:
-        try:
-            yield
-        except httpx.HTTPError as error:
-            raise ServiceError(
-                0,
-                f"No answer from {self.url}: {error}.",
-                "Start the service with `vlibrary serve`, or name another with --url.",
-            ) from error
 
+class AsyncTransport(_Connection):
+    """Connections to one service for asyncio."""
 
-def told(problem: Json) -> ServiceError:
-    """A problem document as an error."""
-    return ServiceError(problem["status"], f"{problem['title']}: {problem['detail']}", problem["cure"])
+    def __init__(self, url: str, *, timeout: float = TIMEOUT_S, actor: str | None = None) -> None:
+        super().__init__(url, timeout, actor)
+        self._http = httpx.AsyncClient(**self._options)
 
+    async def __aenter__(self) -> Self:
+        return self
 
-def problem_of(response: httpx.Response) -> ServiceError:
-    """What an answer that has been read says of its failure."""
-    try:
-        return told(response.json())
-    except (ValueError, KeyError, TypeError):
-        return ServiceError(response.status_code, f"HTTP {response.status_code}: {response.text[:500]}", "See its log.")
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def request(self, method: str, path: str, accept: Collection[int] = (), **options: Any) -> httpx.Response:
+        """Return the response. Raises ServiceError for an error status that is not in accept."""
+        with self._wrap_errors():
+            response = await self._http.request(method, path, **options)
+        if response.is_error and response.status_code not in accept:
+            raise ServiceError.of_response(response)
+        return response
+
+    @asynccontextmanager
+    async def open_stream(self, method: str, path: str, **options: Any) -> AsyncIterator[httpx.Response]:
+        """Yield the response before its body is read. Raises ServiceError."""
+        with self._wrap_errors():
+            async with self._http.stream(method, path, **options) as response:
+                if response.is_error:
+                    await response.aread()
+                    raise ServiceError.of_response(response)
+                yield response
