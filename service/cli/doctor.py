@@ -103,15 +103,15 @@ def doctor(
 
 def _ask(url: str, *, as_json: bool) -> None:
     with Client(url) as service:
-        report = service.ready()
+        report = service.get_readiness()
     if as_json:
         print_json(report)
     else:
         table = Table("part", "works", "detail")
-        for check in report["checks"]:
-            table.add_row(check["name"], "[green]yes[/]" if check["ok"] else "[red]no[/]", check["detail"])
+        for check in report.checks:
+            table.add_row(check.name, "[green]yes[/]" if check.ok else "[red]no[/]", check.detail)
         console.print(table)
-    if not report["ready"]:
+    if not report.ready:
         raise typer.Exit(1)
 
 

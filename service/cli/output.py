@@ -6,8 +6,10 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from pydantic_core import to_jsonable_python
 from rich import box
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
@@ -35,7 +37,7 @@ errors = _console(stderr=True)
 
 def print_json(value: Any) -> None:
     """Plain, so that it can be piped."""
-    print(json.dumps(value, indent=2))  # noqa: T201  standard output is the result
+    print(json.dumps(to_jsonable_python(value), indent=2))  # noqa: T201  standard output is the result
 
 
 def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]], *, none: str, on: Console = console) -> None:
@@ -53,9 +55,9 @@ def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]], *, none: s
     on.print(table, crop=False)
 
 
-def moment(text: str) -> str:
-    """A point in time as the service writes it, to the second."""
-    return f"{text[:19]}Z"
+def moment(at: datetime) -> str:
+    """Return the time in UTC, to the second."""
+    return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%S}Z"
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,9 +14,13 @@ import typer
 from vlibrary.cli.output import console, moment, print_json, print_rows, progress
 from vlibrary.cli.vectors import LOCAL, AsJson, Url
 from vlibrary.cli.which import Metadata, Name, Tags, which_of
-from vlibrary.client import Client, Json, ServiceError
+from vlibrary.client import Client, ServiceError
 from vlibrary.domain.errors import InvalidInput
+from vlibrary.domain.labels import MetadataValue
 from vlibrary.formats.archive import open_archive
+from vlibrary.library.transfer import Outcome
+from vlibrary.schemas.registry import ImportedOut
+from vlibrary.schemas.vectors import VectorOut
 
 Actor = Annotated[str | None, typer.Option(envvar="VLIBRARY_ACTOR", help="Who does this, for the service's audit log")]
 Fixed = Annotated[str, typer.Argument(metavar="VECTOR", help="Id or name:3")]
@@ -52,19 +56,19 @@ def tag(
 ) -> None:
     """Change a vector's tags, metadata and description."""
     with Client(url, actor=actor) as service:
-        record = service.vector(vector)
-        amended = service.amend(
+        record = service.get_vector(vector)
+        amended = service.update_vector(
             vector,
-            record["revision"],
+            record.revision,
             description=describe,
-            tags=sorted({*record["tags"], *(add or [])} - set(remove or [])),
-            metadata=_metadata(record["metadata"], put or [], unset or []),
+            tags=sorted({*record.tags, *(add or [])} - set(remove or [])),
+            metadata=_metadata(record.metadata, put or [], unset or []),
         )
     if as_json:
         print_json(amended)
         return
-    tags = ", ".join(amended["tags"]) or "no tags"
-    facts = ", ".join(f"{key}={json.dumps(value)}" for key, value in amended["metadata"].items()) or "no metadata"
+    tags = ", ".join(amended.tags) or "no tags"
+    facts = ", ".join(f"{key}={json.dumps(value)}" for key, value in amended.metadata.items()) or "no metadata"
     console.print(f"{_called(amended)}: {tags}; {facts}", markup=False)
 
 
@@ -76,11 +80,11 @@ def list_aliases(
 ) -> None:
     """List the aliases."""
     with Client(url) as service:
-        found = service.aliases(name)
+        found = service.list_aliases(name)
     if as_json:
         print_json(found)
         return
-    rows = [(f"{one['name']}@{one['alias']}", one["id"], moment(one["changed_at"])) for one in found]
+    rows = [(f"{one.name}@{one.alias}", one.id, moment(one.changed_at)) for one in found]
     none = "There are no aliases. `vlibrary alias set NAME@ALIAS VECTOR` makes one."
     print_rows(("alias", "vector", "moved"), rows, none=none)
 
@@ -100,7 +104,7 @@ def set_alias(
     if as_json:
         print_json(now)
     else:
-        console.print(f"{alias} is now {now['id']}", markup=False)
+        console.print(f"{alias} is now {now.id}", markup=False)
 
 
 @aliases.command("drop")
@@ -108,28 +112,28 @@ def drop_alias(alias: Aliased, actor: Actor = None, url: Url = LOCAL) -> None:
     """Forget an alias; its vector stays."""
     name, label = _parts(alias)
     with Client(url, actor=actor) as service:
-        service.drop_alias(name, label, service.alias(name, label)["revision"])
+        service.delete_alias(name, label, service.get_alias(name, label).revision)
     console.print(f"{alias} is no more", markup=False)
 
 
 def delete(vector: Fixed, actor: Actor = None, url: Url = LOCAL) -> None:
     """Delete a vector; `vlibrary undelete` brings it back."""
     with Client(url, actor=actor) as service:
-        service.delete(vector)
+        service.delete_vector(vector)
     console.print(f"{vector} is deleted", markup=False)
 
 
 def undelete(vector: Fixed, actor: Actor = None, url: Url = LOCAL) -> None:
     """Undo a deletion."""
     with Client(url, actor=actor) as service:
-        record = service.restore(vector)
+        record = service.restore_vector(vector)
     console.print(f"{_called(record)} is back", markup=False)
 
 
 def purge(vector: Fixed, actor: Actor = None, url: Url = LOCAL) -> None:
     """Forget a deleted vector for good."""
     with Client(url, actor=actor) as service:
-        service.purge(vector)
+        service.purge_vector(vector)
     console.print(f"{vector} is purged", markup=False)
 
 
@@ -169,17 +173,17 @@ def import_file(
         archive_file = file.open("rb")
     except OSError as error:
         raise InvalidInput(f"{file} cannot be read: {error.strerror}.", "Check the path.") from error
-    results: list[Json] = []
+    results: list[ImportedOut] = []
     with archive_file, Client(url, actor=actor) as service, progress() as tell:
         archive = open_archive(archive_file)
-        for result in service.load(archive, update=update):
+        for result in service.import_archive(archive, update=update):
             results.append(result)
             tell(f"import: {len(results)} of {len(archive.entries)} vectors")
     if as_json:
         print_json(results)
     else:
         _tell_results(results)
-    if any(result["outcome"] == "refused" for result in results):
+    if any(result.outcome is Outcome.REFUSED for result in results):
         raise typer.Exit(1)
 
 
@@ -194,14 +198,13 @@ def _write(path: Path, pieces: Iterable[bytes]) -> None:
         os.fsync(out.fileno())
 
 
-def _tell_results(results: list[Json]) -> None:
+def _tell_results(results: list[ImportedOut]) -> None:
     for result in results:
-        if result["outcome"] == "refused":
-            problem = result["problem"]
-            console.print(f"{result['name']} {result['id']}: {problem['detail']} {problem['cure']}", markup=False)
-        elif result["outcome"] == "differs":
-            console.print(f"{_called(result)} {result['id']} has another description, tags or metadata", markup=False)
-    counts = Counter(result["outcome"] for result in results)
+        if result.problem is not None:
+            console.print(f"{result.name} {result.id}: {result.problem.detail} {result.problem.cure}", markup=False)
+        elif result.outcome is Outcome.DIFFERS:
+            console.print(f"{_called(result)} {result.id} has another description, tags or metadata", markup=False)
+    counts = Counter(str(result.outcome) for result in results)
     told = f"{counts['imported']} imported, {counts['present']} present already, {counts['refused']} refused"
     if counts["updated"]:
         told += f", {counts['updated']} updated"
@@ -210,7 +213,7 @@ def _tell_results(results: list[Json]) -> None:
     console.print(told)
 
 
-def _metadata(old: Json, put: list[str], unset: list[str]) -> Json:
+def _metadata(old: Mapping[str, MetadataValue], put: list[str], unset: list[str]) -> dict[str, MetadataValue]:
     new = {key: value for key, value in old.items() if key not in unset}
     for text in put:
         key, mark, value = text.partition("=")
@@ -239,12 +242,12 @@ def _parts(alias: str) -> tuple[str, str]:
 def _revision(service: Client, name: str, alias: str) -> int | None:
     """What the alias is at; None when there is none yet."""
     try:
-        return int(service.alias(name, alias)["revision"])
+        return service.get_alias(name, alias).revision
     except ServiceError as error:
         if error.status != NOT_FOUND:
             raise
         return None
 
 
-def _called(record: Json) -> str:
-    return f"{record['name']} version {record['version']}"
+def _called(record: VectorOut | ImportedOut) -> str:
+    return f"{record.name} version {record.version}"

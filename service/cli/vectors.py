@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import typer
 
 from vlibrary.cli.output import console, moment, print_json, print_rows
 from vlibrary.cli.which import Metadata, Name, Tags, which_of
-from vlibrary.client import Client
+from vlibrary.client import Client, GenerateOptions
 from vlibrary.domain.errors import InvalidInput
 from vlibrary.domain.wire import TextPiece
+from vlibrary.schemas.generate import ChosenVector, GenerateOut
+from vlibrary.schemas.vectors import MatchOut, VectorOut
 
 Url = Annotated[str, typer.Option("--url", envvar="VLIBRARY_URL", help="Where the service is")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the service's answer as JSON")]
@@ -42,7 +44,7 @@ def register(
     if as_json:
         print_json(record)
     else:
-        console.print(f"Registered {record['name']} version {record['version']} as {record['id']}")
+        console.print(f"Registered {record.name} version {record.version} as {record.id}")
 
 
 def list_vectors(
@@ -54,7 +56,7 @@ def list_vectors(
 ) -> None:
     """List the vectors, newest first."""
     with Client(url) as service:
-        records = list(service.vectors(**which_of(name, tags, metadata)))
+        records = list(service.list_vectors(**which_of(name, tags, metadata)))
     if as_json:
         print_json(records)
         return
@@ -63,9 +65,9 @@ def list_vectors(
     print_rows(columns, [_vector_row(record) for record in records], none=none)
 
 
-def _vector_row(record: dict[str, Any]) -> tuple[str, ...]:
-    kind = (record["name"], str(record["version"]), record["method"], record["model"])
-    return (*kind, moment(record["created_at"]), record["id"])
+def _vector_row(record: VectorOut) -> tuple[str, ...]:
+    kind = (record.name, str(record.version), record.method, record.model)
+    return (*kind, moment(record.created_at), record.id)
 
 
 def retrieve(
@@ -85,10 +87,10 @@ def retrieve(
     print_rows(columns, [_match_row(match) for match in matches], none="The library has no vector for this model.")
 
 
-def _match_row(match: dict[str, Any]) -> tuple[str, ...]:
-    accepted = "yes" if match["accepted"] else "no"
-    numbers = (f"{match['score']:.3f}", f"{match['threshold']:.3f}")
-    return (match["name"], str(match["version"]), *numbers, accepted, match["id"])
+def _match_row(match: MatchOut) -> tuple[str, ...]:
+    accepted = "yes" if match.accepted else "no"
+    numbers = (f"{match.score:.3f}", f"{match.threshold:.3f}")
+    return (match.name, str(match.version), *numbers, accepted, match.id)
 
 
 def generate(
@@ -108,26 +110,24 @@ def generate(
     """Answer a question, steered by the vector that fits it best."""
     if stream and as_json:
         raise InvalidInput("Both --stream and --json are given.", "Give one of them.")
-    question: dict[str, Any] = {
-        "prompt": prompt,
+    options: GenerateOptions = {
         "images": [_read(path) for path in image or []],
         "steering": _steering(vector, unsteered),
         "decoding": {"max_new_tokens": max_new_tokens, "stop": stop or []},
     }
     with Client(url) as service:
-        answer = _print_stream(service, question) if stream else service.generate(**question)
+        answer = _print_stream(service, prompt, options) if stream else service.generate(prompt, **options)
     if as_json:
         print_json(answer)
         return
     if not stream:
-        console.print(answer["text"], markup=False)
+        console.print(answer.text, markup=False)
     _print_steering(answer)
 
 
-def _print_stream(service: Client, question: dict[str, Any]) -> dict[str, Any]:
+def _print_stream(service: Client, prompt: str, options: GenerateOptions) -> GenerateOut:
     """Prints the pieces as they come; returns the whole answer."""
-    answer: dict[str, Any] = {}
-    with service.stream(**question) as events:
+    with service.stream(prompt, **options) as events:
         for event in events:
             if isinstance(event, TextPiece):
                 # soft_wrap: a piece does not know where on the line it begins
@@ -138,15 +138,15 @@ def _print_stream(service: Client, question: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
-def _print_steering(answer: dict[str, Any]) -> None:
-    for applied in answer["steering"]["applied"]:
-        score = "" if applied["score"] is None else f", score {applied['score']:.3f}"
-        console.print(f"[dim]steered by {applied['name']} version {applied['version']}{score}[/]")
-    if reason := answer["steering"]["reason"]:
-        console.print(f"[dim]not steered ({reason['code']}): {reason['detail']}[/]")
+def _print_steering(answer: GenerateOut) -> None:
+    for applied in answer.steering.applied:
+        score = "" if applied.score is None else f", score {applied.score:.3f}"
+        console.print(f"[dim]steered by {applied.name} version {applied.version}{score}[/]")
+    if reason := answer.steering.reason:
+        console.print(f"[dim]not steered ({reason.code}): {reason.detail}[/]")
 
 
-def _steering(vector: list[str] | None, unsteered: bool) -> str | list[dict[str, Any]]:
+def _steering(vector: list[str] | None, unsteered: bool) -> Literal["auto", "off"] | list[ChosenVector]:
     if vector and unsteered:
         raise InvalidInput("Both --vector and --unsteered are given.", "Give one of them.")
     if not vector:
@@ -154,10 +154,10 @@ def _steering(vector: list[str] | None, unsteered: bool) -> str | list[dict[str,
     return [_chosen(text) for text in vector]
 
 
-def _chosen(text: str) -> dict[str, Any]:
+def _chosen(text: str) -> ChosenVector:
     reference, _, strength = text.partition("=")
     try:
-        return {"id": reference, "strength": float(strength or 1)}
+        return ChosenVector(id=reference, strength=float(strength or 1))
     except ValueError as error:
         raise InvalidInput(f"The strength {strength!r} is not a number.", "Write --vector ID=0.5.") from error
 

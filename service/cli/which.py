@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vlibrary.client import Which
+from vlibrary.client import VectorFilter
 
 Name = Annotated[str | None, typer.Option(help="Only versions of this name")]
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="Only vectors with this tag; may repeat")]
@@ -16,9 +16,9 @@ Metadata = Annotated[
 ]
 
 
-def which_of(name: str | None, tags: list[str] | None, metadata: list[str] | None) -> Which:
+def which_of(name: str | None, tags: list[str] | None, metadata: list[str] | None) -> VectorFilter:
     """What was said, as the client takes it."""
-    which: Which = {"tag": tags or [], "metadata": metadata or []}
+    which: VectorFilter = {"tag": tags or [], "metadata": metadata or []}
     if name is not None:
         which["name"] = name
     return which

@@ -59,7 +59,7 @@ class Client(Endpoints, Sender):
         update: overwrite the description, tags and metadata of vectors that the library already has.
         """
         for step in import_calls(archive, update=update):
-            yield from self.send(step) if isinstance(step, Call) else (step,)
+            yield from self.send(step) if isinstance(step, Call) else [step]
 
 
 class AsyncClient(Endpoints, AsyncSender):
@@ -83,7 +83,8 @@ class AsyncClient(Endpoints, AsyncSender):
     async def import_archive(self, archive: Archive, *, update: bool = False) -> AsyncIterator[ImportedOut]:
         """Import an archive in batches and yield the result of each vector; see `Client.import_archive`."""
         for step in import_calls(archive, update=update):
-            for result in await self.send(step) if isinstance(step, Call) else (step,):
+            results = await self.send(step) if isinstance(step, Call) else [step]
+            for result in results:
                 yield result
 
 

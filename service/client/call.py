@@ -79,7 +79,7 @@ class endpoint(Generic[P, T]):  # noqa: N801  a decorator
 
     def __init__(self, build: Callable[Concatenate[Any, P], Call[T]]) -> None:
         self._build = build
-        functools.update_wrapper(self, build)
+        self.__doc__ = build.__doc__
 
     @overload
     def __get__(self, client: Sender, owner: type | None = None) -> Callable[P, T]: ...
@@ -98,7 +98,7 @@ class paged(Generic[P, T]):  # noqa: N801  a decorator
 
     def __init__(self, build: Callable[Concatenate[Any, P], Call[Page[T]]]) -> None:
         self._build = build
-        functools.update_wrapper(self, build)
+        self.__doc__ = build.__doc__
 
     @overload
     def __get__(self, client: Sender, owner: type | None = None) -> Callable[P, Iterator[T]]: ...

@@ -27,28 +27,27 @@ class ServiceError(VLibraryError):
     "vector-not-found"; see `ErrorCode`. detail: what is wrong. cure: what to do.
     """
 
-    code, title = ErrorCode.SERVICE_ERROR, "The request failed"
+    code: str = ErrorCode.SERVICE_ERROR
+    title: str = "The request failed"
 
-    def __init__(
-        self, status: int, detail: str, cure: str, *, code: str = ErrorCode.SERVICE_ERROR, title: str = title
-    ) -> None:
+    def __init__(self, status: int, detail: str, cure: str) -> None:
         super().__init__(detail, cure)
         self.status = status
-        self.code = code
-        self.title = title
 
     @classmethod
     def of_problem(cls, problem: dict[str, Any]) -> Self:
         """Return the error that a problem document (RFC 9457) describes. Raises KeyError if it is not one."""
-        code = str(problem["type"]).rpartition("/")[2]
-        return cls(problem["status"], problem["detail"], problem["cure"], code=code, title=problem["title"])
+        error = cls(problem["status"], problem["detail"], problem["cure"])
+        error.code = problem["type"].rpartition("/")[2]
+        error.title = problem["title"]
+        return error
 
     @classmethod
     def of_response(cls, response: httpx.Response) -> Self:
         """Return the error of a response whose body has been read."""
         try:
             return cls.of_problem(response.json())
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             detail = f"HTTP {response.status_code}: {response.text[:500]}"
             return cls(response.status_code, detail, "Check the address and the service's log.")
 

@@ -6,7 +6,6 @@ service/http_common.py maps them to HTTP statuses.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import ClassVar
 
 
 class ErrorCode(StrEnum):
@@ -70,8 +69,8 @@ class VLibraryError(Exception):
     title: the same for every error of the class. detail: what is wrong, with the offending value. cure: what to do.
     """
 
-    code: ClassVar[ErrorCode] = ErrorCode.ERROR
-    title: ClassVar[str] = "Error"
+    code: str = ErrorCode.ERROR
+    title: str = "Error"
 
     def __init__(self, detail: str, cure: str) -> None:
         super().__init__(f"{detail} {cure}")

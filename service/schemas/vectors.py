@@ -80,25 +80,25 @@ class VectorOut(BaseModel):
     version: int
     description: str
     model: str = Field(description="Id of the base model that it steers")
-    model_fingerprint: str
+    model_fingerprint: str = Field(repr=False)
     method: str
-    positions: str
-    layers: int
-    hidden_size: int
-    sha256: str
-    size: int = Field(description="Bytes of the artifact")
-    keys: int = Field(description="Number of task keys at which it can be found")
-    thresholds: dict[Modality, float]
-    results: dict[str, Any] = Field(description="Figures that its maker measured")
-    training: dict[str, Any]
+    positions: str = Field(repr=False)
+    layers: int = Field(repr=False)
+    hidden_size: int = Field(repr=False)
+    sha256: str = Field(repr=False)
+    size: int = Field(repr=False, description="Bytes of the artifact")
+    keys: int = Field(repr=False, description="Number of task keys at which it can be found")
+    thresholds: dict[Modality, float] = Field(repr=False)
+    results: dict[str, Any] = Field(repr=False, description="Figures that its maker measured")
+    training: dict[str, Any] = Field(repr=False)
     created_at: datetime
-    seq: int = Field(description="Place of its registration in the change log")
+    seq: int = Field(repr=False, description="Place of its registration in the change log")
     revision: int = Field(description='One more with every change; its ETag is "v<revision>"')
     state: Status
-    deleted_at: datetime | None
+    deleted_at: datetime | None = Field(repr=False)
     tags: list[str]
     metadata: dict[str, MetadataValue]
-    derived_from: list[str] = Field(description="Ids of the vectors that it was made from")
+    derived_from: list[str] = Field(repr=False, description="Ids of the vectors that it was made from")
 
     @classmethod
     def of(cls, record: VectorRecord) -> VectorOut:
@@ -145,8 +145,8 @@ class MatchOut(BaseModel):
     id: str
     name: str
     version: int
-    sha256: str
-    description: str
+    sha256: str = Field(repr=False)
+    description: str = Field(repr=False)
     score: float = Field(description="Mean cosine of the query's parts and the vector's best key")
     threshold: float
     accepted: bool

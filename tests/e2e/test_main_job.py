@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
+from typing import Literal
 
 import httpx
 import pytest
@@ -51,13 +52,13 @@ def service(data_dir: Path) -> Iterator[Client]:
         yield client
 
 
-def accuracy(service: Client, steering: str) -> float:
+def accuracy(service: Client, steering: Literal["auto", "off"]) -> float:
     queries = examples(TASK, "test", 40, seed=6)
     answers = [
         service.generate(one.question, images=[one.image], steering=steering, decoding={"max_new_tokens": 4})
         for one in queries
     ]
-    return fmean(answer["text"] == one.answer for answer, one in zip(answers, queries, strict=True))
+    return fmean(answer.text == one.answer for answer, one in zip(answers, queries, strict=True))
 
 
 def test_main_job(service: Client, trained: Path, tmp_path: Path) -> None:
@@ -68,7 +69,7 @@ def test_main_job(service: Client, trained: Path, tmp_path: Path) -> None:
     before = accuracy(service, "auto")  # nothing is registered yet
 
     record = json.loads(vlibrary("register", str(trained), "--json", url=service.url))
-    assert service.content(record["id"]) == trained.read_bytes()
+    assert service.get_artifact(record["id"]) == trained.read_bytes()
     assert [one["id"] for one in json.loads(vlibrary("list", "--json", url=service.url))] == [record["id"]]
 
     found = json.loads(vlibrary("retrieve", query.question, "--image", str(picture), "--json", url=service.url))
@@ -92,9 +93,10 @@ def test_unrelated_questions_are_left_alone(service: Client, trained: Path) -> N
     other = examples(task("digit-english"), "test", 1, seed=1)[0]
     off = service.generate(other.question, images=[other.image], steering="off")
     auto = service.generate(other.question, images=[other.image])
-    assert auto["steering"]["applied"] == []
-    assert auto["steering"]["reason"]["code"] == "below_threshold"
-    assert auto["text"] == off["text"]
+    assert auto.steering.applied == []
+    assert auto.steering.reason is not None
+    assert auto.steering.reason.code == "below_threshold"
+    assert auto.text == off.text
 
 
 def test_what_was_registered_survives_a_restart(trained: Path, tmp_path: Path) -> None:
@@ -102,13 +104,13 @@ def test_what_was_registered_survives_a_restart(trained: Path, tmp_path: Path) -
     with running_service(tmp_path) as first:
         kept = first.register(trained.read_bytes(), card)
         gone = first.register(trained.read_bytes(), card)
-        first.delete(gone["id"])
+        first.delete_vector(gone.id)
     with running_service(tmp_path) as second:
-        assert [one["id"] for one in second.vectors()] == [kept["id"]]
-        assert [match["id"] for match in second.retrieve(TASK.wordings[0])] == [kept["id"]]
-        assert second.content(kept["id"]) == trained.read_bytes()
+        assert [one.id for one in second.list_vectors()] == [kept.id]
+        assert [match.id for match in second.retrieve(TASK.wordings[0])] == [kept.id]
+        assert second.get_artifact(kept.id) == trained.read_bytes()
         with pytest.raises(ServiceError) as caught:
-            second.content(gone["id"])
+            second.get_artifact(gone.id)
         assert caught.value.status == 404
 
 

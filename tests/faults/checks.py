@@ -123,7 +123,7 @@ def _check_answers(door: Door, records: list[VectorRecord], ledger: Ledger) -> N
 
 def _content(door: Door, vector_id: str) -> bytes | None:
     try:
-        return door.content(vector_id)
+        return door.get_artifact(vector_id)
     except ServiceError as error:
         return None if error.status == 404 else str(error).encode()
 
@@ -136,5 +136,5 @@ def _check_index(door: Door, catalogue: Catalogue, artifacts: Artifacts, ledger:
     for entry in rng.sample(ledger.entries, min(QUERIES, len(ledger.entries))):
         query = worker.embed(Query(text=entry.description))
         right = {hit.vector_id: hit.score for hit in index.search(query, model=MODEL.fingerprint, k=MOST_MATCHES)}
-        found = {match["id"]: match["score"] for match in door.retrieve(entry.description, k=MOST_MATCHES)}
+        found = {match.id: match.score for match in door.retrieve(entry.description, k=MOST_MATCHES)}
         ledger.expect(found == right, f"retrieval differs from a fresh index: {found} instead of {right}")

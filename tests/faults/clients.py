@@ -78,19 +78,19 @@ class Actor:
         if entry is not None and self._ledger.may_delete(entry):
             with attempt(entry.possible, State.DELETED):
                 door = self._door
-                door.delete(_id(entry), revision=door.vector(_id(entry))["revision"])
+                door.delete_vector(_id(entry), revision=door.get_vector(_id(entry)).revision)
 
     def restore(self) -> None:
         entry = self._one(State.DELETED)
         if entry is not None:
             with attempt(entry.possible, State.ACTIVE):
-                self._door.restore(_id(entry))
+                self._door.restore_vector(_id(entry))
 
     def purge(self) -> None:
         entry = self._one(State.DELETED)
         if entry is not None:
             with attempt(entry.possible, State.PURGED):
-                self._door.purge(_id(entry))
+                self._door.purge_vector(_id(entry))
 
     def move_alias(self) -> None:
         entry = self._one(State.ACTIVE)
@@ -112,14 +112,14 @@ class Actor:
                 self._ledger.expect(False, f"{pointer} is not there")
                 return
             with attempt(pointer.possible, None):
-                door.drop_alias(pointer.name, pointer.alias, revision)
+                door.delete_alias(pointer.name, pointer.alias, revision)
 
     def retrieve(self) -> None:
         """What was acknowledged is found at once, on every replica, and what was deleted is not."""
         if not self._entries:
             return
         asked = self._rng.choice(self._entries)
-        matches = {match["id"]: match for match in self._door.retrieve(asked.description, k=MOST_MATCHES)}
+        matches = {match.id: match for match in self._door.retrieve(asked.description, k=MOST_MATCHES)}
         for entry in self._entries:
             found = entry.vector_id in matches
             if entry.surely(State.ACTIVE):
@@ -127,12 +127,12 @@ class Actor:
             elif State.ACTIVE not in entry.possible:
                 self._ledger.expect(not found, f"{entry} was found")
         if asked.surely(State.ACTIVE) and asked.vector_id in matches:
-            self._ledger.expect(matches[asked.vector_id]["score"] > NEAR, f"{asked} has another vector's key")
+            self._ledger.expect(matches[asked.vector_id].score > NEAR, f"{asked} has another vector's key")
 
     def download(self) -> None:
         entry = self._one(State.ACTIVE)
         if entry is not None:
-            same = self._door.content(_id(entry)) == entry.artifact
+            same = self._door.get_artifact(_id(entry)) == entry.artifact
             self._ledger.expect(same, f"{entry} came with other bytes")
 
     def keep_snapshot(self) -> None:
@@ -176,7 +176,7 @@ def register(door: Door, entry: Entry, ledger: Ledger | None = None) -> None:
     else:
         return
     with attempt(entry.possible, becoming):
-        made: str = door.register(entry.artifact, entry.card, idempotency_key=entry.key)["id"]
+        made = door.register(entry.artifact, entry.card, idempotency_key=entry.key).id
     if ledger is not None:
         ledger.expect(entry.vector_id in (None, made), f"{entry} became a second vector, {made}")
     entry.vector_id = made
@@ -191,7 +191,7 @@ def register_until_known(door: Door, entry: Entry, ledger: Ledger) -> bool:
 
 def _revision(door: Door, pointer: Pointer) -> int | None:
     """The alias's revision; None when there is no such alias."""
-    return next((one["revision"] for one in door.aliases(pointer.name) if one["alias"] == pointer.alias), None)
+    return next((one.revision for one in door.list_aliases(pointer.name) if one.alias == pointer.alias), None)
 
 
 def _id(entry: Entry) -> str:

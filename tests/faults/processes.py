@@ -9,10 +9,11 @@ import multiprocessing
 import os
 import signal
 from contextlib import ExitStack, suppress
+from typing import Any
 
 from tests.faults import app
 from tests.faults.app import Life
-from vlibrary.client import Client, Json
+from vlibrary.client import Client
 
 PATIENCE_S = 30.0
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -22,11 +23,14 @@ class Door(Client):
     """The service's client, with a key for the side door; all of it raises ServiceError."""
 
     def keep_snapshot(self) -> None:
-        self._send("POST", "/side/snapshot")
+        self.request("POST", "/side/snapshot")
 
-    def collect(self, grace_s: float, purged_s: float = 0.0) -> Json:
+    def collect(self, grace_s: float, purged_s: float = 0.0) -> dict[str, Any]:
         """What the collector did, with this grace for objects, and this one for those of purged vectors."""
-        return self._json("POST", "/side/collect", json={"grace_s": grace_s, "purged_s": purged_s})
+        report: dict[str, Any] = self.request(
+            "POST", "/side/collect", json={"grace_s": grace_s, "purged_s": purged_s}
+        ).json()
+        return report
 
 
 class Died(Exception):

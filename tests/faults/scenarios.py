@@ -123,8 +123,7 @@ def keep_objects(actors: Sequence[Actor]) -> None:
 
 def _one_key(cycle: Cycle, doors: Sequence[Door], entry: Entry) -> None:
     def act(_: int, door: Door) -> str:
-        made: str = door.register(entry.artifact, entry.card, idempotency_key=entry.key)["id"]
-        return made
+        return door.register(entry.artifact, entry.card, idempotency_key=entry.key).id
 
     answers = _race(RACERS, doors, act)
     cycle.ledger.expect(len(answers) == 1, f"one idempotency key has made {answers}")

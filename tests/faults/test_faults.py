@@ -99,7 +99,7 @@ def test_a_cycle_that_hangs_is_a_violation_and_leaves_no_process() -> None:
     assert "the cycle hangs" in violation
     assert "threading.Event().wait()" in violation
     with Client(*addresses) as client, pytest.raises(ServiceError):
-        client.models()
+        client.list_models()
 
 
 @pytest.mark.parametrize("scenario", [_break_off, _break_off_beside])

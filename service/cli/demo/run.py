@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from vlibrary.bundled import EMBEDDER_FOLDER, LVLM_FOLDER, LVLM_ID
 from vlibrary.bundled.tasks import Task, examples, task
 from vlibrary.cli.demo.report import Arm, DemoReport, Sighting, TaskResult
 from vlibrary.cli.demo.service_process import running_service
-from vlibrary.client import Client, Json
+from vlibrary.client import Client
 from vlibrary.domain.example import Example
 from vlibrary.evaluation.accuracy import is_right
 from vlibrary.formats.artifact import encode
@@ -31,6 +32,7 @@ from vlibrary.methods.m2iv.method import M2iv
 from vlibrary.methods.train import train_vector
 from vlibrary.models.embedder import Embedder
 from vlibrary.models.lvlm import Lvlm, flush_denormals
+from vlibrary.schemas.generate import GenerateOut
 from vlibrary.training.examples import read_examples, write_examples
 from vlibrary.training.progress import Progress as Report
 from vlibrary.training.progress_bars import Bar, bars
@@ -45,7 +47,7 @@ TRAINING_EXAMPLES = 400
 class Reply:
     """One answered request."""
 
-    answer: Json
+    answer: GenerateOut
     right: bool
     milliseconds: float
 
@@ -99,7 +101,7 @@ def _train_and_register(
             report=bar,
         )
         record = service.register(encode(trained.vector), dump_card(trained.card))
-        bar.finish(f"registered as {record['id']}")
+        bar.finish(f"registered as {record.id}")
 
 
 Arms = dict[str, list[Reply]]
@@ -121,7 +123,7 @@ def _ask_all(
     return arms
 
 
-def _ask(service: Client, query: Example, steering: str, shown: Sequence[Example]) -> Reply:
+def _ask(service: Client, query: Example, steering: Literal["auto", "off"], shown: Sequence[Example]) -> Reply:
     started = time.perf_counter()
     answer = service.generate(
         query.question,
@@ -131,11 +133,11 @@ def _ask(service: Client, query: Example, steering: str, shown: Sequence[Example
         decoding={"max_new_tokens": 4},
     )
     elapsed = 1000 * (time.perf_counter() - started)
-    return Reply(answer, is_right(answer["text"], query.answer), elapsed)
+    return Reply(answer, is_right(answer.text, query.answer), elapsed)
 
 
 def _result(name: str, arms: Arms) -> TaskResult:
-    hits = [name in {one["name"] for one in reply.answer["steering"]["applied"]} for reply in arms["steered"]]
+    hits = [name in {one.name for one in reply.answer.steering.applied} for reply in arms["steered"]]
     zero_shot, icl, steered = (_arm(arms[kind]) for kind in ("zero_shot", "icl", "steered"))
     return TaskResult(name, zero_shot, icl, steered, hits=fmean(hits))
 
@@ -143,7 +145,7 @@ def _result(name: str, arms: Arms) -> TaskResult:
 def _arm(replies: Sequence[Reply]) -> Arm:
     return Arm(
         accuracy=fmean(reply.right for reply in replies),
-        prompt_tokens=fmean(reply.answer["usage"]["prompt_tokens"] for reply in replies),
+        prompt_tokens=fmean(reply.answer.usage.prompt_tokens for reply in replies),
         milliseconds=median(reply.milliseconds for reply in replies),
     )
 
@@ -153,6 +155,6 @@ def _sighting(tasks: Sequence[Task], queries: int, replies: Mapping[str, Arms], 
     first = tasks[0]
     query = examples(first, "test", queries, seed)[0]
     before, after = (replies[first.name][kind][0].answer for kind in ("zero_shot", "steered"))
-    applied = after["steering"]["applied"]
-    vector = f"{applied[0]['name']}, found at score {applied[0]['score']:.3f}" if applied else "none"
-    return Sighting(query.image, first.name, query.question, query.answer, before["text"], after["text"], vector)
+    applied = after.steering.applied
+    vector = f"{applied[0].name}, found at score {applied[0].score:.3f}" if applied else "none"
+    return Sighting(query.image, first.name, query.question, query.answer, before.text, after.text, vector)

@@ -47,7 +47,7 @@ def _wait_until_ready(client: Client, process: subprocess.Popen[bytes], log: Pat
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            if client.ready()["ready"]:
+            if client.get_readiness().ready:
                 return
         except ServiceError:
             time.sleep(0.2)

@@ -70,6 +70,6 @@ def _one(writer: Door, reader: Door, start: float, number: int) -> Seen:
     searches = 0
     while time.perf_counter() - acked < PATIENCE_S:
         searches += 1
-        if any(match["id"] == made["id"] for match in reader.retrieve(description, k=K)):
+        if any(match.id == made.id for match in reader.retrieve(description, k=K)):
             return Seen(acked, time.perf_counter() - acked, searches)
-    raise TimeoutError(f"vector {made['id']} was not found on the other replica in {PATIENCE_S:.0f} s")
+    raise TimeoutError(f"vector {made.id} was not found on the other replica in {PATIENCE_S:.0f} s")

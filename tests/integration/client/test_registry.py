@@ -1,10 +1,12 @@
-"""The client and the command line as a library's keeper uses them, over a real connection."""
+"""Both clients and the registry commands against a live service."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -16,10 +18,10 @@ from tests.support.memory.worker import MODEL
 from tests.support.samples import artifact, card
 from vlibrary.api.app import create_app
 from vlibrary.cli import app as command_line
-from vlibrary.client import Client, ServiceError
+from vlibrary.client import AsyncClient, Client, ServiceError
 from vlibrary.client import archive as client_archive
 from vlibrary.domain.errors import InvalidArchive, InvalidInput
-from vlibrary.formats.archive import Item, pack
+from vlibrary.formats.archive import Item, open_archive, pack
 
 HUE = "Which hue has the shape?"
 
@@ -31,135 +33,162 @@ def library() -> Iterator[Client]:
 
 
 @contextmanager
-def another_library() -> Iterator[Client]:
+def serve_another() -> Iterator[Client]:
     with live(create_app(memory_library())) as url, Client(url) as client:
         yield client
 
 
 def vlibrary(client: Client, *arguments: str, code: int = 0) -> Result:
-    """The command against the client's service. Our errors are raised as they are."""
+    """Run the command against the client's service; VLibraryErrors propagate."""
     done = CliRunner().invoke(command_line, [*arguments, "--url", client.url], catch_exceptions=False)
     assert done.exit_code == code, done.output
     return done
 
 
 def upload(client: Client, name: str = "colour", seed: int = 0) -> str:
-    return str(client.register(artifact(MODEL, seed), card(name, HUE))["id"])
+    return client.register(artifact(MODEL, seed), card(name, HUE)).id
 
 
-def test_the_client_does_all_of_it(library: Client) -> None:
+def test_the_client_covers_the_registry(library: Client) -> None:
     first, second = (upload(library, seed=seed) for seed in (1, 2))
-    amended = library.amend("colour:1", 1, tags=["checked"], metadata={"shots": 16})
-    assert library.vector(first) == amended
+    amended = library.update_vector("colour:1", 1, tags=["checked"], metadata={"shots": 16})
+    assert library.get_vector(first) == amended
     with pytest.raises(ServiceError, match="revision 2") as stale:
-        library.amend("colour:1", 1, tags=[])
+        library.update_vector("colour:1", 1, tags=[])
     assert stale.value.status == 412
-    assert [one["id"] for one in library.vectors(tag=["checked"], metadata=["shots>=8"])] == [first]
-    assert [one["id"] for one in library.retrieve(HUE, among={"tags": ["checked"]}, min_seq=2)] == [first]
+    assert [one.id for one in library.list_vectors(tag=["checked"], metadata=["shots>=8"])] == [first]
+    assert [one.id for one in library.retrieve(HUE, filter={"tags": ["checked"]}, min_seq=2)] == [first]
     made = library.set_alias("colour", "production", "colour:1")
-    moved = library.set_alias("colour", "production", second, revision=made["revision"])
-    assert library.aliases("colour") == [moved]
-    assert library.content("colour@production") == artifact(MODEL, 2)
-    library.drop_alias("colour", "production", moved["revision"])
-    library.delete(second, revision=1)
-    assert library.restore(second)["revision"] == 3
-    library.delete(second)
-    library.purge(second)
-    assert [one["id"] for one in library.vectors(state="any")] == [first]
-    assert library.lineage("colour")["children"] == []
-    assert {entry["actor"] for entry in library.audit()} == {"ann"}
-    assert [entry["action"] for entry in library.audit(subject=first)] == ["vector.publish", "vector.update"]
+    moved = library.set_alias("colour", "production", second, revision=made.revision)
+    assert library.list_aliases("colour") == [moved]
+    assert library.get_artifact("colour@production") == artifact(MODEL, 2)
+    library.delete_alias("colour", "production", moved.revision)
+    library.delete_vector(second, revision=1)
+    assert library.restore_vector(second).revision == 3
+    library.delete_vector(second)
+    library.purge_vector(second)
+    assert [one.id for one in library.list_vectors(state="any")] == [first]
+    assert library.get_lineage("colour").children == []
+    assert {entry.actor for entry in library.read_audit_log()} == {"ann"}
+    assert [entry.action for entry in library.read_audit_log(subject=first)] == ["vector.publish", "vector.update"]
 
 
-def test_all_pages_are_read(library: Client) -> None:
+def test_the_async_client_covers_the_registry(library: Client) -> None:
+    ids = [upload(library, seed=seed) for seed in range(3)]
+
+    async def use(url: str) -> None:
+        async with AsyncClient(url) as client:
+            vector = await client.update_vector(ids[0], 1, tags=["checked"])
+            assert vector == await client.get_vector("colour:1")
+            assert [one.id async for one in client.list_vectors()] == ids[::-1]
+            assert [match.id for match in await client.retrieve(HUE, filter={"tags": ["checked"]})] == [ids[0]]
+            async with client.export() as pieces:
+                archive = open_archive(BytesIO(b"".join([piece async for piece in pieces])))
+            results = [result async for result in client.import_archive(archive)]
+            assert [(one.id, one.outcome) for one in results] == [(one, "present") for one in ids]
+            with pytest.raises(ServiceError) as missing:
+                await client.get_vector("none")
+            assert missing.value.code == "vector-not-found"
+
+    asyncio.run(use(library.url))
+
+
+def test_a_record_prints_its_main_fields(library: Client) -> None:
+    upload(library)
+    record = library.get_vector("colour")
+    assert repr(record).startswith(f"VectorOut(id='{record.id}', name='colour', version=1, ")
+    assert len(repr(record)) < 400
+
+
+def test_the_audit_log_is_read_page_by_page(library: Client) -> None:
     ids = [upload(library, seed=seed) for seed in range(3)]
     for _ in range(25):
         for one in ids:
-            library.delete(one)
-            library.restore(one)
-    assert [entry["seq"] for entry in library.audit(after=3)] == list(range(4, 154))
+            library.delete_vector(one)
+            library.restore_vector(one)
+    assert [entry.seq for entry in library.read_audit_log(after=3)] == list(range(4, 154))
 
 
-def test_a_reference_never_leads_to_another_address(library: Client) -> None:
+def test_a_reference_stays_within_one_path_segment(library: Client) -> None:
     for reference in ("../livez", "a/content", "?x", "#", "%2e%2e"):
         with pytest.raises(ServiceError) as refused:
-            library.vector(reference)
+            library.get_vector(reference)
         assert refused.value.status == 404
 
 
-def test_tagging_from_the_command_line(library: Client) -> None:
+def test_tag_command(library: Client) -> None:
     upload(library)
     vlibrary(library, "tag", "colour:1", "--add", "b", "--add", "a", "--set", "shots=16", "--set", "split=train")
     done = vlibrary(library, "tag", "colour:1", "--remove", "b", "--unset", "split", "--describe", "New words")
     assert done.stdout == "colour version 1: a; shots=16\n"
-    record = library.vector("colour")
-    assert (record["tags"], record["metadata"], record["description"]) == (["a"], {"shots": 16}, "New words")
+    record = library.get_vector("colour")
+    assert (record.tags, record.metadata, record.description) == (["a"], {"shots": 16}, "New words")
     listed = vlibrary(library, "list", "--tag", "a", "--metadata", "shots>=16").stdout
-    assert record["id"] in listed
-    assert f"{record['created_at'][:19]}Z" in listed
-    assert record["id"] in vlibrary(library, "retrieve", HUE).stdout
+    assert record.id in listed
+    assert f"{record.created_at:%Y-%m-%dT%H:%M:%S}Z" in listed
+    assert record.id in vlibrary(library, "retrieve", HUE).stdout
     assert "There are none" in vlibrary(library, "list", "--tag", "b").stdout
     with pytest.raises(InvalidInput, match="KEY=VALUE"):
         vlibrary(library, "tag", "colour:1", "--set", "shots")
 
 
-def test_aliases_from_the_command_line(library: Client) -> None:
+def test_alias_commands(library: Client) -> None:
     first, second = (upload(library, seed=seed) for seed in (1, 2))
     vlibrary(library, "alias", "set", "colour@production", "colour:1")
-    assert library.vector("colour@production")["id"] == first
+    assert library.get_vector("colour@production").id == first
     vlibrary(library, "alias", "set", "colour@production", "colour", "--actor", "bob")
-    assert library.vector("colour@production")["id"] == second
-    assert [entry["actor"] for entry in library.audit(subject="colour@production")] == ["anonymous", "bob"]
+    assert library.get_vector("colour@production").id == second
+    assert [entry.actor for entry in library.read_audit_log(subject="colour@production")] == ["anonymous", "bob"]
     told = vlibrary(library, "alias", "list").stdout
     assert ("colour@production" in told, second in told) == (True, True)
     answer = json.loads(vlibrary(library, "generate", "a", "--vector", "colour@production=0.5", "--json").stdout)
     assert [(one["id"], one["strength"]) for one in answer["steering"]["applied"]] == [(second, 0.5)]
     vlibrary(library, "alias", "drop", "colour@production")
-    assert library.aliases() == []
+    assert library.list_aliases() == []
     with pytest.raises(InvalidInput, match="NAME@ALIAS"):
         vlibrary(library, "alias", "set", "colour", "colour")
 
 
-def test_deleting_from_the_command_line(library: Client) -> None:
+def test_delete_undelete_and_purge_commands(library: Client) -> None:
     upload(library)
     vlibrary(library, "delete", "colour:1")
-    assert list(library.vectors()) == []
+    assert list(library.list_vectors()) == []
     assert vlibrary(library, "undelete", "colour:1").stdout == "colour version 1 is back\n"
     vlibrary(library, "delete", "colour:1")
     vlibrary(library, "purge", "colour:1")
-    assert list(library.vectors(state="any")) == []
+    assert list(library.list_vectors(state="any")) == []
 
 
-def test_a_library_moves_by_file(library: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_and_import_transfer_a_library(library: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_archive, "BATCH_ITEMS", 3)
     ids = [upload(library, seed=seed) for seed in range(8)]
     file = tmp_path / "vectors.tar"
     assert "8 vectors are" in vlibrary(library, "export", str(file), "--name", "colour").stdout
     assert list(tmp_path.iterdir()) == [file]
-    with another_library() as other:
+    with serve_another() as other:
         assert "8 imported, 0 present already, 0 refused" in vlibrary(other, "import", str(file)).stdout
-        assert [one["id"] for one in other.vectors()] == ids[::-1]
+        assert [one.id for one in other.list_vectors()] == ids[::-1]
         assert "0 imported, 8 present already, 0 refused" in vlibrary(other, "import", str(file)).stdout
         results = json.loads(vlibrary(other, "import", str(file), "--json").stdout)
         vlibrary(other, "tag", "colour:3", "--add", "mine")
         told = vlibrary(other, "import", str(file)).stdout
         assert f"colour version 3 {ids[2]} has another" in told
         assert "7 present already, 0 refused; 1 differ" in told
-        assert other.vector("colour:3")["tags"] == ["mine"]
+        assert other.get_vector("colour:3").tags == ["mine"]
         told = vlibrary(other, "import", str(file), "--update").stdout
         assert "7 present already, 0 refused, 1 updated" in told
-        assert other.vector("colour:3")["tags"] == []
+        assert other.get_vector("colour:3").tags == []
     assert [result["version"] for result in results] == list(range(1, 9))
 
 
-def test_of_one_vector_one_is_told_and_no_progress_of_what_is_quick(library: Client, tmp_path: Path) -> None:
+def test_quick_transfers_print_no_progress(library: Client, tmp_path: Path) -> None:
     upload(library)
     done = vlibrary(library, "export", str(tmp_path / "one.tar"))
     assert (done.stdout, done.stderr) == (f"1 vector is in {tmp_path / 'one.tar'}\n", "")
     assert vlibrary(library, "import", str(tmp_path / "one.tar")).stderr == ""
 
 
-def test_what_is_refused_is_told_and_the_rest_imported(library: Client, tmp_path: Path) -> None:
+def test_import_reports_damaged_vectors_and_imports_the_others(library: Client, tmp_path: Path) -> None:
     text = card("colour", HUE).encode()
     ids = [f"01K9Z4T0XJ4V6W8M2Q5R7S9A1{end}" for end in "BCD"]
     items = [Item.of(ids[at], "colour", at + 1, data, text) for at, data in enumerate([artifact(MODEL), b"none"])]
@@ -169,10 +198,10 @@ def test_what_is_refused_is_told_and_the_rest_imported(library: Client, tmp_path
     done = vlibrary(library, "import", str(file), code=1)
     assert "1 imported, 0 present already, 2 refused" in done.stdout
     assert "does not have the digest" in done.stdout.replace("\n", " ")
-    assert [one["id"] for one in library.vectors()] == ids[:1]
+    assert [one.id for one in library.list_vectors()] == ids[:1]
 
 
-def test_an_export_that_breaks_off_leaves_no_file(tmp_path: Path) -> None:
+def test_an_interrupted_export_leaves_no_file(tmp_path: Path) -> None:
     library = memory_library()
     file = tmp_path / "vectors.tar"
     with live(create_app(library)) as url, Client(url) as client:
@@ -183,7 +212,7 @@ def test_an_export_that_breaks_off_leaves_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_files_that_cannot_be_used_are_told(library: Client, tmp_path: Path) -> None:
+def test_unusable_files_are_reported(library: Client, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="cannot be read"):
         vlibrary(library, "import", str(tmp_path / "none"))
     (tmp_path / "text").write_text("no archive")
