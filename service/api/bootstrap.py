@@ -66,7 +66,7 @@ def open_app(settings: Settings, open_worker: Callable[[Artifacts, CollectorRegi
 def open_fleet(settings: Settings) -> Fleet:
     """The workers that the settings name, at least one of them ready. Raises WorkerUnavailable."""
     fleet = Fleet({url: HttpWorker(url, settings.shared_token) for url in settings.workers})
-    log.info("api.waits_for_workers", workers=settings.workers, seconds=settings.worker_wait_s)
+    log.info("api.waiting_for_workers", workers=settings.workers, seconds=settings.worker_wait_s)
     try:
         fleet.wait(settings.worker_wait_s)
     except BaseException:
@@ -93,5 +93,5 @@ def _limits(settings: Settings) -> Limits:
         settings.max_card_bytes,
         settings.max_request_bytes,
         timeout_s=settings.timeout_s,
-        inside=settings.max_inside,
+        max_requests=settings.max_inside,
     )

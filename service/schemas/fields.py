@@ -1,4 +1,4 @@
-"""What the request bodies are made of."""
+"""Field types shared by the request bodies."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ MAX_TEXT = 100_000
 
 
 def image_bytes(value: Any) -> bytes:
-    """The encoded picture in a base64 text or a data URL; bytes of an upload pass through. Raises ValueError."""
+    """Decode an image given as base64 or as a data URL; return the bytes of an upload unchanged. Raises ValueError."""
     if isinstance(value, bytes):
         return value
     if not isinstance(value, str):
-        raise ValueError("give an image as a base64 text or a data URL")  # noqa: TRY004  pydantic wants ValueError
+        raise ValueError("an image must be a base64 string or a data URL")  # noqa: TRY004  pydantic wants ValueError
     text = value.partition(",")[2] if value.startswith("data:") else value
     try:
         return base64.b64decode(text, validate=True)
@@ -33,17 +33,17 @@ EncodedImage = Annotated[
 
 
 def check_images(count: int) -> None:
-    """Raises ValueError for more pictures than one request may have, turns and demonstrations included."""
+    """Raise ValueError if a request has too many images, demonstrations included."""
     if count > MAX_IMAGES:
-        raise ValueError(f"the request has {count} images; send at most {MAX_IMAGES} in all")
+        raise ValueError(f"the request has {count} images in total; send at most {MAX_IMAGES}")
 
 
 class StrictIn(BaseModel):
-    """A request body: unknown fields are refused, and so are values of another type."""
+    """A request body that rejects unknown fields and values of another type."""
 
-    # strict: a false is no 0, and a "7" is no 7
+    # strict: neither false nor "0" is a 0.
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-Strength = Annotated[float, Field(allow_inf_nan=False, description="1 is the vector as it was trained")]
+Strength = Annotated[float, Field(allow_inf_nan=False, description="Factor for the vector's edits; 1 is the vector as trained")]
 StopText = Annotated[str, Field(min_length=1, max_length=64)]

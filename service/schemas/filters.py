@@ -1,7 +1,7 @@
-"""Which vectors a request means, in one language for queries and bodies.
+"""Filters over vectors, the same for query parameters and JSON bodies.
 
-metadata: KEY=VALUE, KEY>=VALUE or KEY<=VALUE. VALUE is JSON where it can be, else a text: shots=16 is a number,
-shots="16" a text, split=train a text, checked=true a flag, split=["train","test"] any of the two.
+A metadata condition is KEY=VALUE, KEY>=VALUE or KEY<=VALUE. VALUE is JSON if it parses as JSON, else text: shots=16 is
+a number, shots="16" and split=train are texts, checked=true is a boolean, split=["train","test"] matches either value.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BeforeValidator, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from vlibrary.domain.card import NAME_PATTERN, Status
 from vlibrary.domain.errors import InvalidInput
@@ -23,36 +23,33 @@ MAX_CONDITIONS = 16
 _CONDITION = re.compile(r"([A-Za-z0-9_.-]+)(>=|<=|=)(.*)", re.DOTALL)
 _STATES: dict[str, Status | None] = {"active": Status.ACTIVE, "deleted": Status.DELETED, "any": None}
 
+
+def _require_iso_format(value: str) -> str:
+    """Reject numbers, which pydantic would read as seconds or milliseconds."""
+    if not re.match(r"\d{4}-\d\d-\d\dT", value):
+        raise ValueError("use the format 2026-11-22T12:00:00Z")
+    return value
+
+
 Tag = Annotated[str, Field(min_length=1, max_length=MAX_TAG)]
 ConditionText = Annotated[str, Field(max_length=1_000)]
 Name = Annotated[str | None, Field(pattern=NAME_PATTERN, description="Only versions of this name")]
-Method = Annotated[str | None, Field(max_length=128, description="Only vectors made by this method")]
+Method = Annotated[str | None, Field(max_length=128, description="Only vectors trained with this method")]
 Tags = Annotated[list[Tag], Field(max_length=MAX_CONDITIONS, description="Only vectors with all of these tags")]
 Conditions = Annotated[
     list[ConditionText],
     Field(
         max_length=MAX_CONDITIONS,
-        description='Only vectors whose metadata fit: shots=16, shots>=8, split=train, split=["train","test"]',
+        description='Only vectors whose metadata match all conditions: shots=16, shots>=8, split=["train","test"]',
     ),
 ]
-Parent = Annotated[
-    str | None, Field(pattern=VECTOR_ID_PATTERN, description="Only vectors derived from the one with this id")
-]
-
-
-def _written_out(value: str) -> str:
-    """pydantic would take a number for seconds or milliseconds, as it sees fit."""
-    if not re.match(r"\d{4}-\d\d-\d\dT", value):
-        raise ValueError("write it as 2026-11-22T12:00:00Z")
-    return value
-
-
-Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
+Parent = Annotated[str | None, Field(pattern=VECTOR_ID_PATTERN, description="Only vectors derived from this id")]
+Time = Annotated[AwareDatetime, BeforeValidator(_require_iso_format)]
 State = Literal["active", "deleted", "any"]
 
 
 class FilterIn(StrictIn):
-    """Which vectors may be found; what is left out asks nothing."""
+    """Which vectors to search; omitted fields do not restrict the search."""
 
     name: Name = None
     method: Method = None
@@ -61,46 +58,72 @@ class FilterIn(StrictIn):
     derived_from: Parent = None
 
     def filter(self) -> Filter | None:
-        """As the library takes it; None when nothing is asked."""
-        asked = self.model_dump(exclude_defaults=True)
-        return filter_of(**asked) if asked else None
+        """Return the filter, or None if no field is set. Raises InvalidInput."""
+        if not self.model_dump(exclude_defaults=True):
+            return None
+        return _filter(self.name, None, self.method, self.tags, self.metadata, self.derived_from)
 
 
-def filter_of(
-    *,
-    name: str | None = None,
-    model: str | None = None,
-    method: str | None = None,
-    tags: list[str] | None = None,
-    metadata: list[str] | None = None,
-    derived_from: str | None = None,
-    created_from: datetime | None = None,
-    created_before: datetime | None = None,
-    state: State = "active",
+class FilterQuery(BaseModel):
+    """The filter of a list route, as query parameters."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Name = None
+    model: str | None = Field(default=None, max_length=512, description="Only vectors for this base model")
+    method: Method = None
+    tag: Tags = Field(default_factory=list)
+    metadata: Conditions = Field(default_factory=list)
+    derived_from: Parent = None
+    created_from: Time | None = Field(default=None, description="Created at or after this time")
+    created_before: Time | None = Field(default=None, description="Created before this time")
+    state: State = Field(default="active", description="Deleted vectors can be listed, but not found or applied")
+
+    def filter(self) -> Filter:
+        """Return the filter. Raises InvalidInput."""
+        return _filter(
+            self.name,
+            self.model,
+            self.method,
+            self.tag,
+            self.metadata,
+            self.derived_from,
+            created_from=_utc(self.created_from),
+            created_before=_utc(self.created_before),
+            status=_STATES[self.state],
+        )
+
+
+def _filter(
+    name: str | None,
+    model: str | None,
+    method: str | None,
+    tags: list[str],
+    metadata: list[str],
+    parent: str | None,
+    **more: Any,
 ) -> Filter:
-    """The filter in the library's words. Raises InvalidInput for what no vector could have."""
     for text in (model, method):
         if text is not None and not is_storable(text):
-            raise InvalidInput(f"{text!r:.80} holds a NUL or half a surrogate pair.", "Write plain Unicode text.")
+            raise InvalidInput(f"{text!r:.80} contains NUL or an unpaired surrogate.", "Use plain Unicode text.")
+    conditions = tuple(map(parse_condition, metadata))
     return Filter(
         name=name,
         model_id=model,
         method=method,
-        tags=check_tags(tuple(tags or ())),
-        conditions=tuple(map(condition_of, metadata or ())),
-        created_from=_utc(created_from),
-        created_before=_utc(created_before),
-        parent=derived_from,
-        status=_STATES[state],
+        tags=check_tags(tuple(tags)),
+        conditions=conditions,
+        parent=parent,
+        **more,
     )
 
 
-def condition_of(text: str) -> Condition:
-    """The condition that the text states; see the module's text. Raises InvalidInput."""
+def parse_condition(text: str) -> Condition:
+    """Return the condition; the module's docstring defines the syntax. Raises InvalidInput."""
     found = _CONDITION.fullmatch(text)
     if found is None:
         raise InvalidInput(
-            f"The condition {text!r:.80} cannot be read.", "Write KEY=VALUE, KEY>=VALUE or KEY<=VALUE: shots>=8."
+            f"Invalid metadata condition {text!r:.80}.", "Use KEY=VALUE, KEY>=VALUE or KEY<=VALUE, such as shots>=8."
         )
     key, relation, value = found[1], found[2], _value(found[3])
     match relation:
@@ -113,7 +136,7 @@ def condition_of(text: str) -> Condition:
 
 
 def _value(text: str) -> Any:
-    """JSON, unless it is none, or what metadata cannot be compared to."""
+    """Return the JSON value, or the text itself if it is not JSON or not a value that metadata can have."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -121,8 +144,8 @@ def _value(text: str) -> Any:
     return text if value is None or isinstance(value, dict) else value
 
 
-def _utc(moment: datetime | None) -> datetime | None:
+def _utc(time: datetime | None) -> datetime | None:
     try:
-        return None if moment is None else moment.astimezone(UTC)
-    except OverflowError:  # the year 1 or 9999, and a time zone that leads out of them
-        raise InvalidInput(f"{moment} is no time in UTC.", "Give a time in between.") from None
+        return None if time is None else time.astimezone(UTC)
+    except OverflowError:  # year 1 or 9999, with an offset that leaves the range
+        raise InvalidInput(f"{time} is out of range in UTC.", "Use a time between the years 2 and 9998.") from None

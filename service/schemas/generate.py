@@ -1,10 +1,10 @@
-"""The bodies of /generate: what is asked, the whole answer, and the events of a streamed one."""
+"""Bodies and events of /generate."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from vlibrary.domain.query import Query
 from vlibrary.domain.steering import NotSteered, SteeringReason
@@ -12,8 +12,8 @@ from vlibrary.domain.wire import Decoding, Demonstration, Prompt, TextPiece
 from vlibrary.library.references import MAX_REFERENCE
 from vlibrary.library.steer import Answer, AppliedVector, Auto, Chosen, Off, Plan, Steering
 from vlibrary.schemas.fields import MAX_IMAGES, MAX_TEXT, EncodedImage, StopText, Strength, StrictIn, check_images
-from vlibrary.schemas.samples import SAMPLE_IMAGE
-from vlibrary.schemas.vectors import NAMED_EXAMPLE, example
+from vlibrary.schemas.examples import NAMED_EXAMPLE, SAMPLE_IMAGE, examples
+from vlibrary.schemas.vectors import MODEL
 
 MAX_STOPS = 4
 MAX_VECTORS = 16
@@ -24,28 +24,30 @@ MAX_NEW_TOKENS = 4096
 class ChosenVector(StrictIn):
     """A vector to apply."""
 
-    id: str = Field(max_length=MAX_REFERENCE, description="Id, name (its newest version), name:3 or name@alias")
+    id: str = Field(max_length=MAX_REFERENCE, description="Id, name (its newest version), name:version or name@alias")
     strength: Strength = 1.0
 
 
 class DecodingIn(StrictIn):
-    """How tokens are drawn; temperature 0 always takes the likeliest."""
+    """How tokens are sampled."""
 
     max_new_tokens: int = Field(default=16, ge=1, le=MAX_NEW_TOKENS)
-    temperature: float = Field(default=0.0, ge=0.0, le=10.0, allow_inf_nan=False)
+    temperature: float = Field(
+        default=0.0, ge=0.0, le=10.0, allow_inf_nan=False, description="0 is greedy decoding"
+    )
     top_p: float = Field(default=1.0, gt=0.0, le=1.0, allow_inf_nan=False)
     seed: int = Field(default=0, ge=0, lt=2**63)
     stop: list[StopText] = Field(
-        default_factory=list, max_length=MAX_STOPS, description="The answer ends before the first of these texts"
+        default_factory=list, max_length=MAX_STOPS, description="The answer ends before the first of these strings"
     )
 
     def decoding(self) -> Decoding:
-        """As the worker takes it."""
+        """Return the settings for the worker."""
         return Decoding(self.max_new_tokens, self.temperature, self.top_p, self.seed, tuple(self.stop))
 
 
 class DemonstrationIn(StrictIn):
-    """A worked example that goes into the prompt, for comparison with steering."""
+    """A solved example for the prompt, to compare in-context learning with steering."""
 
     prompt: str = Field(max_length=MAX_TEXT)
     images: list[EncodedImage] = Field(default_factory=list, max_length=MAX_IMAGES)
@@ -53,22 +55,23 @@ class DemonstrationIn(StrictIn):
 
 
 class SteeredIn(StrictIn):
-    """What every way of asking for a steered answer has in common."""
+    """How to steer an answer, and how long it may take."""
 
     steering: Literal["auto", "off"] | Annotated[list[ChosenVector], Field(max_length=MAX_VECTORS)] = Field(
-        default="auto", description="auto: the best match of prompt and images; off: none; or a list of vectors"
+        default="auto", description="`auto`: the best match for prompt and images, if its score passes its threshold. `off`: no vector. Or a "
+        "list of vectors to apply together"
     )
-    strength: Strength = Field(default=1.0, description="Strength of the vector that auto applies")
+    strength: Strength = Field(default=1.0, description="Strength of the vector that `auto` applies")
     timeout_s: float | None = Field(
         default=None,
         gt=0,
         le=MAX_TIMEOUT_S,
         allow_inf_nan=False,
-        description="Seconds within which the whole answer must be there; the service has a default",
+        description="Time limit in seconds for the whole answer; the service has a default",
     )
 
-    def chosen(self, query: Query | None = None) -> Steering:
-        """As the library takes it. query: what auto looks for, if it is not the whole prompt."""
+    def to_steering(self, query: Query | None = None) -> Steering:
+        """Return the choice for the library. query: what `auto` searches for; by default the whole prompt."""
         if self.steering == "auto":
             return Auto(self.strength, query)
         if self.steering == "off":
@@ -77,49 +80,45 @@ class SteeredIn(StrictIn):
 
 
 class GenerateIn(SteeredIn):
-    """A prompt and how to steer the answer."""
+    """A prompt, and how to steer the answer."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"prompt": "Which hue?", "images": [SAMPLE_IMAGE], "steering": "auto"},
-                {
-                    "prompt": "What colour is it?",
-                    "images": [SAMPLE_IMAGE],
-                    "steering": "off",
-                    "decoding": {"max_new_tokens": 8, "stop": ["."]},
-                },
-                {"prompt": "Which hue?", "images": [SAMPLE_IMAGE], "stream": True, "timeout_s": 30},
-            ]
+    model_config = examples(
+        {"prompt": "Which hue?", "images": [SAMPLE_IMAGE], "steering": "auto"},
+        {
+            "prompt": "What colour is it?",
+            "images": [SAMPLE_IMAGE],
+            "steering": "off",
+            "decoding": {"max_new_tokens": 8, "stop": ["."]},
         },
+        {"prompt": "Which hue?", "images": [SAMPLE_IMAGE], "stream": True, "timeout_s": 30},
     )
 
     prompt: str = Field(max_length=MAX_TEXT)
     images: list[EncodedImage] = Field(default_factory=list, max_length=MAX_IMAGES)
     demonstrations: list[DemonstrationIn] = Field(default_factory=list, max_length=MAX_IMAGES)
-    model: str | None = Field(default=None, description="Id of the base model; the served one when left out")
+    model: str | None = Field(default=None, description=MODEL)
     decoding: DecodingIn = Field(default_factory=DecodingIn)
-    stream: bool = Field(default=False, description="Send the answer as it comes, as text/event-stream")
+    stream: bool = Field(default=False, description="Send the answer as server-sent events")
 
     @model_validator(mode="after")
     def _check(self) -> GenerateIn:
-        check_images(len(self.prompt_of().every_image))
+        check_images(len(self.to_prompt().every_image))
         return self
 
-    def prompt_of(self) -> Prompt:
-        """As the worker takes it."""
+    def to_prompt(self) -> Prompt:
+        """Return the prompt for the worker."""
         shown = (Demonstration(one.prompt, tuple(one.images), one.answer) for one in self.demonstrations)
         return Prompt(self.prompt, tuple(self.images), tuple(shown))
 
 
 class AppliedOut(BaseModel):
-    """A vector that acted on the answer."""
+    """A vector applied to the answer."""
 
     id: str
     name: str
     version: int
     sha256: str
-    score: float | None = Field(description="null when the caller chose the vector")
+    score: float | None = Field(description="Score of the match; null if the request named the vector")
     strength: float
 
     @classmethod
@@ -162,10 +161,10 @@ class SteeringOut(BaseModel):
 
 
 class TokenOut(BaseModel):
-    """The next piece of a streamed answer. tokens: how many are drawn so far."""
+    """The next piece of a streamed answer."""
 
     text: str
-    tokens: int
+    tokens: int = Field(description="Number of tokens generated so far")
 
     @classmethod
     def of(cls, piece: TextPiece) -> TokenOut:
@@ -173,16 +172,16 @@ class TokenOut(BaseModel):
 
 
 class UsageOut(BaseModel):
-    """Tokens read and written. Text and image tokens alike count as prompt tokens."""
+    """Token counts; image tokens count as prompt tokens."""
 
     prompt_tokens: int
     completion_tokens: int
 
 
 class GenerateOut(BaseModel):
-    """The answer."""
+    """An answer, and the vectors applied to it."""
 
-    model_config = example(
+    model_config = examples(
         {
             "text": "lorp",
             "finish_reason": "stop",
@@ -194,11 +193,11 @@ class GenerateOut(BaseModel):
     )
 
     text: str
-    finish_reason: str
-    model: str
+    finish_reason: str = Field(description="`stop` (end of turn or a stop string) or `length`")
+    model: str = Field(description="Id of the base model")
     steering: SteeringOut
     usage: UsageOut
-    timings: dict[str, float] = Field(description="Seconds by stage, inside the worker")
+    timings: dict[str, float] = Field(description="Seconds per stage inside the worker")
 
     @classmethod
     def of(cls, answer: Answer) -> GenerateOut:

@@ -1,13 +1,13 @@
-"""What the service says of itself: whether it lives, is ready, and what it serves."""
+"""Bodies of the health checks and of /models."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from vlibrary.domain.wire import WorkerInfo
-from vlibrary.schemas.vectors import example
+from vlibrary.schemas.examples import examples
 
 _MODEL = {
     "id": "vlibrary/bundled-llava",
@@ -22,15 +22,15 @@ _MODEL = {
 
 
 class ModelOut(BaseModel):
-    """A base model that is served, and the embedder whose keys its vectors carry."""
+    """A served base model and its query embedder."""
 
     id: str
     fingerprint: str
     architecture: str
     layers: int
     hidden_size: int
-    context_length: int
-    embedder: str
+    context_length: int = Field(description="In tokens, answer included")
+    embedder: str = Field(description="Id of the embedder that computes the task keys of this model's vectors")
     embedder_fingerprint: str
 
     @classmethod
@@ -48,15 +48,15 @@ class ModelOut(BaseModel):
 
 
 class ModelsOut(BaseModel):
-    """The base models that are served now."""
+    """The served base models."""
 
-    model_config = example({"items": [_MODEL]})
+    model_config = examples({"items": [_MODEL]})
 
     items: list[ModelOut]
 
 
 class CheckOut(BaseModel):
-    """One part of the service and whether it answers."""
+    """The check of one dependency."""
 
     name: str
     ok: bool
@@ -64,17 +64,17 @@ class CheckOut(BaseModel):
 
 
 class ReadyOut(BaseModel):
-    """Whether the service can take requests, part by part."""
+    """Whether the service can take requests, with one check per dependency."""
 
-    model_config = example({"ready": True, "checks": [{"name": "catalogue", "ok": True, "detail": "at change 1"}]})
+    model_config = examples({"ready": True, "checks": [{"name": "catalogue", "ok": True, "detail": "at sequence number 1"}]})
 
     ready: bool
     checks: list[CheckOut]
 
 
 class LiveOut(BaseModel):
-    """The process answers."""
+    """The process is alive."""
 
-    model_config = example({"live": True})
+    model_config = examples({"live": True})
 
     live: Literal[True] = True

@@ -1,11 +1,11 @@
-"""Bodies of the registry's routes: amendments, aliases, lineage, the audit log, and what became of an import."""
+"""Bodies of the registry routes: amendments, aliases, lineage, the audit log and imports."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from vlibrary.domain.card import MAX_DESCRIPTION, Status, VectorRecord
 from vlibrary.domain.labels import MAX_METADATA, MAX_TAGS, MetadataValue
@@ -16,26 +16,22 @@ from vlibrary.library.lineage import Lineage
 from vlibrary.library.references import MAX_REFERENCE
 from vlibrary.library.transfer import Loaded, Outcome
 from vlibrary.schemas.fields import StrictIn
-from vlibrary.schemas.vectors import NAMED_EXAMPLE, ProblemOut, example
+from vlibrary.schemas.examples import NAMED_EXAMPLE, VECTOR_ID, examples
+from vlibrary.schemas.problems import ProblemOut
 
-_ID = NAMED_EXAMPLE["id"]
 _TIME = "2026-11-22T12:00:00Z"
 _RELATIVE = NAMED_EXAMPLE | {"state": "active"}
-_ALIAS = {"name": "colour", "alias": "production", "id": _ID, "revision": 7, "changed_at": _TIME}
+_ALIAS = {"name": "colour", "alias": "production", "id": VECTOR_ID, "revision": 7, "changed_at": _TIME}
 
 
 class AmendIn(StrictIn):
-    """What shall be different of a vector; what is left out stays. tags and metadata are replaced as a whole."""
+    """Changes to a vector. Omitted fields are kept; `tags` and `metadata` are replaced as a whole."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "description": "Which colour a drawn shape has",
-                    "tags": ["checked", "colour"],
-                    "metadata": {"shots": 16, "split": "train", "checked": True},
-                }
-            ]
+    model_config = examples(
+        {
+            "description": "Which colour a drawn shape has",
+            "tags": ["checked", "colour"],
+            "metadata": {"shots": 16, "split": "train", "checked": True},
         }
     )
 
@@ -44,27 +40,27 @@ class AmendIn(StrictIn):
     metadata: dict[str, MetadataValue] | None = Field(default=None, max_length=MAX_METADATA)
 
     def changes(self) -> Changes:
-        """As the library takes it."""
+        """Return the changes for the library."""
         return Changes(self.description, None if self.tags is None else tuple(self.tags), self.metadata)
 
 
 class AliasIn(StrictIn):
-    """Where the alias shall point."""
+    """The target of an alias."""
 
-    model_config = example({"vector": "colour:1"})
+    model_config = examples({"vector": "colour:1"})
 
-    vector: str = Field(max_length=MAX_REFERENCE, description="Id, name (its newest version), name:3 or name@alias")
+    vector: str = Field(max_length=MAX_REFERENCE, description="Id, name (its newest version), name:version or name@alias")
 
 
 class AliasOut(BaseModel):
-    """A name's pointer to one of its vectors: name@alias."""
+    """An alias: a movable pointer `name@alias` to one vector of that name."""
 
-    model_config = example(_ALIAS)
+    model_config = examples(_ALIAS)
 
     name: str
     alias: str
-    id: str = Field(description="The vector that it points to")
-    revision: int = Field(description='Its ETag is "v<revision>"')
+    id: str = Field(description="Id of the vector the alias points to")
+    revision: int = Field(description='The ETag is "v<revision>"')
     changed_at: datetime
 
     @classmethod
@@ -79,15 +75,15 @@ class AliasOut(BaseModel):
 
 
 class AliasesOut(BaseModel):
-    """Aliases, by name and alias."""
+    """Aliases, ordered by name and alias."""
 
-    model_config = example({"items": [_ALIAS]})
+    model_config = examples({"items": [_ALIAS]})
 
     items: list[AliasOut]
 
 
 class RelativeOut(BaseModel):
-    """A vector in another's lineage."""
+    """A parent or child of a vector."""
 
     id: str
     name: str
@@ -101,15 +97,15 @@ class RelativeOut(BaseModel):
 
 
 class LineageOut(BaseModel):
-    """One generation each way, deleted vectors included."""
+    """The parents and children of a vector, deleted ones included."""
 
-    model_config = example({"id": _ID, "parents": [_RELATIVE], "missing": [], "children": [], "more": False})
+    model_config = examples({"id": VECTOR_ID, "parents": [_RELATIVE], "missing": [], "children": [], "more": False})
 
     id: str
-    parents: list[RelativeOut] = Field(description="What it was derived from")
-    missing: list[str] = Field(description="Ids of parents that this library does not have, or no more")
-    children: list[RelativeOut] = Field(description="What was derived from it, newest first, up to 100")
-    more: bool = Field(description="GET /vectors?derived_from= has more children")
+    parents: list[RelativeOut] = Field(description="Vectors that this vector was derived from")
+    missing: list[str] = Field(description="Ids of parents that are not in this library")
+    children: list[RelativeOut] = Field(description="Vectors derived from this vector, newest first, at most 100")
+    more: bool = Field(description="Whether there are more children; list them with GET /vectors?derived_from=")
 
     @classmethod
     def of(cls, found: Lineage) -> LineageOut:
@@ -123,13 +119,13 @@ class LineageOut(BaseModel):
 
 
 class AuditEntryOut(BaseModel):
-    """Who did what to what."""
+    """An entry of the audit log."""
 
     seq: int
     at: datetime
     actor: str
     action: str
-    subject: str = Field(description="Id of a vector, name@alias, or another part of the library")
+    subject: str = Field(description="Vector id, name@alias, or another part of the library")
     detail: dict[str, Any]
 
     @classmethod
@@ -145,9 +141,9 @@ class AuditEntryOut(BaseModel):
 
 
 class AuditOut(BaseModel):
-    """Entries of the audit log, oldest first."""
+    """A page of the audit log, oldest entries first."""
 
-    model_config = example(
+    model_config = examples(
         {
             "items": [
                 {
@@ -155,7 +151,7 @@ class AuditOut(BaseModel):
                     "at": _TIME,
                     "actor": "anonymous",
                     "action": "vector.publish",
-                    "subject": _ID,
+                    "subject": VECTOR_ID,
                     "detail": {"name": "colour-codes", "version": 1},
                 }
             ],
@@ -165,7 +161,7 @@ class AuditOut(BaseModel):
 
     items: list[AuditEntryOut]
     next: int | None = Field(
-        description="Give it as after to read on; null at the log's end. A page may have few items and yet a next one"
+        description="Pass as `after` to get the next page; null at the end of the log. A page can be short and still have a next one"
     )
 
     @classmethod
@@ -174,21 +170,22 @@ class AuditOut(BaseModel):
 
 
 class ImportedOut(BaseModel):
-    """What became of one vector of the archive."""
+    """The result of importing one vector."""
 
-    id: str = Field(description="The same here as in the library that it comes from")
+    id: str = Field(description="Id of the vector; imports keep ids")
     name: str
-    version: int | None = Field(description="Here; null when it was refused")
+    version: int | None = Field(description="Version in this library; null if the vector was refused")
     state: Status | None
     outcome: Outcome = Field(
-        description="present: the library had this very vector already; differs: with another description, tags or "
-        "metadata, which stay; updated: and now it has the archive's"
+        description="`imported`: the vector was registered. `present`: the library already had it. `differs`: the library "
+        "already had it, with another description, tags or metadata, which it keeps. `updated`: as `differs`, but "
+        "the library took those of the archive. `refused`: see `problem`"
     )
-    problem: ProblemOut | None = Field(description="Why it was refused")
+    problem: ProblemOut | None = Field(description="Why the vector was refused")
 
     @classmethod
     def of(cls, loaded: Loaded, problem: ProblemOut | None) -> ImportedOut:
-        """problem: why the vector was refused, if it was."""
+        """Return the result for one vector. problem: why it was refused."""
         record = loaded.record
         return cls(
             id=loaded.entry.id,
@@ -201,13 +198,13 @@ class ImportedOut(BaseModel):
 
 
 class ImportOut(BaseModel):
-    """What became of an archive, vector by vector."""
+    """The results of an import, one per vector."""
 
-    model_config = example(
+    model_config = examples(
         {
             "items": [
                 {
-                    "id": _ID,
+                    "id": VECTOR_ID,
                     "name": "colour-codes",
                     "version": 1,
                     "state": "active",

@@ -1,11 +1,11 @@
-"""What goes over HTTP, with an example of each that runs as it stands."""
+"""Bodies of /vectors and /retrieve."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from vlibrary.domain.card import Status, VectorRecord
 from vlibrary.domain.labels import MetadataValue
@@ -13,34 +13,29 @@ from vlibrary.domain.query import Modality
 from vlibrary.library.retrieve import Match
 from vlibrary.schemas.fields import MAX_IMAGES, MAX_TEXT, EncodedImage, StrictIn
 from vlibrary.schemas.filters import FilterIn
-from vlibrary.schemas.samples import SAMPLE_IMAGE
+from vlibrary.schemas.examples import NAMED_EXAMPLE, SAMPLE_IMAGE, examples
 
-MIN_SEQ = "X-Catalogue-Seq of a write that the search must know of; every search knows of all that came before it"
+MIN_SEQ = "Change-log sequence number (X-Catalogue-Seq of a write) that the search must include"
+MODEL = "Id of the base model; by default the one that is served"
+K = "Number of vectors to return, 1 to 100"
 
 
 class RetrieveIn(StrictIn):
-    """A query with a text, images, or both."""
+    """A query of text, images or both."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"text": "Which hue?", "images": [SAMPLE_IMAGE], "k": 3},
-                {"text": "Which hue?", "filter": {"tags": ["checked"], "metadata": ["shots>=8", "split=train"]}},
-            ]
-        }
+    model_config = examples(
+        {"text": "Which hue?", "images": [SAMPLE_IMAGE], "k": 3},
+        {"text": "Which hue?", "filter": {"tags": ["checked"], "metadata": ["shots>=8", "split=train"]}},
     )
 
     text: str | None = Field(default=None, max_length=MAX_TEXT)
     images: list[EncodedImage] = Field(default_factory=list, max_length=MAX_IMAGES)
-    k: int = Field(default=5, description="How many vectors to return, 1 to 100")
-    model: str | None = Field(default=None, description="Id of the base model; the served one when left out")
-    filter: FilterIn = Field(default_factory=FilterIn, description="Which vectors may be found")
+    k: int = Field(default=5, description=K)
+    model: str | None = Field(default=None, description=MODEL)
+    filter: FilterIn = Field(default_factory=FilterIn, description="Which vectors to search")
     min_seq: int = Field(default=0, ge=0, lt=2**53, description=MIN_SEQ)
 
 
-_ID = "01K9Z4T0XJ4V6W8M2Q5R7S9A1B"
-_SHA256 = "4f5c1f7a9b0e2d3c6a8b7c9d0e1f2a3b4c5d6e7f8091a2b3c4d5e6f708192a3b"
-NAMED_EXAMPLE = {"id": _ID, "name": "colour-codes", "version": 1, "sha256": _SHA256}
 _VECTOR = NAMED_EXAMPLE | {
     "description": "Colours of drawn shapes, answered in code words",
     "model": "vlibrary/bundled-llava",
@@ -66,39 +61,35 @@ _VECTOR = NAMED_EXAMPLE | {
 _MATCH = NAMED_EXAMPLE | {"description": _VECTOR["description"], "score": 0.97, "threshold": 0.91, "accepted": True}
 
 
-def example(value: dict[str, Any]) -> ConfigDict:
-    return ConfigDict(json_schema_extra={"examples": [value]})
-
-
 class VectorOut(BaseModel):
     """A registered vector."""
 
-    model_config = example(_VECTOR)
+    model_config = examples(_VECTOR)
 
     id: str
     name: str
     version: int
     description: str
-    model: str = Field(description="Id of the base model that it steers")
+    model: str = Field(description="Id of the base model the vector was trained for")
     model_fingerprint: str = Field(repr=False)
     method: str
     positions: str = Field(repr=False)
     layers: int = Field(repr=False)
     hidden_size: int = Field(repr=False)
     sha256: str = Field(repr=False)
-    size: int = Field(repr=False, description="Bytes of the artifact")
-    keys: int = Field(repr=False, description="Number of task keys at which it can be found")
-    thresholds: dict[Modality, float] = Field(repr=False)
-    results: dict[str, Any] = Field(repr=False, description="Figures that its maker measured")
-    training: dict[str, Any] = Field(repr=False)
+    size: int = Field(repr=False, description="Size of the artifact in bytes")
+    keys: int = Field(repr=False, description="Number of task keys")
+    thresholds: dict[Modality, float] = Field(repr=False, description="Score from which a match is accepted, by query modality")
+    results: dict[str, Any] = Field(repr=False, description="Evaluation results from the card")
+    training: dict[str, Any] = Field(repr=False, description="Training settings stored in the artifact")
     created_at: datetime
-    seq: int = Field(repr=False, description="Place of its registration in the change log")
-    revision: int = Field(description='One more with every change; its ETag is "v<revision>"')
+    seq: int = Field(repr=False, description="Change-log sequence number of the registration")
+    revision: int = Field(description='Incremented by every change; the ETag is "v<revision>"')
     state: Status
     deleted_at: datetime | None = Field(repr=False)
     tags: list[str]
     metadata: dict[str, MetadataValue]
-    derived_from: list[str] = Field(repr=False, description="Ids of the vectors that it was made from")
+    derived_from: list[str] = Field(repr=False, description="Ids of the parent vectors")
 
     @classmethod
     def of(cls, record: VectorRecord) -> VectorOut:
@@ -131,25 +122,25 @@ class VectorOut(BaseModel):
 
 
 class VectorPage(BaseModel):
-    """Vectors, newest first."""
+    """A page of vectors, newest first."""
 
-    model_config = example({"items": [_VECTOR], "next": None})
+    model_config = examples({"items": [_VECTOR], "next": None})
 
     items: list[VectorOut]
-    next: str | None = Field(description="Give it as cursor to get the following page; null on the last")
+    next: str | None = Field(description="Pass as `cursor` to get the next page; null on the last page")
 
 
 class MatchOut(BaseModel):
-    """A vector found, and whether it is near enough to be applied."""
+    """A vector that matches the query."""
 
     id: str
     name: str
     version: int
     sha256: str = Field(repr=False)
     description: str = Field(repr=False)
-    score: float = Field(description="Mean cosine of the query's parts and the vector's best key")
-    threshold: float
-    accepted: bool
+    score: float = Field(description="Mean cosine similarity of the query's parts and the vector's best task key")
+    threshold: float = Field(description="Score from which the match is accepted")
+    accepted: bool = Field(description="Whether steering mode `auto` would apply the vector")
 
     @classmethod
     def of(cls, match: Match) -> MatchOut:
@@ -167,50 +158,10 @@ class MatchOut(BaseModel):
 
 
 class RetrieveOut(BaseModel):
-    """The best vectors for the query, best first."""
+    """The best matches, best first."""
 
-    model_config = example({"model": "vlibrary/bundled-llava", "modality": "text", "matches": [_MATCH]})
+    model_config = examples({"model": "vlibrary/bundled-llava", "modality": "text", "matches": [_MATCH]})
 
     model: str
     modality: Modality
     matches: list[MatchOut]
-
-
-class ProblemOut(BaseModel):
-    """An error (RFC 9457)."""
-
-    model_config = example(
-        {
-            "type": "/problems/vector-not-found",
-            "title": "There is no such vector",
-            "status": 404,
-            "detail": "There is no vector 'x'.",
-            "cure": "GET /vectors lists the ids.",
-        }
-    )
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    cure: str = Field(description="What to do about it")
-    errors: list[dict[str, str]] | None = None
-    error: dict[str, str | None] | None = Field(default=None, description="Under /v1 only: the same in OpenAI's words")
-
-
-class ProblemTypeOut(BaseModel):
-    """What a problem type means."""
-
-    model_config = example(
-        {
-            "type": "/problems/vector-not-found",
-            "title": "There is no such vector",
-            "status": 404,
-            "description": "There is no such vector.",
-        }
-    )
-
-    type: str
-    title: str
-    status: int
-    description: str

@@ -1,4 +1,4 @@
-"""How many requests for answers are inside at a time, how long they may take, and that they end with the service."""
+"""Admission control: how many requests run at a time, how long they may take, and how they end with the service."""
 
 from __future__ import annotations
 
@@ -10,123 +10,139 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 
-from vlibrary.domain.errors import Overloaded, TimedOut, Unavailable, VLibraryError
+from vlibrary.domain.errors import Overloaded, TimedOut, Unavailable
 from vlibrary.http_common import while_there
 
 T = TypeVar("T")
 
-# Stores and embedders are asked in threads, since their calls block.
-ASKERS = 32
+# Calls to stores and embedders block, so they run in threads.
+THREADS = 32
 
 
-class Gate:
-    """Lets at most `most` requests in at a time and refuses the others at once.
+class AdmissionControl:
+    """Admits at most `max_requests` at a time and refuses the others immediately.
 
-    Behind it everything is bounded: bodies held, requests that wait for a thread, and threads.
+    This bounds the bodies in memory and the requests that wait for a thread. timeout_s: default time limit of a request.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._inside = 0
+    def __init__(self, max_requests: int, timeout_s: float, *, threads: int = THREADS) -> None:
+        self.timeout_s = timeout_s
+        self._max_requests = max_requests
+        self._running = 0
         self._stopping = False
-        self._limits: set[asyncio.Timeout] = set()
-        self._askers = ThreadPoolExecutor(ASKERS, thread_name_prefix="ask")
-        self._idle = asyncio.Semaphore(ASKERS)
+        self._timeouts: set[asyncio.Timeout] = set()
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="request")
+        self._idle_threads = asyncio.Semaphore(threads)
 
     @contextmanager
-    def entered(self, request: Request) -> Iterator[Place]:
-        """A place for this request. Raises Overloaded when all are taken."""
-        if self._inside >= self._most:
-            raise Overloaded(f"{self._inside} requests are inside already.", "Try again later.")
-        self._inside += 1
+    def admit(self, request: Request) -> Iterator[RequestScope]:
+        """Admit the request until the `with` ends. Raises Overloaded."""
+        if self._running >= self._max_requests:
+            raise Overloaded(f"The service is already processing {self._running} requests.", "Try again later.")
+        self._running += 1
         try:
-            yield Place(self, request)
+            yield RequestScope(self, request)
         finally:
-            self._inside -= 1
+            self._running -= 1
 
     def stop(self) -> None:
-        """End everything inside, and whatever still comes, with Unavailable."""
+        """Cancel all running and future requests; they raise Unavailable."""
         self._stopping = True
-        for limit in self._limits:
-            if not limit.expired():
-                limit.reschedule(asyncio.get_running_loop().time())
+        for timeout in self._timeouts:
+            if not timeout.expired():
+                timeout.reschedule(asyncio.get_running_loop().time())
 
     @asynccontextmanager
-    async def limited(self, until: float | None) -> AsyncGenerator[None]:
-        """Cancels what is inside the `with`, and raises TimedOut at this time of the loop, Unavailable at the stop."""
-        limit = asyncio.timeout_at(asyncio.get_running_loop().time() if self._stopping else until)
+    async def cancel_at(self, when: float | None) -> AsyncGenerator[None]:
+        """Cancel the body of the `with` at this loop time (TimedOut) or when the service stops (Unavailable)."""
+        timeout = asyncio.timeout_at(asyncio.get_running_loop().time() if self._stopping else when)
         try:
-            async with limit:
-                self._limits.add(limit)
+            async with timeout:
+                self._timeouts.add(timeout)
                 yield
         except TimeoutError:
-            if not limit.expired():
+            if not timeout.expired():
                 raise
-            raise self._reason() from None
+            if self._stopping:
+                raise Unavailable("The service is shutting down.", "Retry in a moment.") from None
+            raise _timed_out() from None
         finally:
-            self._limits.discard(limit)
+            self._timeouts.discard(timeout)
 
-    async def in_thread(self, ask: Callable[[], T]) -> T:
-        """What `ask` returns.
+    async def run_in_thread(self, call: Callable[[], T]) -> T:
+        """Return the result of a blocking call.
 
-        A thread whose caller has given up stays busy until `ask` ends, and counts until then.
+        If the caller is cancelled, the thread keeps running and counts as busy until the call returns. (AnyIO's
+        limiter would free its slot at once.)
         """
-        await self._idle.acquire()
+        await self._idle_threads.acquire()
         loop = asyncio.get_running_loop()
 
-        def release(_asked: Future[T]) -> None:
-            loop.call_soon_threadsafe(self._idle.release)
+        def release(_future: Future[T]) -> None:
+            loop.call_soon_threadsafe(self._idle_threads.release)
 
-        asked = self._askers.submit(ask)
-        asked.add_done_callback(release)
-        return await asyncio.wrap_future(asked)
-
-    def _reason(self) -> VLibraryError:
-        return Unavailable("The service is stopping.", "Ask again in a moment.") if self._stopping else _too_late()
+        future = self._executor.submit(call)
+        future.add_done_callback(release)
+        return await asyncio.wrap_future(future)
 
 
-class Place:
-    """One request inside the gate; its time runs from its arrival."""
+class RequestScope:
+    """One admitted request: its deadline, counted from its arrival, and its cancellation.
 
-    def __init__(self, gate: Gate, request: Request) -> None:
-        self._gate = gate
+    Work is cancelled when the client disconnects (ClientDisconnect) or the service stops (Unavailable).
+    """
+
+    def __init__(self, control: AdmissionControl, request: Request) -> None:
         self.request = request
-        self._began = asyncio.get_running_loop().time()
+        self._control = control
+        self._arrived = asyncio.get_running_loop().time()
+        self._deadline = self._arrived + control.timeout_s
 
-    def left(self, seconds: float) -> float:
-        """What is left of this time. Raises TimedOut when nothing is."""
-        left = self._began + seconds - asyncio.get_running_loop().time()
+    def set_timeout(self, seconds: float | None) -> None:
+        """Replace the default time limit; None keeps it."""
+        if seconds is not None:
+            self._deadline = self._arrived + seconds
+
+    def time_left(self) -> float:
+        """Return the seconds until the deadline. Raises TimedOut when it has passed."""
+        left = self._deadline - asyncio.get_running_loop().time()
         if left <= 0:
-            raise _too_late()
+            raise _timed_out()
         return left
 
-    async def asked(self, ask: Callable[[], T], seconds: float) -> T:
-        """What `ask` returns, called in a thread; given up when the client leaves or this time after the arrival.
+    @asynccontextmanager
+    async def deadline(self) -> AsyncGenerator[None]:
+        """Cancel the body of the `with` at the deadline (TimedOut) or when the service stops (Unavailable)."""
+        async with self._control.cancel_at(self._deadline):
+            yield
 
-        The body must be read already. Raises TimedOut, ClientDisconnect, Unavailable when the service stops.
+    @asynccontextmanager
+    async def until_stopped(self) -> AsyncGenerator[None]:
+        """Cancel the body of the `with` when the service stops (Unavailable)."""
+        async with self._control.cancel_at(None):
+            yield
+
+    async def run_in_thread(self, call: Callable[[], T]) -> T:
+        """Return the result of a blocking call, which must arrive by the deadline.
+
+        The request's body must have been read. Raises TimedOut, ClientDisconnect, Unavailable.
         """
 
         async def work() -> T:
-            async with self.within(seconds):
-                return await self._gate.in_thread(ask)
+            async with self.deadline():
+                return await self._control.run_in_thread(call)
 
         return await while_there(self.request.receive, work())
 
-    async def finished(self, work: Coroutine[Any, Any, T]) -> T:
-        """The work's result; cancelled when the client leaves (ClientDisconnect) or the service stops (Unavailable)."""
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return the result of a coroutine that keeps the deadline itself. Raises ClientDisconnect, Unavailable."""
 
-        async def limited() -> T:
-            async with self.within(None):
+        async def stoppable() -> T:
+            async with self.until_stopped():
                 return await work
 
-        return await while_there(self.request.receive, limited())
-
-    @asynccontextmanager
-    async def within(self, seconds: float | None) -> AsyncGenerator[None]:
-        """Cancels what is inside the `with`; raises TimedOut so long after the arrival, Unavailable at the stop."""
-        async with self._gate.limited(None if seconds is None else self._began + seconds):
-            yield
+        return await while_there(self.request.receive, stoppable())
 
 
-def _too_late() -> TimedOut:
-    return TimedOut("The answer was not ready by the deadline.", "Allow more time, or try again later.")
+def _timed_out() -> TimedOut:
+    return TimedOut("The request did not finish by its deadline.", "Allow more time, or try again later.")

@@ -1,45 +1,23 @@
-"""Refuses over-large bodies before they are read whole."""
+"""Rejects oversized request bodies."""
 
 from __future__ import annotations
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.datastructures import Headers
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+from starlette.types import Receive, Scope, Send
 
-from vlibrary.api.http.errors import problem_of, problem_response
+from vlibrary.api.http.problems import problem_of, problem_response
 from vlibrary.domain.errors import TooLarge
 
+# For bodies without Content-Length, Starlette raises HTTPException(413) while they are read.
+TOO_LARGE = TooLarge("The request body is too large.", "Send less, or raise VLIBRARY_MAX_REQUEST_BYTES on the service.")
 
-class BodyLimit:
-    """ASGI middleware: 413 as soon as the declared or the received size passes the limit."""
 
-    def __init__(self, app: ASGIApp, most: int) -> None:
-        self._app = app
-        self._most = most
+class BodyLimit(RequestBodyLimitMiddleware):
+    """Starlette's limit, which answers a Content-Length above it with a problem instead of plain text."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > self._most:
-            await problem_response(problem_of(self._too_large()), scope["path"])(scope, receive, send)
-            return
-        await self._app(scope, self._counted(receive), send)
-
-    def _counted(self, receive: Receive) -> Receive:
-        seen = 0
-
-        async def counted() -> Message:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > self._most:
-                raise self._too_large()
-            return message
-
-        return counted
-
-    def _too_large(self) -> TooLarge:
-        return TooLarge(
-            f"The body is larger than {self._most:,} bytes.",
-            "Send less, or raise VLIBRARY_MAX_REQUEST_BYTES on the service.",
-        )
+        if scope["type"] == "http" and int(Headers(scope=scope).get("content-length", "0")) > self.max_body_size:
+            await problem_response(problem_of(TOO_LARGE), scope["path"])(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)

@@ -1,4 +1,4 @@
-"""What a route needs, handed to it by name."""
+"""Dependencies of the routes: stores, limits, admission, and what every route reads from a request."""
 
 from __future__ import annotations
 
@@ -6,29 +6,35 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Path, Query, Request
+from pydantic import BaseModel, ConfigDict
 
-from vlibrary.api.http.admission import Gate, Place
+from vlibrary.api.http.admission import AdmissionControl, RequestScope
+from vlibrary.domain.labels import ACTOR_PATTERN
+from vlibrary.domain.ports import ANONYMOUS
 from vlibrary.library.library import Library
+from vlibrary.library.references import MAX_REFERENCE
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest bodies that are taken, in bytes.
+    """Limits of one api process.
 
-    timeout_s: seconds for an answer whose request names no time of its own, and for a body to arrive. inside: how many
-    requests for an answer, for a search, or with a vector's bytes in them are inside at a time.
+    artifact_bytes, card_bytes, request_bytes: largest parts and bodies. timeout_s: time limit of a request that sets
+    none, and of receiving a body. max_requests: generations, searches, uploads and downloads in progress at a time.
     """
 
     artifact_bytes: int = 64 * 2**20
     card_bytes: int = 4 * 2**20
     request_bytes: int = 96 * 2**20
     timeout_s: float = 120.0
-    inside: int = 256
+    max_requests: int = 256
 
-    def seconds(self, asked: float | None) -> float:
-        """How long an answer may take whose request asked for this time, or for none."""
-        return self.timeout_s if asked is None else asked
+
+class NoParameters(BaseModel):
+    """Rejects every query parameter: an ignored typo in a parameter's name would go unnoticed."""
+
+    model_config = ConfigDict(extra="forbid")
 
 
 def _library(request: Request) -> Library:
@@ -41,14 +47,39 @@ def _limits(request: Request) -> Limits:
     return limits
 
 
-async def _place(request: Request) -> AsyncGenerator[Place]:
-    gate: Gate = request.app.state.gate
-    with gate.entered(request) as place:
-        yield place
+async def _admit(request: Request) -> AsyncGenerator[RequestScope]:
+    control: AdmissionControl = request.app.state.admission
+    with control.admit(request) as scope:
+        yield scope
 
 
-UseLibrary = Annotated[Library, Depends(_library)]
-UseLimits = Annotated[Limits, Depends(_limits)]
-# Taken before the body is read, and kept until the answer is sent whole.
-TAKES_PLACE = Depends(_place)
-UsePlace = Annotated[Place, TAKES_PLACE]
+def _actor(
+    x_actor: Annotated[
+        str | None,
+        Header(
+            max_length=128,
+            pattern=ACTOR_PATTERN,
+            description="Who makes the change, for the audit log: up to 128 printable ASCII characters",
+        ),
+    ] = None,
+) -> str:
+    return x_actor or ANONYMOUS
+
+
+def _no_parameters(_query: Annotated[NoParameters, Query()]) -> None:
+    """Declare that a route has no query parameters."""
+
+
+LibraryDep = Annotated[Library, Depends(_library)]
+LimitsDep = Annotated[Limits, Depends(_limits)]
+ActorDep = Annotated[str, Depends(_actor)]
+# Admitted before the body is read, until the response is sent.
+ADMITTED = Depends(_admit)
+ScopeDep = Annotated[RequestScope, ADMITTED]
+NO_PARAMETERS = Depends(_no_parameters)
+
+REFERENCE = "Id, name (its newest version), name:version or name@alias"
+Reference = Annotated[str, Path(max_length=MAX_REFERENCE, description=REFERENCE, examples=["colour:1"])]
+FixedReference = Annotated[
+    str, Path(max_length=MAX_REFERENCE, description="Id or name:version; these never move", examples=["colour:1"])
+]

@@ -1,45 +1,50 @@
-"""What routes declare of their answers in the OpenAPI document: errors, headers, streams."""
+"""OpenAPI descriptions of responses: errors, headers and event streams."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from vlibrary.api.http.errors import MEDIA_TYPE, RETRY_AFTER_S
-from vlibrary.api.http.etags import SEQ_HEADER
+from vlibrary.api.http.problems import MEDIA_TYPE, RETRY_AFTER_S
+
+SEQ_HEADER = "X-Catalogue-Seq"
 
 _MEANING = {
-    400: "The body or a header cannot be read",
-    404: "There is no such vector, alias or model",
-    409: "It does not fit what the library holds now; with Retry-After: the same idempotency key is still at work",
-    412: "It was changed since, or is there already: read it again and decide anew",
-    413: "The body is larger than the service takes",
-    422: "The request cannot be used as it is; detail and cure say why",
-    428: "If-Match (or If-None-Match) must say which revision is changed",
-    429: "More requests than the service takes; try again after Retry-After seconds",
-    500: "A registered vector's bytes are missing or damaged, or an unforeseen error",
-    503: "A store or worker cannot answer now; try again after Retry-After seconds",
-    504: "The answer was not ready in time",
+    400: "The body or a header is malformed",
+    404: "The vector, alias or model does not exist",
+    409: "The request conflicts with the library's current state. With `Retry-After`: a request with the same "
+    "idempotency key is still in progress",
+    412: "The resource has changed or already exists. Read it again before you retry",
+    413: "The body is too large",
+    422: "The request is invalid; `detail` says what is wrong and `cure` what to do",
+    428: "`If-Match` (or `If-None-Match`) is required",
+    429: "Too many requests in progress; retry after `Retry-After` seconds",
+    500: "A vector's artifact is missing or corrupt, or an unexpected error occurred",
+    503: "A store or worker is unavailable; retry after `Retry-After` seconds",
+    504: "The request did not finish by its deadline",
 }
 
 _TEXT, _ADDRESS, _NUMBER = {"type": "string"}, {"type": "string", "format": "uri-reference"}, {"type": "integer"}
 _HEADERS: Mapping[str, tuple[str, dict[str, Any]]] = {
-    "Cache-Control": ("Not to be kept by anybody on the way", _TEXT),
-    "Content-Disposition": ("The name under which a browser saves it", _TEXT),
-    "Content-Location": ("The address that never means another vector", _ADDRESS),
-    "ETag": ("What If-Match and If-None-Match take", _TEXT | {"pattern": '^"[!-~]+"$'}),
-    "Location": ("Where it is", _ADDRESS),
-    "Repr-Digest": ("The sha256 of the bytes (RFC 9530)", _TEXT | {"pattern": "^sha-256=:.{44}:$"}),
-    "Retry-After": ("Seconds to wait before the next try", _NUMBER | {"examples": [RETRY_AFTER_S]}),
-    "X-Accel-Buffering": ("Tells nginx to hand on what comes as it comes", _TEXT),
-    SEQ_HEADER: ("Place in the change log: min_seq of a later search", _NUMBER | {"minimum": 0}),
+    "Cache-Control": ("Caching directive for proxies and clients", _TEXT),
+    "Content-Disposition": ("File name for downloads", _TEXT),
+    "Content-Location": ("Permanent URL of the vector that the reference resolved to", _ADDRESS),
+    "ETag": ("Entity tag for `If-Match` and `If-None-Match`", _TEXT | {"pattern": '^"[!-~]+"$'}),
+    "Location": ("URL of the resource", _ADDRESS),
+    "Repr-Digest": ("SHA-256 digest of the content (RFC 9530)", _TEXT | {"pattern": "^sha-256=:.{44}:$"}),
+    "Retry-After": ("Seconds to wait before retrying", _NUMBER | {"examples": [RETRY_AFTER_S]}),
+    "X-Accel-Buffering": ("Disables response buffering in nginx", _TEXT),
+    SEQ_HEADER: (
+        "Change-log sequence number of the write; pass it as `min_seq` to later searches",
+        _NUMBER | {"minimum": 0},
+    ),
 }
-# A 409 has it only while the same idempotency key is at work.
-_WAITS = {409: False, 429: True, 503: True}
+# Whether the status always comes with Retry-After; a 409 does only while the same idempotency key is in progress.
+_RETRY_AFTER = {409: False, 429: True, 503: True}
 
 
-def carries(*names: str, always: bool = True) -> dict[str, Any]:
-    """The part of an OpenAPI response that declares these headers. always: every such answer has them."""
+def headers(*names: str, always: bool = True) -> dict[str, Any]:
+    """Return the part of an OpenAPI response that declares these headers. always: every such response has them."""
     declared = {
         name: {"description": _HEADERS[name][0], "required": always, "schema": _HEADERS[name][1]} for name in names
     }
@@ -47,30 +52,29 @@ def carries(*names: str, always: bool = True) -> dict[str, Any]:
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI responses for these statuses, all problem+json."""
-    reference = {"$ref": "#/components/schemas/ProblemOut"}
-    content = {MEDIA_TYPE: {"schema": reference}}
+    """Return OpenAPI responses for these statuses, all problem+json."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemOut"}}}
     return {
         status: {"description": _MEANING[status], "content": content}
-        | (carries("Retry-After", always=_WAITS[status]) if status in _WAITS else {})
+        | (headers("Retry-After", always=_RETRY_AFTER[status]) if status in _RETRY_AFTER else {})
         for status in statuses
     }
 
 
-def streamed(description: str, events: dict[str, Any], example: str) -> dict[str, Any]:
-    """OpenAPI response that comes whole as JSON, or as an event stream when the request says so.
+def json_or_stream(description: str, events: dict[str, Any], example: str) -> dict[str, Any]:
+    """Return the OpenAPI response of an answer that is JSON, or an event stream on request.
 
     events: schema of one event, as OpenAPI 3.2 describes streams (FastAPI writes the same into its 3.1 documents).
     """
     content = {"text/event-stream": {"itemSchema": events, "example": example}}
-    # Only the stream has them.
-    return {"description": description, "content": content} | carries(
+    # Only the stream has these headers.
+    return {"description": description, "content": content} | headers(
         "Cache-Control", "X-Accel-Buffering", always=False
     )
 
 
 def event(name: str, schema: str) -> dict[str, Any]:
-    """Schema of an event of this name, whose data is this schema's JSON."""
+    """Return the schema of an event with this name, whose data is JSON of this schema."""
     content = {"$ref": f"#/components/schemas/{schema}"}
     data = {"type": "string", "contentMediaType": "application/json", "contentSchema": content}
     return {"type": "object", "required": ["event", "data"], "properties": {"event": {"const": name}, "data": data}}

@@ -1,4 +1,4 @@
-"""Runs the app until it is told to stop, and then until its answers are finished or told that they will not be."""
+"""The uvicorn server of the API, with a graceful shutdown that ends every stream with an event."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import socket
 import uvicorn
 from fastapi import FastAPI
 
-from vlibrary.api.http.admission import Gate
+from vlibrary.api.http.admission import AdmissionControl
 
-# For the last words of what the grace time was too short for.
-_LAST_WORDS_S = 5
+# Time to send the final error events after the grace period.
+_FINAL_EVENTS_S = 5
 
 
 class ApiServer(uvicorn.Server):
-    """At the first signal it takes no new connections; answers under way may finish within the grace time.
+    """Stops accepting connections at the first signal; running requests may finish within `grace_s`.
 
-    uvicorn alone would cut off those that do not, without a last event.
+    After that they end with 503, or a stream with an error event. uvicorn alone would drop the connections.
     """
 
     def __init__(self, app: FastAPI, *, address: str, port: int, grace_s: float) -> None:
@@ -29,14 +29,14 @@ class ApiServer(uvicorn.Server):
                 port=port,
                 log_level="warning",
                 access_log=False,
-                timeout_graceful_shutdown=math.ceil(grace_s) + _LAST_WORDS_S,
+                timeout_graceful_shutdown=math.ceil(grace_s) + _FINAL_EVENTS_S,
             )
         )
-        self._gate: Gate = app.state.gate
+        self._admission: AdmissionControl = app.state.admission
         self._grace_s = grace_s
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Called by uvicorn's loop after the first signal."""
-        ending = asyncio.get_running_loop().call_later(self._grace_s, self._gate.stop)
+        """Implements uvicorn's shutdown, called after the first signal."""
+        stop = asyncio.get_running_loop().call_later(self._grace_s, self._admission.stop)
         await super().shutdown(sockets)
-        ending.cancel()
+        stop.cancel()

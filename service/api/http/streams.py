@@ -1,4 +1,4 @@
-"""An answer sent while it is made, as server-sent events; each dialect only says how its events are written."""
+"""Server-sent events: an answer sent while it is generated. Each API dialect only formats its events."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ from typing import Protocol
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse
 from starlette.types import Receive, Scope, Send
 
-from vlibrary.api.http.admission import Place
-from vlibrary.api.http.errors import Problem, foreseen, unforeseen
-from vlibrary.domain.errors import VLibraryError
+from vlibrary.api.http.admission import RequestScope
+from vlibrary.api.http.problems import Problem, report
 from vlibrary.domain.wire import TextPiece
 from vlibrary.http_common import while_there
 from vlibrary.library.steer import Answer
 
 Event = TextPiece | Answer
-# What fails does so at once as a rule, and then has a status of its own; later the client wants to hear something.
-PATIENCE_S = 5.0
-# Proxies close connections on which nothing moves, commonly after 60 seconds.
+# Errors usually occur at once, and then still get an HTTP status. After this time the client gets its response headers.
+FIRST_EVENT_WAIT_S = 5.0
+# Proxies close idle connections, commonly after 60 seconds.
 KEEP_ALIVE_S = 15.0
 
 
-class Script(Protocol):
-    """How a dialect writes the events of one answer, as bytes of an event stream."""
+class EventFormat(Protocol):
+    """Formats the events of one answer as bytes of an event stream."""
 
     def opening(self) -> bytes: ...
     def piece(self, piece: TextPiece) -> bytes: ...
@@ -33,23 +32,23 @@ class Script(Protocol):
     def failure(self, problem: Problem) -> bytes: ...
 
 
-class Relay:
-    """Takes an answer's events in a task of its own, however slowly they are read.
+class EventBuffer:
+    """Reads an answer's events in a task, so that a slow client holds up nothing but its own events.
 
-    So a client that reads slowly keeps its own events here, at most as many as the answer has tokens, and nothing of
-    the worker's. When the service stops, that is the last event. Must be closed.
+    The buffer holds at most as many events as the answer has tokens. When the service stops, Unavailable is the last
+    one. Must be closed.
     """
 
-    def __init__(self, place: Place, events: AsyncGenerator[Event]) -> None:
-        self._place = place
-        self._arrived: asyncio.Queue[Event | Exception] = asyncio.Queue()
-        self._task = asyncio.create_task(self._take(events))
+    def __init__(self, scope: RequestScope, events: AsyncGenerator[Event]) -> None:
+        self._scope = scope
+        self._queue: asyncio.Queue[Event | Exception] = asyncio.Queue()
+        self._task = asyncio.create_task(self._read(events))
 
-    async def next(self, within_s: float) -> Event | None:
-        """The next event, or None when none came within this time. Raises what the events raised."""
+    async def next(self, timeout_s: float) -> Event | None:
+        """Return the next event, or None if none arrives within the timeout. Raises what the events raise."""
         try:
-            async with asyncio.timeout(within_s):
-                event = await self._arrived.get()
+            async with asyncio.timeout(timeout_s):
+                event = await self._queue.get()
         except TimeoutError:
             return None
         if isinstance(event, Exception):
@@ -57,60 +56,58 @@ class Relay:
         return event
 
     async def aclose(self) -> None:
-        """Cancels what is not finished, and returns when the events are closed."""
+        """Cancel the task, and wait until the events are closed."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _take(self, events: AsyncGenerator[Event]) -> None:
+    async def _read(self, events: AsyncGenerator[Event]) -> None:
         try:
-            async with self._place.within(None), aclosing(events):
+            async with self._scope.until_stopped(), aclosing(events):
                 async for event in events:
-                    self._arrived.put_nowait(event)
-        except Exception as error:  # noqa: BLE001  carried to the task that reads, and raised there
-            self._arrived.put_nowait(error)
+                    self._queue.put_nowait(event)
+        except Exception as error:  # noqa: BLE001  raised again by `next`
+            self._queue.put_nowait(error)
 
 
 class AnswerStream(EventSourceResponse):
-    """Sends an answer's events; Starlette cancels it when the client leaves, and then the answer is cancelled too."""
+    """The streamed answer. When the client disconnects, Starlette cancels it, which cancels the generation."""
 
-    def __init__(self, frames: AsyncGenerator[bytes], relay: Relay) -> None:
-        # The second header keeps nginx from collecting the events.
+    def __init__(self, frames: AsyncGenerator[bytes], buffer: EventBuffer) -> None:
+        # X-Accel-Buffering: nginx must not buffer the events.
         super().__init__(frames, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         self._frames = frames
-        self._relay = relay
+        self._buffer = buffer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
             await self._frames.aclose()
-            await self._relay.aclose()
+            await self._buffer.aclose()
 
 
-async def respond(place: Place, events: AsyncGenerator[Event], script: Script) -> AnswerStream:
-    """The events as a stream, begun once the first is there or PATIENCE_S have passed.
+async def stream_answer(scope: RequestScope, events: AsyncGenerator[Event], form: EventFormat) -> AnswerStream:
+    """Return the events as a stream that starts with the first event, or after FIRST_EVENT_WAIT_S.
 
-    Raises what the events raise until then, and ClientDisconnect. A failure after that is the stream's last event.
+    Raises what the events raise until then, and ClientDisconnect. A later error becomes the stream's last event.
     """
-    relay = Relay(place, events)
+    buffer = EventBuffer(scope, events)
     try:
-        first = await while_there(place.request.receive, relay.next(PATIENCE_S))
+        first = await while_there(scope.request.receive, buffer.next(FIRST_EVENT_WAIT_S))
     except BaseException:
-        await relay.aclose()
+        await buffer.aclose()
         raise
-    return AnswerStream(_frames(relay, first, script, place.request.url.path), relay)
+    return AnswerStream(_frames(buffer, first, form, scope.request.url.path), buffer)
 
 
-async def _frames(relay: Relay, first: Event | None, script: Script, path: str) -> AsyncGenerator[bytes]:
-    """Every stream ends with the answer or with a failure, never silently."""
-    yield script.opening()
+async def _frames(buffer: EventBuffer, first: Event | None, form: EventFormat, path: str) -> AsyncGenerator[bytes]:
+    """Yield the formatted events; the last one is always the whole answer or an error."""
+    yield form.opening()
     try:
         event = first
         while not isinstance(event, Answer):
-            yield KEEPALIVE_COMMENT if event is None else script.piece(event)
-            event = await relay.next(KEEP_ALIVE_S)
-        yield script.ending(event)
-    except VLibraryError as error:
-        yield script.failure(foreseen(path, error))
-    except Exception as error:  # noqa: BLE001  the status is sent: only an event can still tell the client
-        yield script.failure(unforeseen(path, error))
+            yield KEEPALIVE_COMMENT if event is None else form.piece(event)
+            event = await buffer.next(KEEP_ALIVE_S)
+        yield form.ending(event)
+    except Exception as error:  # noqa: BLE001  the status was sent; only an event can still report the error
+        yield form.failure(report(path, error))

@@ -1,4 +1,4 @@
-"""OpenAI's answers: a whole chat completion, the chunks of a streamed one, and models."""
+"""OpenAI's response bodies: chat completions, the chunks of a stream, and models."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from fastapi.sse import format_sse_event
 from pydantic import BaseModel, Field
 from ulid import ULID
 
-from vlibrary.api.http.errors import Problem
-from vlibrary.api.http.openai_error import error_object
+from vlibrary.api.http.problems import Problem, openai_error
 from vlibrary.domain.wire import TextPiece, WorkerInfo
 from vlibrary.library.steer import Answer
 from vlibrary.schemas.generate import SteeringOut
-from vlibrary.schemas.vectors import NAMED_EXAMPLE, example
+from vlibrary.schemas.examples import NAMED_EXAMPLE, examples
 
 _ID = "chatcmpl-01K9Z4T0XJ4V6W8M2Q5R7S9A1B"
 _DONE = format_sse_event(data_str="[DONE]")
@@ -24,7 +23,7 @@ _DONE = format_sse_event(data_str="[DONE]")
 class SteeredOut(SteeringOut):
     """VLibrary's extension of the answer: the vectors applied, or why there are none, and timings."""
 
-    timings: dict[str, float] = Field(description="Seconds by stage, inside the worker")
+    timings: dict[str, float] = Field(description="Seconds per stage inside the worker")
 
     @classmethod
     def of_answer(cls, answer: Answer) -> SteeredOut:
@@ -32,7 +31,7 @@ class SteeredOut(SteeringOut):
 
 
 class ChatUsage(BaseModel):
-    """Tokens read and written. Text and image tokens alike count as prompt tokens."""
+    """Token counts; image tokens count as prompt tokens."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -40,12 +39,12 @@ class ChatUsage(BaseModel):
 
     @classmethod
     def of(cls, answer: Answer) -> ChatUsage:
-        read, written = answer.generation.prompt_tokens, answer.generation.completion_tokens
-        return cls(prompt_tokens=read, completion_tokens=written, total_tokens=read + written)
+        prompt, completion = answer.generation.prompt_tokens, answer.generation.completion_tokens
+        return cls(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
 
 
 class ChatMessage(BaseModel):
-    """What the model said."""
+    """The model's message."""
 
     role: Literal["assistant"] = "assistant"
     content: str
@@ -53,18 +52,18 @@ class ChatMessage(BaseModel):
 
 
 class ChatChoice(BaseModel):
-    """The one answer. finish_reason: "stop" or "length"."""
+    """The answer; there is always one choice."""
 
     index: Literal[0] = 0
     message: ChatMessage
     logprobs: None = None
-    finish_reason: str
+    finish_reason: str = Field(description="`stop` or `length`")
 
 
 class ChatOut(BaseModel):
     """A chat completion."""
 
-    model_config = example(
+    model_config = examples(
         {
             "id": _ID,
             "object": "chat.completion",
@@ -90,7 +89,7 @@ class ChatOut(BaseModel):
 
     id: str
     object: Literal["chat.completion"] = "chat.completion"
-    created: int = Field(description="Seconds since 1970")
+    created: int = Field(description="Unix time in seconds")
     model: str
     system_fingerprint: str = Field(description="Fingerprint of the base model")
     choices: list[ChatChoice]
@@ -99,22 +98,22 @@ class ChatOut(BaseModel):
 
 
 class Completion:
-    """One chat completion on its way: the same id, time and model in all that is sent of it.
+    """Formats one answer as a chat completion or as its chunks, all with the same id, time and model.
 
-    Implements vlibrary.api.http.streams.Script with OpenAI's chunks. usage: whether a stream tells the tokens used.
+    Implements vlibrary.api.http.streams.EventFormat. include_usage: whether a stream reports the token usage.
     """
 
-    def __init__(self, model: WorkerInfo, *, usage: bool) -> None:
+    def __init__(self, model: WorkerInfo, *, include_usage: bool) -> None:
         self._head: dict[str, Any] = {
             "id": f"chatcmpl-{ULID()}",
             "created": int(time.time()),
             "model": model.model.model_id,
             "system_fingerprint": model.model.fingerprint,
         }
-        self._usage = usage
+        self._include_usage = include_usage
 
     def whole(self, answer: Answer) -> ChatOut:
-        """The answer at once."""
+        """Return the completion."""
         generation = answer.generation
         choice = ChatChoice(message=ChatMessage(content=generation.text), finish_reason=generation.finish_reason)
         steered = SteeredOut.of_answer(answer)
@@ -127,19 +126,19 @@ class Completion:
         return self._delta({"content": piece.text})
 
     def ending(self, answer: Answer) -> bytes:
-        """The reason for the end with what steered the answer, the usage if it was asked for, and [DONE]."""
+        """Return the chunk with finish_reason and steering, the usage if requested, and [DONE]."""
         steered = SteeredOut.of_answer(answer).model_dump(mode="json")
         last = self._delta({}, finish_reason=answer.generation.finish_reason, vlibrary=steered)
-        usage = self._chunk([], usage=ChatUsage.of(answer).model_dump()) if self._usage else b""
+        usage = self._chunk([], usage=ChatUsage.of(answer).model_dump()) if self._include_usage else b""
         return last + usage + _DONE
 
     def failure(self, problem: Problem) -> bytes:
-        """The clients raise what `error` says; [DONE] would tell them that the answer is whole."""
-        return format_sse_event(data_str=json.dumps(problem | {"error": error_object(problem)}))
+        """Return an error event; without [DONE], which would mark the answer as complete."""
+        return format_sse_event(data_str=json.dumps(problem | {"error": openai_error(problem)}))
 
     def _delta(self, delta: dict[str, str], *, finish_reason: str | None = None, **more: Any) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-        return self._chunk([choice], **({"usage": None} if self._usage else {}), **more)
+        return self._chunk([choice], **({"usage": None} if self._include_usage else {}), **more)
 
     def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
         chunk = self._head | {"object": "chat.completion.chunk", "choices": choices} | more
@@ -150,20 +149,20 @@ _MODEL = {"id": "vlibrary/bundled-llava", "object": "model", "created": 0, "owne
 
 
 class ChatModelOut(BaseModel):
-    """A base model that is served."""
+    """A served base model."""
 
-    model_config = example(_MODEL)
+    model_config = examples(_MODEL)
 
     id: str
     object: Literal["model"] = "model"
-    created: int = Field(default=0, description="0: not known")
+    created: int = Field(default=0, description="Always 0: unknown")
     owned_by: Literal["vlibrary"] = "vlibrary"
 
 
 class ChatModelsOut(BaseModel):
-    """The base models that are served now."""
+    """The served base models."""
 
-    model_config = example({"object": "list", "data": [_MODEL]})
+    model_config = examples({"object": "list", "data": [_MODEL]})
 
     object: Literal["list"] = "list"
     data: list[ChatModelOut]

@@ -1,4 +1,4 @@
-"""A conversation becomes a prompt: earlier turns with their answers are demonstrations, the last is the question."""
+"""Convert a conversation to a prompt: earlier turns become demonstrations, the last one the question."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from vlibrary.domain.wire import Demonstration, Prompt
 
 @dataclass
 class _Turn:
-    """One exchange, as it is put together from messages."""
+    """One question and its answer, collected from messages."""
 
-    told: list[str] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
+    instructions: list[str] = field(default_factory=list)
+    questions: list[str] = field(default_factory=list)
     images: list[bytes] = field(default_factory=list)
-    answered: list[str] = field(default_factory=list)
+    answers: list[str] = field(default_factory=list)
 
     @property
     def text(self) -> str:
-        return "\n\n".join([*self.told, "\n".join(self.asked)])
+        return "\n\n".join([*self.instructions, "\n".join(self.questions)])
 
 
 def read_conversation(messages: Sequence[Message]) -> tuple[Prompt, Query]:
-    """The prompt, and the last question by itself for retrieval, without system messages.
+    """Return the prompt, and the query for retrieval: the last question without system messages.
 
-    Messages of one role in a row count as one. System messages go before the next user message's text. Raises
-    InvalidInput unless the last message is a user's and each answer has a question, InvalidQuery when it is empty.
+    Consecutive messages of one role count as one. System messages are put before the text of the next user message.
+    Raises InvalidInput unless the last message is a user's and each answer has a question, InvalidQuery if it is empty.
     """
     *earlier, last = _turns(messages)
-    shown = (Demonstration(turn.text, tuple(turn.images), "\n".join(turn.answered)) for turn in earlier)
-    query = Query(text="\n".join(last.asked), images=tuple(last.images))
+    shown = (Demonstration(turn.text, tuple(turn.images), "\n".join(turn.answers)) for turn in earlier)
+    query = Query(text="\n".join(last.questions), images=tuple(last.images))
     return Prompt(last.text, tuple(last.images), tuple(shown)), query
 
 
 def _turns(messages: Sequence[Message]) -> list[_Turn]:
     if not isinstance(messages[-1], UserMessage):
         raise InvalidInput(
-            f"The last message is of role {messages[-1].role!r}.", "End the messages with the user's question."
+            f"The last message has the role {messages[-1].role!r}.", "End with a user message."
         )
     turns = [_Turn()]
     for message in messages:
-        if turns[-1].answered and not isinstance(message, AssistantMessage):
+        if turns[-1].answers and not isinstance(message, AssistantMessage):
             turns.append(_Turn())
         _add(message, turns[-1])
     return turns
@@ -53,17 +53,17 @@ def _turns(messages: Sequence[Message]) -> list[_Turn]:
 def _add(message: Message, turn: _Turn) -> None:
     text = _text(message.content)
     if isinstance(message, SystemMessage):
-        turn.told.append(text)
+        turn.instructions.append(text)
     elif isinstance(message, UserMessage):
-        turn.asked.append(text)
+        turn.questions.append(text)
         turn.images.extend(part.image_url.url for part in message.content if isinstance(part, ImagePart))
-    elif not turn.asked:
+    elif not turn.questions:
         raise InvalidInput(
             "An assistant message has no user message before it.",
-            "Put its question before each answer.",
+            "Put each question before its answer.",
         )
     else:
-        turn.answered.append(text)
+        turn.answers.append(text)
 
 
 def _text(parts: Iterable[TextPart | ImagePart]) -> str:

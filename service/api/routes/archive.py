@@ -1,4 +1,4 @@
-"""Take vectors from library to library."""
+"""Export and import vectors as archives."""
 
 from __future__ import annotations
 
@@ -9,45 +9,56 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
 
-from vlibrary.api.http.deps import TAKES_PLACE, Limits, UseLibrary, UseLimits, UsePlace
-from vlibrary.api.http.errors import problem_of
-from vlibrary.api.http.etags import SEQ_HEADER, UseActor
-from vlibrary.api.http.query_filter import UseFilter
-from vlibrary.api.http.responses import carries, problems
+from vlibrary.api.http.bodies import media_type
+from vlibrary.api.http.deps import ADMITTED, ActorDep, LibraryDep, Limits, LimitsDep, ScopeDep
+from vlibrary.api.http.problems import problem_of
+from vlibrary.api.http.responses import SEQ_HEADER, headers, problems
 from vlibrary.domain.errors import InvalidArchive, InvalidInput
 from vlibrary.formats.archive import MEDIA_TYPE, open_archive
 from vlibrary.library.library import Library
 from vlibrary.library.transfer import Loaded, Loader, export
+from vlibrary.schemas.filters import FilterQuery
+from vlibrary.schemas.problems import ProblemOut
 from vlibrary.schemas.registry import ImportedOut, ImportOut
-from vlibrary.schemas.vectors import ProblemOut
 
 router = APIRouter(tags=["archive"])
 
-MOST_ITEMS = 1_000
+MAX_ITEMS = 1_000
 _BINARY = {"content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
 _TYPES = (MEDIA_TYPE, "application/octet-stream", "")
+
+
+class ImportQuery(BaseModel):
+    """Query parameters of an import."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    update: bool = Field(
+        default=False, description="Replace description, tags and metadata of vectors that the library already has"
+    )
 
 
 @router.get(
     "/export",
     operation_id="export_vectors",
-    summary="Download vectors as one archive",
+    summary="Export vectors as an archive",
     response_class=StreamingResponse,
-    dependencies=[TAKES_PLACE],
+    dependencies=[ADMITTED],
     responses={
         **problems(422, 429, 500, 503),
-        200: {"description": "A tar: artifacts and cards, and last their manifest", **_BINARY}
-        | carries("Content-Disposition"),
+        200: {"description": "A tar archive of artifacts and cards, with the manifest last", **_BINARY}
+        | headers("Content-Disposition"),
     },
 )
-def download(library: UseLibrary, which: UseFilter) -> StreamingResponse:
-    """All vectors that pass the filters, streamed. An archive that was cut off has no manifest, and cannot be loaded.
+def export_vectors(library: LibraryDep, query: Annotated[FilterQuery, Query()]) -> StreamingResponse:
+    """Streams all vectors that match the filters. A truncated archive has no manifest and cannot be imported.
 
     With curl: `curl -fo vectors.tar 'http://127.0.0.1:8000/export?tag=checked'`
     """
-    pieces = export(which, library)
-    # The first piece is asked for here, while a failure can still be told as a problem.
+    pieces = export(query.filter(), library)
+    # Produce the first piece here, while an error can still become a problem response.
     return StreamingResponse(
         chain([next(pieces)], pieces),
         media_type=MEDIA_TYPE,
@@ -58,43 +69,40 @@ def download(library: UseLibrary, which: UseFilter) -> StreamingResponse:
 @router.post(
     "/import",
     operation_id="import_vectors",
-    summary="Register the vectors of an archive",
-    response_model=ImportOut,
-    responses={**problems(400, 413, 422, 429, 503, 504), 200: carries(SEQ_HEADER)},
+    summary="Import an archive",
+    responses={**problems(400, 413, 422, 429, 503, 504), 200: headers(SEQ_HEADER)},
     openapi_extra={"requestBody": {"required": True, **_BINARY}},
 )
-async def upload(
+async def import_vectors(
     request: Request,
     response: Response,
-    place: UsePlace,
-    library: UseLibrary,
-    limits: UseLimits,
-    actor: UseActor,
-    update: Annotated[
-        bool, Query(description="Give vectors that are here already the archive's description, tags and metadata")
-    ] = False,
+    scope: ScopeDep,
+    library: LibraryDep,
+    limits: LimitsDep,
+    actor: ActorDep,
+    query: Annotated[ImportQuery, Query()],
 ) -> ImportOut:
-    """Tells for each vector whether it was imported, was here already (and differs, perhaps), or why it was refused.
+    """Registers the vectors of an archive and returns one result per vector.
 
-    Vectors keep their ids and get the next versions of their names here. Sending the same archive again changes
-    nothing. `vlibrary import` sends a large archive in parts; by hand, send at most 1,000 vectors at a time.
+    Vectors keep their ids and get the next version of their name in this library. Imports are idempotent. Send at most
+    1,000 vectors per request; `vlibrary import` splits large archives.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = media_type(request)
     if kind not in _TYPES:
-        raise InvalidInput(f"The body's type is {kind!r}.", f"Send the archive itself, as {MEDIA_TYPE}.")
-    async with place.within(limits.timeout_s):
+        raise InvalidInput(f"Unsupported Content-Type {kind!r}.", f"Send the archive as {MEDIA_TYPE}.")
+    async with scope.deadline():
         data = await request.body()
-    loaded = await run_in_threadpool(_load, library, limits, data, actor, update)
+    loaded = await run_in_threadpool(_load, library, limits, data, actor, query.update)
     response.headers[SEQ_HEADER] = str(max((one.seq for one in loaded), default=0))
     return ImportOut(items=[ImportedOut.of(one, _problem(one)) for one in loaded])
 
 
 def _load(library: Library, limits: Limits, data: bytes, actor: str, update: bool) -> list[Loaded]:
     archive = open_archive(io.BytesIO(data))
-    if len(archive.entries) > MOST_ITEMS:
+    if len(archive.entries) > MAX_ITEMS:
         raise InvalidArchive(
             f"The archive has {len(archive.entries):,} vectors.",
-            f"Send at most {MOST_ITEMS:,} at a time; `vlibrary import` does so.",
+            f"Send at most {MAX_ITEMS:,} per request; `vlibrary import` splits large archives.",
         )
     loader = Loader(
         library=library,

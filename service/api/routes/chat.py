@@ -1,4 +1,4 @@
-"""Chat completions as OpenAI's clients ask for them, steered."""
+"""OpenAI's chat completions and models, with steering."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request
 
 from vlibrary.api.http.bodies import json_docs, read_json
-from vlibrary.api.http.deps import UseLibrary, UseLimits, UsePlace
-from vlibrary.api.http.responses import problems, streamed
-from vlibrary.api.http.streams import AnswerStream, respond
+from vlibrary.api.http.deps import LibraryDep, ScopeDep
+from vlibrary.api.http.responses import json_or_stream, problems
+from vlibrary.api.http.streams import AnswerStream, stream_answer
 from vlibrary.api.openai.answers import ChatModelOut, ChatModelsOut, ChatOut, Completion
 from vlibrary.api.openai.conversation import read_conversation
 from vlibrary.api.openai.schemas import ChatIn
-from vlibrary.api.planning import planned
 from vlibrary.domain.wire import Decoding
-from vlibrary.library.steer import answer, stream
+from vlibrary.library.steer import answer, plan, stream
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
-# OpenAI's API lets an answer fill the context; here the answer's length is counted before it is begun.
+# OpenAI lets an answer fill the context; here its length is reserved before it starts.
 _DEFAULT_TOKENS = 256
 _SEEDS = 2**63
 _EVENTS = {
@@ -42,71 +41,72 @@ data: [DONE]
 @router.post(
     "/chat/completions",
     operation_id="create_chat_completion",
-    summary="Answer a conversation, steered",
+    summary="Create a steered chat completion",
     response_model=ChatOut,
     responses={
         **problems(400, 404, 413, 422, 429, 500, 503, 504),
-        200: streamed("The answer; with stream, its chunks and [DONE]", _EVENTS, _EXAMPLE),
+        200: json_or_stream("The completion. With `stream`: its chunks, then `[DONE]`", _EVENTS, _EXAMPLE),
     },
-    openapi_extra=json_docs(ChatIn, name="ChatIn"),
+    openapi_extra=json_docs(ChatIn),
 )
-async def complete(request: Request, place: UsePlace, library: UseLibrary, limits: UseLimits) -> ChatOut | AnswerStream:
-    """OpenAI's chat completions: set a client's base URL to this service's `/v1`, with any API key.
+async def create_completion(request: Request, scope: ScopeDep, library: LibraryDep) -> ChatOut | AnswerStream:
+    """Compatible with OpenAI's chat completions: set a client's base URL to `/v1` of this service, with any API key.
 
-    Pictures come as data URLs. Earlier turns become demonstrations before the last question, system messages go before
-    the next user message's text, and a turn's pictures go before its text. Left out, `max_tokens` is 256, or half of
-    the model's context if that is less. What the service cannot do (several answers, tools, logprobs ...) is refused.
+    Send images as data URLs. Earlier turns become demonstrations before the last question. System messages are put
+    before the text of the next user message, and the images of a turn before its text. `max_tokens` defaults to 256 or
+    half of the model's context, whichever is less. Unsupported options (`n` > 1, tools, logprobs, ...) are rejected.
 
-    `vlibrary` in the request says how to steer, as in `POST /generate`; in the answer it tells what acted, or why
-    nothing did. In a stream it comes with the chunk that has the `finish_reason`. Errors carry OpenAI's `error` too.
+    `vlibrary` in the request selects the steering, as in `POST /generate`. `vlibrary` in the response holds the vectors
+    applied, or the reason why none was; in a stream it comes with the chunk that has the `finish_reason`. Errors also
+    carry OpenAI's `error` object.
     """
-    async with place.within(limits.timeout_s):
+    async with scope.deadline():
         body = await read_json(request, ChatIn)
+    scope.set_timeout(body.vlibrary.timeout_s)
     prompt, query = read_conversation(body.messages)
-    info = await place.asked(partial(library.worker.find, body.model), limits.seconds(body.vlibrary.timeout_s))
-    plan = await planned(
-        body.vlibrary,
+    model = await scope.run_in_thread(partial(library.worker.find, body.model))
+    make_plan = partial(
+        plan,
         prompt,
-        _decoding(body, info.context_length),
-        model_id=info.model.model_id,
-        query=query,
-        place=place,
+        body.vlibrary.to_steering(query),
+        _decoding(body, model.context_length),
+        model_id=model.model.model_id,
         library=library,
-        limits=limits,
     )
-    completion = Completion(info, usage=bool(body.stream_options and body.stream_options.include_usage))
+    planned = (await scope.run_in_thread(make_plan)).within(scope.time_left())
+    completion = Completion(model, include_usage=bool(body.stream_options and body.stream_options.include_usage))
     if body.stream:
-        return await respond(place, stream(plan, library.worker), completion)
-    return completion.whole(await place.finished(answer(plan, library.worker)))
+        return await stream_answer(scope, stream(planned, library.worker), completion)
+    return completion.whole(await scope.run(answer(planned, library.worker)))
 
 
 @router.get(
     "/models",
     operation_id="list_chat_models",
-    summary="Which models are served, in OpenAI's words",
+    summary="List models in OpenAI's format",
     responses=problems(503),
 )
-def models(library: UseLibrary) -> ChatModelsOut:
-    """Their ids; GET /models tells more."""
+def list_models(library: LibraryDep) -> ChatModelsOut:
+    """Returns the ids of the served base models. `GET /models` has more details."""
     return ChatModelsOut(data=[ChatModelOut(id=info.model.model_id) for info in library.worker.models()])
 
 
 @router.get(
     "/models/{model_id:path}",
     operation_id="get_chat_model",
-    summary="Is this model served?",
+    summary="Get a model in OpenAI's format",
     responses=problems(404, 422, 503),
 )
-def model(
-    model_id: Annotated[str, Path(description="Id of the base model; it may contain slashes")], library: UseLibrary
+def get_model(
+    model_id: Annotated[str, Path(description="Id of the base model; may contain slashes")], library: LibraryDep
 ) -> ChatModelOut:
-    """The model, or 404."""
+    """Returns the model, or 404 if it is not served."""
     return ChatModelOut(id=library.worker.find(model_id).model.model_id)
 
 
 def _decoding(body: ChatIn, context_length: int) -> Decoding:
     return Decoding(
-        max_new_tokens=body.most_tokens or min(_DEFAULT_TOKENS, context_length // 2),
+        max_new_tokens=body.requested_tokens or min(_DEFAULT_TOKENS, context_length // 2),
         temperature=1.0 if body.temperature is None else body.temperature,
         top_p=1.0 if body.top_p is None else body.top_p,
         seed=secrets.randbelow(_SEEDS) if body.seed is None else body.seed,

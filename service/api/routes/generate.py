@@ -1,20 +1,20 @@
-"""Answer with steering."""
+"""Answer a prompt with steering."""
 
 from __future__ import annotations
 
 import json
+from functools import partial
 
 from fastapi import APIRouter, Request
 from fastapi.sse import format_sse_event
 
-from vlibrary.api.http.bodies import body_docs, read_body
-from vlibrary.api.http.deps import UseLibrary, UseLimits, UsePlace
-from vlibrary.api.http.errors import Problem
-from vlibrary.api.http.responses import event, problems, streamed
-from vlibrary.api.http.streams import AnswerStream, respond
-from vlibrary.api.planning import planned
+from vlibrary.api.http.bodies import json_or_form_docs, read_json_or_form
+from vlibrary.api.http.deps import NO_PARAMETERS, LimitsDep, LibraryDep, ScopeDep
+from vlibrary.api.http.problems import Problem
+from vlibrary.api.http.responses import event, json_or_stream, problems
+from vlibrary.api.http.streams import AnswerStream, stream_answer
 from vlibrary.domain.wire import TextPiece
-from vlibrary.library.steer import Answer, Plan, answer, stream
+from vlibrary.library.steer import Answer, Plan, answer, plan, stream
 from vlibrary.schemas.generate import GenerateIn, GenerateOut, SteeringOut, TokenOut
 
 router = APIRouter(prefix="/generate", tags=["generate"])
@@ -45,60 +45,69 @@ data: {"text":"lorp","finish_reason":"stop","model":"vlibrary/bundled-llava","st
 @router.post(
     "",
     operation_id="generate",
-    summary="Answer a prompt, steered",
+    summary="Generate a steered answer",
     response_model=GenerateOut,
+    dependencies=[NO_PARAMETERS],
     responses={
         **problems(400, 404, 413, 422, 429, 500, 503, 504),
-        200: streamed("The answer; with stream, the events steering, token ..., and done or error", _EVENTS, _EXAMPLE),
+        200: json_or_stream(
+            "The answer. With `stream`: the events `steering`, `token` (repeated), then `done` or `error`",
+            _EVENTS,
+            _EXAMPLE,
+        ),
     },
-    openapi_extra=body_docs(GenerateIn, name="GenerateIn"),
+    openapi_extra=json_or_form_docs(GenerateIn),
 )
 async def generate(
-    request: Request, place: UsePlace, library: UseLibrary, limits: UseLimits
+    request: Request, scope: ScopeDep, library: LibraryDep, limits: LimitsDep
 ) -> GenerateOut | AnswerStream:
-    """The answer names each vector that acted on it, or says why none did.
+    """Generates an answer and names the vectors applied to it, or the reason why none was.
 
-    `steering` is "auto" (the best match of the prompt and its images, if it passes its threshold), "off", or a list of
-    `{"id", "strength"}`. `demonstrations` go into the prompt, for comparison with the vector that replaces them.
+    `steering` is `"auto"` (apply the best match for the prompt and its images if its score passes its threshold),
+    `"off"`, or a list of `{"id", "strength"}`. `demonstrations` are added to the prompt, to compare in-context learning
+    with the vector that replaces it.
 
-    With `"stream": true` the answer comes as server-sent events: `steering` (what will act, or why nothing), `token`
-    (`{"text", "tokens"}`: the next piece and how many tokens are drawn so far), and last `done` (the whole answer) or
-    `error` (a problem). Leaving cancels the request.
+    With `"stream": true`, the answer comes as server-sent events: `steering` (the vectors applied, or the reason),
+    `token` (the next piece of text, and the number of tokens so far), and finally `done` (the whole answer) or `error`
+    (a problem document). Closing the connection cancels the request.
+
+    Send JSON with base64 images, or a form with uploaded ones.
     """
-    async with place.within(limits.timeout_s):
-        body = await read_body(request, GenerateIn, limits)
-    plan = await planned(
-        body,
-        body.prompt_of(),
+    async with scope.deadline():
+        body = await read_json_or_form(request, GenerateIn, limits.card_bytes)
+    scope.set_timeout(body.timeout_s)
+    make_plan = partial(
+        plan,
+        body.to_prompt(),
+        body.to_steering(),
         body.decoding.decoding(),
         model_id=body.model,
-        place=place,
         library=library,
-        limits=limits,
     )
+    planned = (await scope.run_in_thread(make_plan)).within(scope.time_left())
     if body.stream:
-        return await respond(place, stream(plan, library.worker), _Events(plan))
-    return GenerateOut.of(await place.finished(answer(plan, library.worker)))
+        return await stream_answer(scope, stream(planned, library.worker), _Events(planned))
+    return GenerateOut.of(await scope.run(answer(planned, library.worker)))
 
 
 class _Events:
-    """Implements vlibrary.api.http.streams.Script with events named steering, token, done and error."""
+    """Implements vlibrary.api.http.streams.EventFormat with events named steering, token, done and error."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
 
     def opening(self) -> bytes:
-        return _event("steering", SteeringOut.of(self._plan).model_dump_json())
+        return _format("steering", SteeringOut.of(self._plan).model_dump_json())
 
     def piece(self, piece: TextPiece) -> bytes:
-        return _event("token", TokenOut.of(piece).model_dump_json())
+        return _format("token", TokenOut.of(piece).model_dump_json())
 
     def ending(self, answer: Answer) -> bytes:
-        return _event("done", GenerateOut.of(answer).model_dump_json())
+        return _format("done", GenerateOut.of(answer).model_dump_json())
 
     def failure(self, problem: Problem) -> bytes:
-        return _event("error", json.dumps(problem))
+        return _format("error", json.dumps(problem))
 
 
-def _event(name: str, data: str) -> bytes:
+def _format(name: str, data: str) -> bytes:
     return format_sse_event(event=name, data_str=data)

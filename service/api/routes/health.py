@@ -1,4 +1,4 @@
-"""Whether the service lives, is ready, and what it serves."""
+"""Health checks and served models."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from fastapi import APIRouter, Response
 
-from vlibrary.api.http.deps import UseLibrary
+from vlibrary.api.http.deps import LibraryDep
 from vlibrary.api.http.responses import problems
 from vlibrary.domain.errors import VLibraryError
 from vlibrary.library.library import Library
@@ -16,49 +16,50 @@ from vlibrary.schemas.health import CheckOut, LiveOut, ModelOut, ModelsOut, Read
 router = APIRouter(tags=["health"])
 
 
-@router.get("/livez", operation_id="live", summary="Does the process answer?")
-async def live() -> LiveOut:
-    """No store is asked."""
+@router.get("/livez", operation_id="live", summary="Check liveness")
+async def check_liveness() -> LiveOut:
+    """Returns 200 while the process runs. Accesses no store."""
     return LiveOut()
 
 
 @router.get(
     "/readyz",
     operation_id="ready",
-    summary="Can it take requests?",
-    responses={503: {"model": ReadyOut, "description": "Some part does not answer"}},
+    summary="Check readiness",
+    responses={503: {"model": ReadyOut, "description": "A dependency is unavailable"}},
 )
-def ready(library: UseLibrary, response: Response) -> ReadyOut:
-    """Asks the catalogue, the artifact store, the index and the worker."""
-    checks = [_check(name, ask) for name, ask in _questions(library).items()]
-    fine = all(check.ok for check in checks)
-    if not fine:
+def check_readiness(library: LibraryDep, response: Response) -> ReadyOut:
+    """Checks the catalogue, the artifact store, the index and the worker. Returns 503 if one is unavailable."""
+    checks = [_check(name, run) for name, run in _checks(library).items()]
+    ready = all(check.ok for check in checks)
+    if not ready:
         response.status_code = 503
-    return ReadyOut(ready=fine, checks=checks)
+    return ReadyOut(ready=ready, checks=checks)
 
 
-@router.get("/models", operation_id="list_models", summary="Which models are served?", responses=problems(503))
-def models(library: UseLibrary) -> ModelsOut:
-    """Each base model with the embedder whose keys its vectors carry."""
+@router.get("/models", operation_id="list_models", summary="List served models", responses=problems(503))
+def list_models(library: LibraryDep) -> ModelsOut:
+    """Returns each served base model with its query embedder."""
     return ModelsOut(items=[ModelOut.of(info) for info in library.worker.models()])
 
 
-def _questions(library: Library) -> dict[str, Callable[[], str]]:
+def _checks(library: Library) -> dict[str, Callable[[], str]]:
+    """Return the checks by name; each returns a detail or raises."""
+
+    def check_artifacts() -> str:
+        library.artifacts.check()
+        return "readable and writable"
+
     return {
-        "catalogue": lambda: f"at change {library.catalogue.position().seq}",
-        "artifacts": lambda: _artifacts(library),
-        "index": lambda: f"applied up to change {catch_up(library.catalogue, library.index).seq}",
+        "catalogue": lambda: f"at sequence number {library.catalogue.position().seq}",
+        "artifacts": check_artifacts,
+        "index": lambda: f"applied up to sequence number {catch_up(library.catalogue, library.index).seq}",
         "worker": lambda: f"serves {', '.join(info.model.model_id for info in library.worker.models())}",
     }
 
 
-def _artifacts(library: Library) -> str:
-    library.artifacts.check()
-    return "can be read and written"
-
-
-def _check(name: str, ask: Callable[[], str]) -> CheckOut:
+def _check(name: str, run: Callable[[], str]) -> CheckOut:
     try:
-        return CheckOut(name=name, ok=True, detail=ask())
+        return CheckOut(name=name, ok=True, detail=run())
     except VLibraryError as error:
         return CheckOut(name=name, ok=False, detail=str(error))

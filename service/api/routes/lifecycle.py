@@ -4,24 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request, Response
-from fastapi.concurrency import run_in_threadpool
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
 
-from vlibrary.api.http.bodies import json_docs, read_json
-from vlibrary.api.http.deps import UseLibrary, UseLimits, UsePlace
-from vlibrary.api.http.etags import (
-    SEQ_HEADER,
-    FixedReference,
-    IfMatch,
-    UseActor,
-    asked_revision,
-    required_revision,
-    revision_etag,
-)
-from vlibrary.api.http.responses import carries, problems
+from vlibrary.api.http.deps import ADMITTED, NO_PARAMETERS, ActorDep, FixedReference, LibraryDep
+from vlibrary.api.http.etags import IfMatch, parse_revision, require_revision, revision_etag
+from vlibrary.api.http.responses import SEQ_HEADER, headers, problems
 from vlibrary.domain.card import Status, VectorRecord
-from vlibrary.library.amend import Changes, amend
-from vlibrary.library.library import Library
+from vlibrary.library.amend import amend
 from vlibrary.library.references import resolve_fixed
 from vlibrary.schemas.registry import AmendIn
 from vlibrary.schemas.vectors import VectorOut
@@ -29,37 +19,42 @@ from vlibrary.schemas.vectors import VectorOut
 router = APIRouter(prefix="/vectors", tags=["vectors"])
 
 
+class DeleteQuery(BaseModel):
+    """Query parameters of a deletion."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    purge: bool = Field(default=False, description="Remove a deleted vector permanently")
+
+
 @router.patch(
     "/{vector_id}",
     operation_id="amend_vector",
-    summary="Change a vector's description, tags and metadata",
-    response_model=VectorOut,
-    responses={**problems(400, 404, 412, 413, 422, 428, 429, 503, 504), 200: carries("ETag", SEQ_HEADER)},
-    openapi_extra=json_docs(AmendIn, name="AmendIn"),
+    summary="Update a vector's description, tags and metadata",
+    dependencies=[ADMITTED, NO_PARAMETERS],
+    responses={**problems(400, 404, 412, 413, 422, 428, 429, 503, 504), 200: headers("ETag", SEQ_HEADER)},
 )
-async def change(
+def amend_vector(
     vector_id: FixedReference,
-    request: Request,
+    body: AmendIn,
     response: Response,
-    place: UsePlace,
-    library: UseLibrary,
-    limits: UseLimits,
-    actor: UseActor,
-    if_match: Annotated[
-        str | None, Header(max_length=64, description="The ETag that you read", examples=['"v1"'])
-    ] = None,
+    library: LibraryDep,
+    actor: ActorDep,
+    if_match: IfMatch = None,
 ) -> VectorOut:
-    """Only what the body names is changed, and only at the revision that `If-Match` names.
+    """Updates the fields in the body, if the vector is still at the revision in `If-Match`. Omitted fields are kept.
 
-    Queries find the vector by its new description at once. The artifact never changes.
+    Searches use the new description immediately. The artifact never changes.
     """
-    revision = required_revision(if_match)
-    async with place.within(limits.timeout_s):
-        body = await read_json(request, AmendIn)
-    record, seq = await run_in_threadpool(_amend, library, vector_id, body.changes(), revision, actor)
-    response.headers["ETag"] = revision_etag(record.revision)
-    response.headers[SEQ_HEADER] = str(seq)
-    return VectorOut.of(record)
+    revision = require_revision(if_match)
+    record, seq = amend(
+        resolve_fixed(vector_id, library.catalogue),
+        body.changes(),
+        expected_revision=revision,
+        library=library,
+        actor=actor,
+    )
+    return _changed(record, seq, response)
 
 
 @router.delete(
@@ -67,51 +62,44 @@ async def change(
     operation_id="delete_vector",
     summary="Delete a vector, or purge a deleted one",
     status_code=204,
-    responses={**problems(404, 409, 412, 422, 503), 204: carries(SEQ_HEADER)},
+    responses={**problems(404, 409, 412, 422, 503), 204: headers(SEQ_HEADER)},
 )
-def delete(
+def delete_vector(
     vector_id: FixedReference,
     response: Response,
-    library: UseLibrary,
-    actor: UseActor,
+    library: LibraryDep,
+    actor: ActorDep,
+    query: Annotated[DeleteQuery, Query()],
     if_match: IfMatch = None,
-    forever: Annotated[bool, Query(alias="purge", description="Forget a vector that is deleted already")] = False,
 ) -> None:
-    """From now on no query finds it and no answer uses it; POST /vectors/{vector_id}/restore brings it back.
+    """Deletes the vector: searches and answers no longer use it. `POST /vectors/{vector_id}/restore` undoes this.
 
-    With `purge=true`, a deleted vector is forgotten for good. A vector that an alias points to is not deleted.
+    With `purge=true`, removes a deleted vector permanently. A vector that an alias points to cannot be deleted.
     """
-    # Its bytes stay for now: a running answer may still need them, and a mistake can be undone.
-    remove = library.catalogue.purge if forever else library.catalogue.delete
-    record = resolve_fixed(vector_id, library.catalogue, status=None if forever else Status.ACTIVE)
-    seq = remove(record.id, expected_revision=asked_revision(if_match), actor=actor)
+    remove = library.catalogue.purge if query.purge else library.catalogue.delete
+    record = resolve_fixed(vector_id, library.catalogue, status=None if query.purge else Status.ACTIVE)
+    seq = remove(record.id, expected_revision=parse_revision(if_match), actor=actor)
     response.headers[SEQ_HEADER] = str(seq)
 
 
 @router.post(
     "/{vector_id}/restore",
     operation_id="restore_vector",
-    summary="Undo a deletion",
-    responses={**problems(404, 409, 412, 422, 503), 200: carries("ETag", SEQ_HEADER)},
+    summary="Restore a deleted vector",
+    dependencies=[NO_PARAMETERS],
+    responses={**problems(404, 409, 412, 422, 503), 200: headers("ETag", SEQ_HEADER)},
 )
-def bring_back(
-    vector_id: FixedReference, response: Response, library: UseLibrary, actor: UseActor, if_match: IfMatch = None
+def restore_vector(
+    vector_id: FixedReference, response: Response, library: LibraryDep, actor: ActorDep, if_match: IfMatch = None
 ) -> VectorOut:
-    """The vector is found and applied again, with the id and version that it had."""
-    revision = asked_revision(if_match)
+    """Restores a deleted vector under its id and version; searches and answers use it again."""
+    revision = parse_revision(if_match)
     found = resolve_fixed(vector_id, library.catalogue, status=None)
     seq = library.catalogue.restore(found.id, expected_revision=revision, actor=actor)
-    record = library.catalogue.get(found.id)
+    return _changed(library.catalogue.get(found.id), seq, response)
+
+
+def _changed(record: VectorRecord, seq: int, response: Response) -> VectorOut:
     response.headers["ETag"] = revision_etag(record.revision)
     response.headers[SEQ_HEADER] = str(seq)
     return VectorOut.of(record)
-
-
-def _amend(library: Library, reference: str, changes: Changes, revision: int, actor: str) -> tuple[VectorRecord, int]:
-    return amend(
-        resolve_fixed(reference, library.catalogue),
-        changes,
-        expected_revision=revision,
-        library=library,
-        actor=actor,
-    )

@@ -1,4 +1,4 @@
-"""The service's own figures."""
+"""Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _EXAMPLE = 'vlibrary_api_requests_total{method="POST",route="/generate",status="
 @router.get(
     "/metrics",
     operation_id="metrics",
-    summary="Figures for Prometheus",
+    summary="Get Prometheus metrics",
     response_class=Response,
     responses={
         200: {
-            "description": "In Prometheus' text format",
+            "description": "Metrics in Prometheus text format",
             "content": {"text/plain": {"schema": {"type": "string", "examples": [_EXAMPLE]}}},
         },
     },
 )
-async def metrics(request: Request) -> Response:
-    """Requests by route and status, the seconds they took, and how many answers are being streamed."""
-    kept: Metrics = request.app.state.metrics
-    encode, kind = choose_encoder(request.headers.get("accept", ""))
-    return Response(encode(kept.registry), headers={"Content-Type": kind})
+async def get_metrics(request: Request) -> Response:
+    """Returns request counts and durations by route, the number of open streams, and the worker's metrics if local."""
+    metrics: Metrics = request.app.state.metrics
+    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    return Response(encode(metrics.registry), headers={"Content-Type": content_type})

@@ -1,28 +1,28 @@
-"""What each problem type means: the addresses that errors carry in `type`."""
+"""Documentation of the problem types, at the address in every error's `type`."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter
 
-from vlibrary.api.http.problem_types import PROBLEM_TYPES
+from vlibrary.api.http.problems import PROBLEM_TYPES
 from vlibrary.api.http.responses import problems
 from vlibrary.domain.errors import NotFound
-from vlibrary.schemas.vectors import ProblemTypeOut
+from vlibrary.schemas.problems import ProblemTypeOut
 
 router = APIRouter(prefix="/problems", tags=["problems"])
 
 
 @router.get(
-    "/{slug}", operation_id="get_problem_type", summary="What does this problem mean?", responses=problems(404, 422)
+    "/{slug}", operation_id="get_problem_type", summary="Get the meaning of a problem", responses=problems(404, 422)
 )
-def describe(slug: str) -> ProblemTypeOut:
-    """Every error's `type` leads here."""
+def get_problem_type(slug: str) -> ProblemTypeOut:
+    """Returns the problem type that an error's `type` links to."""
     found = PROBLEM_TYPES.get(slug)
     if found is None:
-        raise NotFound(f"There is no problem type {slug!r}.", "See the errors that /docs declares for each path.")
+        raise NotFound(f"Unknown problem type {slug!r}.", "See the errors of each path in /docs.")
     return ProblemTypeOut(
         type=found.address,
         title=found.title,
         status=found.status,
-        description=f"{found.title}. The problem's detail says what was wrong, its cure what to do.",
+        description=f"{found.title}. The error's `detail` says what is wrong, its `cure` what to do.",
     )

@@ -1,4 +1,4 @@
-"""Find the vectors that fit a query."""
+"""Find vectors that match a query."""
 
 from __future__ import annotations
 
@@ -6,19 +6,34 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
 
-from vlibrary.api.http.bodies import body_docs, read_body
-from vlibrary.api.http.deps import UseLibrary, UseLimits, UsePlace
+from vlibrary.api.http.bodies import json_or_form_docs, read_json_or_form
+from vlibrary.api.http.deps import NO_PARAMETERS, LibraryDep, LimitsDep, ScopeDep
 from vlibrary.api.http.responses import problems
 from vlibrary.domain import query as domain
-from vlibrary.domain.ports import Filter
+from vlibrary.domain.filters import Filter
 from vlibrary.library.library import Library
 from vlibrary.library.retrieve import retrieve
 from vlibrary.schemas.fields import MAX_TEXT
 from vlibrary.schemas.filters import Conditions, FilterIn, Name, Tags
-from vlibrary.schemas.vectors import MIN_SEQ, MatchOut, RetrieveIn, RetrieveOut
+from vlibrary.schemas.vectors import MIN_SEQ, MODEL, K, MatchOut, RetrieveIn, RetrieveOut
 
 router = APIRouter(prefix="/retrieve", tags=["retrieve"])
+
+
+class RetrieveQuery(BaseModel):
+    """A text query as query parameters."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    query: str = Field(max_length=MAX_TEXT, description="The question", examples=["Which hue?"])
+    k: int = Field(default=5, description=K)
+    model: str | None = Field(default=None, max_length=512, description=MODEL)
+    name: Name = None
+    tag: Tags = Field(default_factory=list)
+    metadata: Conditions = Field(default_factory=list)
+    min_seq: int = Field(default=0, ge=0, lt=2**53, description=MIN_SEQ)
 
 
 @router.get(
@@ -27,41 +42,31 @@ router = APIRouter(prefix="/retrieve", tags=["retrieve"])
     summary="Find vectors by text",
     responses=problems(404, 409, 422, 429, 503, 504),
 )
-async def by_text(
-    place: UsePlace,
-    library: UseLibrary,
-    limits: UseLimits,
-    query: Annotated[str, Query(max_length=MAX_TEXT, description="The question", examples=["Which hue?"])],
-    k: Annotated[int, Query(description="How many vectors, 1 to 100")] = 5,
-    model: Annotated[str | None, Query(max_length=512, description="Id of the base model")] = None,
-    name: Annotated[Name, Query()] = None,
-    tag: Annotated[Tags, Query()] = [],  # noqa: B006  FastAPI copies defaults
-    metadata: Annotated[Conditions, Query()] = [],  # noqa: B006  FastAPI copies defaults
-    min_seq: Annotated[int, Query(ge=0, lt=2**53, description=MIN_SEQ)] = 0,
-) -> RetrieveOut:
-    """The best vectors for a question without an image. `accepted` tells which are near enough to be applied."""
-    among = FilterIn(name=name, tags=tag, metadata=metadata).filter()
-    find = partial(_find, library, domain.Query(text=query), k, model, among, min_seq)
-    return await place.asked(find, limits.timeout_s)
+async def retrieve_by_text(scope: ScopeDep, library: LibraryDep, query: Annotated[RetrieveQuery, Query()]) -> RetrieveOut:
+    """Returns the best matches for a question without images. `accepted` marks those that `auto` would apply."""
+    among = FilterIn(name=query.name, tags=query.tag, metadata=query.metadata).filter()
+    text = domain.Query(text=query.query)
+    return await scope.run_in_thread(partial(_retrieve, library, text, query.k, query.model, among, query.min_seq))
 
 
 @router.post(
     "",
     operation_id="retrieve",
-    summary="Find vectors by text, image or both",
+    summary="Find vectors by text, images or both",
+    dependencies=[NO_PARAMETERS],
     responses=problems(400, 404, 409, 413, 422, 429, 503, 504),
-    openapi_extra=body_docs(RetrieveIn, name="RetrieveIn"),
+    openapi_extra=json_or_form_docs(RetrieveIn),
 )
-async def by_query(request: Request, place: UsePlace, library: UseLibrary, limits: UseLimits) -> RetrieveOut:
-    """As JSON with base64 images, or as a form with uploaded ones."""
-    async with place.within(limits.timeout_s):
-        body = await read_body(request, RetrieveIn, limits)
+async def retrieve_by_query(request: Request, scope: ScopeDep, library: LibraryDep, limits: LimitsDep) -> RetrieveOut:
+    """Returns the best matches for a query. Send JSON with base64 images, or a form with uploaded ones."""
+    async with scope.deadline():
+        body = await read_json_or_form(request, RetrieveIn, limits.card_bytes)
     query = domain.Query(text=body.text, images=tuple(body.images))
-    find = partial(_find, library, query, body.k, body.model, body.filter.filter(), body.min_seq)
-    return await place.asked(find, limits.timeout_s)
+    among = body.filter.filter()
+    return await scope.run_in_thread(partial(_retrieve, library, query, body.k, body.model, among, body.min_seq))
 
 
-def _find(
+def _retrieve(
     library: Library, query: domain.Query, k: int, model: str | None, among: Filter | None, min_seq: int
 ) -> RetrieveOut:
     matches = retrieve(

@@ -63,7 +63,7 @@ def slow_api(limits: Limits | None = None) -> Iterator[tuple[SlowEmbedder, httpx
 @pytest.mark.parametrize("stream", [False, True])
 def test_one_request_too_many_is_refused_at_once_until_one_leaves(stream: bool) -> None:
     worker = ScriptedWorker(["a"], Then.WAIT)
-    with live(create_app(memory_library(worker=worker), Limits(inside=1))) as url, httpx.Client(base_url=url) as client:
+    with live(create_app(memory_library(worker=worker), Limits(max_requests=1))) as url, httpx.Client(base_url=url) as client:
         with unread(url, "/generate", OFF | {"stream": stream}):
             assert worker.begun.wait(SOON_S)
             for path, body in ASKS.items():
@@ -95,7 +95,7 @@ def test_a_worker_is_told_what_is_left_of_the_time() -> None:
 
 
 def test_a_client_that_leaves_while_vectors_are_sought_frees_its_place() -> None:
-    with slow_api(Limits(inside=1)) as (worker, client):
+    with slow_api(Limits(max_requests=1)) as (worker, client):
         with unread(str(client.base_url).rstrip("/"), "/generate", AUTO):
             assert worker.embedding.wait(SOON_S)
             assert client.post("/generate", json=OFF).status_code == 429
@@ -113,7 +113,7 @@ def test_a_crowd_is_shed_and_those_inside_are_answered() -> None:
                 time.sleep(0.02)
             return super().embed(query)
 
-    app = create_app(memory_library(worker=OneByOne(["a"])), Limits(inside=8))
+    app = create_app(memory_library(worker=OneByOne(["a"])), Limits(max_requests=8))
     crowd = httpx.Limits(max_connections=80)
 
     async def ask_all(url: str) -> list[int]:
@@ -146,7 +146,7 @@ def test_uploads_beyond_what_fits_are_refused_and_none_is_lost() -> None:
         return client.post("/vectors", files=files, data=data, headers={"Idempotency-Key": str(number)})
 
     with (
-        live(create_app(library, Limits(inside=2))) as url,
+        live(create_app(library, Limits(max_requests=2))) as url,
         httpx.Client(base_url=url, timeout=30) as client,
         ThreadPoolExecutor(8) as crowd,
     ):
@@ -185,7 +185,7 @@ def test_a_thread_whose_caller_gave_up_counts_until_it_is_done(monkeypatch: pyte
 
 
 def test_a_body_that_does_not_come_frees_its_place() -> None:
-    with slow_api(Limits(inside=1, timeout_s=0.2)) as (_worker, client):
+    with slow_api(Limits(max_requests=1, timeout_s=0.2)) as (_worker, client):
         host, _, port = str(client.base_url).removeprefix("http://").rstrip("/").partition(":")
         with socket.create_connection((host, int(port))) as connection:
             connection.sendall(b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n{")

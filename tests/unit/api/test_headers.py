@@ -126,7 +126,7 @@ def test_errors_carry_what_is_declared(comparison: Comparison) -> None:
 
 
 def test_whoever_is_one_too_many_is_told_when_to_come_again() -> None:
-    crowded = Comparison(Limits(inside=0))
+    crowded = Comparison(Limits(max_requests=0))
     record = register(crowded.library, "colour", "Which hue?")
     crowded.ask("post", "/vectors", 429, **upload())
     crowded.ask("patch", VECTOR, 429, at=f"/vectors/{record.id}", headers={"If-Match": '"v1"'}, json={"tags": []})
