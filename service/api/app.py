@@ -25,10 +25,12 @@ from vlibrary.api.routes import (
     generate,
     health,
     lifecycle,
-    metrics as metrics_route,
     problems,
     retrieve,
     vectors,
+)
+from vlibrary.api.routes import (
+    metrics as metrics_route,
 )
 from vlibrary.library.library import Library
 from vlibrary.schemas.generate import GenerateIn, TokenOut

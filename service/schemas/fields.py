@@ -45,5 +45,7 @@ class StrictIn(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-Strength = Annotated[float, Field(allow_inf_nan=False, description="Factor for the vector's edits; 1 is the vector as trained")]
+Strength = Annotated[
+    float, Field(allow_inf_nan=False, description="Factor for the vector's edits; 1 is the vector as trained")
+]
 StopText = Annotated[str, Field(min_length=1, max_length=64)]

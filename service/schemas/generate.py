@@ -11,8 +11,8 @@ from vlibrary.domain.steering import NotSteered, SteeringReason
 from vlibrary.domain.wire import Decoding, Demonstration, Prompt, TextPiece
 from vlibrary.library.references import MAX_REFERENCE
 from vlibrary.library.steer import Answer, AppliedVector, Auto, Chosen, Off, Plan, Steering
-from vlibrary.schemas.fields import MAX_IMAGES, MAX_TEXT, EncodedImage, StopText, Strength, StrictIn, check_images
 from vlibrary.schemas.examples import NAMED_EXAMPLE, SAMPLE_IMAGE, examples
+from vlibrary.schemas.fields import MAX_IMAGES, MAX_TEXT, EncodedImage, StopText, Strength, StrictIn, check_images
 from vlibrary.schemas.vectors import MODEL
 
 MAX_STOPS = 4
@@ -32,9 +32,7 @@ class DecodingIn(StrictIn):
     """How tokens are sampled."""
 
     max_new_tokens: int = Field(default=16, ge=1, le=MAX_NEW_TOKENS)
-    temperature: float = Field(
-        default=0.0, ge=0.0, le=10.0, allow_inf_nan=False, description="0 is greedy decoding"
-    )
+    temperature: float = Field(default=0.0, ge=0.0, le=10.0, allow_inf_nan=False, description="0 is greedy decoding")
     top_p: float = Field(default=1.0, gt=0.0, le=1.0, allow_inf_nan=False)
     seed: int = Field(default=0, ge=0, lt=2**63)
     stop: list[StopText] = Field(
@@ -58,8 +56,9 @@ class SteeredIn(StrictIn):
     """How to steer an answer, and how long it may take."""
 
     steering: Literal["auto", "off"] | Annotated[list[ChosenVector], Field(max_length=MAX_VECTORS)] = Field(
-        default="auto", description="`auto`: the best match for prompt and images, if its score passes its threshold. `off`: no vector. Or a "
-        "list of vectors to apply together"
+        default="auto",
+        description="`auto`: the best match for prompt and images, if its score passes its threshold. `off`: none. "
+        "Or a list of vectors to apply together",
     )
     strength: Strength = Field(default=1.0, description="Strength of the vector that `auto` applies")
     timeout_s: float | None = Field(

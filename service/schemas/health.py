@@ -66,7 +66,9 @@ class CheckOut(BaseModel):
 class ReadyOut(BaseModel):
     """Whether the service can take requests, with one check per dependency."""
 
-    model_config = examples({"ready": True, "checks": [{"name": "catalogue", "ok": True, "detail": "at sequence number 1"}]})
+    model_config = examples(
+        {"ready": True, "checks": [{"name": "catalogue", "ok": True, "detail": "at sequence number 1"}]}
+    )
 
     ready: bool
     checks: list[CheckOut]

@@ -25,8 +25,12 @@ class ProblemOut(BaseModel):
     status: int = Field(description="HTTP status")
     detail: str = Field(description="What is wrong with this request; its wording may change")
     cure: str = Field(description="How to fix the request or the service")
-    errors: list[dict[str, str]] | None = Field(default=None, description="Invalid fields, each with pointer and detail")
-    error: dict[str, str | None] | None = Field(default=None, description="Under /v1 only: the error in OpenAI's format")
+    errors: list[dict[str, str]] | None = Field(
+        default=None, description="Invalid fields, each with pointer and detail"
+    )
+    error: dict[str, str | None] | None = Field(
+        default=None, description="Under /v1 only: the error in OpenAI's format"
+    )
 
 
 class ProblemTypeOut(BaseModel):

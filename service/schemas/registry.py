@@ -15,8 +15,8 @@ from vlibrary.library.audit import AuditPage
 from vlibrary.library.lineage import Lineage
 from vlibrary.library.references import MAX_REFERENCE
 from vlibrary.library.transfer import Loaded, Outcome
-from vlibrary.schemas.fields import StrictIn
 from vlibrary.schemas.examples import NAMED_EXAMPLE, VECTOR_ID, examples
+from vlibrary.schemas.fields import StrictIn
 from vlibrary.schemas.problems import ProblemOut
 
 _TIME = "2026-11-22T12:00:00Z"
@@ -49,7 +49,9 @@ class AliasIn(StrictIn):
 
     model_config = examples({"vector": "colour:1"})
 
-    vector: str = Field(max_length=MAX_REFERENCE, description="Id, name (its newest version), name:version or name@alias")
+    vector: str = Field(
+        max_length=MAX_REFERENCE, description="Id, name (its newest version), name:version or name@alias"
+    )
 
 
 class AliasOut(BaseModel):
@@ -161,7 +163,7 @@ class AuditOut(BaseModel):
 
     items: list[AuditEntryOut]
     next: int | None = Field(
-        description="Pass as `after` to get the next page; null at the end of the log. A page can be short and still have a next one"
+        description="Pass as `after` to get the next page; null at the end of the log. Even a short page can have one"
     )
 
     @classmethod
@@ -177,9 +179,9 @@ class ImportedOut(BaseModel):
     version: int | None = Field(description="Version in this library; null if the vector was refused")
     state: Status | None
     outcome: Outcome = Field(
-        description="`imported`: the vector was registered. `present`: the library already had it. `differs`: the library "
-        "already had it, with another description, tags or metadata, which it keeps. `updated`: as `differs`, but "
-        "the library took those of the archive. `refused`: see `problem`"
+        description="`imported`: the vector was registered. `present`: the library already had it. `differs`: it already "
+        "had it with another description, tags or metadata, which it keeps. `updated`: as `differs`, but it "
+        "took those of the archive. `refused`: see `problem`"
     )
     problem: ProblemOut | None = Field(description="Why the vector was refused")
 

@@ -11,9 +11,9 @@ from vlibrary.domain.card import Status, VectorRecord
 from vlibrary.domain.labels import MetadataValue
 from vlibrary.domain.query import Modality
 from vlibrary.library.retrieve import Match
+from vlibrary.schemas.examples import NAMED_EXAMPLE, SAMPLE_IMAGE, examples
 from vlibrary.schemas.fields import MAX_IMAGES, MAX_TEXT, EncodedImage, StrictIn
 from vlibrary.schemas.filters import FilterIn
-from vlibrary.schemas.examples import NAMED_EXAMPLE, SAMPLE_IMAGE, examples
 
 MIN_SEQ = "Change-log sequence number (X-Catalogue-Seq of a write) that the search must include"
 MODEL = "Id of the base model; by default the one that is served"

@@ -32,7 +32,7 @@ from vlibrary.adapters.artifacts.s3 import connect
 from vlibrary.adapters.index.faiss_index import FaissIndex
 from vlibrary.adapters.snapshots.open import open_snapshots
 from vlibrary.api.bootstrap import open_app
-from vlibrary.api.http.deps import UseLibrary
+from vlibrary.api.http.deps import LibraryDep
 from vlibrary.config import Settings
 from vlibrary.domain.ports import Artifacts, Catalogue
 from vlibrary.domain.ports.snapshots import SnapshotsUnavailable
@@ -147,7 +147,7 @@ def _let_in(app: FastAPI, settings: Settings, deadline_s: float, steps: Steps) -
             index.save(snapshots)
 
     @router.post("/collect")
-    def collect_now(grace_s: Annotated[float, Body()], purged_s: Annotated[float, Body()], library: UseLibrary) -> Any:
+    def collect_now(grace_s: Annotated[float, Body()], purged_s: Annotated[float, Body()], library: LibraryDep) -> Any:
         return _collect(library, grace_s, purged_s)
 
     app.include_router(router)

@@ -22,7 +22,7 @@ THREADS = 32
 class AdmissionControl:
     """Admits at most `max_requests` at a time and refuses the others immediately.
 
-    This bounds the bodies in memory and the requests that wait for a thread. timeout_s: default time limit of a request.
+    This bounds the bodies in memory and the requests that wait for a thread. timeout_s: default limit of a request.
     """
 
     def __init__(self, max_requests: int, timeout_s: float, *, threads: int = THREADS) -> None:

@@ -38,7 +38,10 @@ async def _handle_disconnect(_request: Request, _error: Exception) -> Response:
 
 async def _handle_invalid_request(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    found = [{"pointer": "/".join(map(str, ("", *entry["loc"]))), "detail": entry["msg"]} for entry in error.errors()]
+    found = [
+        {"pointer": "/".join(map(str, ("", *entry["loc"]))), "detail": entry["msg"].removeprefix("Value error, ")}
+        for entry in error.errors()
+    ]
     detail = "; ".join(f"{entry['pointer']}: {entry['detail']}" for entry in found[:5]) + "."
     cure = "Fix the fields listed in `errors`; see /docs for examples."
     return problem_response(problem(INVALID_REQUEST, detail, cure, errors=found), request.url.path)

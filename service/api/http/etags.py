@@ -11,9 +11,7 @@ from vlibrary.domain.errors import InvalidInput, RevisionRequired
 
 _REVISION = re.compile(r'"v([1-9][0-9]{0,14})"')
 
-IfMatch = Annotated[
-    str | None, Header(max_length=64, description='ETag of the revision to change, such as "v3"', examples=['"v1"'])
-]
+IfMatch = Annotated[str | None, Header(max_length=64, description='ETag of the revision to change, such as "v3"')]
 
 
 def revision_etag(revision: int) -> str:

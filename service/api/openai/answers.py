@@ -13,8 +13,8 @@ from ulid import ULID
 from vlibrary.api.http.problems import Problem, openai_error
 from vlibrary.domain.wire import TextPiece, WorkerInfo
 from vlibrary.library.steer import Answer
-from vlibrary.schemas.generate import SteeringOut
 from vlibrary.schemas.examples import NAMED_EXAMPLE, examples
+from vlibrary.schemas.generate import SteeringOut
 
 _ID = "chatcmpl-01K9Z4T0XJ4V6W8M2Q5R7S9A1B"
 _DONE = format_sse_event(data_str="[DONE]")

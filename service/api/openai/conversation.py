@@ -39,9 +39,7 @@ def read_conversation(messages: Sequence[Message]) -> tuple[Prompt, Query]:
 
 def _turns(messages: Sequence[Message]) -> list[_Turn]:
     if not isinstance(messages[-1], UserMessage):
-        raise InvalidInput(
-            f"The last message has the role {messages[-1].role!r}.", "End with a user message."
-        )
+        raise InvalidInput(f"The last message has the role {messages[-1].role!r}.", "End with a user message.")
     turns = [_Turn()]
     for message in messages:
         if turns[-1].answers and not isinstance(message, AssistantMessage):

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
+from vlibrary.schemas.examples import SAMPLE_IMAGE, examples
 from vlibrary.schemas.fields import MAX_TEXT, StopText, StrictIn, check_images, image_bytes
 from vlibrary.schemas.generate import MAX_NEW_TOKENS, MAX_STOPS, SteeredIn
-from vlibrary.schemas.examples import SAMPLE_IMAGE, examples
 
 MAX_MESSAGES = 256
 _UNSUPPORTED = "not supported by this service; omit the field"
@@ -30,9 +30,7 @@ def _reject_true(value: bool) -> bool:
 
 def _image_of_url(value: Any) -> Any:
     if not isinstance(value, str) or not value.startswith("data:"):
-        raise ValueError(
-            "the service does not fetch images; send the image as a data URL: data:image/png;base64,..."
-        )
+        raise ValueError("the service does not fetch images; send the image as a data URL: data:image/png;base64,...")
     return image_bytes(value)
 
 
@@ -45,7 +43,9 @@ def _as_parts(value: Any) -> Any:
 
 
 # Declared for a clear error message; null is accepted, since some clients send every field.
-Unsupported = Annotated[None, BeforeValidator(_reject_value), WithJsonSchema({"type": "null", "description": "Not supported"})]
+Unsupported = Annotated[
+    None, BeforeValidator(_reject_value), WithJsonSchema({"type": "null", "description": "Not supported"})
+]
 ImageUrl = Annotated[
     bytes, BeforeValidator(_image_of_url), WithJsonSchema({"type": "string", "description": "A data URL"})
 ]

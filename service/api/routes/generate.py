@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.sse import format_sse_event
 
 from vlibrary.api.http.bodies import json_or_form_docs, read_json_or_form
-from vlibrary.api.http.deps import NO_PARAMETERS, LimitsDep, LibraryDep, ScopeDep
+from vlibrary.api.http.deps import NO_PARAMETERS, LibraryDep, LimitsDep, ScopeDep
 from vlibrary.api.http.problems import Problem
 from vlibrary.api.http.responses import event, json_or_stream, problems
 from vlibrary.api.http.streams import AnswerStream, stream_answer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from vlibrary.api.http.deps import ADMITTED, NO_PARAMETERS, ActorDep, FixedReference, LibraryDep
@@ -40,7 +40,9 @@ def amend_vector(
     response: Response,
     library: LibraryDep,
     actor: ActorDep,
-    if_match: IfMatch = None,
+    if_match: Annotated[
+        str | None, Header(max_length=64, description="ETag of the revision to change", examples=['"v1"'])
+    ] = None,
 ) -> VectorOut:
     """Updates the fields in the body, if the vector is still at the revision in `If-Match`. Omitted fields are kept.
 

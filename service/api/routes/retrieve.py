@@ -42,7 +42,9 @@ class RetrieveQuery(BaseModel):
     summary="Find vectors by text",
     responses=problems(404, 409, 422, 429, 503, 504),
 )
-async def retrieve_by_text(scope: ScopeDep, library: LibraryDep, query: Annotated[RetrieveQuery, Query()]) -> RetrieveOut:
+async def retrieve_by_text(
+    scope: ScopeDep, library: LibraryDep, query: Annotated[RetrieveQuery, Query()]
+) -> RetrieveOut:
     """Returns the best matches for a question without images. `accepted` marks those that `auto` would apply."""
     among = FilterIn(name=query.name, tags=query.tag, metadata=query.metadata).filter()
     text = domain.Query(text=query.query)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import FormData, UploadFile
 
 from vlibrary.api.http.bodies import media_type, read_form
-from vlibrary.api.http.deps import ADMITTED, NO_PARAMETERS, ActorDep, Limits, LimitsDep, LibraryDep, Reference, ScopeDep
+from vlibrary.api.http.deps import ADMITTED, NO_PARAMETERS, ActorDep, LibraryDep, Limits, LimitsDep, Reference, ScopeDep
 from vlibrary.api.http.etags import content_etag, matches, revision_etag
 from vlibrary.api.http.responses import SEQ_HEADER, headers, problems
 from vlibrary.domain.errors import InvalidInput, TooLarge
@@ -92,7 +92,9 @@ async def register_vector(
     actor: ActorDep,
     idempotency_key: Annotated[
         str | None,
-        Header(min_length=1, max_length=255, description="Makes retries safe: a repeated request gets the first result"),
+        Header(
+            min_length=1, max_length=255, description="Makes retries safe: a repeated request gets the first result"
+        ),
     ] = None,
 ) -> VectorOut:
     """Validates the artifact and its card, and registers the vector. Searches find it immediately.
@@ -116,7 +118,7 @@ async def register_vector(
     responses=problems(422, 503),
 )
 def list_vectors(library: LibraryDep, query: Annotated[ListQuery, Query()]) -> VectorPage:
-    """Returns vectors that match all filters. Pages are stable under concurrent changes; repeat the filters per page."""
+    """Returns vectors that match all filters. Pages are stable under concurrent changes; repeat the filters."""
     found = library.catalogue.page(query.filter(), limit=query.limit, cursor=query.cursor)
     return VectorPage(items=[VectorOut.of(record) for record in found.records], next=found.next)
 

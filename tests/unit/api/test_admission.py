@@ -22,8 +22,7 @@ from tests.support.memory.worker import MODEL
 from tests.support.scripted_worker import ScriptedWorker, Then
 from tests.support.worker_server import until
 from vlibrary.api.app import create_app
-from vlibrary.api.http import admission
-from vlibrary.api.http.admission import Gate
+from vlibrary.api.http.admission import AdmissionControl
 from vlibrary.api.http.deps import Limits
 from vlibrary.api.http.server import ApiServer
 from vlibrary.domain.errors import TimedOut, Unavailable
@@ -63,7 +62,10 @@ def slow_api(limits: Limits | None = None) -> Iterator[tuple[SlowEmbedder, httpx
 @pytest.mark.parametrize("stream", [False, True])
 def test_one_request_too_many_is_refused_at_once_until_one_leaves(stream: bool) -> None:
     worker = ScriptedWorker(["a"], Then.WAIT)
-    with live(create_app(memory_library(worker=worker), Limits(max_requests=1))) as url, httpx.Client(base_url=url) as client:
+    with (
+        live(create_app(memory_library(worker=worker), Limits(max_requests=1))) as url,
+        httpx.Client(base_url=url) as client,
+    ):
         with unread(url, "/generate", OFF | {"stream": stream}):
             assert worker.begun.wait(SOON_S)
             for path, body in ASKS.items():
@@ -165,21 +167,20 @@ def test_uploads_beyond_what_fits_are_refused_and_none_is_lost() -> None:
         assert len(made) == 8
 
 
-def test_a_thread_whose_caller_gave_up_counts_until_it_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admission, "ASKERS", 1)
+def test_a_thread_whose_caller_gave_up_counts_until_it_is_done() -> None:
     going_on = threading.Event()
 
-    async def ask(gate: Gate, question: Callable[[], object], seconds: float) -> object:
-        async with gate.limited(asyncio.get_running_loop().time() + seconds):
-            return await gate.in_thread(question)
+    async def ask(control: AdmissionControl, question: Callable[[], object], seconds: float) -> object:
+        async with control.cancel_at(asyncio.get_running_loop().time() + seconds):
+            return await control.run_in_thread(question)
 
     async def scene() -> None:
-        one = Gate(most=2)
+        control = AdmissionControl(2, SOON_S, threads=1)
         for question in (lambda: going_on.wait(20), lambda: "done"):  # the second finds no thread
             with pytest.raises(TimedOut):
-                await ask(one, question, 0.1)
+                await ask(control, question, 0.1)
         going_on.set()
-        assert await ask(one, lambda: "done", SOON_S) == "done"
+        assert await ask(control, lambda: "done", SOON_S) == "done"
 
     asyncio.run(scene())
 
@@ -194,21 +195,21 @@ def test_a_body_that_does_not_come_frees_its_place() -> None:
 
 
 def test_a_stop_ends_what_runs_beside_what_is_just_too_late() -> None:
-    async def late(gate: Gate) -> None:
-        async with gate.limited(asyncio.get_running_loop().time()):
+    async def late(control: AdmissionControl) -> None:
+        async with control.cancel_at(asyncio.get_running_loop().time()):
             try:
                 await asyncio.Event().wait()
             finally:
                 await asyncio.sleep(0.05)  # it takes its time to end
 
-    async def waiting(gate: Gate) -> None:
-        async with gate.limited(None):
+    async def waiting(control: AdmissionControl) -> None:
+        async with control.cancel_at(None):
             await asyncio.Event().wait()
 
     async def scene() -> tuple[BaseException | None, BaseException | None]:
-        one = Gate(most=2)
-        asyncio.get_running_loop().call_later(0.02, one.stop)
-        return await asyncio.gather(late(one), waiting(one), return_exceptions=True)
+        control = AdmissionControl(2, SOON_S, threads=1)
+        asyncio.get_running_loop().call_later(0.02, control.stop)
+        return await asyncio.gather(late(control), waiting(control), return_exceptions=True)
 
     _too_late, ended = asyncio.run(scene())
     assert isinstance(ended, Unavailable)
@@ -230,7 +231,7 @@ def test_a_stream_that_outlasts_the_grace_time_ends_with_an_error() -> None:
             server.should_exit = True
             (last,) = events
         assert last.event == "error"
-        assert (last.json()["status"], "stopping" in last.json()["detail"]) == (503, True)
+        assert (last.json()["status"], last.json()["type"]) == (503, "/problems/unavailable")
     assert worker.closed.is_set()
 
 

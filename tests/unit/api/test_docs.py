@@ -13,11 +13,11 @@ from starlette.testclient import TestClient
 
 from tests.support.library import memory_library, register
 from vlibrary.api.app import create_app
-from vlibrary.api.http.problem_types import INVALID_REQUEST, UNFORESEEN, of_error, of_status
-from vlibrary.api.routes.problems import describe
+from vlibrary.api.http.problems import INVALID_REQUEST, UNFORESEEN, type_of_error, type_of_status
+from vlibrary.api.routes.problems import get_problem_type
 from vlibrary.domain import errors
 from vlibrary.http_common import STATUS, status_of
-from vlibrary.schemas.vectors import ProblemOut
+from vlibrary.schemas.problems import ProblemOut
 
 METHODS = ("get", "post", "put", "patch", "delete")
 OURS = [
@@ -91,6 +91,16 @@ def test_errors_are_declared_as_problems(document: dict[str, Any]) -> None:
                 assert list(answer["content"]) == ["application/problem+json"], (path, method, status)
 
 
+def test_unknown_query_parameters_are_rejected(api: TestClient, document: dict[str, Any]) -> None:
+    """A filter with a typo in its name would filter nothing, and an export would contain everything."""
+    lenient = ("/v1/", "/metrics", "/livez", "/readyz", "/models", "/problems")  # called by third-party clients
+    for path, method, _ in operations(document):
+        if not path.startswith(lenient):
+            answer = api.request(method, path.format(**dict.fromkeys(re.findall(r"{(\w+)}", path), "x")) + "?typo=1")
+            assert answer.status_code == 422, (method, path, answer.text)
+            assert "/query/typo: Extra inputs are not permitted" in answer.json()["detail"], (method, path)
+
+
 def test_every_schema_of_an_answer_has_an_example(document: dict[str, Any]) -> None:
     for path, method, operation in operations(document):
         for status, answer in operation["responses"].items():
@@ -116,9 +126,10 @@ def test_the_examples_run_as_they_stand(api: TestClient, document: dict[str, Any
     ran = 0
     for path, method, operation in operations(document):
         content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
-        for example in content.get("examples", {}).values():
+        schema = document["components"]["schemas"].get(content.get("schema", {}).get("$ref", "").rpartition("/")[2], {})
+        for example in schema.get("examples", []):
             address = path.format(**examples_of(operation, "path"))
-            answer = api.request(method, address, json=example["value"], headers=examples_of(operation, "header"))
+            answer = api.request(method, address, json=example, headers=examples_of(operation, "header"))
             assert answer.status_code == 200, (path, answer.text)
             ran += 1
         given = {
@@ -149,10 +160,10 @@ def test_every_error_of_ours_has_a_status(kind: type[errors.VLibraryError]) -> N
 
 
 def test_every_type_that_a_problem_can_have_is_explained() -> None:
-    kinds = [of_error(kind("a", "b")) for kind in OURS] + [INVALID_REQUEST, UNFORESEEN]
-    kinds += [of_status(status) for status in HTTPStatus if status >= HTTPStatus.BAD_REQUEST]
+    kinds = [type_of_error(kind("a", "b")) for kind in OURS] + [INVALID_REQUEST, UNFORESEEN]
+    kinds += [type_of_status(status) for status in HTTPStatus if status >= HTTPStatus.BAD_REQUEST]
     for kind in kinds:
-        page = describe(kind.code)
+        page = get_problem_type(kind.code)
         assert (page.type, page.title, page.status) == (kind.address, kind.title, kind.status)
 
 

@@ -213,12 +213,12 @@ def test_what_the_service_cannot_do_is_refused_by_name(client: OpenAI, case: str
 
 BAD_MESSAGES: dict[str, tuple[list[Any], str]] = {
     "none": ([], "at least 1"),
-    "the last is an answer": ([*HUE, {"role": "assistant", "content": "lorp"}], "End the messages"),
-    "the last is an instruction": ([*HUE, {"role": "system", "content": "Be brief."}], "End the messages"),
+    "the last is an answer": ([*HUE, {"role": "assistant", "content": "lorp"}], "End with a user message"),
+    "the last is an instruction": ([*HUE, {"role": "system", "content": "Be brief."}], "End with a user message"),
     "an answer first": ([{"role": "assistant", "content": "lorp"}, *HUE], "no user message before"),
     "an empty question": ([{"role": "user", "content": " "}], "empty"),
     "a tool's answer": ([*HUE, {"role": "tool", "content": "1", "tool_call_id": "x"}, *HUE], "tool"),
-    "a tool call": ([*HUE, {"role": "assistant", "content": "", "tool_calls": [{"id": "x"}]}, *HUE], "not offer"),
+    "a tool call": ([*HUE, {"role": "assistant", "content": "", "tool_calls": [{"id": "x"}]}, *HUE], "not supported"),
     "a picture to fetch": (
         [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x.org/a.png"}}]}],
         "data URL",

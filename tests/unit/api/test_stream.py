@@ -136,7 +136,7 @@ def test_stop_texts_deadlines_and_stream_flags_out_of_range_are_refused(more: di
 
 
 def test_a_connection_on_which_nothing_moves_is_kept_alive(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(streams, "FIRST_EVENT_WAIT_S", 0.05)
     monkeypatch.setattr(streams, "KEEP_ALIVE_S", 0.05)
     body = {"prompt": "a", "steering": "off", "stream": True}
     app = create_app(memory_library(worker=ScriptedWorker([], Then.WAIT)))
