@@ -179,9 +179,9 @@ class ImportedOut(BaseModel):
     version: int | None = Field(description="Version in this library; null if the vector was refused")
     state: Status | None
     outcome: Outcome = Field(
-        description="`imported`: the vector was registered. `present`: the library already had it. `differs`: it already "
-        "had it with another description, tags or metadata, which it keeps. `updated`: as `differs`, but it "
-        "took those of the archive. `refused`: see `problem`"
+        description="`imported`: the vector was registered. `present`: the library already had it. "
+        "`differs`: it already had it with another description, tags or metadata, which it keeps. "
+        "`updated`: as `differs`, but it took those of the archive. `refused`: see `problem`"
     )
     problem: ProblemOut | None = Field(description="Why the vector was refused")
 
