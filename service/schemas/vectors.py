@@ -79,7 +79,9 @@ class VectorOut(BaseModel):
     sha256: str = Field(repr=False)
     size: int = Field(repr=False, description="Size of the artifact in bytes")
     keys: int = Field(repr=False, description="Number of task keys")
-    thresholds: dict[Modality, float] = Field(repr=False, description="Score from which a match is accepted, by query modality")
+    thresholds: dict[Modality, float] = Field(
+        repr=False, description="Score from which a match is accepted, by query modality"
+    )
     results: dict[str, Any] = Field(repr=False, description="Evaluation results from the card")
     training: dict[str, Any] = Field(repr=False, description="Training settings stored in the artifact")
     created_at: datetime
