@@ -8,8 +8,8 @@ from vlibrary.client.call import Call
 from vlibrary.domain.errors import VLibraryError
 from vlibrary.formats.archive import MEDIA_TYPE, Archive, Entry, Item, pack
 from vlibrary.library.transfer import Outcome
+from vlibrary.schemas.problems import ProblemOut
 from vlibrary.schemas.registry import ImportedOut, ImportOut
-from vlibrary.schemas.vectors import ProblemOut
 
 # Limits of one request: below the service's default body limit, and small enough to be imported within the timeout.
 BATCH_BYTES = 16 * 2**20
