@@ -1,4 +1,4 @@
-"""The bundled toy world, the two small models trained on it, and how they were made."""
+"""The bundled toy world, the two small models trained on it, and the code that trained them."""
 
 from pathlib import Path
 

@@ -30,12 +30,12 @@ def bundled(
     """Measure both bundled models afresh, through their folders, on unseen images."""
     from vlibrary.evaluation.bundled_models import measure
     from vlibrary.evaluation.plot import plot_curves
-    from vlibrary.training.progress_bars import Bar, bars
+    from vlibrary.training.progress import Bar, progress_bars
     from vlibrary.worker.bootstrap import open_embedder, open_lvlm
 
     console = Console(stderr=as_json)
     settings = read_settings(lvlm="bundled", embedder="bundled")
-    with bars(console) as progress:
+    with progress_bars(console) as progress:
         bar = Bar(progress, "measure the bundled models")
         report = measure(open_lvlm(settings), open_embedder(settings), per_task, report=bar)
         bar.finish()

@@ -31,18 +31,18 @@ def train(
 ) -> None:
     """Train an M²IV vector on the model that VLIBRARY_LVLM names (the bundled one by default)."""
     # torch takes seconds to import; `vlibrary --help` must not wait for it.
-    from vlibrary.methods.m2iv.loop import LoopSettings
+    from vlibrary.methods.m2iv.config import M2ivConfig
     from vlibrary.methods.m2iv.method import M2iv
     from vlibrary.methods.train import save_trained, train_vector
     from vlibrary.training.examples import read_examples
-    from vlibrary.training.progress_bars import Bar, bars
+    from vlibrary.training.progress import Bar, progress_bars
     from vlibrary.worker.bootstrap import open_embedder, open_lvlm
 
     console = Console()
     settings = read_settings()
     given = read_examples(examples, images or examples.parent)
-    method = M2iv(shots=shots) if steps is None else M2iv(shots=shots, loop=LoopSettings(steps=steps))
-    with bars(console) as progress:
+    config = M2ivConfig(shots=shots) if steps is None else M2ivConfig(shots=shots, steps=steps)
+    with progress_bars(console) as progress:
         bar = Bar(progress, f"train {name}")
         trained = train_vector(
             given,
@@ -50,7 +50,7 @@ def train(
             description=description,
             lvlm=open_lvlm(settings),
             embedder=open_embedder(settings),
-            method=method,
+            method=M2iv(config),
             seed=seed,
             folder=state,
             report=bar,

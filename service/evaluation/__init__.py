@@ -1,1 +1,1 @@
-"""What the models and the vectors are worth, measured: figures, tables and plots."""
+"""Accuracy measurements of models and vectors, and reports of them."""

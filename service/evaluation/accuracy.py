@@ -1,8 +1,4 @@
-"""How often the model is right: exact match, with demonstrations in the prompt, or with a vector in their place.
-
-It stands here rather than in vlibrary.evaluation, because a trained vector's card carries these figures and methods may
-not import evaluation.
-"""
+"""Exact-match accuracy of a model, with demonstrations in the prompt or with a vector applied."""
 
 from __future__ import annotations
 
@@ -15,16 +11,16 @@ from vlibrary.domain.vector import SteeringVector
 from vlibrary.domain.wire import Decoding, Prompt
 from vlibrary.engine.static import StaticGenerator
 from vlibrary.training.errors import InvalidExamples
-from vlibrary.training.progress import Progress, Report, silent
-from vlibrary.training.prompts import TOKENS_A_BATCH, as_prompt
+from vlibrary.training.progress import Progress, Report, ignore
+from vlibrary.training.prompts import TOKENS_PER_BATCH, to_prompt
 
-# Greedy, so that a figure can be had again; an answer that needs more tokens than this is not a short answer.
+# Greedy decoding makes results reproducible; 32 tokens are ample for short answers.
 DECODING = Decoding(max_new_tokens=32)
 
 
-def is_right(said: str, answer: str) -> bool:
-    """Exact match after folding case and runs of space."""
-    return _folded(said) == _folded(answer)
+def is_correct(prediction: str, answer: str) -> bool:
+    """Return whether the texts are equal after folding case and collapsing white space."""
+    return " ".join(prediction.split()).casefold() == " ".join(answer.split()).casefold()
 
 
 def icl_accuracy(
@@ -33,46 +29,43 @@ def icl_accuracy(
     support: Sequence[Example],
     shots: int,
     seed: int,
-    report: Report = silent,
+    report: Report = ignore,
 ) -> float:
-    """Share of queries answered right after `shots` demonstrations, drawn anew for each query from the support.
+    """Return the share of queries answered correctly after `shots` demonstrations.
 
-    0 shots is the plain question. Raises InvalidExamples when the support is smaller, PromptTooLong when they do not
-    fit the context.
+    The demonstrations are drawn from the support for each query; 0 shots measures the plain question. Raises
+    InvalidExamples if the support is smaller than `shots`, PromptTooLong if the prompt exceeds the context.
     """
     if shots > len(support):
-        raise InvalidExamples(f"{len(support)} examples cannot give {shots} demonstrations.", "Add examples.")
+        raise InvalidExamples(f"{shots} demonstrations need {shots} examples; got {len(support)}.", "Add examples.")
     prompts = []
     for number, query in enumerate(queries):
         rng = np.random.default_rng([seed, shots, number])
         drawn = rng.choice(len(support), size=shots, replace=False)
-        prompts.append(as_prompt(query, [support[place] for place in drawn.tolist()]))
-    return _share_right(engine, queries, [(prompt, None) for prompt in prompts], report)
+        prompts.append(to_prompt(query, [support[at] for at in drawn.tolist()]))
+    return _accuracy(engine, queries, [(prompt, None) for prompt in prompts], report)
 
 
 def steered_accuracy(
-    engine: StaticGenerator, queries: Sequence[Example], vector: SteeringVector, report: Report = silent
+    engine: StaticGenerator, queries: Sequence[Example], vector: SteeringVector, report: Report = ignore
 ) -> float:
-    """Share of queries answered right with the vector and no demonstration."""
-    return _share_right(engine, queries, [(as_prompt(query), vector) for query in queries], report)
+    """Return the share of queries answered correctly with the vector applied and no demonstrations."""
+    return _accuracy(engine, queries, [(to_prompt(query), vector) for query in queries], report)
 
 
-def _share_right(
+def _accuracy(
     engine: StaticGenerator,
     queries: Sequence[Example],
     calls: Sequence[tuple[Prompt, SteeringVector | None]],
     report: Report,
 ) -> float:
     if not queries:
-        raise InvalidExamples("There is nothing to measure on.", "Give at least one test example.")
-    # The first prompt goes alone and tells how many of its length make a batch.
-    said = engine.generate(calls[:1], DECODING)
-    size = max(1, TOKENS_A_BATCH // said[0].prompt_tokens)
-    while len(said) < len(calls):
-        said += engine.generate(calls[len(said) : len(said) + size], DECODING)
-        report(Progress("measure", len(said), len(calls)))
-    return sum(is_right(one.text, query.answer) for one, query in zip(said, queries, strict=True)) / len(queries)
-
-
-def _folded(text: str) -> str:
-    return " ".join(text.split()).casefold()
+        raise InvalidExamples("There are no test examples.", "Provide at least one.")
+    # The first prompt runs alone: its length determines the batch size.
+    answers = engine.generate(calls[:1], DECODING)
+    size = max(1, TOKENS_PER_BATCH // answers[0].prompt_tokens)
+    while len(answers) < len(calls):
+        answers += engine.generate(calls[len(answers) : len(answers) + size], DECODING)
+        report(Progress("measure", len(answers), len(calls)))
+    correct = (is_correct(given.text, query.answer) for given, query in zip(answers, queries, strict=True))
+    return sum(correct) / len(queries)

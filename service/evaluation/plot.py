@@ -1,4 +1,4 @@
-"""Pictures of the figures."""
+"""Plots of evaluation reports."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIZE = (8.0, 5.0)
 
 
 def plot_curves(report: BundledReport, path: Path) -> None:
-    """Write a PNG: accuracy over the number of demonstrations, a line per task and the mean over the held-out tasks."""
+    """Write accuracy over the number of demonstrations, a line per task and the held-out mean, as an image file."""
     figure = Figure(figsize=SIZE, layout="constrained")
     axes = figure.add_subplot()
     for number, task in enumerate(report.tasks):
@@ -33,6 +33,6 @@ def plot_curves(report: BundledReport, path: Path) -> None:
 
 
 def _line(axes: Axes, zero_shot: float, shots: Mapping[int, float], style: str, **look: Any) -> None:
-    """Shot counts stand at even distances, since each is twice the last."""
-    heights = [zero_shot, *shots.values()]
-    axes.plot(range(len(heights)), heights, style, marker="o", markersize=3, **look)
+    """Shot counts are evenly spaced on the axis, because each is twice the previous one."""
+    values = [zero_shot, *shots.values()]
+    axes.plot(range(len(values)), values, style, marker="o", markersize=3, **look)

@@ -1,4 +1,4 @@
-"""The bundled models' figures as values, as JSON, and as a table."""
+"""Results of the bundled models: as values, as JSON and as a table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SHOTS = (1, 2, 4, 8, 16)
 
 @dataclass(frozen=True)
 class TaskCurve:
-    """One task's accuracy, 0 to 1, on unseen images: without demonstrations, and by their number."""
+    """One task's accuracy on unseen images, in [0, 1]: without demonstrations, and by number of demonstrations."""
 
     name: str
     held_out: bool
@@ -24,8 +24,14 @@ class TaskCurve:
 
 @dataclass(frozen=True)
 class BundledReport:
-    """zero_shot, shots: means over the held-out tasks; embedder_top1: share of unseen queries, over all tasks, whose
-    nearest task key is of their own task; *_mb: size of the folder in 10^6 bytes."""
+    """Results over all tasks.
+
+    Args:
+        tasks: One accuracy curve per task.
+        embedder_top1: Share of unseen queries, over all tasks, whose best task key belongs to their own task.
+        lvlm_mb: Size of the LVLM's folder in 10^6 bytes.
+        embedder_mb: Size of the embedder's folder in 10^6 bytes.
+    """
 
     tasks: tuple[TaskCurve, ...]
     embedder_top1: float
@@ -33,36 +39,37 @@ class BundledReport:
     embedder_mb: float
 
     @property
+    def held_out(self) -> tuple[TaskCurve, ...]:
+        """The tasks whose answer conventions the model never saw in pretraining."""
+        return tuple(task for task in self.tasks if task.held_out)
+
+    @property
     def zero_shot(self) -> float:
-        held_out = self.held_out
-        return sum(task.zero_shot for task in held_out) / len(held_out)
+        """Mean over the held-out tasks."""
+        return sum(task.zero_shot for task in self.held_out) / len(self.held_out)
 
     @property
     def shots(self) -> dict[int, float]:
+        """Means over the held-out tasks, by number of demonstrations."""
         held_out = self.held_out
         return {shots: sum(task.shots[shots] for task in held_out) / len(held_out) for shots in held_out[0].shots}
 
-    @property
-    def held_out(self) -> tuple[TaskCurve, ...]:
-        """The tasks that no training episode of the model used."""
-        return tuple(task for task in self.tasks if task.held_out)
-
     def as_json(self) -> dict[str, Any]:
-        """The whole report, JSON values only."""
+        """Return the whole report as JSON values."""
         return {
             "zero_shot": self.zero_shot,
-            "shots": _named(self.shots),
-            "tasks": [asdict(task) | {"shots": _named(task.shots)} for task in self.tasks],
+            "shots": _with_text_keys(self.shots),
+            "tasks": [asdict(task) | {"shots": _with_text_keys(task.shots)} for task in self.tasks],
             "embedder_top1": self.embedder_top1,
             "lvlm_mb": self.lvlm_mb,
             "embedder_mb": self.embedder_mb,
         }
 
     def as_table(self) -> Table:
-        """For people: a row per task, the mean over held-out tasks last."""
+        """Return a table with one row per task, and the mean over the held-out tasks last."""
         table = Table(
             title="Accuracy on unseen images, by number of demonstrations",
-            caption=f"right task from its keys: {self.embedder_top1:.1%} · "
+            caption=f"queries that find their own task: {self.embedder_top1:.1%} · "
             f"model {self.lvlm_mb:.1f} MB, embedder {self.embedder_mb:.1f} MB",
         )
         table.add_column("task")
@@ -76,7 +83,7 @@ class BundledReport:
         return table
 
 
-def _named(shots: Mapping[int, float]) -> dict[str, float]:
+def _with_text_keys(shots: Mapping[int, float]) -> dict[str, float]:
     return {str(number): accuracy for number, accuracy in shots.items()}
 
 

@@ -1,1 +1,1 @@
-"""How examples become a vector: M²IV, and room for its rivals behind the same protocol."""
+"""Training methods: each turns examples and a frozen model into a vector. One folder per method."""

@@ -1,4 +1,4 @@
-"""What every method is: examples and a frozen model in, a vector out."""
+"""The interface of training methods, and the split of a task's examples that they receive."""
 
 from __future__ import annotations
 
@@ -18,14 +18,19 @@ from vlibrary.training.progress import Report
 
 TEST_SHARE = 0.2
 VALIDATION_SHARE = 0.1
-MOST_HELD_BACK = 200
-FEWEST_EXAMPLES = 10
+MAX_HELD_OUT = 200
+MIN_EXAMPLES = 10
 
 
 @dataclass(frozen=True)
 class TaskData:
-    """One task's examples, disjoint. train: what the method may use as it likes; validation: to choose the best state
-    and to calibrate thresholds; test: for the figures on the card, never seen by the method."""
+    """One task's examples in disjoint parts.
+
+    Args:
+        train: For the method to use freely.
+        validation: To select the best state and to calibrate thresholds.
+        test: For the results on the card; methods must not use it.
+    """
 
     train: tuple[Example, ...]
     validation: tuple[Example, ...]
@@ -33,49 +38,56 @@ class TaskData:
 
 
 class Method(Protocol):
-    """A way to make a vector. An instance holds the method's settings; `fit` may be called for many tasks."""
+    """A procedure that turns examples and a frozen model into a vector.
+
+    An instance holds the method's settings; `fit` can be called for any number of tasks.
+    """
 
     @property
     def name(self) -> str:
-        """What SteeringVector.method says."""
+        """The value of `SteeringVector.method`."""
         ...
 
     @property
     def shots(self) -> int:
-        """The length of the prompts that the vector replaces."""
+        """Demonstrations in the prompts that the vector replaces."""
         ...
 
     def fit(
         self, data: TaskData, features: Features, lvlm: Lvlm, *, seed: int, folder: Path | None, report: Report
     ) -> SteeringVector:
-        """The vector, with its training record filled in.
+        """Return the trained vector with its training record; the same arguments give the same vector.
 
-        features: of data.train. folder: where an interrupted run leaves what a repeat with the same arguments resumes
-        from; None keeps nothing. The model is not changed. The same arguments give the same vector.
+        Args:
+            data: The task's examples.
+            features: The embeddings of data.train.
+            lvlm: The frozen model; it is not changed.
+            seed: Seed of every random choice.
+            folder: Where to save state, so that calling again with the same arguments resumes; None saves nothing.
+            report: Receives progress reports.
         """
         ...
 
 
 def split_examples(examples: Sequence[Example], seed: int, test: Sequence[Example] | None = None) -> TaskData:
-    """Shuffle and hold back 10 % for validation and 20 % for the test (each at most 200), unless test is given.
+    """Shuffle, and hold out 10 % for validation and 20 % for test (at most 200 each); a given test set is used as is.
 
-    Raises InvalidExamples below 10 examples or for an empty test.
+    Raises InvalidExamples for fewer than 10 examples or an empty test set.
     """
-    if len(examples) < FEWEST_EXAMPLES:
-        raise InvalidExamples(f"There are {len(examples)} examples.", f"Give at least {FEWEST_EXAMPLES}.")
+    if len(examples) < MIN_EXAMPLES:
+        raise InvalidExamples(f"Got {len(examples)} examples.", f"Provide at least {MIN_EXAMPLES}.")
     if test is not None and not test:
-        raise InvalidExamples("The test examples are an empty list.", "Leave them out to hold some back.")
+        raise InvalidExamples("The test set is empty.", "Leave it out to hold out some of the examples.")
     order = np.random.default_rng([seed, len(examples)]).permutation(len(examples))
-    shuffled = [examples[place] for place in order.tolist()]
-    validation = _held_back(len(examples), VALIDATION_SHARE)
-    tested = 0 if test is not None else _held_back(len(examples), TEST_SHARE)
-    held_test = shuffled[validation : validation + tested] if test is None else test
+    shuffled = [examples[at] for at in order.tolist()]
+    validation = _held_out_size(len(examples), VALIDATION_SHARE)
+    tested = 0 if test is not None else _held_out_size(len(examples), TEST_SHARE)
     return TaskData(
         train=tuple(shuffled[validation + tested :]),
         validation=tuple(shuffled[:validation]),
-        test=tuple(held_test),
+        test=tuple(shuffled[validation : validation + tested] if test is None else test),
     )
 
 
-def _held_back(count: int, share: float) -> int:
-    return min(MOST_HELD_BACK, max(1, round(share * count)))
+def _held_out_size(count: int, share: float) -> int:
+    return min(MAX_HELD_OUT, max(1, round(share * count)))

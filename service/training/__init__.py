@@ -1,1 +1,1 @@
-"""How a vector is made: examples, query sets, the n-shot teacher, losses, the loop, and the keys it is found by."""
+"""What all training methods share: examples, embeddings, task keys, forward passes, checkpoints and progress."""

@@ -1,4 +1,4 @@
-"""The state of a run on disk: tensors and a small JSON record in one safetensors file, never pickle."""
+"""Checkpoints: tensors and a JSON record in one safetensors file, without pickle."""
 
 from __future__ import annotations
 
@@ -21,14 +21,20 @@ _KEY = "vlibrary-checkpoint"
 
 @dataclass(frozen=True)
 class State:
-    """tensors: parameters, optimiser moments ...; record: JSON values (step, best loss ...)."""
+    """The state of a run. tensors: such as parameters and optimizer moments; record: JSON values, such as the step."""
 
     tensors: Mapping[str, Tensor]
     record: Mapping[str, Any]
 
 
 def save_state(path: Path, state: State, run: str) -> None:
-    """Write whole or not at all: to a neighbour first, to the disk, then renamed. run: digest of what is trained."""
+    """Write the state atomically: to a temporary file, synced, then renamed.
+
+    Args:
+        path: The checkpoint file; its folder is created.
+        state: The state to save.
+        run: Digest of everything the run depends on; `load_state` compares it.
+    """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
     data = save(tensors, metadata={_KEY: json.dumps({"run": run, "record": dict(state.record)})})
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,10 +47,10 @@ def save_state(path: Path, state: State, run: str) -> None:
 
 
 def load_state(path: Path, run: str) -> State | None:
-    """What save_state wrote, or None when there is no file yet.
+    """Return the state saved by `save_state`, or None if the file does not exist.
 
-    Raises InvalidSettings when the file is damaged or belongs to another run (other data, model or settings): going
-    on from it would give a vector that its own record does not describe.
+    Raises InvalidSettings if the file is damaged or belongs to another run (other examples, model or settings):
+    resuming from it would give a vector that its training record does not describe.
     """
     if not path.exists():
         return None
@@ -53,10 +59,12 @@ def load_state(path: Path, run: str) -> State | None:
             header = json.loads((file.metadata() or {})[_KEY])
             tensors = {name: torch.clone(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118  # no mapping
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise InvalidSettings(f"{path} is not a checkpoint: {error}.", "Delete it, or name another file.") from error
+        raise InvalidSettings(
+            f"{path} is not a valid checkpoint: {error}.", "Delete it, or use another path."
+        ) from error
     if header["run"] != run:
         raise InvalidSettings(
-            f"{path} belongs to another run (other examples, model or settings).",
-            "Delete it to start anew, or name another file.",
+            f"The checkpoint {path} belongs to another run (other examples, model or settings).",
+            "Delete it to start again, or use another path.",
         )
     return State(tensors, header["record"])

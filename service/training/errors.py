@@ -1,4 +1,4 @@
-"""Errors of training."""
+"""Errors of training and evaluation."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ class TrainingDiverged(VLibraryError):
 
 
 def require_positive(name: str, value: int) -> None:
-    """Raises InvalidSettings below 1."""
+    """Raise InvalidSettings if the value is below 1."""
     if value < 1:
-        raise InvalidSettings(f"{name} is {value}.", "It must be at least 1.")
+        raise InvalidSettings(f"Invalid {name} {value}.", f"Set {name} to at least 1.")

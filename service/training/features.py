@@ -1,4 +1,4 @@
-"""Examples as the query embedder sees them: what query sets, task keys and thresholds are made from."""
+"""Embeddings of training examples, from which query sets, task keys and thresholds are computed."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ import numpy as np
 from vlibrary.domain.example import Example
 from vlibrary.domain.vector import Array
 from vlibrary.models.embedder import Embedder
-from vlibrary.training.progress import Progress, Report, silent
+from vlibrary.training.progress import Progress, Report, ignore
 
 BATCH = 64
 
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """images [N, image_size] and texts [N, text_size] of N examples' queries, float32, every row of length 1."""
+    """Embeddings of N queries: images [N, image_size] and texts [N, text_size], float32, rows of unit length."""
 
     images: Array
     texts: Array
 
     @property
     def joined(self) -> Array:
-        """[image ‖ text] per example, [N, image_size + text_size]."""
+        """[image ‖ text] per query, [N, image_size + text_size]."""
         return np.concatenate([self.images, self.texts], axis=1)
 
     def __len__(self) -> int:
         return len(self.images)
 
 
-def embed_examples(embedder: Embedder, examples: Sequence[Example], report: Report = silent) -> Features:
-    """Embed images and questions, never answers: a query has none. Raises InvalidImage."""
-    # Data sets repeat their questions: each is embedded once.
+def embed_examples(embedder: Embedder, examples: Sequence[Example], report: Report = ignore) -> Features:
+    """Embed images and questions, but not answers, which a query does not have. Raises InvalidImage."""
+    # Data sets repeat their questions; each distinct question is embedded once.
     questions, places = np.unique([example.question for example in examples], return_inverse=True)
     texts = [embedder.embed_texts(questions[at : at + BATCH].tolist()) for at in range(0, len(questions), BATCH)]
     images = []

@@ -1,6 +1,6 @@
-"""Where a vector is found: task keys from its training queries, and the least score at which it fits.
+"""Task keys, computed from the embeddings of training queries, and the thresholds that go with them.
 
-Neither M²IV's own library nor its thresholds are public; everything here is our choice.
+How the library of the M²IV paper finds vectors was not available to us; everything here is our choice.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from vlibrary.training.features import Features
 
 SUBCENTROIDS = 4
 QUANTILE = 0.05
-LEAST_MARGIN = 0.02
+MIN_MARGIN = 0.02
 
 
-def centres(queries: Features, seed: int, subcentroids: int = SUBCENTROIDS) -> Features:
-    """Row 0: the centroid of all queries; further rows: those of up to `subcentroids` k-means clusters.
+def centroids(queries: Features, seed: int, subcentroids: int = SUBCENTROIDS) -> Features:
+    """Return the centroid of all queries (row 0) and those of up to `subcentroids` k-means clusters (further rows).
 
-    Sub-centroids, because a task's queries are seldom one round cloud; a single cluster would repeat the centroid.
+    Sub-centroids are useful because a task's queries rarely form one round cluster. A single cluster would repeat the
+    centroid and is left out.
     """
     groups = [np.arange(len(queries))]
     count = min(subcentroids, len(np.unique(queries.joined, axis=0)))
@@ -36,35 +37,39 @@ def centres(queries: Features, seed: int, subcentroids: int = SUBCENTROIDS) -> F
     return Features(images, texts)
 
 
-def task_keys(middles: Features) -> tuple[TaskKey, ...]:
-    """The rows of `centres` as the card's keys."""
-    kinds = [KeyKind.CENTROID] + [KeyKind.SUBCENTROID] * (len(middles) - 1)
+def task_keys(keys: Features) -> tuple[TaskKey, ...]:
+    """Convert the rows of `centroids` to keys of a card."""
+    kinds = [KeyKind.CENTROID] + [KeyKind.SUBCENTROID] * (len(keys) - 1)
     return tuple(
         TaskKey(kind, TaskEmbedding(image=image, text=text))
-        for kind, image, text in zip(kinds, middles.images, middles.texts, strict=True)
+        for kind, image, text in zip(kinds, keys.images, keys.texts, strict=True)
     )
 
 
-def thresholds(middles: Features, held_back: Features) -> Mapping[Modality, float]:
-    """The least score per modality at which a query counts as one of this task's.
+def thresholds(keys: Features, validation: Features) -> Mapping[Modality, float]:
+    """Return, per modality, the score from which a query is accepted as one of this task.
 
-    held_back: queries of the task that made no key. Their 5 % quantile, less a margin of the distance from there to
-    their median, and of 0.02 at least. The quantile alone would turn away one genuine query in twenty, and it is
-    itself uncertain, as it rests on a few queries; the margin grows with the spread that causes that. Its floor is
-    for tasks whose questions are nearly all alike, where the spread is nil. On the bundled tasks the margin takes
-    98 % or more of new queries of the task and, with a text, at most 0.1 % of the others'; half of it lost up to 9 %.
+    The threshold is q - max(0.02, m - q), where q is the 5 % quantile and m the median of the validation queries'
+    best scores. The quantile alone would reject one genuine query in twenty, and is itself uncertain because it rests
+    on few queries; the margin m - q grows with that uncertainty. Its minimum covers tasks whose questions are nearly
+    identical, where the spread is zero. On the bundled tasks, these thresholds accept at least 98 % of new queries of
+    the task and, with a text, at most 0.1 % of the others; with half the margin, up to 9 % of new queries were lost.
+
+    Args:
+        keys: Rows of `centroids`.
+        validation: Queries of the task that were not used for the keys.
     """
-    least = {}
-    for modality, best in best_scores(middles, held_back).items():
+    result = {}
+    for modality, best in best_scores(keys, validation).items():
         low, median = np.quantile(best, [QUANTILE, 0.5])
-        margin = max(LEAST_MARGIN, float(median - low))
-        least[modality] = float(np.clip(low - margin, -1.0, 1.0))
-    return MappingProxyType(least)
+        margin = max(MIN_MARGIN, float(median - low))
+        result[modality] = float(np.clip(low - margin, -1.0, 1.0))
+    return MappingProxyType(result)
 
 
-def best_scores(middles: Features, queries: Features) -> Mapping[Modality, Array]:
-    """Per modality, each query's score at its best key [N]: domain.query.score for all pairs at once."""
-    image = queries.images @ middles.images.T
-    text = queries.texts @ middles.texts.T
+def best_scores(keys: Features, queries: Features) -> Mapping[Modality, Array]:
+    """Return, per modality, each query's highest score over the keys, [N]; the batched form of domain.query.score."""
+    image = queries.images @ keys.images.T
+    text = queries.texts @ keys.texts.T
     pairs = {Modality.IMAGE: image, Modality.TEXT: text, Modality.IMAGE_TEXT: (image + text) / 2}
     return MappingProxyType({modality: scores.max(axis=1) for modality, scores in pairs.items()})

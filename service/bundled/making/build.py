@@ -1,30 +1,67 @@
-"""The whole build from a seed: vision tower, decoder, embedder, weights and curves.
+"""The whole build from a seed: vision tower, decoder and embedder, with their weights and training curves.
 
-Two hours on two cores at most; with AVX-512/AMX bfloat16 much less. ``Schedule`` sets the lengths.
+Takes at most two hours on two cores, and much less with AVX-512/AMX bfloat16. `Schedule` sets the lengths.
 """
 
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
-from vlibrary.bundled.making import curves, decoder, embedder, lvlm, states, tokenizer, vision
-from vlibrary.bundled.making.batches import Layout
-from vlibrary.bundled.making.curves import Record
+from vlibrary.bundled.making import decoder, embedder, lvlm, vision
 from vlibrary.bundled.making.decoder import Plan
+from vlibrary.bundled.making.reading import Layout
+from vlibrary.bundled.tasks import TASKS, task
 
 STAGES: Final = ("lvlm", "embedder")
 
 
+@dataclass
+class Record:
+    """Everything that a build measured.
+
+    Args:
+        seed: Seed of the build.
+        stages: Per stage, one row of figures per reported step, with `step`.
+        seconds: Duration per stage.
+        shots: Per evaluation task, accuracy by number of demonstrations at the last checkpoint.
+        history: Per checkpoint, the mean of that accuracy over the held-out tasks, with `step`.
+        retrieval_top1: Share of unseen queries that are nearest to their own task.
+    """
+
+    seed: int
+    stages: dict[str, list[dict[str, float]]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    shots: dict[str, dict[int, float]] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    retrieval_top1: float | None = None
+
+    def add(self, stage: str, step: int, figures: Mapping[str, float]) -> None:
+        """Record one row of a stage."""
+        self.stages.setdefault(stage, []).append({"step": step, **figures})
+
+    def checkpoint(self, step: int, found: Mapping[str, Mapping[int, float]]) -> None:
+        """Record the tasks' curves at a checkpoint of the decoder."""
+        self.shots = {name: dict(shots) for name, shots in found.items()}
+        self.history.append({"step": step, **mean_held_out(found)})
+
+
+def mean_held_out(found: Mapping[str, Mapping[int, float]]) -> dict[str, float]:
+    """Return the mean accuracy over the held-out tasks, by shot count (as text, for JSON)."""
+    rows = [shots for name, shots in found.items() if task(name).held_out]
+    return {str(count): sum(row[count] for row in rows) / len(rows) for count in rows[0]}
+
+
 @dataclass(frozen=True)
 class Schedule:
-    """How long each stage trains and how many images it draws."""
+    """Training steps and number of images per stage."""
 
     vision_steps: int = 3000
     vision_pool: int = 40_000
@@ -38,7 +75,7 @@ class Schedule:
 
 
 class _Watch:
-    """Shows a stage's progress, keeps its figures and its duration."""
+    """Shows a stage's progress, and records its figures and duration."""
 
     def __init__(self, record: Record, progress: Progress, every: int = 50) -> None:
         self.record = record
@@ -47,7 +84,7 @@ class _Watch:
 
     @contextmanager
     def stage(self, name: str, steps: int) -> Iterator[vision.Report]:
-        """Time a stage; its report callback takes (step, figures)."""
+        """Time a stage, and yield its report callback, which takes (step, figures)."""
         bar = self._progress.add_task(name, total=steps, note="")
         started = time.monotonic()
 
@@ -63,52 +100,43 @@ class _Watch:
         self.record.seconds[name] = round(time.monotonic() - started, 1)
 
 
-def _see(model: LlavaForConditionalGeneration, schedule: Schedule, seed: int, watch: _Watch) -> vision.Heads:
+def _build_lvlm(schedule: Schedule, seed: int, watch: _Watch, folder: Path) -> None:
+    processor = lvlm.build_processor()
+    model = lvlm.build_model(processor, seed)
     with watch.stage("vision", schedule.vision_steps) as report:
-        return vision.train(model.model.vision_tower, schedule.vision_steps, seed, report, schedule.vision_pool)
-
-
-def _learn_in_context(
-    model: LlavaForConditionalGeneration,
-    processor: LlavaProcessor,
-    heads: vision.Heads,
-    schedule: Schedule,
-    seed: int,
-    watch: _Watch,
-    folder: Path,
-) -> None:
-    seen = states.cache(
+        heads = vision.train(model.model.vision_tower, schedule.vision_steps, seed, report, schedule.vision_pool)
+    seen = vision.cache_states(
         model,
         [
             vision.scene_pictures(schedule.scenes, "train", seed + 1),
             vision.digit_pictures(schedule.digits, "train", seed + 1),
         ],
     )
-    unseen = states.cache(
+    unseen = vision.cache_states(
         model,
         [
             vision.scene_pictures(schedule.unseen, "test", seed + 1),
             vision.digit_pictures(schedule.unseen // 2, "test", seed + 1),
         ],
     )
-    states.start_projector(model, heads, seen)
+    vision.initialize_projector(model, heads, seen)
 
     def checkpoint(step: int, found: Mapping[str, Mapping[int, float]]) -> None:
         watch.record.checkpoint(step, found)
         lvlm.save(model, processor, folder)
-        curves.write(watch.record, folder.parent)
+        write_curves(watch.record, folder.parent)
 
     with watch.stage("decoder", schedule.decoder.steps) as report:
         decoder.train(model, Layout(processor), seen, unseen, schedule.decoder, seed, report, checkpoint)
 
 
-def _embed(schedule: Schedule, seed: int, watch: _Watch, folder: Path) -> None:
+def _build_embedder(schedule: Schedule, seed: int, watch: _Watch, folder: Path) -> None:
     processor = embedder.build_processor()
     model = embedder.build_model(processor.tokenizer, seed)
     with watch.stage("embedder", schedule.embedder_steps) as report:
         embedder.train(model, processor, schedule.embedder_steps, seed, report, schedule.embedder_pool)
     watch.record.retrieval_top1 = embedder.retrieval(model, processor, schedule.queries)
-    embedder.save(model, processor, folder)
+    lvlm.save(model, processor, folder)
 
 
 def build(
@@ -118,10 +146,10 @@ def build(
     schedule: Schedule = Schedule(),
     console: Console | None = None,
 ) -> None:
-    """Train what ``stages`` names and write ``out/lvlm``, ``out/embedder`` and the curves."""
+    """Run the stages, and write `out/lvlm`, `out/embedder` and the curves. Raises ValueError for an unknown stage."""
     unknown = set(stages) - set(STAGES)
     if unknown:
-        raise ValueError(f"unknown stages {sorted(unknown)}; there are {', '.join(STAGES)}")
+        raise ValueError(f"Unknown stages {sorted(unknown)}; use {', '.join(STAGES)}.")
     out.mkdir(parents=True, exist_ok=True)
     columns = (
         TextColumn("{task.description:9}"),
@@ -134,10 +162,42 @@ def build(
     with Progress(*columns, console=console) as progress:
         watch = _Watch(record, progress)
         if "lvlm" in stages:
-            processor = tokenizer.build_processor()
-            model = lvlm.build_model(processor, seed)
-            heads = _see(model, schedule, seed, watch)
-            _learn_in_context(model, processor, heads, schedule, seed, watch, out / "lvlm")
+            _build_lvlm(schedule, seed, watch, out / "lvlm")
         if "embedder" in stages:
-            _embed(schedule, seed, watch, out / "embedder")
-    curves.write(record, out)
+            _build_embedder(schedule, seed, watch, out / "embedder")
+    write_curves(record, out)
+
+
+def write_curves(record: Record, out: Path) -> None:
+    """Write `curves.json` and `curves.png` to the folder."""
+    (out / "curves.json").write_text(json.dumps(asdict(record), indent=1) + "\n")
+    _draw(record, out / "curves.png")
+
+
+def _draw(record: Record, path: Path) -> None:
+    figure = Figure(figsize=(13, 9))
+    panels = figure.subplots(2, 2)
+    for panel, held_out in ((panels[0][0], True), (panels[0][1], False)):
+        for each in TASKS:
+            if each.held_out is held_out and each.name in record.shots:
+                shots = record.shots[each.name]
+                panel.plot(range(len(shots)), list(shots.values()), marker="o", label=each.name)
+                panel.set_xticks(range(len(shots)), [str(count) for count in shots])
+        panel.set(title="held-out tasks" if held_out else "known tasks", ylim=(-0.02, 1.02))
+        panel.set(xlabel="demonstrations", ylabel="accuracy on unseen images")
+        panel.legend(fontsize=7)
+    rows = record.history
+    for count in (key for key in (rows[0] if rows else {}) if key != "step"):
+        label = f"{count} shots"
+        panels[1][0].plot([row["step"] for row in rows], [row[count] for row in rows], label=label)
+    panels[1][0].set(title="held-out mean during training", xlabel="step", ylim=(-0.02, 1.02))
+    if rows:
+        panels[1][0].legend(fontsize=7)
+    for stage, measured in record.stages.items():
+        lossy = [(row["step"], row["loss"]) for row in measured if "loss" in row]
+        if lossy:
+            panels[1][1].plot(*zip(*lossy, strict=True), label=stage)
+    panels[1][1].set(title="training loss", xlabel="step", yscale="log")
+    panels[1][1].legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)

@@ -1,7 +1,7 @@
-"""Stage 2: teach projector and decoder to learn in context, on cached patch states.
+"""Stage 2: train projector and decoder to learn in context, on cached patch states.
 
-One sequence of 17 shots carries a loss on every answer and so trains every shot count at once. The
-difficulty rises only while the model answers well what the shots already determine.
+A sequence of 17 shots has a loss on every answer, and so trains every shot count at once. The difficulty rises only
+while the model answers well where earlier shots determine the answer.
 """
 
 import shutil
@@ -14,13 +14,10 @@ import torch
 from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration
 
-from vlibrary.bundled.making.batches import Layout
-from vlibrary.bundled.making.curriculum import Curriculum
-from vlibrary.bundled.making.episodes import draw_episode, task_episode
+from vlibrary.bundled.making.episodes import Curriculum, draw_episode, task_episode
 from vlibrary.bundled.making.lvlm import WIDTH
-from vlibrary.bundled.making.reading import answer_loss, gathering_loss, matching_loss, read
-from vlibrary.bundled.making.states import Cache
-from vlibrary.bundled.making.vision import Heads, Report
+from vlibrary.bundled.making.reading import Layout, answer_loss, gathering_loss, matching_loss, read
+from vlibrary.bundled.making.vision import Heads, Report, StateCache
 from vlibrary.bundled.tasks import TASKS
 
 Checkpoint = Callable[[int, Mapping[str, Mapping[int, float]]], None]
@@ -31,12 +28,18 @@ SHOT_COUNTS = (0, 1, 2, 4, 8, 16)
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how fast to train.
+    """The settings of the decoder's training.
 
-    ramp, fading: steps from the easiest to the final mix of episodes and of repeats, counted only
-    while it goes well. early_shots: shots per episode until the level is above 0.2; half as many
-    shots cost less than half. every, rows: a checkpoint each so many steps, with so many sequences per
-    evaluation task. compiled: use the compiler, if there is one.
+    Args:
+        steps: Training steps.
+        episodes: Episodes per step.
+        rate: Peak learning rate.
+        ramp: Steps from the easiest to the final mix of episodes, see `Curriculum`.
+        fading: Steps until the repeats have faded, see `Curriculum`.
+        early_shots: Shots per episode while the level is at most 0.2; half as many shots cost less than half the time.
+        every: Steps between checkpoints.
+        rows: Sequences per evaluation task at a checkpoint.
+        compiled: Compile the decoder's layers, if a C++ compiler is installed.
     """
 
     steps: int = 4000
@@ -52,27 +55,22 @@ class Plan:
 
 @torch.no_grad()
 def curve(
-    model: LlavaForConditionalGeneration,
-    layout: Layout,
-    unseen: Cache,
-    task: str,
-    rows: int,
-    seed: int = 5,
+    model: LlavaForConditionalGeneration, layout: Layout, unseen: StateCache, task: str, rows: int, seed: int = 5
 ) -> dict[int, float]:
-    """Accuracy of a task after each shot count, on images kept apart from training."""
+    """Return a task's accuracy by shot count, on images that training does not use."""
     rng = np.random.default_rng(seed)
     episodes = [task_episode(task, unseen.pool, SHOTS, rng) for _ in range(rows)]
     batch = layout.batch(episodes, rng)
     with torch.autocast("cpu", torch.bfloat16):
         logits = read(model, batch, unseen, layout.image).words
-    right = (logits.argmax(-1) == batch.words).float().mean(0)
-    return {count: right[count].item() for count in SHOT_COUNTS}
+    accuracy = (logits.argmax(-1) == batch.words).float().mean(0)
+    return {count: accuracy[count].item() for count in SHOT_COUNTS}
 
 
 def curves(
-    model: LlavaForConditionalGeneration, layout: Layout, unseen: Cache, rows: int
+    model: LlavaForConditionalGeneration, layout: Layout, unseen: StateCache, rows: int
 ) -> dict[str, dict[int, float]]:
-    """The curve of every evaluation task."""
+    """Return the curve of every evaluation task."""
     model.train(False)
     with torch.compiler.set_stance("force_eager"):
         found = {each.name: curve(model, layout, unseen, each.name, rows) for each in TASKS}
@@ -80,8 +78,8 @@ def curves(
     return found
 
 
-class _Optimisers:
-    """Muon for the matrices inside the decoder's layers, AdamW for everything else."""
+class _Optimizers:
+    """Muon for the weight matrices of the decoder's layers, AdamW for all other parameters."""
 
     def __init__(self, model: LlavaForConditionalGeneration, others: list[nn.Parameter], plan: Plan) -> None:
         inner = model.model
@@ -99,11 +97,11 @@ class _Optimisers:
             torch.optim.AdamW(outside, lr=plan.rate, betas=(0.9, 0.98), weight_decay=0.02),
         )
         self._schedules = [
-            torch.optim.lr_scheduler.LambdaLR(each, lambda step: _rate(step / plan.steps)) for each in self._each
+            torch.optim.lr_scheduler.LambdaLR(each, lambda step: _lr_factor(step / plan.steps)) for each in self._each
         ]
 
     def step(self, loss: Tensor) -> None:
-        """One update with clipped gradients."""
+        """Run one update with clipped gradients."""
         for each in self._each:
             each.zero_grad()
         torch.autograd.backward(loss)
@@ -114,37 +112,32 @@ class _Optimisers:
             schedule.step()
 
 
-def _rate(part: float) -> float:
-    """Warm-up over the first 2 %, flat, then down to 2 % over the last 30 %."""
+def _lr_factor(part: float) -> float:
+    """Warm up over the first 2 % of the steps, stay flat, then decay to 2 % over the last 30 %."""
     return min(1.0, part / 0.02 + 0.01, max(0.02, (1 - part) / 0.3))
-
-
-def _prepare(model: LlavaForConditionalGeneration, plan: Plan) -> None:
-    """Plain attention is the fastest for short rows on a CPU; compiling the layers doubles the speed."""
-    model.train()
-    model.set_attn_implementation("eager")
-    if plan.compiled and shutil.which("g++"):
-        for layer in model.model.language_model.layers:
-            layer.compile(dynamic=False)
 
 
 def train(
     model: LlavaForConditionalGeneration,
     layout: Layout,
-    seen: Cache,
-    unseen: Cache,
+    seen: StateCache,
+    unseen: StateCache,
     plan: Plan,
     seed: int,
     report: Report,
     checkpoint: Checkpoint,
 ) -> None:
-    """Train projector and decoder in place; the vision tower stays as it is."""
+    """Train projector and decoder in place; the vision tower is not changed."""
     torch.manual_seed(seed)
     rng = np.random.default_rng([seed, 3])
     heads = Heads(WIDTH)
-    optimisers = _Optimisers(model, list(heads.parameters()), plan)
+    optimizers = _Optimizers(model, list(heads.parameters()), plan)
     curriculum = Curriculum(plan.ramp, plan.fading)
-    _prepare(model, plan)
+    model.train()
+    model.set_attn_implementation("eager")  # `read` needs it; it is also the fastest for short rows on a CPU
+    if plan.compiled and shutil.which("g++"):
+        for layer in model.model.language_model.layers:
+            layer.compile(dynamic=False)  # doubles the speed
     for step in range(1, plan.steps + 1):
         shots = SHOTS if curriculum.level > 0.2 else plan.early_shots
         mix, shares = curriculum.difficulty, curriculum.shares()
@@ -152,13 +145,13 @@ def train(
         batch = layout.batch(episodes, rng)
         with torch.autocast("cpu", torch.bfloat16):
             reading = read(model, batch, seen, layout.image)
-            told = heads(reading.gathered)
+            attributes = heads(reading.gathered)
         losses = {
             "loss": answer_loss(reading, batch, episodes),
-            "gathering": gathering_loss(told, seen, batch),
+            "gathering": gathering_loss(attributes, seen, batch),
             "matching": matching_loss(reading, episodes),
         }
-        optimisers.step(sum((weight * losses[name] for name, weight in LOSS_WEIGHTS.items()), torch.zeros(())))
+        optimizers.step(sum((weight * losses[name] for name, weight in LOSS_WEIGHTS.items()), torch.zeros(())))
         curriculum.update(episodes, (reading.words.argmax(-1) == batch.words).numpy())
         report(step, {**{name: value.item() for name, value in losses.items()}, **curriculum.figures()})
         if step % plan.every == 0 or step == plan.steps:

@@ -1,8 +1,8 @@
-"""Pretraining episodes: up to 17 questions with one convention, drawn fresh per episode.
+"""Pretraining episodes, and the curriculum that makes them harder.
 
-An episode's answers are either words of a language or code words by a random mapping. A mapping that
-agrees with a held-out task's mapping of the same attribute on more than one value is drawn again, so
-that no evaluation mapping ever occurs. Neutral nouns go to attributes at random.
+An episode has up to 17 questions with one answer convention, drawn per episode: words of a language, or code words by a
+random mapping. A mapping that agrees with a held-out task's mapping of the same attribute on more than one value is
+drawn again, so that no evaluation mapping ever occurs. Neutral nouns are assigned to attributes at random.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,14 +12,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from vlibrary.bundled.tasks import TASKS
-from vlibrary.bundled.world.words import (
-    CODE_WORDS,
-    EXPLICIT_NOUNS,
-    LANGUAGES,
-    NEUTRAL_NOUNS,
-    VALUES,
-)
+from vlibrary.bundled.tasks import TASKS, task
+from vlibrary.bundled.world.words import CODE_WORDS, EXPLICIT_NOUNS, LANGUAGES, NEUTRAL_NOUNS, VALUES
 
 Integers = NDArray[np.int64]
 
@@ -28,12 +22,13 @@ HELD_OUT: Final[Mapping[str, Mapping[str, str]]] = {each.attribute: each.answers
 
 @dataclass(frozen=True)
 class Difficulty:
-    """How hard the episodes are; every figure is a probability.
+    """The mix of episodes, as probabilities.
 
-    coded: the answers are code words by a fresh mapping, else words of a language.
-    repeats: a coded shot shows an earlier image of its value again, so that copying pays.
-    ambiguous: the question names an unrelated noun instead of the attribute.
-    all_values: the episode uses every value of its attribute, else two to four of them.
+    Args:
+        coded: The answers are code words by a new mapping, rather than words of a language.
+        repeats: A coded shot repeats an earlier image with the same value, so that copying its answer is correct.
+        ambiguous: The question names an unrelated noun instead of the attribute.
+        all_values: The episode uses every value of its attribute, rather than two to four of them.
     """
 
     coded: float
@@ -43,9 +38,9 @@ class Difficulty:
 
     @staticmethod
     def at(level: float, fade: float) -> "Difficulty":
-        """From the easiest mix (0) to the final one (1); the easy share never vanishes.
+        """Return the mix at a level from 0 (easiest) to 1 (final), which keeps a share of easy episodes.
 
-        ``fade`` is the same for the repeats alone, which must go once copying is learned.
+        `fade`, also from 0 to 1, controls the repeats alone: they fade once copying is learned.
         """
         return Difficulty(
             coded=0.6 + 0.2 * level,
@@ -57,7 +52,7 @@ class Difficulty:
 
 @dataclass(frozen=True)
 class Episode:
-    """One convention and its shots; ``images`` index a pool, ``values`` index the attribute's values."""
+    """One convention and its shots; `images` index a pool, and `values` index the attribute's values."""
 
     attribute: str
     noun: str
@@ -70,13 +65,13 @@ class Episode:
 
     @property
     def determined(self) -> NDArray[np.bool_]:
-        """Shots [shots] whose value was shown before, so that their answer can be inferred."""
+        """Which shots [shots] repeat an earlier value, so that their answer can be inferred."""
         shown = self.values.tolist()
         return np.array([value in shown[:at] for at, value in enumerate(shown)])
 
 
 class Pool:
-    """Image indices by attribute and value, so that a shot with a wanted value is one draw."""
+    """Image indices by attribute and value."""
 
     def __init__(self, labels: Mapping[str, Integers]) -> None:
         self._by_value = {
@@ -85,19 +80,19 @@ class Pool:
         }
 
     def draw(self, attribute: str, value: int, rng: np.random.Generator) -> int:
-        """An image that shows the value."""
+        """Draw an image that shows the value."""
         return int(rng.choice(self._by_value[attribute][value]))
 
 
 def agreement(attribute: str, words: Mapping[int, str]) -> int:
-    """On how many values a mapping equals the held-out mapping of the same attribute."""
+    """Return on how many values a mapping equals the held-out mapping of the same attribute."""
     forbidden = HELD_OUT.get(attribute, {})
     names = VALUES[attribute]
     return sum(forbidden.get(names[value]) == word for value, word in words.items())
 
 
 def draw_mapping(attribute: str, values: Sequence[int], rng: np.random.Generator) -> dict[int, str]:
-    """A random code word for each value, never close to a held-out mapping."""
+    """Draw a code word for each value; mappings close to a held-out mapping are drawn again."""
     while True:
         chosen = rng.choice(len(CODE_WORDS), size=len(values), replace=False)
         words = {value: CODE_WORDS[at] for value, at in zip(values, chosen, strict=True)}
@@ -117,15 +112,15 @@ def _draw_values(attribute: str, difficulty: Difficulty, rng: np.random.Generato
 def _draw_images(
     pool: Pool, attribute: str, shown: Integers, repeats: float, rng: np.random.Generator
 ) -> tuple[Integers, NDArray[np.bool_]]:
-    """An image for every shot, and which of them repeat an earlier image of the same value.
+    """Draw an image for every shot; also return which of them repeat an earlier image with the same value.
 
-    The values are drawn before the repeats: were whole shots repeated, their answers would pile up
-    on few words, and guessing the most frequent one paid so well that matching was never learned.
+    The values are drawn before the repeats. If whole shots were repeated, the answers would concentrate on few words;
+    guessing the most frequent one then paid so well that matching was never learned.
     """
-    met: dict[int, list[int]] = {}
+    seen: dict[int, list[int]] = {}
     images, repeated = [], []
     for value in shown.tolist():
-        earlier = met.setdefault(value, [])
+        earlier = seen.setdefault(value, [])
         again = bool(earlier) and bool(rng.random() < repeats)
         image = int(rng.choice(earlier)) if again else pool.draw(attribute, value, rng)
         earlier.append(image)
@@ -135,13 +130,9 @@ def _draw_images(
 
 
 def draw_episode(
-    pool: Pool,
-    shots: int,
-    difficulty: Difficulty,
-    rng: np.random.Generator,
-    shares: Mapping[str, float],
+    pool: Pool, shots: int, difficulty: Difficulty, rng: np.random.Generator, shares: Mapping[str, float]
 ) -> Episode:
-    """One episode of ``shots`` question-answer pairs; ``shares``: probability of each attribute."""
+    """Draw an episode of `shots` questions; `shares` holds the probability of each attribute."""
     attribute = str(rng.choice(list(shares), p=list(shares.values())))
     values = _draw_values(attribute, difficulty, rng)
     coded = bool(rng.random() < difficulty.coded)
@@ -160,8 +151,8 @@ def draw_episode(
 
 
 def task_episode(name: str, pool: Pool, shots: int, rng: np.random.Generator) -> Episode:
-    """Shots of an evaluation task, to follow its accuracy during training (never trained on)."""
-    each = next(task for task in TASKS if task.name == name)
+    """Draw shots of an evaluation task, to measure its accuracy during training. They are not trained on."""
+    each = task(name)
     names = VALUES[each.attribute]
     words = {names.index(value): word for value, word in each.answers.items()}
     shown = np.array(rng.choice(list(words), size=shots), dtype=np.int64)
@@ -169,3 +160,54 @@ def task_episode(name: str, pool: Pool, shots: int, rng: np.random.Generator) ->
     noun = each.wordings[0].removeprefix("Which ").removesuffix("?")
     never = np.zeros(shots, dtype=np.bool_)
     return Episode(each.attribute, noun, each.ambiguous, each.held_out, words, np.array(images), shown, never)
+
+
+class Curriculum:
+    """Adapts the episodes to the model: fades repeats, raises the level, and favours weak attributes.
+
+    Copying is the running accuracy on repeated images. Once it is high the repeats fade, because only new images teach
+    more. Skill, per attribute, is the running accuracy on the shots of coded episodes that show a new image of an
+    earlier value. The level rises only while the skill of the three weakest attributes is high. Neither ever decreases.
+
+    Args:
+        ramp: Steps from the lowest to the highest level, counted while the level rises.
+        fading: Steps until the repeats have faded, counted while they fade.
+    """
+
+    def __init__(self, ramp: int, fading: int) -> None:
+        self._ramp = ramp
+        self._fading = fading
+        self.level = 0.0
+        self.fade = 0.0
+        self.copying = 0.0
+        self.skill = dict.fromkeys(VALUES, 0.0)
+
+    @property
+    def difficulty(self) -> Difficulty:
+        """The current mix of episodes."""
+        return Difficulty.at(self.level, self.fade)
+
+    def shares(self) -> dict[str, float]:
+        """Return the probability of each attribute in the next episodes."""
+        needs = {name: 1.2 - skill for name, skill in self.skill.items()}
+        total = sum(needs.values())
+        return {name: need / total for name, need in needs.items()}
+
+    def figures(self) -> dict[str, float]:
+        """Return level, fade, copying, and the skill per attribute."""
+        return {"level": self.level, "fade": self.fade, "copying": self.copying, **self.skill}
+
+    def update(self, episodes: Sequence[Episode], correct: NDArray[np.bool_]) -> None:
+        """Update from one step; `correct` [B, shots] states which answers were correct."""
+        for episode, row in zip(episodes, correct, strict=True):
+            counted = episode.determined & ~episode.repeated
+            if episode.coded and counted.any():
+                before = self.skill[episode.attribute]
+                self.skill[episode.attribute] = before + 0.02 * (row[counted].mean() - before)
+            if episode.repeated.any():
+                self.copying += 0.005 * (row[episode.repeated].mean() - self.copying)
+        if self.copying > 0.85:
+            self.fade = min(1.0, self.fade + 1 / self._fading)
+        weakest = sum(sorted(self.skill.values())[:3]) / 3
+        if weakest > 0.8 - 0.2 * self.level:
+            self.level = min(1.0, self.level + 1 / self._ramp)

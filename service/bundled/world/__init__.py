@@ -1,1 +1,1 @@
-"""What can be seen (drawn scenes, handwritten digits) and what can be said about it."""
+"""The bundled world: drawn scenes, handwritten digits, and the words for them."""

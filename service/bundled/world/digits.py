@@ -1,6 +1,6 @@
-"""scikit-learn's handwritten digits (real 8x8 scans), enlarged to 32x32 RGB.
+"""scikit-learn's handwritten digits (8x8 scans), enlarged to 32x32 RGB.
 
-The split is fixed: every third scan of each digit is a test scan, whatever the seed.
+The split is fixed: every third scan of each digit is a test scan, for every seed.
 """
 
 from functools import lru_cache
@@ -16,8 +16,8 @@ Split = Literal["train", "test"]
 
 
 @lru_cache(maxsize=1)
-def _enlarged() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """All scans as ink in 0..1, [1797, 32, 32], and their digits, [1797]."""
+def _load_scans() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return all scans as ink in 0..1, [1797, 32, 32], and their digits, [1797]."""
     from sklearn.datasets import load_digits
 
     data = load_digits()
@@ -30,8 +30,8 @@ def _enlarged() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
 
 @lru_cache(maxsize=2)
 def scan_ids(split: Split) -> tuple[NDArray[np.int64], ...]:
-    """For every digit 0..9 the indices of its scans in a split."""
-    _, labels = _enlarged()
+    """Return, for every digit 0..9, the indices of its scans in a split."""
+    _, labels = _load_scans()
     per_digit = []
     for digit in range(10):
         ids = np.flatnonzero(labels == digit)
@@ -40,21 +40,21 @@ def scan_ids(split: Split) -> tuple[NDArray[np.int64], ...]:
     return tuple(per_digit)
 
 
-def derived(digit: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
-    """Value indices of every digit attribute, given the digits [N]."""
+def attribute_values(digit: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+    """Return the value indices of every digit attribute for digits [N]."""
     return {"digit": digit, "parity": digit % 2, "half": (digit >= 5).astype(np.int64)}
 
 
 def draw_scans(digits: NDArray[np.int64], split: Split, rng: np.random.Generator) -> NDArray[np.int64]:
-    """One scan index of a split for each wanted digit, [N]."""
+    """Draw one scan of a split for each digit; return the scan indices, [N]."""
     per_digit = scan_ids(split)
     picks = [per_digit[digit][rng.integers(len(per_digit[digit]))] for digit in digits]
     return np.array(picks, dtype=np.int64)
 
 
 def render(scans: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """The scans as dark ink on light paper, ``uint8 [N, 32, 32, 3]``, shifted by up to 2 pixels."""
-    ink = _enlarged()[0][scans]
+    """Render scans as dark ink on light paper, shifted by up to 2 pixels: `uint8 [N, 32, 32, 3]`."""
+    ink = _load_scans()[0][scans]
     number = len(scans)
     shifts = rng.integers(-2, 3, size=(number, 2))
     rows = (np.arange(SIDE)[None] - shifts[:, :1]) % SIDE

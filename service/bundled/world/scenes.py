@@ -1,7 +1,7 @@
-"""Drawn scenes: one to five equal objects on a plain ground, and a small marker at the border.
+"""Drawn scenes: one to five identical objects on a plain background, and a small marker at the border.
 
-All images are ``uint8 [N, 32, 32, 3]``. A scene's attributes are value indices into
-:data:`vlibrary.bundled.world.words.SCENE_VALUES`, one ``int64 [N]`` array per attribute.
+All images are `uint8 [N, 32, 32, 3]`. A scene's attributes are value indices into `world.words.SCENE_VALUES`, one
+`int64 [N]` array per attribute.
 """
 
 from collections.abc import Mapping
@@ -21,14 +21,7 @@ _COLOURS: Final = np.array(
     dtype=np.float32,
 )
 _GROUNDS: Final = np.array(
-    [
-        (242, 242, 242),
-        (140, 140, 140),
-        (25, 25, 25),
-        (245, 185, 200),
-        (180, 235, 205),
-        (215, 190, 150),
-    ],
+    [(242, 242, 242), (140, 140, 140), (25, 25, 25), (245, 185, 200), (180, 235, 205), (215, 190, 150)],
     dtype=np.float32,
 )
 _RADII: Final = np.array([2.8, 3.9, 5.1], dtype=np.float32)
@@ -43,13 +36,13 @@ _ROWS, _COLUMNS = np.meshgrid(
 def draw_attributes(
     count: int, rng: np.random.Generator, fixed: Mapping[str, NDArray[np.int64]] | None = None
 ) -> dict[str, NDArray[np.int64]]:
-    """Value indices for ``count`` scenes, uniform and independent except where ``fixed``."""
+    """Draw value indices for `count` scenes, uniform and independent except for the `fixed` attributes."""
     drawn = {name: rng.integers(len(values), size=count) for name, values in SCENE_VALUES.items()}
     return {**drawn, **(fixed or {})}
 
 
 def _distance(shape: NDArray[np.int64], u: Floats, v: Floats, radius: Floats) -> Floats:
-    """Signed distance in pixels to the outline (negative inside); ``u``, ``v`` [N, 32, 32]."""
+    """Return the signed distance in pixels to the outline, negative inside; `u` and `v` are [N, 32, 32]."""
     r = radius[:, None, None]
     length: Floats = np.hypot(u, v)
     across, along = np.abs(u), np.abs(v)
@@ -68,7 +61,7 @@ def _distance(shape: NDArray[np.int64], u: Floats, v: Floats, radius: Floats) ->
 
 
 def _marker_centres(position: NDArray[np.int64], rng: np.random.Generator) -> Floats:
-    """Centre (x, y) in pixels of the marker, [N, 2]; the last value means any corner."""
+    """Return the marker's centre (x, y) in pixels, [N, 2]; the last position value means any corner."""
     corner = _CORNERS[rng.integers(4, size=len(position))]
     along = np.where((position < 2)[:, None], (1.0, 0.0), (0.0, 1.0))
     edge = _EDGES[np.minimum(position, 3)] + along * rng.uniform(-3, 3, size=(len(position), 1))
@@ -77,20 +70,20 @@ def _marker_centres(position: NDArray[np.int64], rng: np.random.Generator) -> Fl
 
 
 def _blend(canvas: Floats, coverage: Floats, colour: Floats) -> Floats:
-    """Paint ``colour`` [N, 3] over ``canvas`` [N, 32, 32, 3] where ``coverage`` [N, 32, 32]."""
+    """Paint `colour` [N, 3] over `canvas` [N, 32, 32, 3], weighted by `coverage` [N, 32, 32]."""
     weight = coverage[..., None]
     painted: Floats = canvas * (1 - weight) + colour[:, None, None, :] * weight
     return painted
 
 
 def _cover(distance: Floats) -> Floats:
-    """Antialiased coverage in 0..1 of a signed distance."""
+    """Convert signed distances to antialiased coverage in 0..1."""
     covered: Floats = np.clip(0.5 - distance, 0.0, 1.0).astype(np.float32)
     return covered
 
 
 def render(attributes: Attributes, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Draw the scenes with jitter of place, size, tilt and tint, and pixel noise."""
+    """Render scenes with random placement, size, tilt, tint and pixel noise."""
     number = len(attributes["shape"])
     tint = _COLOURS[attributes["colour"]] + rng.uniform(-14, 14, (number, 3)).astype(np.float32)
     ground = _GROUNDS[attributes["background"]] + rng.uniform(-9, 9, (number, 3)).astype(np.float32)

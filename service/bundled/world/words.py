@@ -1,4 +1,4 @@
-"""The vocabulary of the world: attribute values, their names in three languages, code words, nouns."""
+"""The vocabulary of the bundled world: attribute values, their names in three languages, code words and nouns."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -31,18 +31,7 @@ GERMAN: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "count": ("eins", "zwei", "drei", "vier", "fünf"),
         "position": ("oben", "unten", "links", "rechts", "Ecke"),
         "background": ("weiß", "grau", "schwarz", "rosa", "Minze", "Sand"),
-        "digit": (
-            "null",
-            "eins",
-            "zwei",
-            "drei",
-            "vier",
-            "fünf",
-            "sechs",
-            "sieben",
-            "acht",
-            "neun",
-        ),
+        "digit": ("null", "eins", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun"),
         "parity": ("gerade", "ungerade"),
         "half": ("niedrig", "hoch"),
     }
@@ -64,88 +53,17 @@ LANGUAGES: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = MappingProxyType
     {"english": VALUES, "german": GERMAN, "french": FRENCH}
 )
 
-CODE_WORDS: Final[tuple[str, ...]] = (
-    "wug",
-    "dax",
-    "blick",
-    "fep",
-    "toma",
-    "zup",
-    "kiki",
-    "bouba",
-    "gavagai",
-    "modi",
-    "lorp",
-    "nizz",
-    "quave",
-    "rask",
-    "sib",
-    "tiv",
-    "vond",
-    "yelp",
-    "zaff",
-    "brox",
-    "crim",
-    "drell",
-    "flom",
-    "glay",
-    "hesk",
-    "jorn",
-    "krel",
-    "lumo",
-    "mib",
-    "norv",
-    "oxa",
-    "plim",
-    "quon",
-    "ruv",
-    "skee",
-    "thrum",
-    "ulva",
-    "vask",
-    "wib",
-    "yorn",
-    "zent",
+_CODE_WORDS = (
+    "wug dax blick fep toma zup kiki bouba gavagai modi lorp nizz quave rask sib tiv vond yelp zaff brox crim drell "
+    "flom glay hesk jorn krel lumo mib norv oxa plim quon ruv skee thrum ulva vask wib yorn zent"
 )
+CODE_WORDS: Final = tuple(_CODE_WORDS.split())
 
-NEUTRAL_NOUNS: Final[tuple[str, ...]] = (
-    "club",
-    "guild",
-    "realm",
-    "crew",
-    "port",
-    "clan",
-    "team",
-    "league",
-    "house",
-    "tribe",
-    "order",
-    "faction",
-    "circuit",
-    "band",
-    "lodge",
-    "union",
-    "camp",
-    "branch",
-    "family",
-    "school",
-    "squad",
-    "unit",
-    "lot",
-    "class",
-    "kind",
-    "type",
-    "sort",
-    "tag",
-    "label",
-    "name",
-    "sign",
-    "mark",
-    "code",
-    "token",
-    "badge",
-    "title",
+_NEUTRAL_NOUNS = (
+    "club guild realm crew port clan team league house tribe order faction circuit band lodge union camp branch "
+    "family school squad unit lot class kind type sort tag label name sign mark code token badge title"
 )
+NEUTRAL_NOUNS: Final = tuple(_NEUTRAL_NOUNS.split())
 EXPLICIT_NOUNS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "shape": ("shape", "form"),
@@ -162,10 +80,10 @@ EXPLICIT_NOUNS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 
 
 def domain_of(attribute: str) -> str:
-    """The image source, ``scene`` or ``digit``, on which an attribute is visible."""
+    """Return the kind of image, `scene` or `digit`, that shows an attribute."""
     return "scene" if attribute in SCENE_VALUES else "digit"
 
 
 def wordings(noun: str) -> tuple[str, ...]:
-    """The surface variants of the question for a noun."""
+    """Return the phrasings of the question about a noun."""
     return (f"Which {noun}?", f"Name the {noun}.", f"{noun.capitalize()}?")

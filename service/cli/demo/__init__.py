@@ -1,1 +1,1 @@
-"""`vlibrary demo`: trains, registers and applies vectors on the bundled model, and reports accuracy."""
+"""The demo: train, register, retrieve and steer, with the results as a table, JSON and a plot."""

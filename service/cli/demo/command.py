@@ -1,32 +1,42 @@
-"""`vlibrary demo`: the main job, end to end, with its figures."""
+"""The `vlibrary demo` command."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+PLOT_SUFFIXES = (".png", ".svg")
+
 
 def add_to(app: typer.Typer) -> None:
-    """Add the verb."""
+    """Add the command to the app."""
     app.command()(demo)
 
 
 def demo(
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the figures as one JSON object on the last line")
+        bool, typer.Option("--json", help="Print the results as one JSON object on the last line")
     ] = False,
     queries: Annotated[int, typer.Option(min=1, help="Unseen images per task")] = 60,
     seed: int = 0,
+    plot: Annotated[Path | None, typer.Option(help="Also plot the results to this .png or .svg file")] = None,
 ) -> None:
-    """Train vectors on the bundled model, register them, and show what they change on unseen images."""
+    """Train vectors for the bundled model, register them, and measure what they change on unseen images."""
+    if plot is not None and plot.suffix not in PLOT_SUFFIXES:
+        raise typer.BadParameter(f"{plot.name} must end with .png or .svg.", param_hint="--plot")
+    # Imports torch, which takes seconds; `vlibrary --help` must not wait for it.
+    from vlibrary.cli.demo.plot import plot_results
     from vlibrary.cli.demo.report import show
     from vlibrary.cli.demo.run import run_demo
 
     console = Console(stderr=as_json)
     report = run_demo(console, queries=queries, seed=seed)
     show(report, console)
+    if plot is not None:
+        plot_results(report, plot)
     if as_json:
         print(json.dumps(report.as_json()))  # noqa: T201  plain, so that it can be piped

@@ -1,4 +1,4 @@
-"""What the demo found, as a value, as a table for people, and as JSON for machines."""
+"""The results of the demo: as values, as JSON and as a table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ from rich.text import Text
 
 @dataclass(frozen=True)
 class Arm:
-    """One way of asking: accuracy in [0, 1], prompt tokens and milliseconds a request (mean and median)."""
+    """One arm of the comparison: zero-shot, n-shot prompt, or steered.
+
+    Args:
+        accuracy: Share of correct answers, in [0, 1].
+        prompt_tokens: Mean prompt tokens per request.
+        milliseconds: Median time per request.
+    """
 
     accuracy: float
     prompt_tokens: float
@@ -25,23 +31,28 @@ class Arm:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """One task asked in three ways. hits: share of steered requests for which the query found the task's vector."""
+    """The three arms of one task. hit_rate: share of steered requests to which the task's own vector was applied."""
 
     name: str
     zero_shot: Arm
     icl: Arm
     steered: Arm
-    hits: float
+    hit_rate: float
+
+    @property
+    def arms(self) -> tuple[Arm, Arm, Arm]:
+        """Zero-shot, n-shot prompt, steered."""
+        return self.zero_shot, self.icl, self.steered
 
 
 @dataclass(frozen=True)
-class Sighting:
-    """One picture's answers. image: PNG bytes."""
+class Sample:
+    """The answers to one query, before and after steering. image: PNG bytes; vector: what was applied."""
 
     image: bytes
     task: str
     question: str
-    right: str
+    expected: str
     before: str
     after: str
     vector: str
@@ -49,24 +60,41 @@ class Sighting:
 
 @dataclass(frozen=True)
 class DemoReport:
-    """Everything that the demo measured."""
+    """All results of one run. queries: test queries over all tasks; seconds: duration of the run."""
 
     tasks: Sequence[TaskResult]
     shots: int
     queries: int
-    sighting: Sighting
+    sample: Sample
     seconds: float
 
     @property
+    def arm_names(self) -> tuple[str, str, str]:
+        """Display names, in the order of `TaskResult.arms`."""
+        return "zero-shot", f"{self.shots}-shot prompt", "VLibrary"
+
+    @property
+    def mean_arms(self) -> tuple[Arm, ...]:
+        """Per arm the mean of each figure over the tasks, in the order of `TaskResult.arms`."""
+        by_arm = zip(*(task.arms for task in self.tasks), strict=True)
+        return tuple(Arm(*map(fmean, zip(*(asdict(arm).values() for arm in arms), strict=True))) for arms in by_arm)
+
+    @property
     def retrieval_hit_rate(self) -> float:
-        return fmean(task.hits for task in self.tasks)
+        return fmean(task.hit_rate for task in self.tasks)
 
     @property
     def mean_gain_over_icl(self) -> float:
         return fmean(task.steered.accuracy - task.icl.accuracy for task in self.tasks)
 
+    @property
+    def token_ratio(self) -> float:
+        """Prompt tokens of a steered request divided by those of an n-shot request."""
+        _, icl, steered = self.mean_arms
+        return steered.prompt_tokens / icl.prompt_tokens
+
     def as_json(self) -> dict[str, Any]:
-        """The documented object of `vlibrary demo --json`; accuracies in [0, 1], times in milliseconds."""
+        """Return the documented object of `vlibrary demo --json`; accuracies in [0, 1], times in milliseconds."""
         return {
             "tasks": [
                 {
@@ -87,69 +115,62 @@ class DemoReport:
 
 
 def show(report: DemoReport, console: Console) -> None:
-    """Table, one picture before and after, and the summary."""
-    console.print(_table(report))
-    _show_sighting(report.sighting, console)
-    gain = 100 * report.mean_gain_over_icl
-    ratio = fmean(t.steered.prompt_tokens for t in report.tasks) / fmean(t.icl.prompt_tokens for t in report.tasks)
-    console.print(
-        f"The query itself found the right vector in {report.retrieval_hit_rate:.1%} of {report.queries} requests. "
-        f"Against the {report.shots}-shot prompt: {gain:+.1f} points, {ratio:.1%} of its prompt tokens. "
-        f"Whole run: {report.seconds:.0f} s."
-    )
-
-
-def _table(report: DemoReport) -> Table:
-    table = Table(title=f"Unseen images, {report.queries // len(report.tasks)} a task: accuracy · prompt tokens · ms")
+    """Print the table, one sample, and a summary."""
+    per_task = report.queries // len(report.tasks)
+    table = Table(title=f"{per_task} unseen images per task: accuracy · prompt tokens · ms per request")
     table.add_column("task")
-    for title in ("zero-shot", f"{report.shots}-shot prompt", "VLibrary"):
+    for title in report.arm_names:
         table.add_column(title, justify="right")
-    rows = [(task.name, [task.zero_shot, task.icl, task.steered]) for task in report.tasks]
-    for name, arms in rows:
-        table.add_row(name, *map(_cell, arms))
+    for task in report.tasks:
+        table.add_row(task.name, *map(_cell, task.arms))
     table.add_section()
-    table.add_row("mean", *(_cell(_mean([arms[column] for _, arms in rows])) for column in range(3)))
-    return table
+    table.add_row("mean", *map(_cell, report.mean_arms))
+    console.print(table)
+    _show_sample(report.sample, console)
+    console.print(
+        f"Retrieval applied the right vector to {report.retrieval_hit_rate:.1%} of {report.queries} requests. "
+        f"Compared with the {report.shots}-shot prompt, VLibrary changes accuracy by "
+        f"{100 * report.mean_gain_over_icl:+.1f} points and uses {report.token_ratio:.1%} of the prompt tokens. "
+        f"Total time: {report.seconds:.0f} s."
+    )
 
 
 def _cell(arm: Arm) -> str:
     return f"{arm.accuracy:.1%} · {arm.prompt_tokens:.0f} · {arm.milliseconds:.0f}"
 
 
-def _mean(arms: Sequence[Arm]) -> Arm:
-    columns = zip(*(asdict(arm).values() for arm in arms), strict=True)
-    return Arm(*map(fmean, columns))
+def _show_sample(sample: Sample, console: Console) -> None:
+    def colour(answer: str) -> str:
+        return "green" if answer == sample.expected else "red"
 
-
-def _show_sighting(sighting: Sighting, console: Console) -> None:
-    grid = Table.grid(padding=(0, 3))
     words = Text.assemble(
-        ("One picture, ", "dim"),
-        (sighting.task, "bold"),
-        f"\n\n{sighting.question}\n\n",
-        ("before    ", "dim"),
-        (f"{sighting.before}\n", "red" if sighting.before != sighting.right else "green"),
-        ("after     ", "dim"),
-        (f"{sighting.after}\n", "green" if sighting.after == sighting.right else "red"),
-        ("right     ", "dim"),
-        f"{sighting.right}\n",
-        ("vector    ", "dim"),
-        sighting.vector,
+        ("Sample from ", "dim"),
+        (sample.task, "bold"),
+        f"\n\n{sample.question}\n\n",
+        ("without vector  ", "dim"),
+        (f"{sample.before}\n", colour(sample.before)),
+        ("with vector     ", "dim"),
+        (f"{sample.after}\n", colour(sample.after)),
+        ("expected        ", "dim"),
+        f"{sample.expected}\n",
+        ("vector          ", "dim"),
+        f"{sample.vector}\n",
     )
+    grid = Table.grid(padding=(0, 3))
     if console.is_terminal:
-        grid.add_row(_picture(sighting.image), words)
+        grid.add_row(_half_blocks(sample.image), words)
     else:
         grid.add_row(words)
     console.print(grid)
 
 
-def _picture(png: bytes) -> Text:
-    """The picture in coloured half blocks: two pixels a character."""
+def _half_blocks(png: bytes) -> Text:
+    """Render the image as coloured half blocks, two pixels per character."""
     picture = Image.open(io.BytesIO(png)).convert("RGB")
     text = Text()
     for y in range(0, picture.height - 1, 2):
         for x in range(picture.width):
-            upper, lower = (picture.getpixel((x, y + below)) for below in (0, 1))
-            text.append("▀", style=f"rgb{upper} on rgb{lower}".replace(" ", "").replace("onrgb", " on rgb"))
+            (r, g, b), (r2, g2, b2) = (picture.getpixel((x, y + below)) for below in (0, 1))  # type: ignore[misc]
+            text.append("▀", style=f"rgb({r},{g},{b}) on rgb({r2},{g2},{b2})")
         text.append("\n")
     return text

@@ -1,4 +1,4 @@
-"""A real service in a process of its own, on a free port and a folder of its own, for as long as a `with` lasts."""
+"""A service in a separate process, for as long as a `with` block lasts."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ STOP_TIMEOUT_S = 10.0
 
 @contextmanager
 def running_service(data_dir: Path) -> Iterator[Client]:
-    """A client of a fresh `vlibrary serve`; its log is service.log in data_dir.
+    """Start `vlibrary serve` on a free port and yield a client for it; the service logs to data_dir/service.log.
 
-    Raises Unavailable with the end of the log when the service does not become ready.
+    Raises Unavailable, with the end of the log, if the service does not become ready.
     """
-    port = _free_port()
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
     log = data_dir / "service.log"
     environment = os.environ | {"VLIBRARY_DATA_DIR": str(data_dir)}
     command = [sys.executable, "-m", "vlibrary.cli", "serve", "--port", str(port)]
@@ -52,11 +54,6 @@ def _wait_until_ready(client: Client, process: subprocess.Popen[bytes], log: Pat
         except ServiceError:
             time.sleep(0.2)
     tail = log.read_text(errors="replace")[-2_000:]
-    raise Unavailable(f"The service did not become ready. The end of its log:\n{tail}", "Mend what the log names.")
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    return port
+    raise Unavailable(
+        f"The service did not become ready. The end of its log:\n{tail}", "Fix the problem that the log reports."
+    )

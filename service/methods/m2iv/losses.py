@@ -1,7 +1,10 @@
-"""What the student is asked to match. A loss is a function of one frozen context; the objective is their weighted sum.
+"""The losses of M²IV.
 
-A further loss (the paper's synergistic one compares the attention and MLP branches) is one function in LOSSES, with
-what it reads added to LossContext.
+The paper trains with L = λ_mim·L_mim + λ_syn·L_syn + λ_sup·L_sup. Implemented, and on by default, are the mimicry loss
+L_mim and the supervised loss L_sup. The synergistic loss L_syn, which relates the attention and MLP branches, is not
+implemented.
+
+To add a loss, add a function to `LOSSES` and what it reads to `LossInputs`.
 """
 
 from __future__ import annotations
@@ -18,11 +21,13 @@ from vlibrary.training.errors import InvalidSettings
 
 
 @dataclass(frozen=True)
-class LossContext:
-    """One batch's answer-predicting positions, P of them, the first answer token's included.
+class LossInputs:
+    """What the losses of one batch read, at its P positions that predict answer tokens, the first token included.
 
-    student: logits [P, V] of the steered zero-shot model; teacher: log-probabilities [P, V] of the n-shot model;
-    targets: the true tokens [P].
+    Args:
+        student: Logits of the steered zero-shot model, [P, V].
+        teacher: Log-probabilities of the n-shot model, [P, V].
+        targets: Token ids of the true answers, [P].
     """
 
     student: Tensor
@@ -30,48 +35,81 @@ class LossContext:
     targets: Tensor
 
 
-Loss = Callable[[LossContext], Tensor]
+def mimicry_loss(inputs: LossInputs) -> Tensor:
+    """Return the mimicry loss: how far the student's distributions are from the teacher's.
+
+    With p_T the teacher's distribution under n demonstrations C, and p_S the student's under the vector Θ::
+
+        L_mim = 1/P · Σ_i KL( p_T(· | C, q, y_<i) ‖ p_S(· | q, y_<i; Θ) )
+
+    in nats, at temperature 1, over all positions i that predict an answer token. Computed in float32.
+
+    Args:
+        inputs: `student` [P, V] and `teacher` [P, V] are read.
+
+    Returns:
+        A scalar ≥ 0, differentiable with respect to `student`.
+
+    Reference:
+        L_mim of M²IV (arXiv 2504.04633). Li et al. (arXiv 2509.22854) describe the loss; KL at temperature 1 follows
+        a third-party implementation. LIVE (arXiv 2406.13185) uses the same KL without the first answer token.
+    """
+    student = functional.log_softmax(inputs.student.float(), dim=-1)
+    return functional.kl_div(student, inputs.teacher, reduction="batchmean", log_target=True)
 
 
-def mimicry(context: LossContext) -> Tensor:
-    """KL(teacher ‖ student) at temperature 1, mean over positions, in nats (M²IV's L_mim)."""
-    student = functional.log_softmax(context.student.float(), dim=-1)
-    return functional.kl_div(student, context.teacher, reduction="batchmean", log_target=True)
+def supervised_loss(inputs: LossInputs) -> Tensor:
+    """Return the supervised loss: the cross-entropy of the true answers under the student.
+
+    ::
+
+        L_sup = -1/P · Σ_i log p_S(y_i | q, y_<i; Θ)
+
+    in nats. Computed in float32.
+
+    Args:
+        inputs: `student` [P, V] and `targets` [P] are read.
+
+    Returns:
+        A scalar ≥ 0, differentiable with respect to `student`.
+
+    Reference:
+        L_sup of M²IV (arXiv 2504.04633), as described by Li et al. (arXiv 2509.22854).
+    """
+    return functional.cross_entropy(inputs.student.float(), inputs.targets)
 
 
-def supervised(context: LossContext) -> Tensor:
-    """Cross-entropy on the true answer, mean over positions, in nats (M²IV's L_sup)."""
-    return functional.cross_entropy(context.student.float(), context.targets)
+LOSSES: Mapping[str, Callable[[LossInputs], Tensor]] = MappingProxyType(
+    {"mimicry": mimicry_loss, "supervised": supervised_loss}
+)
 
-
-LOSSES: Mapping[str, Loss] = MappingProxyType({"mimicry": mimicry, "supervised": supervised})
-
-# λ_mim and λ_sup from a third party's re-implementation of M²IV. λ_syn is 0 until an ablation shows that it helps,
-# so that loss is not among LOSSES.
+# λ_mim and λ_sup of a third-party implementation of M²IV; they may differ from the paper's.
 DEFAULT_WEIGHTS: Mapping[str, float] = MappingProxyType({"mimicry": 1.0, "supervised": 0.5})
 
 
 @dataclass(frozen=True)
 class Objective:
-    """L = Σ λ_i · L_i over the named losses. Raises InvalidSettings for an unknown name or no weight above 0."""
+    """The training objective L = Σ λ_i · L_i over the named losses.
+
+    Raises InvalidSettings for an unknown loss, a negative or non-finite weight, or if no weight is positive.
+
+    Args:
+        weights: λ_i by the name of the loss in `LOSSES`. A loss with weight 0 is not computed.
+    """
 
     weights: Mapping[str, float]
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.weights) - set(LOSSES))
-        if unknown:
-            raise InvalidSettings(f"There is no loss {unknown[0]!r}.", f"Known are {sorted(LOSSES)}.")
+        if unknown := sorted(set(self.weights) - set(LOSSES)):
+            raise InvalidSettings(f"Unknown loss {unknown[0]!r}.", f"Use one of {', '.join(sorted(LOSSES))}.")
         usable = all(math.isfinite(weight) and weight >= 0 for weight in self.weights.values())
         if not usable or not any(self.weights.values()):
-            raise InvalidSettings(f"The loss weights are {dict(self.weights)}.", "Give weights ≥ 0, one of them above.")
+            raise InvalidSettings(
+                f"Invalid loss weights {dict(self.weights)}.", "Use finite weights ≥ 0, at least one of them positive."
+            )
 
-    @property
-    def needs_teacher(self) -> bool:
-        """Whether any weighted loss reads the teacher; without one the n-shot forwards can be spared."""
-        return self.weights.get("mimicry", 0.0) > 0
-
-    def __call__(self, context: LossContext) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum (a scalar), and each loss before weighting. A weight of 0 leaves its loss out."""
-        parts = {name: LOSSES[name](context) for name, weight in self.weights.items() if weight > 0}
-        total = sum((self.weights[name] * part for name, part in parts.items()), start=context.student.new_zeros(()))
-        return total, parts
+    def __call__(self, inputs: LossInputs) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the weighted sum (a scalar), and each loss before weighting, by name."""
+        losses = {name: LOSSES[name](inputs) for name, weight in self.weights.items() if weight > 0}
+        total = sum((self.weights[name] * loss for name, loss in losses.items()), start=inputs.student.new_zeros(()))
+        return total, losses

@@ -1,4 +1,4 @@
-"""M²IV on the bundled models: a short training on a task that they never saw must pay, and its card must find it."""
+"""M²IV on the bundled models: a short training on a held-out task works, and its card accepts the task's queries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vlibrary.evaluation.bundled_models import measure
 from vlibrary.evaluation.report import SHOTS
 from vlibrary.formats.artifact import decode
 from vlibrary.formats.card import parse_card
-from vlibrary.methods.m2iv.loop import LoopSettings
+from vlibrary.methods.m2iv.config import M2ivConfig
 from vlibrary.methods.m2iv.method import M2iv
 from vlibrary.methods.train import Trained, save_trained, train_vector
 from vlibrary.models.embedder import Embedder
@@ -23,7 +23,7 @@ from vlibrary.models.lvlm import Lvlm
 from vlibrary.training.features import embed_examples
 from vlibrary.training.progress import Progress
 
-SHORT = M2iv(shots=8, queries=96, loop=LoopSettings(steps=120, validate_every=40))
+SHORT = M2iv(M2ivConfig(shots=8, queries=96, steps=120, validate_every=40))
 TASK = task("parity-code")
 
 
@@ -56,7 +56,7 @@ def trained(lvlm: Lvlm, embedder: Embedder, reports: list[Progress]) -> Trained:
     )
 
 
-def test_a_short_training_lifts_a_held_out_task_far_above_zero_shot(trained: Trained) -> None:
+def test_a_short_training_raises_a_held_out_task_far_above_zero_shot(trained: Trained) -> None:
     results = trained.card.results
     assert results["zero_shot"] <= 0.2
     assert results["steered"] >= 0.8
@@ -65,14 +65,14 @@ def test_a_short_training_lifts_a_held_out_task_far_above_zero_shot(trained: Tra
     assert results["seconds"] > 0
 
 
-def test_the_card_takes_new_queries_of_its_task_and_no_others(trained: Trained, embedder: Embedder) -> None:
+def test_the_card_accepts_new_queries_of_its_task_and_no_others(trained: Trained, embedder: Embedder) -> None:
     trained.card.check_keys(embedder.spec)
 
-    least = trained.card.thresholds[Modality.IMAGE_TEXT]
+    threshold = trained.card.thresholds[Modality.IMAGE_TEXT]
 
     def accepted(of: Task, count: int) -> float:
         queries = [Query(each.question, (each.image,)) for each in examples(of, "test", count, seed=1)]
-        return sum(_best(trained, embedder, query) >= least for query in queries) / count
+        return sum(_best(trained, embedder, query) >= threshold for query in queries) / count
 
     assert accepted(TASK, 40) >= 0.9
     assert [accepted(other, 5) for other in TASKS if other != TASK] == [0.0] * (len(TASKS) - 1)
@@ -81,12 +81,12 @@ def test_the_card_takes_new_queries_of_its_task_and_no_others(trained: Trained, 
 
 
 def _best(trained: Trained, embedder: Embedder, query: Query) -> float:
-    """As the library scores it: the best of the card's keys."""
+    """The library's score: the highest over the card's keys."""
     asked = embedder.embed(query)
     return max(score(asked, key.embedding, embedder.spec) for key in trained.card.keys)
 
 
-def test_features_are_the_embeddings_of_each_query(embedder: Embedder) -> None:
+def test_features_equal_the_embeddings_of_single_queries(embedder: Embedder) -> None:
     asked = examples(TASK, "test", 5, seed=3)
     features = embed_examples(embedder, asked)
     for number, example in enumerate(asked):
@@ -94,7 +94,7 @@ def test_features_are_the_embeddings_of_each_query(embedder: Embedder) -> None:
         assert np.allclose(features.joined[number], alone.row(embedder.spec), atol=1e-5)
 
 
-def test_the_saved_files_hold_the_same_vector_and_card(trained: Trained, tmp_path: Path) -> None:
+def test_saved_files_load_as_the_same_vector_and_card(trained: Trained, tmp_path: Path) -> None:
     artifact, card = save_trained(trained, tmp_path / "deep")
     assert (artifact.name, card.name) == ("parity-code.safetensors", "parity-code.card.json")
     assert decode(artifact.read_bytes()) == trained.vector
@@ -109,19 +109,19 @@ def test_the_saved_files_hold_the_same_vector_and_card(trained: Trained, tmp_pat
 
 
 @pytest.mark.usefixtures("trained")
-def test_every_stage_tells_how_far_it_is_and_finishes(reports: list[Progress]) -> None:
+def test_every_stage_reports_progress_until_it_is_complete(reports: list[Progress]) -> None:
     last = {report.stage: report for report in reports}
     assert list(dict.fromkeys(report.stage for report in reports)) == ["embed", "teacher", "train", "measure"]
     assert all(report.done == report.total for report in last.values())
     assert all(0 < report.done <= report.total for report in reports)
 
 
-def test_a_wrong_name_costs_no_training(lvlm: Lvlm, embedder: Embedder) -> None:
+def test_an_invalid_name_fails_before_training(lvlm: Lvlm, embedder: Embedder) -> None:
     with pytest.raises(InvalidCard, match="not allowed"):
         train_vector([], name="Not A Name", lvlm=lvlm, embedder=embedder)
 
 
-def test_the_bundled_report_measures_the_real_models(lvlm: Lvlm, embedder: Embedder) -> None:
+def test_the_bundled_report_measures_the_shipped_models(lvlm: Lvlm, embedder: Embedder) -> None:
     report = measure(lvlm, embedder, per_task=15, tasks=[TASK, task("half-code")])
     assert [curve.name for curve in report.tasks] == ["parity-code", "half-code"]
     assert all(tuple(curve.shots) == SHOTS for curve in report.tasks)

@@ -1,4 +1,4 @@
-"""M²IV trains on every supported family: teacher, gradients through the hooks, and a vector that the engine applies."""
+"""M²IV on every supported model family: teacher, gradients through the hooks, and a vector that the engine applies."""
 
 from __future__ import annotations
 
@@ -11,40 +11,39 @@ from vlibrary.domain.example import Example
 from vlibrary.domain.vector import SteeringVector
 from vlibrary.engine.static import StaticGenerator
 from vlibrary.evaluation.accuracy import steered_accuracy
-from vlibrary.methods.m2iv.forward import encode_queries
-from vlibrary.methods.m2iv.loop import Lesson, LoopSettings, Trainer, held_back_loss
-from vlibrary.methods.m2iv.losses import DEFAULT_WEIGHTS, Objective
-from vlibrary.methods.m2iv.query_set import Record
-from vlibrary.methods.m2iv.teacher import teach
+from vlibrary.methods.m2iv.config import M2ivConfig
+from vlibrary.methods.m2iv.distillation import TrainingQuery, run_teacher
 from vlibrary.methods.m2iv.theta import Theta
+from vlibrary.methods.m2iv.trainer import Trainer, TrainingSet, validation_loss
 from vlibrary.models.lvlm import Lvlm
+from vlibrary.training.forward import encode_in_batches
 
 EXAMPLES = [
     Example(png((60 * number, 200 - 40 * number, 30)), "what colour is it?", answer)
     for number, answer in enumerate(["red", "blue", "green", "red"])
 ]
-SETTINGS = LoopSettings(steps=10, validate_every=5)
+CONFIG = M2ivConfig(steps=10, validate_every=5)
 
 
-def _lesson(lvlm: Lvlm) -> Lesson:
-    records = [Record(query, (tuple(EXAMPLES[2:]),)) for query in EXAMPLES[:2]]
-    queries = encode_queries(lvlm, EXAMPLES[:2], 2)
-    return Lesson(queries, [torch.cat(teach(lvlm, records))], queries, Objective(DEFAULT_WEIGHTS))
+def _training_set(lvlm: Lvlm) -> TrainingSet:
+    queries = [TrainingQuery(query, (tuple(EXAMPLES[2:]),)) for query in EXAMPLES[:2]]
+    batches = encode_in_batches(lvlm, EXAMPLES[:2], 2)
+    return TrainingSet(batches, [torch.cat(run_teacher(lvlm, queries))], batches)
 
 
-def test_a_few_steps_teach_the_answers_they_saw(lvlm: Lvlm) -> None:
+def test_a_few_steps_lower_the_loss_and_leave_the_model_unchanged(lvlm: Lvlm) -> None:
     before = {name: tensor.clone() for name, tensor in lvlm.model.state_dict().items()}
-    lesson = _lesson(lvlm)
-    outcome = Trainer(lvlm, lesson, SETTINGS, seed=0).run()
+    data = _training_set(lvlm)
+    outcome = Trainer(lvlm, data, CONFIG, seed=0).run()
     start = Theta(lvlm.spec, seed=0)
-    assert held_back_loss(lvlm, outcome.theta, lesson.validation) < held_back_loss(lvlm, start, lesson.validation)
+    assert validation_loss(lvlm, outcome.theta, data.validation) < validation_loss(lvlm, start, data.validation)
     assert all(torch.equal(before[name], tensor) for name, tensor in lvlm.model.state_dict().items())
     vector = SteeringVector(lvlm.spec, outcome.theta.edits(), "m2iv")
     assert 0.0 <= steered_accuracy(StaticGenerator(lvlm), EXAMPLES[:2], vector) <= 1.0
 
 
-def test_the_model_may_be_in_bfloat16_while_theta_stays_exact(folder: Path) -> None:
+def test_theta_is_float32_when_the_model_is_bfloat16(folder: Path) -> None:
     lvlm = Lvlm.load(folder, dtype="bfloat16")
-    outcome = Trainer(lvlm, _lesson(lvlm), SETTINGS, seed=0).run()
+    outcome = Trainer(lvlm, _training_set(lvlm), CONFIG, seed=0).run()
     assert outcome.theta.vectors.dtype == torch.float32
     assert outcome.steps == 10

@@ -1,7 +1,5 @@
-"""The bundled weights: sizes, loading through the Auto classes, the chat template, single-token answers."""
+"""The bundled weights: sizes, loading by the Auto classes, chat template, single-token answers."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ from PIL import Image
 from transformers import AutoModel, AutoModelForImageTextToText, AutoProcessor
 
 from vlibrary.bundled import EMBEDDER_FOLDER, LVLM_FOLDER
-from vlibrary.bundled.making.tokenizer import ANSWER, answer_words
+from vlibrary.bundled.making.lvlm import ANSWER, answer_words
 from vlibrary.bundled.tasks import TASKS
 
 MEGABYTE = 1_000_000
@@ -23,7 +21,7 @@ def processor() -> Any:
 
 
 def _chat(shots: int) -> list[dict[str, Any]]:
-    """``shots`` answered questions and an open one, every image a grey square."""
+    """A conversation of `shots` answered questions and an open one; every image is a grey square."""
     picture = Image.new("RGB", (32, 32), (90, 90, 90))
     asked: dict[str, Any] = {
         "role": "user",
@@ -40,7 +38,7 @@ def _prompt(processor: Any, shots: int) -> Any:
 
 
 @pytest.mark.parametrize(("folder", "limit"), [(LVLM_FOLDER, 12), (EMBEDDER_FOLDER, 6)])
-def test_a_model_stays_small_on_disk(folder: Path, limit: int) -> None:
+def test_a_model_is_small_on_disk(folder: Path, limit: int) -> None:
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     assert size <= limit * MEGABYTE
 
@@ -55,12 +53,12 @@ def test_the_template_renders_a_conversation(processor: Any) -> None:
     assert text == "<s><image>Which club?<answer>bouba</s><image>Which club?<answer>"
 
 
-def test_any_text_survives_the_tokenizer(processor: Any) -> None:
+def test_the_tokenizer_is_lossless_for_any_text(processor: Any) -> None:
     text = "Wie groß ist das? 数字 \N{PILE OF POO} {x}"
     assert processor.tokenizer.decode(processor.tokenizer.encode(text)) == text
 
 
-def test_an_unsteered_request_costs_a_tenth_of_sixteen_shots(processor: Any) -> None:
+def test_a_zero_shot_prompt_has_a_tenth_of_the_tokens_of_sixteen_shots(processor: Any) -> None:
     lengths = [_prompt(processor, shots)["input_ids"].shape[1] for shots in (0, 16)]
     assert lengths[0] * 10 <= lengths[1]
 
@@ -77,7 +75,7 @@ def test_the_language_model_answers_and_stops(processor: Any) -> None:
     assert answer == "bouba"
 
 
-def test_the_embedder_gives_both_parts() -> None:
+def test_the_embedder_embeds_images_and_texts() -> None:
     model: Any = AutoModel.from_pretrained(EMBEDDER_FOLDER)
     processor = AutoProcessor.from_pretrained(EMBEDDER_FOLDER, backend="pil")
     picture = Image.new("RGB", (40, 30), (200, 30, 30))
@@ -85,8 +83,3 @@ def test_the_embedder_gives_both_parts() -> None:
     image = model.get_image_features(pixel_values=inputs["pixel_values"]).pooler_output
     text = model.get_text_features(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).pooler_output
     assert image.shape == text.shape == (1, model.config.projection_dim)
-
-
-def test_the_tasks_need_no_torch() -> None:
-    code = "import vlibrary.bundled.tasks, sys; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)

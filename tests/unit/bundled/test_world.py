@@ -1,4 +1,4 @@
-"""The world's evaluation tasks: deterministic, disjoint splits, mappings that pretraining never uses."""
+"""Evaluation tasks: deterministic examples, disjoint splits, and mappings that pretraining never uses."""
 
 import io
 import re
@@ -15,25 +15,25 @@ from vlibrary.bundled.world.words import EXPLICIT_NOUNS, NEUTRAL_NOUNS, VALUES, 
 IDS = [each.name for each in TASKS]
 
 
-def test_there_are_enough_tasks_and_enough_of_them_are_held_out() -> None:
+def test_at_least_six_of_at_least_twelve_tasks_are_held_out() -> None:
     assert len(TASKS) >= 12
     assert sum(each.held_out for each in TASKS) >= 6
     assert len(set(IDS)) == len(TASKS)
     assert all(re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name) for name in IDS)
 
 
-def test_every_task_asks_in_words_of_its_own() -> None:
-    asked = [wording for each in TASKS for wording in each.wordings]
-    assert len(set(asked)) == len(asked)
+def test_no_two_tasks_share_a_question() -> None:
+    questions = [wording for each in TASKS for wording in each.wordings]
+    assert len(set(questions)) == len(questions)
 
 
-def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
+def test_an_unknown_name_raises_an_error_with_the_known_names() -> None:
     with pytest.raises(KeyError, match="colour-code"):
         task("nothing")
 
 
 @pytest.mark.parametrize("each", TASKS, ids=IDS)
-def test_examples_repeat_and_fit_the_task(each: Task) -> None:
+def test_examples_are_deterministic_and_fit_the_task(each: Task) -> None:
     drawn = examples(each, "test", 24, seed=3)
     assert drawn == examples(each, "test", 24, seed=3)
     assert drawn != examples(each, "test", 24, seed=4)
@@ -50,7 +50,7 @@ def test_train_and_test_share_no_image(each: Task) -> None:
     assert not train & test
 
 
-def test_the_scans_are_split_once_for_all() -> None:
+def test_the_split_of_the_scans_is_fixed() -> None:
     train = np.concatenate(digits.scan_ids("train"))
     test = np.concatenate(digits.scan_ids("test"))
     assert sorted([*train, *test]) == list(range(1797))
@@ -58,7 +58,7 @@ def test_the_scans_are_split_once_for_all() -> None:
 
 
 def _pool(number: int = 400) -> Pool:
-    """Labels without pictures: half scenes, half digits."""
+    """A pool of labels without images: half scenes, half digits."""
     rng = np.random.default_rng(0)
     labels = {}
     for name, values in VALUES.items():
@@ -78,7 +78,7 @@ def test_no_held_out_mapping_occurs_in_pretraining() -> None:
 
 
 @pytest.mark.parametrize("attribute", ["parity", "half", "size"])
-def test_a_mapping_near_a_held_out_one_is_drawn_again(attribute: str) -> None:
+def test_a_mapping_close_to_a_held_out_one_is_drawn_again(attribute: str) -> None:
     class Rigged:
         """Proposes the held-out mapping first, then a harmless one."""
 
@@ -99,21 +99,21 @@ def test_a_mapping_near_a_held_out_one_is_drawn_again(attribute: str) -> None:
     assert agreement(attribute, words) <= 1
 
 
-def test_a_neutral_noun_tells_nothing_about_the_attribute() -> None:
+def test_a_neutral_noun_is_used_with_every_attribute() -> None:
     rng, pool = np.random.default_rng(2), _pool()
     shares = dict.fromkeys(VALUES, 1 / len(VALUES))
-    met: dict[str, set[str]] = {}
+    used: dict[str, set[str]] = {}
     for _ in range(8000):
         episode = draw_episode(pool, 2, Difficulty.at(1.0, 1.0), rng, shares)
         if episode.ambiguous:
-            met.setdefault(episode.noun, set()).add(episode.attribute)
-    assert set(met) == set(NEUTRAL_NOUNS)
-    assert all(attributes == set(VALUES) for attributes in met.values())
+            used.setdefault(episode.noun, set()).add(episode.attribute)
+    assert set(used) == set(NEUTRAL_NOUNS)
+    assert all(attributes == set(VALUES) for attributes in used.values())
     explicit = {noun for pair in EXPLICIT_NOUNS.values() for noun in pair}
     assert not explicit & set(NEUTRAL_NOUNS)
 
 
-def test_difficulty_keeps_easy_episodes_to_the_end() -> None:
+def test_the_final_difficulty_keeps_easy_episodes() -> None:
     last = Difficulty.at(1.0, 1.0)
     assert last.repeats > 0
     assert last.ambiguous < 1

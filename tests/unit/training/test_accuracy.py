@@ -1,17 +1,19 @@
-"""Exact match: what counts as the same answer."""
+"""Exact match: which answers count as equal."""
 
 from __future__ import annotations
 
 import pytest
 
-from vlibrary.evaluation.accuracy import is_right
+from vlibrary.evaluation.accuracy import is_correct
 
 
-@pytest.mark.parametrize(("said", "answer"), [("Wug", "wug"), ("  a  red\nbox ", "A red box"), ("GRÜN", "grün")])
-def test_case_and_space_do_not_matter(said: str, answer: str) -> None:
-    assert is_right(said, answer)
+@pytest.mark.parametrize(("prediction", "answer"), [("Wug", "wug"), ("  a  red\nbox ", "A red box"), ("GRÜN", "grün")])
+def test_case_and_white_space_are_ignored(prediction: str, answer: str) -> None:
+    assert is_correct(prediction, answer)
 
 
-@pytest.mark.parametrize(("said", "answer"), [("wug dax", "wug"), ("", "wug"), ("redbox", "red box"), ("wug.", "wug")])
-def test_everything_else_does(said: str, answer: str) -> None:
-    assert not is_right(said, answer)
+@pytest.mark.parametrize(
+    ("prediction", "answer"), [("wug dax", "wug"), ("", "wug"), ("redbox", "red box"), ("wug.", "wug")]
+)
+def test_all_other_differences_count(prediction: str, answer: str) -> None:
+    assert not is_correct(prediction, answer)

@@ -1,4 +1,4 @@
-"""Checkpoints: exact, whole, and only for the run that wrote them."""
+"""Checkpoints: bit-exact, atomic, and valid only for the run that wrote them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vlibrary.training.errors import InvalidSettings
 STATE = State({"a": torch.tensor([0.1, 1e-30]), "b": torch.arange(3)}, {"step": 7, "losses": {"mimicry": 0.1}})
 
 
-def test_a_state_comes_back_bit_by_bit(tmp_path: Path) -> None:
+def test_a_loaded_state_equals_the_saved_one(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "state.safetensors"
     save_state(path, STATE, "run")
     loaded = load_state(path, "run")
@@ -23,7 +23,7 @@ def test_a_state_comes_back_bit_by_bit(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
-def test_no_file_is_no_state(tmp_path: Path) -> None:
+def test_a_missing_file_loads_as_none(tmp_path: Path) -> None:
     assert load_state(tmp_path / "state.safetensors", "run") is None
 
 
@@ -33,18 +33,18 @@ def test_the_state_of_another_run_is_refused(tmp_path: Path) -> None:
         load_state(tmp_path / "state", "other")
 
 
-def test_a_torn_or_foreign_file_is_refused(tmp_path: Path) -> None:
+def test_a_truncated_or_foreign_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "state"
     save_state(path, STATE, "run")
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(InvalidSettings, match="is not a checkpoint"):
+    with pytest.raises(InvalidSettings, match="is not a valid checkpoint"):
         load_state(path, "run")
     path.write_bytes(b"no checkpoint at all")
-    with pytest.raises(InvalidSettings, match="is not a checkpoint"):
+    with pytest.raises(InvalidSettings, match="is not a valid checkpoint"):
         load_state(path, "run")
 
 
-def test_what_a_crash_left_half_written_harms_nobody(tmp_path: Path) -> None:
+def test_a_partial_file_left_by_a_crash_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "state"
     save_state(path, STATE, "run")
     path.with_name("state.part").write_bytes(b"half")

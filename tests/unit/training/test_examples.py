@@ -1,4 +1,4 @@
-"""Training examples on disk: what is written is read back; every bad line says where it is and how to mend it."""
+"""Training examples on disk: round trip, and errors that name file, line and cure."""
 
 from __future__ import annotations
 
@@ -28,65 +28,65 @@ def folder(tmp_path: Path, some: list[Example]) -> Path:
     return tmp_path
 
 
-def test_what_is_written_is_read_back(folder: Path, some: list[Example]) -> None:
+def test_written_examples_read_back_equal(folder: Path, some: list[Example]) -> None:
     assert read_examples(folder / "examples.jsonl", folder) == some
 
 
-def test_letters_beyond_ascii_stay_readable(tmp_path: Path, some: list[Example]) -> None:
+def test_non_ascii_text_is_stored_unescaped(tmp_path: Path, some: list[Example]) -> None:
     path = write_examples([replace(some[0], answer="grün")], tmp_path)
     assert "grün" in path.read_text(encoding="utf-8")
     assert read_examples(path, tmp_path)[0].answer == "grün"
 
 
-def test_blank_lines_count_as_lines_but_not_as_examples(folder: Path) -> None:
+def test_blank_lines_are_skipped_but_counted_in_line_numbers(folder: Path) -> None:
     path = folder / "examples.jsonl"
     path.write_text("\n" + json.dumps(GOOD) + "\n\n{", encoding="utf-8")
-    with pytest.raises(InvalidExamples, match="line 4: not valid JSON"):
+    with pytest.raises(InvalidExamples, match="line 4: invalid JSON"):
         read_examples(path, folder)
 
 
 @pytest.mark.parametrize(
-    ("line", "says"),
+    ("line", "problem"),
     [
-        ("{", "not valid JSON"),
-        ("[" * 100_000, "not valid JSON"),
+        ("{", "invalid JSON"),
+        ("[" * 100_000, "invalid JSON"),
         ("[]", "not a JSON object"),
         (GOOD | {"label": 1}, "unknown fields .'label'."),
         ({"image": "images/00000.png", "question": "Which hue?"}, "'answer' is missing"),
-        (GOOD | {"answer": "  "}, "'answer' is '  '"),
+        (GOOD | {"answer": "  "}, "'answer' is '  ', not a non-empty string"),
         (GOOD | {"question": 3}, "'question' is 3"),
-        (GOOD | {"image": "nowhere.png"}, "'nowhere.png' cannot be opened"),
-        (GOOD | {"image": "../outside.png"}, "lies outside"),
-        (GOOD | {"image": "/etc/hostname"}, "lies outside"),
-        (GOOD | {"image": "link.png"}, "lies outside"),
+        (GOOD | {"image": "nowhere.png"}, "cannot open the image 'nowhere.png'"),
+        (GOOD | {"image": "../outside.png"}, "is outside"),
+        (GOOD | {"image": "/etc/hostname"}, "is outside"),
+        (GOOD | {"image": "link.png"}, "is outside"),
         (GOOD | {"image": "text.png"}, "cannot be read"),
-        (GOOD | {"image": "images"}, "cannot be opened"),
-        (GOOD | {"image": "a\0b"}, "cannot be opened"),
+        (GOOD | {"image": "images"}, "cannot open the image"),
+        (GOOD | {"image": "a\0b"}, "cannot open the image"),
     ],
 )
-def test_a_bad_line_is_named_with_its_cure(folder: Path, line: Any, says: str) -> None:
+def test_an_error_names_the_line_and_a_cure(folder: Path, line: Any, problem: str) -> None:
     (folder.parent / "outside.png").write_bytes((folder / "images/00000.png").read_bytes())
     (folder / "link.png").symlink_to(folder.parent / "outside.png")
     (folder / "text.png").write_text("not a picture")
     path = folder / "examples.jsonl"
     path.write_text(json.dumps(GOOD) + "\n" + (line if isinstance(line, str) else json.dumps(line)), encoding="utf-8")
-    with pytest.raises(InvalidExamples, match=says) as caught:
+    with pytest.raises(InvalidExamples, match=problem) as caught:
         read_examples(path, folder)
     assert "examples.jsonl, line 2" in caught.value.detail
     assert caught.value.cure
 
 
 def test_a_missing_file_and_too_few_examples_are_errors(folder: Path) -> None:
-    with pytest.raises(InvalidExamples, match="cannot be read"):
+    with pytest.raises(InvalidExamples, match="Cannot read"):
         read_examples(folder / "missing.jsonl", folder)
     (folder / "latin.jsonl").write_bytes(b"\xff\xfe\xff")
-    with pytest.raises(InvalidExamples, match="cannot be read"):
+    with pytest.raises(InvalidExamples, match="Cannot read"):
         read_examples(folder / "latin.jsonl", folder)
     with pytest.raises(InvalidExamples, match="has 3 examples"):
         read_examples(folder / "examples.jsonl", folder, at_least=4)
 
 
-def test_the_digest_sees_every_field_the_order_and_the_borders(some: list[Example]) -> None:
+def test_the_digest_depends_on_every_field_boundary_and_the_order(some: list[Example]) -> None:
     first = some[0]
     lists = [
         some,

@@ -1,4 +1,4 @@
-"""Task keys and thresholds: they take their own task's queries and turn others away."""
+"""Task keys and thresholds: they accept queries of their own task and reject others."""
 
 from __future__ import annotations
 
@@ -9,67 +9,67 @@ from vlibrary.domain.card import KeyKind, VectorCard
 from vlibrary.domain.query import EmbedderSpec, Modality, TaskEmbedding, score
 from vlibrary.domain.vector import Array
 from vlibrary.training.features import Features
-from vlibrary.training.keys import best_scores, centres, task_keys, thresholds
+from vlibrary.training.keys import best_scores, centroids, task_keys, thresholds
 
 SPEC = EmbedderSpec("test", "f", image_size=8, text_size=6)
 
 
-def _cloud(size: int, count: int, axes: list[int], spread: float, seed: int) -> Array:
+def _cluster(size: int, count: int, axes: list[int], spread: float, seed: int) -> Array:
     rng = np.random.default_rng(seed)
     rows = np.eye(size)[rng.choice(axes, count)] + spread * rng.normal(size=(count, size))
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
 
 
 def _task(axes: list[int], count: int = 60, spread: float = 0.1, seed: int = 0) -> Features:
-    return Features(_cloud(8, count, axes, spread, seed), _cloud(6, count, axes, spread, seed + 100))
+    return Features(_cluster(8, count, axes, spread, seed), _cluster(6, count, axes, spread, seed + 100))
 
 
 def test_keys_are_unit_vectors_that_the_card_accepts() -> None:
-    keys = task_keys(centres(_task([0, 1, 2]), seed=0))
+    keys = task_keys(centroids(_task([0, 1, 2]), seed=0))
     assert [key.kind for key in keys] == [KeyKind.CENTROID] + [KeyKind.SUBCENTROID] * 4
     VectorCard("name", embedder=SPEC.fingerprint, keys=keys).check_keys(SPEC)
 
 
-def test_a_task_of_equal_queries_has_one_key() -> None:
+def test_identical_queries_give_a_single_key() -> None:
     one = _task([0], count=1)
     same = Features(np.repeat(one.images, 9, axis=0), np.repeat(one.texts, 9, axis=0))
-    assert [key.kind for key in task_keys(centres(same, seed=0))] == [KeyKind.CENTROID]
+    assert [key.kind for key in task_keys(centroids(same, seed=0))] == [KeyKind.CENTROID]
 
 
-def test_scores_are_those_of_the_library() -> None:
-    middles, queries = centres(_task([0, 1]), seed=0), _task([0, 1], count=5, seed=1)
-    keys = task_keys(middles)
-    scores = best_scores(middles, queries)
+def test_batch_scores_equal_the_librarys_scores() -> None:
+    rows, queries = centroids(_task([0, 1]), seed=0), _task([0, 1], count=5, seed=1)
+    keys = task_keys(rows)
+    scores = best_scores(rows, queries)
     for number in range(5):
         image, text = queries.images[number], queries.texts[number]
-        asked = {
+        by_modality = {
             Modality.IMAGE: TaskEmbedding(image=image),
             Modality.TEXT: TaskEmbedding(text=text),
             Modality.IMAGE_TEXT: TaskEmbedding(image=image, text=text),
         }
-        for modality, query in asked.items():
+        for modality, query in by_modality.items():
             expected = max(score(query, key.embedding, SPEC) for key in keys)
             assert scores[modality][number] == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_thresholds_take_new_queries_of_the_task_and_turn_others_away(seed: int) -> None:
-    middles = centres(_task([0, 1], seed=seed), seed)
-    least = thresholds(middles, _task([0, 1], seed=seed + 10))
-    own = best_scores(middles, _task([0, 1], count=200, seed=seed + 20))
-    others = best_scores(middles, _task([2, 3], count=200, seed=seed + 30))
-    assert set(least) == set(Modality)
+def test_thresholds_accept_new_queries_and_reject_other_tasks(seed: int) -> None:
+    keys = centroids(_task([0, 1], seed=seed), seed)
+    limits = thresholds(keys, _task([0, 1], seed=seed + 10))
+    own = best_scores(keys, _task([0, 1], count=200, seed=seed + 20))
+    others = best_scores(keys, _task([2, 3], count=200, seed=seed + 30))
+    assert set(limits) == set(Modality)
     for modality in Modality:
-        assert (own[modality] >= least[modality]).mean() > 0.95
-        assert (others[modality] < least[modality]).all()
+        assert (own[modality] >= limits[modality]).mean() > 0.95
+        assert (others[modality] < limits[modality]).all()
 
 
-def test_questions_that_are_all_alike_still_leave_room_for_a_new_wording() -> None:
+def test_identical_questions_keep_a_margin_for_new_wordings() -> None:
     features = _task([0], spread=0.0)
-    least = thresholds(centres(features, seed=0), features)
-    assert least[Modality.TEXT] == pytest.approx(0.98)
+    limits = thresholds(centroids(features, seed=0), features)
+    assert limits[Modality.TEXT] == pytest.approx(0.98)
 
 
 def test_the_same_seed_gives_the_same_keys() -> None:
-    first, again = centres(_task([0, 1]), seed=3), centres(_task([0, 1]), seed=3)
+    first, again = centroids(_task([0, 1]), seed=3), centroids(_task([0, 1]), seed=3)
     assert np.array_equal(first.joined, again.joined)

@@ -1,4 +1,4 @@
-"""The bundled report: means over held-out tasks only, JSON as documented, a table and a picture."""
+"""The bundled report: means over held-out tasks, JSON, table and plot."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_means_are_over_held_out_tasks(report: BundledReport) -> None:
     assert report.shots == pytest.approx({1: 0.11, 2: 0.12, 4: 0.14, 8: 0.18, 16: 0.26})
 
 
-def test_the_json_is_the_documented_object(report: BundledReport) -> None:
+def test_the_json_has_the_documented_form(report: BundledReport) -> None:
     document = json.loads(json.dumps(report.as_json()))
     assert set(document) == {"zero_shot", "shots", "tasks", "embedder_top1", "lvlm_mb", "embedder_mb"}
     assert document["shots"] == pytest.approx({"1": 0.11, "2": 0.12, "4": 0.14, "8": 0.18, "16": 0.26})
@@ -41,7 +41,7 @@ def test_the_json_is_the_documented_object(report: BundledReport) -> None:
     }
 
 
-def test_the_table_has_a_row_per_task_and_the_mean(report: BundledReport) -> None:
+def test_the_table_has_one_row_per_task_and_the_mean(report: BundledReport) -> None:
     console = Console(width=100)
     with console.capture() as capture:
         console.print(report.as_table())
@@ -51,7 +51,7 @@ def test_the_table_has_a_row_per_task_and_the_mean(report: BundledReport) -> Non
     assert "99.5%" in text
 
 
-def test_the_plot_is_a_picture_with_something_on_it(report: BundledReport, tmp_path: Path) -> None:
+def test_the_plot_is_a_non_empty_png(report: BundledReport, tmp_path: Path) -> None:
     path = tmp_path / "curves.png"
     plot_curves(report, path)
     with Image.open(path) as picture:

@@ -1,57 +1,28 @@
-"""The build in miniature, and the pieces that its result rests on."""
+"""The parts of the bundled models' build."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 
-from vlibrary.bundled.making.batches import Layout
-from vlibrary.bundled.making.build import Schedule, build
-from vlibrary.bundled.making.curriculum import Curriculum
-from vlibrary.bundled.making.decoder import SHOTS, Plan, _prepare
-from vlibrary.bundled.making.episodes import Difficulty, Episode, draw_episode
-from vlibrary.bundled.making.lvlm import build_model
-from vlibrary.bundled.making.reading import read
-from vlibrary.bundled.making.states import cache
-from vlibrary.bundled.making.tokenizer import build_processor
-from vlibrary.bundled.making.vision import digit_pictures, normalise, scene_pictures
-from vlibrary.bundled.tasks import TASKS
+from vlibrary.bundled.making.build import build
+from vlibrary.bundled.making.decoder import SHOTS
+from vlibrary.bundled.making.episodes import Curriculum, Difficulty, Episode, draw_episode
+from vlibrary.bundled.making.lvlm import build_model, build_processor
+from vlibrary.bundled.making.reading import Layout, read
+from vlibrary.bundled.making.vision import cache_states, digit_pictures, normalise, scene_pictures
 from vlibrary.bundled.world.words import VALUES
-
-TINY = Schedule(
-    vision_steps=2,
-    vision_pool=60,
-    scenes=120,
-    digits=60,
-    unseen=240,
-    embedder_steps=2,
-    embedder_pool=300,
-    queries=2,
-    decoder=Plan(steps=2, episodes=2, rows=1, compiled=False),
-)
 
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Steps this small only wait for a second thread, on a busy machine for a minute."""
+    """Use one torch thread: steps this small gain nothing from a second, and on a busy machine wait a minute for it."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def test_a_build_writes_both_models_and_the_curves(tmp_path: Path) -> None:
-    build(tmp_path, seed=1, schedule=TINY, console=Console(quiet=True))
-    assert (tmp_path / "lvlm" / "model.safetensors").is_file()
-    assert (tmp_path / "embedder" / "model.safetensors").is_file()
-    assert (tmp_path / "curves.png").stat().st_size > 1000
-    record = json.loads((tmp_path / "curves.json").read_text())
-    assert set(record["shots"]) == {each.name for each in TASKS}
-    assert set(record["seconds"]) == {"vision", "decoder", "embedder"}
 
 
 def test_an_unknown_stage_is_refused(tmp_path: Path) -> None:
@@ -59,20 +30,20 @@ def test_an_unknown_stage_is_refused(tmp_path: Path) -> None:
         build(tmp_path, stages=["wheel"])
 
 
-def test_pictures_of_a_split_repeat_and_differ_from_the_other() -> None:
+def test_splits_are_deterministic_and_share_no_image() -> None:
     for pictures in (scene_pictures, digit_pictures):
         train, again, test = pictures(32, "train", 5), pictures(32, "train", 5), pictures(32, "test", 5)
         assert np.array_equal(train.pixels, again.pixels)
         assert not {image.tobytes() for image in train.pixels} & {image.tobytes() for image in test.pixels}
 
 
-def test_reading_cached_states_is_the_models_own_forward_pass() -> None:
-    """What is trained on cached states must be what ``generate`` will run on pictures and tokens."""
+def test_reading_cached_states_equals_the_models_forward_pass() -> None:
+    """Training runs on cached states, `generate` on images and tokens; both must compute the same."""
     processor = build_processor()
     model = build_model(processor, seed=0)
-    _prepare(model, Plan(compiled=False))
+    model.set_attn_implementation("eager")
     pictures = [scene_pictures(80, "train", 0), digit_pictures(80, "train", 0)]
-    cached, layout = cache(model, pictures), Layout(processor)
+    cached, layout = cache_states(model, pictures), Layout(processor)
     rng = np.random.default_rng(0)
     shares = dict.fromkeys(VALUES, 1 / len(VALUES))
     episodes = [draw_episode(cached.pool, 3, Difficulty.at(0.5, 0.5), rng, shares) for _ in range(2)]
@@ -92,15 +63,15 @@ def _episode(attribute: str, repeated: bool) -> Episode:
     return Episode(attribute, "clan", True, True, {0: "wug"}, values, values, again)
 
 
-def test_the_curriculum_waits_for_the_weak_attributes() -> None:
+def test_the_level_rises_only_when_weak_attributes_improve() -> None:
     curriculum = Curriculum(ramp=10, fading=10)
-    good = np.ones((1, SHOTS), dtype=np.bool_)
+    correct = np.ones((1, SHOTS), dtype=np.bool_)
     for _ in range(400):
-        curriculum.update([_episode("digit", repeated=False)], good)
+        curriculum.update([_episode("digit", repeated=False)], correct)
     assert curriculum.level == 0.0
     assert curriculum.shares()["digit"] < curriculum.shares()["shape"]
     for _ in range(400):
-        curriculum.update([_episode(attribute, repeated=False) for attribute in VALUES], np.repeat(good, 9, axis=0))
+        curriculum.update([_episode(attribute, repeated=False) for attribute in VALUES], np.repeat(correct, 9, axis=0))
     assert curriculum.level == 1.0
     assert curriculum.fade == 0.0
 

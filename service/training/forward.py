@@ -1,0 +1,81 @@
+"""Teacher-forced forward passes: from examples with answers to the logits that predict the answer tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from vlibrary.domain.example import Example
+from vlibrary.models.lvlm import Lvlm
+from vlibrary.models.prompt_encoder import IGNORE
+from vlibrary.training.prompts import to_prompt
+
+
+@dataclass(frozen=True, eq=False)
+class AnswerBatch:
+    """B encoded queries with their answers, on the host.
+
+    Args:
+        inputs: The arguments of the model's forward.
+        mask: [B, keep], true where one of the last `keep` positions predicts an answer token (end of turn included).
+        targets: [P], the answer tokens of all rows, one after the other.
+        lengths: The number of answer tokens per row.
+    """
+
+    inputs: Mapping[str, Tensor]
+    mask: Tensor
+    targets: Tensor
+    lengths: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        return len(self.lengths)
+
+
+def encode_answers(
+    lvlm: Lvlm, queries: Sequence[Example], contexts: Sequence[Sequence[Example]] | None = None
+) -> AnswerBatch:
+    """Encode queries with their answers, each after the demonstrations of its context if contexts are given.
+
+    Raises InvalidQuery, PromptTooLong.
+    """
+    contexts = contexts or [()] * len(queries)
+    prompts = [to_prompt(query, context) for query, context in zip(queries, contexts, strict=True)]
+    encoded = lvlm.encode(prompts, [query.answer for query in queries])
+    assert encoded.targets is not None, "answers were given"  # for the type checker
+    targets = encoded.targets.cpu()
+    mask = targets != IGNORE
+    # Padding is on the left, so the answers of all rows are in the last columns; the columns before are dropped.
+    mask = mask[:, int(mask.any(dim=0).nonzero()[0]) :]
+    return AnswerBatch(
+        inputs={name: value.cpu() for name, value in encoded.inputs.items()},
+        mask=mask,
+        targets=targets[targets != IGNORE],
+        lengths=tuple(mask.sum(dim=1).tolist()),
+    )
+
+
+def encode_in_batches(lvlm: Lvlm, queries: Sequence[Example], size: int) -> list[AnswerBatch]:
+    """Encode the queries without demonstrations, in order, in batches of `size`; the last batch may be smaller."""
+    return [encode_answers(lvlm, queries[start : start + size]) for start in range(0, len(queries), size)]
+
+
+def answer_logits(lvlm: Lvlm, batch: AnswerBatch, shifts: Tensor | None = None) -> Tensor:
+    """Return the logits [P, V] that predict the batch's targets, in the model's dtype on its device.
+
+    Gradients flow to `shifts` only. Logits of other positions are not computed; n-shot prompts have thousands.
+
+    Args:
+        lvlm: The frozen model.
+        batch: The encoded queries.
+        shifts: Added at each site, [L, 2, B, 1, d] with attention first and MLP second; None leaves the model as is.
+    """
+    device = lvlm.device
+    inputs = {name: value.to(device) for name, value in batch.inputs.items()}
+    keep = batch.mask.shape[1]
+    with nullcontext() if shifts is None else lvlm.injector.active(shifts):
+        logits: Tensor = lvlm.model(**inputs, use_cache=False, logits_to_keep=keep).logits
+    return logits[:, -keep:][batch.mask.to(device)]
