@@ -1,1 +1,1 @@
-"""Values to bytes and back: artifacts, cards, archives, worker messages, images."""
+"""Conversion between values and bytes: artifacts, cards, archives, worker messages and images."""

@@ -1,11 +1,11 @@
-"""Vectors as one file that another library can load: a plain tar of artifacts and cards and, last, their manifest.
+"""An archive of vectors for transfer to another library: a plain tar of artifacts, cards and a manifest.
 
 vectors/<id>.safetensors
 vectors/<id>.card.json
-manifest.ndjson             one line {"format": "vlibrary-archive-1"}, then one line a vector: Entry
+manifest.ndjson             one line {"format": "vlibrary-archive-1"}, then one Entry per line
 
-The manifest comes last so that an archive can be written as a stream; one that was cut off has none. Nothing is ever
-unpacked onto a disk, so no name in an archive can lead anywhere.
+The manifest comes last so that an archive can be written as a stream; a truncated archive has none. Members are never
+unpacked to disk, so that no member name can cause path traversal.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from vlibrary.domain.card import NAME_PATTERN
 from vlibrary.domain.errors import InvalidArchive, TooLarge
 from vlibrary.domain.labels import VECTOR_ID_PATTERN
+from vlibrary.formats.strict_json import explain
 
 MEDIA_TYPE = "application/x-tar"
 MANIFEST = "manifest.ndjson"
@@ -33,7 +34,7 @@ _CURE = "Export it again: `vlibrary export FILE`, or GET /export."
 
 @dataclass(frozen=True)
 class Entry:
-    """A vector's line in the manifest. version: in the library that it comes from. sha256, size: of the artifact."""
+    """A vector's line in the manifest. version: in the exporting library. sha256, size: of the artifact."""
 
     id: Annotated[str, Field(pattern=VECTOR_ID_PATTERN)]
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -53,7 +54,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Item:
-    """A vector with its bytes. card: as vlibrary.formats.card writes it."""
+    """A vector with its bytes. card: JSON as written by vlibrary.formats.card."""
 
     entry: Entry
     artifact: bytes
@@ -61,12 +62,12 @@ class Item:
 
     @classmethod
     def of(cls, vector_id: str, name: str, version: int, artifact: bytes, card: bytes) -> Self:
-        """The item with the digests in its entry."""
+        """Return the item, with its digests in the entry."""
         return cls(Entry(vector_id, name, version, _sha256(artifact), len(artifact), _sha256(card)), artifact, card)
 
 
 def pack(items: Iterable[Item]) -> Iterator[bytes]:
-    """The archive of these vectors, in pieces. Holds one of them at a time, and the manifest (some 300 bytes each)."""
+    """Yield the archive in chunks. Memory: one vector at a time, and about 300 bytes of manifest per vector."""
     lines = [json.dumps(_HEADER)]
     for item in items:
         yield from _member(item.entry.artifact_path, item.artifact)
@@ -78,35 +79,36 @@ def pack(items: Iterable[Item]) -> Iterator[bytes]:
 
 @dataclass(frozen=True)
 class Archive:
-    """An archive that was opened. entries: by name and version, so that another library keeps their order."""
+    """An open archive. members: offset and size by path. entries: by name and version, the order of an import."""
 
     file: BinaryIO
     members: dict[str, tuple[int, int]]
     entries: tuple[Entry, ...]
 
     def item(self, entry: Entry, *, artifact_bytes: int, card_bytes: int) -> Item:
-        """The vector of one of the entries. Raises InvalidArchive for altered bytes, TooLarge beyond these sizes."""
-        artifact = self._bytes(entry.artifact_path, entry.sha256, artifact_bytes)
-        return Item(entry, artifact, self._bytes(entry.card_path, entry.card_sha256, card_bytes))
+        """Return the vector of an entry. Raises InvalidArchive for altered bytes, TooLarge beyond the given sizes."""
+        artifact = self._read_checked(entry.artifact_path, entry.sha256, artifact_bytes)
+        return Item(entry, artifact, self._read_checked(entry.card_path, entry.card_sha256, card_bytes))
 
-    def _bytes(self, path: str, sha256: str, most: int) -> bytes:
-        data = _read(self.file, self.members, path, most)
+    def _read_checked(self, path: str, sha256: str, limit: int) -> bytes:
+        data = _read(self.file, self.members, path, limit)
         if _sha256(data) != sha256:
-            raise InvalidArchive(f"{path} does not have the digest that the manifest gives.", _CURE)
+            raise InvalidArchive(f"The digest of {path} differs from the manifest.", _CURE)
         return data
 
 
 def open_archive(file: BinaryIO) -> Archive:
-    """The archive in a file that can be sought in and stays open. Raises InvalidArchive, or TooLarge (its manifest)."""
+    """Open the archive in a seekable file that stays open. Raises InvalidArchive, or TooLarge for the manifest."""
     members = _members(file)
     header, *lines = _read(file, members, MANIFEST, MAX_MANIFEST_BYTES).splitlines() or [b""]
     if header.strip() != json.dumps(_HEADER).encode():
         raise InvalidArchive(
-            f"The manifest begins with {header[:80]!r}.", f"Load archives of {_HEADER['format']}; update this library."
+            f"The manifest begins with {header[:80]!r}, not with format {_HEADER['format']}.",
+            "Export the archive again with this release.",
         )
-    entries = [_entry(line, number) for number, line in enumerate(lines, start=2)]
+    entries = [_parse_entry(line, number) for number, line in enumerate(lines, start=2)]
     if len({entry.id for entry in entries}) < len(entries):
-        raise InvalidArchive("The manifest names a vector twice.", _CURE)
+        raise InvalidArchive("The manifest lists a vector twice.", _CURE)
     return Archive(file, members, tuple(sorted(entries, key=lambda entry: (entry.name, entry.version))))
 
 
@@ -121,50 +123,48 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _entry(line: bytes, number: int) -> Entry:
+def _parse_entry(line: bytes, number: int) -> Entry:
     try:
         return TypeAdapter(Entry).validate_json(line, strict=True)
     except ValidationError as error:
-        told = error.errors(include_url=False)[0]
-        where = ".".join(map(str, told["loc"]))
-        raise InvalidArchive(f"Line {number} of the manifest: {where} {told['msg']}.", _CURE) from error
+        raise InvalidArchive(f"Line {number} of the manifest is invalid: {explain(error)}.", _CURE) from error
 
 
 class _PlainFile(tarfile.TarInfo):
-    """Refuses whatever is no plain file before tarfile acts on it: links, devices, sparse files, extended headers.
+    """A member header that must be a plain file; refuses links, devices, sparse files and extended headers.
 
-    A negative or absurd size would have tarfile seek in circles or beyond what it can.
+    It also refuses negative and huge sizes, with which tarfile would seek backwards or out of range.
     """
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         member = super().frombuf(buf, encoding, errors)
         if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or not 0 <= member.size < 2**53:
-            raise InvalidArchive(f"The archive's member {member.name!r:.120} is no plain file.", _CURE)
+            raise InvalidArchive(f"The archive's member {member.name!r:.120} is not a plain file.", _CURE)
         return member
 
 
 def _members(file: BinaryIO) -> dict[str, tuple[int, int]]:
-    """Offset and size by name. Raises InvalidArchive."""
+    """Return offset and size by member name. Raises InvalidArchive."""
     file.seek(0)
     try:
         with tarfile.open(fileobj=file, mode="r:", tarinfo=_PlainFile) as tar:
             found = tar.getmembers()
     except (tarfile.TarError, ValueError) as error:
-        raise InvalidArchive(f"This is no whole tar archive: {error}.", _CURE) from error
+        raise InvalidArchive(f"The file is not a complete tar archive: {error}.", _CURE) from error
     members = {member.name: (member.offset_data, member.size) for member in found}
     if len(members) < len(found):
-        raise InvalidArchive("The archive has two members of one name.", _CURE)
+        raise InvalidArchive("The archive has two members with the same name.", _CURE)
     if MANIFEST not in members:
-        raise InvalidArchive(f"The archive has no {MANIFEST}: it was cut off, or is none of ours.", _CURE)
+        raise InvalidArchive(f"The archive has no {MANIFEST}; it is truncated or was not written by VLibrary.", _CURE)
     return members
 
 
-def _read(file: BinaryIO, members: dict[str, tuple[int, int]], path: str, most: int) -> bytes:
+def _read(file: BinaryIO, members: dict[str, tuple[int, int]], path: str, limit: int) -> bytes:
     if path not in members:
         raise InvalidArchive(f"{path} is missing from the archive.", _CURE)
     offset, size = members[path]
-    if size > most:
-        raise TooLarge(f"{path} has {size:,} bytes.", f"At most {most:,} bytes are taken.")
+    if size > limit:
+        raise TooLarge(f"{path} has {size:,} bytes.", f"The limit is {limit:,} bytes.")
     file.seek(offset)
     return file.read(size)

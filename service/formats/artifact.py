@@ -1,10 +1,10 @@
-"""A steering vector as bytes: format 1, one safetensors file.
+"""Artifact format 1: a steering vector as one safetensors file.
 
 Tensors of each edited site S (attention, mlp, layer), all float32 or all float16:
     S.vectors [L, d]      S.scale [L]      S.gain [L] (optional)
 Header metadata, one JSON object under "vlibrary": format, model, method, positions, norm, training.
 
-safetensors itself accepts NaN, duplicate names, names like ../../x and any number of tensors; this codec takes only
+safetensors itself accepts NaN, duplicate names, names like ../../x and any number of tensors. This module accepts only
 the names, shapes and dtypes that the base model implies, finite values, and a small header.
 """
 
@@ -15,9 +15,10 @@ import json
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -33,18 +34,44 @@ MAX_HIDDEN_SIZE = 131_072
 _DTYPES = frozenset({"F32", "F16"})
 _PARTS = ("vectors", "scale", "gain")
 _CHECKPOINTS = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-Choice = TypeVar("Choice", Positions, NormRule)
+_CURE = "Write the file with `vlibrary train` or vlibrary.formats.artifact.encode."
+_STRICT = ConfigDict(strict=True, protected_namespaces=())
+_Text = Annotated[str, Field(min_length=1)]
+
+
+class _Model(BaseModel):
+    """domain.vector.ModelSpec, with the limits of the format."""
+
+    model_config = _STRICT
+
+    model_id: _Text
+    fingerprint: _Text
+    architecture: _Text
+    layers: Annotated[int, Field(ge=1, le=MAX_LAYERS)]
+    hidden_size: Annotated[int, Field(ge=1, le=MAX_HIDDEN_SIZE)]
+
+
+class _Record(BaseModel):
+    """The JSON object in the header; unknown fields are ignored."""
+
+    model_config = _STRICT
+
+    model: _Model
+    method: _Text
+    positions: Annotated[Positions, Field(strict=False)]  # JSON has texts, not members of an enum
+    norm: Annotated[NormRule, Field(strict=False)]
+    training: dict[str, Any]
 
 
 def sha256_of(data: bytes) -> str:
-    """Hex digest, the identity of an artifact's bytes."""
+    """Return the hex digest that identifies an artifact."""
     return hashlib.sha256(data).hexdigest()
 
 
 def encode(vector: SteeringVector) -> bytes:
-    """The artifact's bytes; the same tensors with the same record give the same bytes.
+    """Return the artifact's bytes; equal tensors and records give equal bytes.
 
-    Raises InvalidArtifact for a vector that `decode` would refuse: without edits, not finite, of another shape.
+    Raises InvalidArtifact for a vector that `decode` would refuse: without edits, not finite, or of another shape.
     """
     tensors: dict[str, Array] = {}
     for site, edit in sorted(vector.edits.items()):
@@ -66,44 +93,37 @@ def encode(vector: SteeringVector) -> bytes:
 
 
 def decode(data: bytes) -> SteeringVector:
-    """The vector in an artifact's bytes.
+    """Return the vector in an artifact's bytes.
 
-    Raises InvalidArtifact for anything that `encode` could not have written (see the module's text).
+    Raises InvalidArtifact for bytes that `encode` could not have written.
     """
-    header = _header(data)
-    record = _record(header)
-    model = _model(record)
+    header = _read_header(data)
+    record = _read_record(header)
+    model = ModelSpec(**dict(record.model))
     _check_tensors(header, model)
     try:
         tensors = load(data)
     except SafetensorError as error:
-        raise InvalidArtifact(f"The file is damaged: {error}.", "Upload the file again.") from error
+        raise InvalidArtifact(f"The file is corrupt: {error}.", "Upload the file again.") from error
     edits = {site: _edit(site, tensors) for site in Site if f"{site}.vectors" in tensors}
-    return SteeringVector(
-        model=model,
-        edits=edits,
-        method=_string(record, "method"),
-        positions=_choice(record, "positions", Positions),
-        norm=_choice(record, "norm", NormRule),
-        training=_mapping(record, "training"),
-    )
+    return SteeringVector(model, edits, record.method, record.positions, record.norm, record.training)
 
 
-def _header(data: bytes) -> dict[str, Any]:
-    """The JSON header, read by hand so that duplicate names and huge headers are seen before the library looks."""
+def _read_header(data: bytes) -> dict[str, Any]:
+    """Return the JSON header, parsed here because safetensors accepts duplicate names and huge headers."""
     if len(data) < 8:
         raise InvalidArtifact("The file is empty or truncated.", "Upload the whole file.")
     (size,) = struct.unpack("<Q", data[:8])
     if size > MAX_HEADER_BYTES:
-        # Only now: a header of 640 bytes begins like a pickle, too.
+        # Checked only here, because a header of 640 bytes also begins like a pickle.
         if data.startswith(_CHECKPOINTS):
             raise InvalidArtifact(
-                "The file is a pickle or zip archive (a PyTorch checkpoint?), which can run code when it is read.",
-                "Save the vector as safetensors: `vlibrary train` writes such files.",
+                "The file is a pickle or zip archive, such as a PyTorch checkpoint, which can run code when loaded.",
+                "Save the vector as safetensors, as `vlibrary train` does.",
             )
         raise InvalidArtifact(
-            f"The header claims {size} bytes, or the file is not safetensors.",
-            f"A steering vector's header has at most {MAX_HEADER_BYTES} bytes.",
+            f"The file is not safetensors, or its header has {size} bytes.",
+            f"Upload a safetensors file with a header of at most {MAX_HEADER_BYTES} bytes.",
         )
     if len(data) < 8 + size:
         raise InvalidArtifact("The file is truncated inside its header.", "Upload the whole file.")
@@ -116,43 +136,27 @@ def _header(data: bytes) -> dict[str, Any]:
     return header
 
 
-def _record(header: Mapping[str, Any]) -> Mapping[str, Any]:
+def _read_record(header: Mapping[str, Any]) -> _Record:
     metadata = header.get("__metadata__")
     text = metadata.get(METADATA_KEY) if isinstance(metadata, dict) else None
     if not isinstance(text, str):
-        raise InvalidArtifact(
-            f"The header has no {METADATA_KEY!r} record.",
-            "Write the file with `vlibrary train` or vlibrary.formats.artifact.encode.",
-        )
+        raise InvalidArtifact(f"The header has no {METADATA_KEY!r} record.", _CURE)
     try:
-        record = strict_json.parse(text)
+        value = strict_json.parse(text)
+        if isinstance(value, dict) and value.get("format") != FORMAT:
+            raise InvalidArtifact(
+                f"The file has format {value.get('format')!r}.",
+                f"This release reads format {FORMAT}; newer files need a newer release.",
+            )
+        return _Record.model_validate(value)
+    except ValidationError as error:
+        raise InvalidArtifact(f"The header's record is invalid: {strict_json.explain(error)}.", _CURE) from error
     except ValueError as error:
-        raise InvalidArtifact(
-            f"The header's record is not valid JSON: {error}.", "Write it with codec.encode."
-        ) from error
-    if not isinstance(record, dict):
-        raise InvalidArtifact("The header's record is not an object.", "Write it with codec.encode.")
-    if record.get("format") != FORMAT:
-        raise InvalidArtifact(
-            f"The file has format {record.get('format')!r}.",
-            f"This release reads format {FORMAT}; upgrade it for newer files.",
-        )
-    return record
-
-
-def _model(record: Mapping[str, Any]) -> ModelSpec:
-    model = _mapping(record, "model")
-    return ModelSpec(
-        model_id=_string(model, "model_id"),
-        fingerprint=_string(model, "fingerprint"),
-        architecture=_string(model, "architecture"),
-        layers=_size(model, "layers", MAX_LAYERS),
-        hidden_size=_size(model, "hidden_size", MAX_HIDDEN_SIZE),
-    )
+        raise InvalidArtifact(f"The header's record is not valid JSON: {error}.", _CURE) from error
 
 
 def _check_tensors(header: Mapping[str, Any], model: ModelSpec) -> None:
-    """Only the names that the format knows, each with the shape that the base model implies."""
+    """Raise InvalidArtifact for an unknown tensor name, or a shape that the base model does not imply."""
     names = set(header) - {"__metadata__"}
     sites = {site for site in Site if f"{site}.vectors" in names}
     allowed = {f"{site}.{part}" for site in sites for part in _PARTS}
@@ -161,11 +165,11 @@ def _check_tensors(header: Mapping[str, Any], model: ModelSpec) -> None:
         extra = sorted(names - allowed)[:3]
         raise InvalidArtifact(
             f"Unexpected tensors {extra}." if extra else "The file has no vectors.",
-            "Allowed are attention, mlp and layer, each with .vectors, .scale and perhaps .gain.",
+            "Use the sites attention, mlp and layer, each with .vectors, .scale and optionally .gain.",
         )
     if required - names:
         raise InvalidArtifact(
-            f"Tensors {sorted(required - names)} are missing.", "Each site needs .vectors and .scale."
+            f"Tensors {sorted(required - names)} are missing.", "Add .vectors and .scale for each site."
         )
     dtypes = set()
     for name in sorted(names):
@@ -180,7 +184,7 @@ def _check_tensors(header: Mapping[str, Any], model: ModelSpec) -> None:
     if len(dtypes) != 1 or not dtypes <= _DTYPES:
         raise InvalidArtifact(
             f"The tensors have dtypes {sorted(dtypes)}.",
-            f"Store all of them in one of {sorted(_DTYPES)}.",
+            f"Store all of them as one of {sorted(_DTYPES)}.",
         )
 
 
@@ -188,41 +192,9 @@ def _edit(site: Site, tensors: Mapping[str, Array]) -> Edit:
     parts = {part: tensors[f"{site}.{part}"] for part in _PARTS if f"{site}.{part}" in tensors}
     for part, tensor in parts.items():
         if not np.isfinite(tensor.astype(np.float32)).all():
-            raise InvalidArtifact(
-                f"{site}.{part} holds NaN or infinity.", "Train again; such a vector destroys every answer."
-            )
+            raise InvalidArtifact(f"{site}.{part} contains NaN or infinity.", "Train the vector again.")
     edit = Edit(parts["vectors"], parts["scale"], parts.get("gain"))
     with np.errstate(over="ignore"):
         if not np.isfinite(edit.delta).all():
-            raise InvalidArtifact(f"{site}: scale times vectors is infinite.", "Scale the vector down.")
+            raise InvalidArtifact(f"{site}: scale times vectors is not finite.", "Scale the vector down.")
     return edit
-
-
-def _mapping(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = record.get(name)
-    if not isinstance(value, dict):
-        raise InvalidArtifact(f"The record's {name!r} is not an object.", "Write it with codec.encode.")
-    return value
-
-
-def _string(record: Mapping[str, Any], name: str) -> str:
-    value = record.get(name)
-    if not isinstance(value, str) or not value:
-        raise InvalidArtifact(f"The record's {name!r} is not a text.", "Write it with codec.encode.")
-    return value
-
-
-def _size(record: Mapping[str, Any], name: str, most: int) -> int:
-    value = record.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-        raise InvalidArtifact(f"The record's {name!r} is {value!r}.", f"It must be a whole number from 1 to {most}.")
-    return value
-
-
-def _choice(record: Mapping[str, Any], name: str, kind: type[Choice]) -> Choice:
-    try:
-        return kind(_string(record, name))
-    except ValueError as error:
-        raise InvalidArtifact(
-            f"The record's {name!r} is {record.get(name)!r}.", f"Use one of {[str(k) for k in kind]}."
-        ) from error

@@ -1,4 +1,4 @@
-"""A card as JSON: what `vlibrary train` writes beside the artifact and what POST /vectors takes.
+"""A vector's card as JSON: what `vlibrary train` writes next to the artifact and what POST /vectors accepts.
 
 {"name": "colour-codes", "description": "...", "embedder": "<fingerprint>",
  "keys": [{"kind": "centroid", "image": [...], "text": [...]}],
@@ -10,40 +10,83 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vlibrary.domain.card import KeyKind, TaskKey, VectorCard
 from vlibrary.domain.errors import InvalidCard
 from vlibrary.domain.query import Modality, TaskEmbedding
-from vlibrary.domain.vector import Array
 from vlibrary.formats import strict_json
 
-_FIELDS = {
-    "name",
-    "description",
-    "embedder",
-    "keys",
-    "thresholds",
-    "results",
-    "tags",
-    "metadata",
-    "derived_from",
-}
-_KEY_FIELDS = {"kind", "image", "text"}
-_EXAMPLE = 'See the example at /docs: {"name": "colour-codes", "description": "..."}.'
+_CURE = 'See the example at /docs: {"name": "colour-codes", "description": "..."}.'
+_STRICT = ConfigDict(strict=True, extra="forbid")
+
+
+class _Key(BaseModel):
+    """A task key; the enum is not strict because JSON has texts."""
+
+    model_config = _STRICT
+
+    kind: Annotated[KeyKind, Field(strict=False)]
+    image: list[float] | None = None
+    text: list[float] | None = None
+
+    def to_domain(self) -> TaskKey:
+        image, text = (None if part is None else np.array(part, np.float32) for part in (self.image, self.text))
+        return TaskKey(self.kind, TaskEmbedding(image, text))
+
+
+class _Card(BaseModel):
+    """The fields of a card; the domain checks their values."""
+
+    model_config = _STRICT
+
+    name: str
+    description: str = ""
+    embedder: str | None = None
+    keys: list[_Key] = []
+    thresholds: dict[Annotated[Modality, Field(strict=False)], float] = {}
+    results: dict[str, Any] = {}
+    tags: list[str] = []
+    metadata: dict[str, Any] = {}
+    derived_from: list[str] = []
+
+
+def parse_card(text: str | bytes) -> VectorCard:
+    """Return the card in JSON text. Raises InvalidCard that names the field."""
+    try:
+        card = _Card.model_validate(strict_json.parse(text))
+    except ValidationError as error:
+        raise InvalidCard(f"The card is invalid: {strict_json.explain(error)}.", _CURE) from error
+    except ValueError as error:
+        raise InvalidCard(f"The card is not valid JSON: {error}.", _CURE) from error
+    return VectorCard(
+        name=card.name,
+        description=card.description,
+        embedder=card.embedder,
+        keys=tuple(key.to_domain() for key in card.keys),
+        thresholds=card.thresholds,
+        results=card.results,
+        tags=tuple(card.tags),
+        metadata=card.metadata,
+        derived_from=tuple(card.derived_from),
+    )
 
 
 def dump_card(card: VectorCard) -> str:
-    """The card as JSON text."""
-    return json.dumps(_dump_fields(card) | {"keys": [_dump_key(key) for key in card.keys]}, allow_nan=False)
+    """Return the card as JSON text."""
+    keys = []
+    for key in card.keys:
+        parts = {"image": key.embedding.image, "text": key.embedding.text}
+        keys.append({"kind": str(key.kind)} | {name: part.tolist() for name, part in parts.items() if part is not None})
+    return json.dumps(_dump_fields(card) | {"keys": keys}, allow_nan=False)
 
 
 def digest_of(card: VectorCard) -> bytes:
-    """The same bytes for cards that say the same, and for no others."""
-    # The numbers of keys as they are in memory: to write them as text would be a tenth of a registration's time.
+    """Return a SHA-256 digest that is equal for equal cards only."""
+    # Keys are digested as raw numbers: formatting them as text would take a tenth of a registration's time.
     digest = hashlib.sha256(json.dumps(_dump_fields(card), allow_nan=False).encode())
     for key in card.keys:
         for part in (key.embedding.image, key.embedding.text):
@@ -53,7 +96,7 @@ def digest_of(card: VectorCard) -> bytes:
 
 
 def _dump_fields(card: VectorCard) -> dict[str, Any]:
-    """Everything but the keys."""
+    """Return all fields but the keys."""
     fields: dict[str, Any] = {
         "name": card.name,
         "description": card.description,
@@ -63,86 +106,3 @@ def _dump_fields(card: VectorCard) -> dict[str, Any]:
     }
     optional = {"tags": list(card.tags), "metadata": dict(card.metadata), "derived_from": list(card.derived_from)}
     return fields | {name: value for name, value in optional.items() if value}
-
-
-def parse_card(text: str | bytes) -> VectorCard:
-    """The card in JSON text. Raises InvalidCard for anything else than the module's text shows."""
-    try:
-        document = strict_json.parse(text)
-    except ValueError as error:
-        raise InvalidCard(f"The card is not JSON that can be kept: {error}.", _EXAMPLE) from error
-    fields = _object(document, "The card", _FIELDS)
-    if "name" not in fields:
-        raise InvalidCard("The card has no name.", _EXAMPLE)
-    embedder = fields.get("embedder")
-    return VectorCard(
-        name=_text(fields["name"], "name"),
-        description=_text(fields.get("description", ""), "description"),
-        embedder=None if embedder is None else _text(embedder, "embedder"),
-        keys=tuple(_parse_key(key, number) for number, key in enumerate(_list(fields.get("keys", []), "keys"))),
-        thresholds=_parse_thresholds(fields.get("thresholds", {})),
-        results=_object(fields.get("results", {}), "results", None),
-        tags=_texts(fields.get("tags", []), "tags"),
-        metadata=_object(fields.get("metadata", {}), "metadata", None),
-        derived_from=_texts(fields.get("derived_from", []), "derived_from"),
-    )
-
-
-def _dump_key(key: TaskKey) -> dict[str, Any]:
-    parts = {"image": key.embedding.image, "text": key.embedding.text}
-    return {"kind": str(key.kind)} | {name: part.tolist() for name, part in parts.items() if part is not None}
-
-
-def _parse_key(value: Any, number: int) -> TaskKey:
-    where = f"keys[{number}]"
-    fields = _object(value, where, _KEY_FIELDS)
-    kind = fields.get("kind")
-    if kind not in {str(known) for known in KeyKind}:
-        raise InvalidCard(f"{where}.kind is {kind!r}.", f"Use one of {[str(known) for known in KeyKind]}.")
-    image, text = (_parse_part(fields.get(name), f"{where}.{name}") for name in ("image", "text"))
-    return TaskKey(KeyKind(kind), TaskEmbedding(image=image, text=text))
-
-
-def _parse_part(value: Any, where: str) -> Array | None:
-    if value is None:
-        return None
-    if not isinstance(value, list) or not all(_is_number(entry) for entry in value):
-        raise InvalidCard(f"{where} is not a list of numbers.", "Give it as the embedder returned it.")
-    return np.array(value, dtype=np.float32)
-
-
-def _parse_thresholds(value: Any) -> dict[Modality, float]:
-    fields = _object(value, "thresholds", {str(modality) for modality in Modality})
-    for name, least in fields.items():
-        if not _is_number(least):
-            raise InvalidCard(f"thresholds.{name} is {least!r}.", "Give a number between -1 and 1.")
-    return {Modality(name): float(least) for name, least in fields.items()}
-
-
-def _object(value: Any, where: str, allowed: set[str] | None) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise InvalidCard(f"{where} is not a JSON object.", _EXAMPLE)
-    unknown = set() if allowed is None else set(value) - allowed
-    if unknown:
-        raise InvalidCard(f"{where} has unknown fields {sorted(unknown)[:5]}.", f"Known are {sorted(allowed or ())}.")
-    return value
-
-
-def _list(value: Any, where: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise InvalidCard(f"{where} is not a list.", _EXAMPLE)
-    return value
-
-
-def _texts(value: Any, where: str) -> tuple[str, ...]:
-    return tuple(_text(entry, f"{where}[{number}]") for number, entry in enumerate(_list(value, where)))
-
-
-def _text(value: Any, where: str) -> str:
-    if not isinstance(value, str):
-        raise InvalidCard(f"{where} is not a text.", _EXAMPLE)
-    return value
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

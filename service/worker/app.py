@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vlibrary.domain.errors import VLibraryError, WorkerUnavailable
 from vlibrary.formats.artifact import decode
-from vlibrary.formats.messages import CALL, LARGE_BYTES, QUERY, STATUS, EmbeddingMessage, line_of
+from vlibrary.formats.messages import CALL, LARGE_BYTES, QUERY, STATUS, dump_embedding, dump_event
 from vlibrary.http_common import status_of
 from vlibrary.worker.host import Host
 from vlibrary.worker.stream import AnswerStream, unforeseen
@@ -97,7 +97,7 @@ class _Face:
     async def embed(self, request: Request) -> Response:
         query = await _read(QUERY.from_json, request)
         embedding = await run_in_threadpool(self._host.worker().embed, query)
-        return Response(EmbeddingMessage.of(embedding).model_dump_json(), media_type=JSON)
+        return Response(dump_embedding(embedding), media_type=JSON)
 
     async def check(self, request: Request) -> Response:
         data = await request.body()
@@ -145,4 +145,4 @@ async def _unforeseen(request: Request, error: Exception) -> Response:
 
 
 def _problem(error: VLibraryError, status: int) -> Response:
-    return Response(line_of(error), status_code=status, media_type=JSON)
+    return Response(dump_event(error), status_code=status, media_type=JSON)

@@ -11,7 +11,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from vlibrary.domain.errors import VLibraryError, WorkerLost
 from vlibrary.domain.wire import Generation, TextPiece
-from vlibrary.formats.messages import line_of
+from vlibrary.formats.messages import dump_event
 from vlibrary.http_common import while_there
 
 log = structlog.get_logger(__name__)
@@ -37,7 +37,7 @@ class AnswerStream:
         async with aclosing(self._events) as events:
             first = await anext(events)
             await send(_start())
-            await send(_body(line_of(first) + b"\n"))
+            await send(_body(dump_event(first) + b"\n"))
             async for line in _rest(events):
                 await send(_body(line + b"\n"))
             await send(_body(b"", more=False))
@@ -47,12 +47,12 @@ async def _rest(events: AsyncGenerator[TextPiece | Generation]) -> AsyncGenerato
     """The remaining lines; after the status was sent, an error can only be one of them."""
     try:
         async for event in events:
-            yield line_of(event)
+            yield dump_event(event)
     except VLibraryError as error:
-        yield line_of(error)
+        yield dump_event(error)
     except Exception as error:  # the process's border: the reader must hear that the answer is not whole
         log.exception("worker.unforeseen", exc_info=error)
-        yield line_of(unforeseen())
+        yield dump_event(unforeseen())
 
 
 def unforeseen() -> WorkerLost:

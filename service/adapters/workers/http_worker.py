@@ -18,7 +18,7 @@ from vlibrary.domain.query import Query, TaskEmbedding
 from vlibrary.domain.vector import SteeringVector
 from vlibrary.domain.wire import GenerateCall, Generation, TextPiece, WorkerInfo, WorkerStatus
 from vlibrary.formats.artifact import encode
-from vlibrary.formats.messages import CALL, LARGE_BYTES, QUERY, STATUS, EmbeddingMessage, event_in
+from vlibrary.formats.messages import CALL, LARGE_BYTES, QUERY, STATUS, parse_embedding, parse_event
 
 T = TypeVar("T")
 
@@ -61,7 +61,7 @@ class HttpWorker(Worker):
 
     def embed(self, query: Query) -> TaskEmbedding:
         body = self._ask("POST", "/embed", content=QUERY.to_json(query))
-        return _read(lambda data: EmbeddingMessage.model_validate_json(data).embedding, body)
+        return _read(parse_embedding, body)
 
     async def generate(self, call: GenerateCall) -> AsyncGenerator[TextPiece | Generation]:
         started = False
@@ -90,7 +90,7 @@ class HttpWorker(Worker):
             if response.is_error:
                 raise _refusal(response.status_code, await response.aread())
             async for line in _lines(response.aiter_raw()):
-                event = _read(event_in, line)
+                event = _read(parse_event, line)
                 if isinstance(event, VLibraryError):
                     raise event
                 yield event
@@ -163,7 +163,7 @@ def _refusal(status: int, body: bytes) -> VLibraryError:
             "Send smaller images, or raise VLIBRARY_MAX_REQUEST_BYTES on the workers, too.",
         )
     try:
-        event = event_in(body)
+        event = parse_event(body)
     except ValueError:
         event = None
     if isinstance(event, VLibraryError):

@@ -166,7 +166,10 @@ BAD_TENSORS: dict[str, tuple[Tensors, str]] = {
     "NaN in the vectors": (GOOD | {"mlp.vectors": floats(2, 3, value=np.nan)}, "NaN or infinity"),
     "infinity in the scale": (GOOD | {"mlp.scale": floats(2, value=np.inf)}, "NaN or infinity"),
     "NaN in the gain": (GOOD | {"mlp.gain": floats(2, value=np.nan)}, "NaN or infinity"),
-    "an infinite product": ({"mlp.scale": floats(2, value=1e30), "mlp.vectors": floats(2, 3, value=1e30)}, "infinite"),
+    "an infinite product": (
+        {"mlp.scale": floats(2, value=1e30), "mlp.vectors": floats(2, 3, value=1e30)},
+        "not finite",
+    ),
     "an extra tensor": (GOOD | {"mlp.extra": floats(2)}, "Unexpected tensors"),
     "a name that climbs": (GOOD | {"../../etc/passwd": floats(2)}, "Unexpected tensors"),
     "an unknown site": (GOOD | {"heads.vectors": floats(2, 3)}, "Unexpected tensors"),
@@ -183,9 +186,9 @@ BAD_TENSORS: dict[str, tuple[Tensors, str]] = {
     "whole numbers": ({"mlp.scale": ("I64", [2], bytes(16)), "mlp.vectors": ("I64", [2, 3], bytes(48))}, "I64"),
     "two dtypes": (GOOD | {"mlp.scale": ("F16", [2], bytes(4))}, "F16.*F32"),
     "a dtype that is a list": (GOOD | {"mlp.scale": ([], [2], bytes(8))}, "dtypes"),
-    "a dtype that lies": (GOOD | {"mlp.scale": ("F32", [2], bytes(4))}, "damaged"),
-    "a shape of fractions": (GOOD | {"mlp.scale": ("F32", [2.0], bytes(8))}, "damaged"),
-    "50,000 tensors": (GOOD | {f"t{number}": floats() for number in range(50_000)}, "header claims"),
+    "a dtype that lies": (GOOD | {"mlp.scale": ("F32", [2], bytes(4))}, "corrupt"),
+    "a shape of fractions": (GOOD | {"mlp.scale": ("F32", [2.0], bytes(8))}, "corrupt"),
+    "50,000 tensors": (GOOD | {f"t{number}": floats() for number in range(50_000)}, "header has"),
     "500 tensors": (GOOD | {f"t{number}": floats() for number in range(500)}, "Unexpected tensors"),
 }
 
@@ -206,20 +209,20 @@ def with_model(**changes: Any) -> Header:
 
 
 BAD_RECORDS: dict[str, tuple[Any, str]] = {
-    "not an object": ([], "not an object"),
+    "not an object": ([], "should be an object"),
     "format 2": (record_of(ARTIFACT) | {"format": 2}, "format 2"),
     "no format": ({k: v for k, v in record_of(ARTIFACT).items() if k != "format"}, "format None"),
-    "no model": (record_of(ARTIFACT) | {"model": None}, "'model'"),
-    "no fingerprint": (with_model(fingerprint=""), "'fingerprint'"),
-    "no layers": (with_model(layers=0), "'layers'"),
-    "true layers": (with_model(layers=True), "'layers'"),
-    "a fraction of a layer": (with_model(layers=2.0), "'layers'"),
-    "too many layers": (with_model(layers=10**9), "'layers'"),
-    "too wide": (with_model(hidden_size=10**12), "'hidden_size'"),
-    "no method": (record_of(ARTIFACT) | {"method": 7}, "'method'"),
-    "odd positions": (record_of(ARTIFACT) | {"positions": "first"}, "'positions'"),
-    "odd norm": (record_of(ARTIFACT) | {"norm": "l2"}, "'norm'"),
-    "training is a list": (record_of(ARTIFACT) | {"training": [1]}, "'training'"),
+    "no model": (record_of(ARTIFACT) | {"model": None}, "model: "),
+    "no fingerprint": (with_model(fingerprint=""), "model.fingerprint: "),
+    "no layers": (with_model(layers=0), "model.layers: "),
+    "true layers": (with_model(layers=True), "model.layers: "),
+    "a fraction of a layer": (with_model(layers=2.0), "model.layers: "),
+    "too many layers": (with_model(layers=10**9), "model.layers: "),
+    "too wide": (with_model(hidden_size=10**12), "model.hidden_size: "),
+    "no method": (record_of(ARTIFACT) | {"method": 7}, "method: "),
+    "odd positions": (record_of(ARTIFACT) | {"positions": "first"}, "positions: "),
+    "odd norm": (record_of(ARTIFACT) | {"norm": "l2"}, "norm: "),
+    "training is a list": (record_of(ARTIFACT) | {"training": [1]}, "training: "),
     "NaN": (record_of(ARTIFACT) | {"training": {"loss": float("nan")}}, "NaN"),
     "NUL": (with_model(model_id="a\0b"), "NUL"),
     "half a surrogate pair": (record_of(ARTIFACT) | {"method": "\udc80"}, "surrogate"),
@@ -252,15 +255,15 @@ TEXT, BODY = ARTIFACT[8 : len(ARTIFACT) - 64], ARTIFACT[-64:]
 BAD_FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "nothing": (lambda: b"", "empty or truncated"),
     "seven bytes": (lambda: ARTIFACT[:7], "empty or truncated"),
-    "trailing bytes": (lambda: ARTIFACT + b"\0", "damaged"),
-    "another file behind it": (lambda: ARTIFACT + ARTIFACT, "damaged"),
+    "trailing bytes": (lambda: ARTIFACT + b"\0", "corrupt"),
+    "another file behind it": (lambda: ARTIFACT + ARTIFACT, "corrupt"),
     "pickle protocol 2": (lambda: checkpoint(2), "pickle"),
     "pickle protocol 4": (lambda: checkpoint(4), "pickle"),
     "pickle protocol 5": (lambda: checkpoint(5), "pickle"),
     "zip": (archive, "zip"),
     "text": (lambda: b"not an artifact, just words", "not safetensors"),
-    "huge header": (lambda: join(TEXT.ljust(MAX_HEADER_BYTES + 8), BODY), "header claims"),
-    "a header as long as the universe": (lambda: b"\xff" * 8 + TEXT, "header claims"),
+    "huge header": (lambda: join(TEXT.ljust(MAX_HEADER_BYTES + 8), BODY), "header has"),
+    "a header as long as the universe": (lambda: b"\xff" * 8 + TEXT, "header has"),
     "a name twice": (lambda: join(TEXT.replace(b"attention.scale", b"mlp.scale"), BODY), "occurs twice"),
     "the record twice": (lambda: join(b'{"__metadata__":{},' + TEXT[1:], BODY), "occurs twice"),
     "deep JSON": (lambda: join(b"[" * 60_000, BODY), "JSON"),
@@ -275,9 +278,9 @@ BAD_FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "a list for a header": (lambda: join(b"[]", BODY), "not a JSON object"),
     "no metadata": (lambda: join({k: v for k, v in split(ARTIFACT)[0].items() if k[0] != "_"}, BODY), "no 'vlibrary'"),
     "broken UTF-8": (lambda: join(TEXT.replace(b"mlp", b"ml\xff"), BODY), "JSON"),
-    "UTF-16": (lambda: join(TEXT.decode().encode("utf-16"), BODY), "damaged"),
-    "overlapping tensors": (lambda: join(TEXT.replace(b"[8,32]", b"[0,24]"), BODY), "damaged"),
-    "a tensor beyond the end": (lambda: join(TEXT.replace(b"[40,64]", b"[400,424]"), BODY), "damaged"),
+    "UTF-16": (lambda: join(TEXT.decode().encode("utf-16"), BODY), "corrupt"),
+    "overlapping tensors": (lambda: join(TEXT.replace(b"[8,32]", b"[0,24]"), BODY), "corrupt"),
+    "a tensor beyond the end": (lambda: join(TEXT.replace(b"[40,64]", b"[400,424]"), BODY), "corrupt"),
     "a tensor that is a number": (lambda: join(split(ARTIFACT)[0] | {"mlp.scale": 3}, BODY), "has shape None"),
 }
 
@@ -303,7 +306,7 @@ def test_claimed_sizes_cost_neither_memory_nor_time() -> None:
     liar = join(header, b"")
     tracemalloc.start()
     began = time.process_time()
-    refused(liar, "damaged")
+    refused(liar, "corrupt")
     spent, (_, peak) = time.process_time() - began, tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(liar) < 1_000

@@ -12,7 +12,7 @@ from vlibrary.domain import errors
 from vlibrary.domain.errors import InvalidQuery, Unavailable, VLibraryError
 from vlibrary.domain.query import Query, TaskEmbedding
 from vlibrary.domain.wire import GenerateCall, Generation, TextPiece, WorkerStatus
-from vlibrary.formats.messages import CALL, QUERY, STATUS, EmbeddingMessage, event_in, line_of
+from vlibrary.formats.messages import CALL, QUERY, STATUS, dump_embedding, dump_event, parse_embedding, parse_event
 
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner, max_size=3))
 NUMBERS = st.floats(allow_nan=False)
@@ -48,8 +48,8 @@ def test_a_query_that_the_domain_forbids_is_the_domain_s_error() -> None:
 @given(st.none() | FLOATS, st.none() | FLOATS)
 def test_an_embedding_comes_back_bit_for_bit(image: list[float] | None, text: list[float] | None) -> None:
     parts = [None if part is None else np.array(part, np.float32) for part in (image, text)]
-    message = EmbeddingMessage.of(TaskEmbedding(*parts)).model_dump_json()
-    back = EmbeddingMessage.model_validate_json(message).embedding
+    message = dump_embedding(TaskEmbedding(*parts))
+    back = parse_embedding(message)
     for part, found in zip(parts, (back.image, back.text), strict=True):
         assert (part is None) == (found is None)
         if part is not None and found is not None:
@@ -59,20 +59,20 @@ def test_an_embedding_comes_back_bit_for_bit(image: list[float] | None, text: li
 
 @given(EVENTS)
 def test_an_event_is_one_line_and_comes_back_as_it_was(event: TextPiece | Generation) -> None:
-    line = line_of(event)
+    line = dump_event(event)
     assert b"\n" not in line
-    assert event_in(line) == event
+    assert parse_event(line) == event
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.code)
 def test_every_error_of_the_tree_comes_back_as_the_same_class(kind: type[VLibraryError]) -> None:
-    back = event_in(line_of(kind("What is wrong.", "What to do.")))
+    back = parse_event(dump_event(kind("What is wrong.", "What to do.")))
     assert type(back) is kind
     assert (back.detail, back.cure) == ("What is wrong.", "What to do.")
 
 
 def test_an_error_that_this_release_does_not_know_is_a_part_that_cannot_answer() -> None:
-    back = event_in(line_of(ServiceError(418, "Teapot.", "Use the kettle.")))
+    back = parse_event(dump_event(ServiceError(418, "Teapot.", "Use the kettle.")))
     assert type(back) is Unavailable
     assert (back.detail, back.cure) == ("Teapot.", "Use the kettle.")
 
@@ -83,14 +83,14 @@ def test_an_error_that_this_release_does_not_know_is_a_part_that_cannot_answer()
         b"",
         b"{}",
         b"[]",
-        b'{"piece": {"text": "a"}}',
-        b'{"piece": {"text": "a", "tokens": 1, "colour": "red"}}',
+        b'{"text": "a"}',
+        b'{"text": "a", "tokens": 1, "colour": "red"}',
         b"\xff",
     ],
 )
 def test_a_line_that_is_no_event_is_refused(line: bytes) -> None:
     with pytest.raises(ValueError):
-        event_in(line)
+        parse_event(line)
 
 
 def test_a_field_that_the_other_side_does_not_know_is_refused() -> None:
