@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from vlibrary.bootstrap import read_settings
@@ -50,22 +46,3 @@ def test_a_worker_that_others_can_reach_needs_a_token(host: str) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.9", "::1", "localhost"])
 def test_a_worker_of_this_machine_needs_none(host: str) -> None:
     check_reach(Settings(worker_host=host))
-
-
-def test_an_api_with_workers_elsewhere_imports_no_torch(tmp_path: Path) -> None:
-    """The whole way of `vlibrary serve`, up to the workers that are not there."""
-    code = (
-        "import sys; from vlibrary.bootstrap import read_settings; from vlibrary.api.bootstrap import open_app\n"
-        "from vlibrary.domain.errors import WorkerUnavailable\n"
-        "try: open_app(read_settings(), lambda *_: sys.exit('asked for a worker of its own'))\n"
-        "except WorkerUnavailable as error: print(error)\n"
-        "sys.exit('torch was imported' if 'torch' in sys.modules else 0)"
-    )
-    environment = {
-        "VLIBRARY_DATA_DIR": str(tmp_path),
-        "VLIBRARY_WORKERS": "http://127.0.0.1:9",
-        "VLIBRARY_WORKER_WAIT_S": "0.2",
-    }
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "http://127.0.0.1:9: The worker does not answer (ConnectError)" in done.stdout
