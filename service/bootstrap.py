@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from vlibrary.adapters.artifacts.folder import FolderArtifacts
 from vlibrary.adapters.artifacts.open import open_artifacts
 from vlibrary.adapters.backup.folder import BackupFolder
+from vlibrary.adapters.index.faiss_index import FaissIndex
 from vlibrary.adapters.locations import check_disjoint, create_folder
 from vlibrary.adapters.snapshots.open import open_snapshots
 from vlibrary.adapters.sql.backup_tables import SqlTables
@@ -20,9 +21,10 @@ from vlibrary.adapters.sql.database import connect
 from vlibrary.adapters.sql.schema import Revisions, revisions, upgrade
 from vlibrary.config import Settings
 from vlibrary.domain.errors import CatalogueUnavailable, InvalidInput
-from vlibrary.domain.ports import Artifacts, Catalogue
-from vlibrary.domain.ports.backup import Backup, Tables
-from vlibrary.domain.ports.snapshots import Snapshots
+from vlibrary.domain.ports.backup import Backup
+from vlibrary.domain.ports.snapshots import PersistentIndex, Snapshots
+from vlibrary.domain.query import EmbedderSpec
+from vlibrary.upkeep.stores import Stores
 
 REQUEST_PATIENCE_S = 10.0
 # Operator commands can wait longer for other writers than requests can.
@@ -30,13 +32,10 @@ OPERATOR_PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True)
-class Stores:
-    """The open stores of one library. tables: the catalogue's tables as a whole, for backups."""
+class OpenStores(Stores):
+    """The stores that the settings name."""
 
     settings: Settings
-    catalogue: Catalogue
-    artifacts: Artifacts
-    tables: Tables
 
     @cached_property
     def snapshots(self) -> Snapshots:
@@ -55,7 +54,7 @@ def read_settings(**overrides: Any) -> Settings:
         raise InvalidInput(f"Invalid setting. {wrong}.", "Fix or unset the variable; README lists them.") from error
 
 
-def open_stores(settings: Settings, *, create: bool = False, patience_s: float = REQUEST_PATIENCE_S) -> Stores:
+def open_stores(settings: Settings, *, create: bool = False, patience_s: float = REQUEST_PATIENCE_S) -> OpenStores:
     """Open the stores that the settings name.
 
     create: create the data folder and the tables, or migrate the tables, where needed. Without it, raises
@@ -73,10 +72,10 @@ def open_stores(settings: Settings, *, create: bool = False, patience_s: float =
         )
     engine = connect(settings.catalogue_url, patience=patience_s)
     artifacts = open_artifacts(settings.artifacts_place, endpoint_url=settings.s3_endpoint_url)
-    return Stores(settings, SqlCatalogue(engine), artifacts, SqlTables(engine))
+    return OpenStores(SqlCatalogue(engine), artifacts, SqlTables(engine), settings)
 
 
-def open_operator_stores(*, create: bool = False) -> Stores:
+def open_operator_stores(*, create: bool = False) -> OpenStores:
     """Open the stores that the environment names, for an operator command."""
     return open_stores(read_settings(), create=create, patience_s=OPERATOR_PATIENCE_S)
 
@@ -86,10 +85,14 @@ def open_backup(folder: Path) -> Backup:
     return BackupFolder(folder, FolderArtifacts)
 
 
-def open_backup_for_writing(folder: Path, settings: Settings) -> Backup:
-    """Return the backup in the folder. Raises InvalidInput when the folder overlaps with the artifact store."""
+def check_backup_folder(folder: Path, settings: Settings) -> None:
+    """Raise InvalidInput if the folder overlaps with the artifact store."""
     check_disjoint(settings.artifacts_place, [str(folder)])
-    return BackupFolder(folder, FolderArtifacts)
+
+
+def new_index(embedder: EmbedderSpec) -> PersistentIndex:
+    """Return an empty task index for the keys of the embedder."""
+    return FaissIndex(embedder)
 
 
 def read_revisions(settings: Settings) -> Revisions:

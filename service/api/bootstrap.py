@@ -13,18 +13,19 @@ from prometheus_client import CollectorRegistry
 
 from vlibrary.adapters.clock import SystemClock
 from vlibrary.adapters.index.faiss_index import FaissIndex
-from vlibrary.adapters.index.maintenance import Rhythm, Upkeep
 from vlibrary.adapters.workers.fleet import Fleet
 from vlibrary.adapters.workers.http_worker import HttpWorker
 from vlibrary.api.app import create_app
 from vlibrary.api.http.deps import Limits
 from vlibrary.api.http.metrics import Metrics
-from vlibrary.bootstrap import Stores, open_stores
+from vlibrary.bootstrap import OpenStores, open_stores
 from vlibrary.config import Settings
 from vlibrary.domain.ports import Artifacts, Inference
 from vlibrary.library.library import Library
 from vlibrary.library.reindex import catch_up
-from vlibrary.upkeep.heartbeat import LookAfter
+from vlibrary.upkeep.background import BackgroundTasks
+from vlibrary.upkeep.heartbeat import Heartbeat
+from vlibrary.upkeep.snapshot_writer import SnapshotSchedule, SnapshotWriter
 
 log = structlog.get_logger(__name__)
 
@@ -50,15 +51,14 @@ def open_app(settings: Settings, open_worker: Callable[[Artifacts, CollectorRegi
     worker = open_fleet(settings) if settings.workers else open_worker(artifacts, metrics.registry)
     index = FaissIndex(worker.models()[0].embedder)
     library = Library(catalogue=catalogue, artifacts=artifacts, index=index, worker=worker, clock=SystemClock())
-    upkeep = _open_upkeep(stores, index, library)
-    log.info("api.index_filled", seq=catch_up(catalogue, index).seq)
+    background = _open_background_tasks(stores, library, index)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
-        upkeep.start()
+        background.start()
         yield
         worker.close()
-        await asyncio.to_thread(upkeep.close)
+        await asyncio.to_thread(background.close)
 
     return create_app(library, _limits(settings), metrics=metrics, lifespan=lifespan)
 
@@ -75,16 +75,16 @@ def open_fleet(settings: Settings) -> Fleet:
     return fleet
 
 
-def _open_upkeep(stores: Stores, index: FaissIndex, library: Library) -> Upkeep:
-    """Load the newest snapshot of the catalogue's epoch into the index; return what maintains it from then on."""
-    settings, snapshots = stores.settings, stores.snapshots
-    kept = index.load(snapshots, library.catalogue.position().epoch)
-    rhythm = Rhythm(snapshot_changes=settings.snapshot_changes, snapshot_s=settings.snapshot_s)
-    care = LookAfter(library)
-    if care.trouble is not None:
-        # The service starts without its store, which may come back; whoever misnamed it should not wait for that.
-        log.warning("api.store_unavailable", detail=care.trouble.detail, cure=care.trouble.cure)
-    return Upkeep(index, snapshots, follow=care.look, end=care.end, kept=kept, rhythm=rhythm)
+def _open_background_tasks(stores: OpenStores, library: Library, index: FaissIndex) -> BackgroundTasks:
+    """Load the newest index snapshot, replay the change log, and send the first heartbeat."""
+    settings = stores.settings
+    loaded = index.load(stores.snapshots, library.catalogue.position().epoch)
+    log.info("api.index_filled", seq=catch_up(library.catalogue, index).seq)
+    schedule = SnapshotSchedule(settings.snapshot_changes, settings.snapshot_s).jittered()
+    writer = SnapshotWriter(index, stores.snapshots, schedule, loaded=loaded)
+    heartbeat = Heartbeat(library)
+    heartbeat.beat()
+    return BackgroundTasks(library, index, writer, heartbeat)
 
 
 def _limits(settings: Settings) -> Limits:

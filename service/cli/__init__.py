@@ -1,8 +1,9 @@
-"""The command line: one verb a module, composed here."""
+"""The `vlibrary` command line: one module per group of commands."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -12,20 +13,52 @@ from vlibrary.domain.errors import VLibraryError
 
 app = typer.Typer(
     name="vlibrary",
-    help="Stores in-context vectors for vision-language models, finds the right one, applies it.",
+    help="Store, find and apply in-context vectors for vision-language models.",
+    epilog="Settings are VLIBRARY_* environment variables; see docs/reference/settings.md.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for module in (serve, work, train, vectors, registry, doctor, upkeep, command, bundled):
-    module.add_to(app)
+GROUPS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
+    "Getting started": {"demo": command.demo, "serve": serve.serve, "work": work.work},
+    "Vectors": {
+        "train": train.train,
+        "register": vectors.register,
+        "list": vectors.list_vectors,
+        "retrieve": vectors.retrieve,
+        "generate": vectors.generate,
+    },
+    "Registry": {
+        "tag": registry.tag,
+        "alias": registry.aliases,
+        "delete": registry.delete,
+        "undelete": registry.undelete,
+        "purge": registry.purge,
+        "export": registry.export_file,
+        "import": registry.import_file,
+    },
+    "Operations": {
+        "doctor": doctor.doctor,
+        "gc": upkeep.gc,
+        "backup": upkeep.backup,
+        "restore": upkeep.restore,
+        "migrate": upkeep.migrate,
+    },
+    "Bundled models": {"bundled": bundled.bundled, "examples": bundled.examples, "models": bundled.models},
+}
+for group, commands in GROUPS.items():
+    for name, function in commands.items():
+        if isinstance(function, typer.Typer):
+            app.add_typer(function, name=name, rich_help_panel=group)
+        else:
+            app.command(name, rich_help_panel=group)(function)
 
 
 def main() -> None:
-    """The `vlibrary` command; an error of ours ends it with its cure and exit code 1, not with a traceback."""
+    """Run the command line. A VLibraryError is printed with its cure, and the exit code is 1."""
     serve.configure_logging(json=False)
     try:
         app()
     except VLibraryError as error:
-        errors.tell(error)
+        errors.print_error(error)
         sys.exit(1)

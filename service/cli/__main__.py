@@ -1,4 +1,4 @@
-"""`python -m vlibrary.cli`: the `vlibrary` command without its script."""
+"""`python -m vlibrary.cli` runs the `vlibrary` command."""
 
 from vlibrary.cli import main
 

@@ -13,21 +13,12 @@ from vlibrary.bootstrap import read_settings
 from vlibrary.domain.errors import InvalidInput
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command()(bundled)
-    app.command()(examples)
-    app.command()(models)
-
-
 def bundled(
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the figures as one JSON object on the last line")
-    ] = False,
-    per_task: Annotated[int, typer.Option(min=1, help="Unseen images per task and shot count")] = 100,
-    plot: Annotated[Path | None, typer.Option(help="Also draw every task's curve into this PNG")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as one line of JSON")] = False,
+    per_task: Annotated[int, typer.Option(min=1, help="Test images per task and number of shots")] = 100,
+    plot: Annotated[Path | None, typer.Option(help="Also plot the accuracy of every task to this PNG file")] = None,
 ) -> None:
-    """Measure both bundled models afresh, through their folders, on unseen images."""
+    """Evaluate the bundled models on unseen images."""
     from vlibrary.evaluation.bundled_models import measure
     from vlibrary.evaluation.plot import plot_curves
     from vlibrary.training.progress import Bar, progress_bars
@@ -43,7 +34,7 @@ def bundled(
     if plot is not None:
         plot_curves(report, plot)
     if as_json:
-        print(json.dumps(report.as_json()))  # noqa: T201  plain, so that it can be piped
+        print(json.dumps(report.as_json()))  # noqa: T201  standard output is the result
 
 
 def examples(
@@ -65,10 +56,16 @@ def examples(
 
 
 def models(
-    out: Annotated[Path | None, typer.Option(help="Folder to write to; the package's own weights if left out")] = None,
-    seed: int = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Output folder [default: the weights folder of the package]", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Random seed")] = 0,
 ) -> None:
-    """Train both bundled models from a seed: up to 2 hours on 2 cores; writes weights and curves (PNG, JSON)."""
+    """Train the bundled models from scratch.
+
+    Takes up to 2 hours on 2 cores. Writes the weights, and learning curves as PNG and JSON.
+    """
     from vlibrary.bundled import LVLM_FOLDER
     from vlibrary.bundled.making.build import build
 

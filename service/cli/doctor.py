@@ -1,107 +1,95 @@
-"""`vlibrary doctor`: does a running service work; and with --deep, does the library keep its promises."""
+"""`vlibrary doctor`: checks a running service or, with --deep, examines the library's stores."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from vlibrary.bootstrap import Stores, open_operator_stores
-from vlibrary.cli.index_check import check_index
+from vlibrary.bootstrap import OpenStores, new_index, open_operator_stores
 from vlibrary.cli.output import console, errors, print_json, progress
 from vlibrary.cli.upkeep import OPERATOR, Actor
 from vlibrary.cli.vectors import LOCAL, AsJson, Url
 from vlibrary.client import Client
-from vlibrary.domain.errors import CollectorPaused, InvalidInput
-from vlibrary.domain.ports import Position
-from vlibrary.domain.ports.snapshots import SnapshotsUnavailable
+from vlibrary.domain.errors import InvalidInput
 from vlibrary.domain.query import EmbedderSpec
-from vlibrary.upkeep.collector_guard import check_cleared, clear, marks
-from vlibrary.upkeep.examine import examine
-from vlibrary.upkeep.findings import Finding, Level, wrong
-from vlibrary.upkeep.store_ownership import OTHER_LIBRARY, UNFINISHED
+from vlibrary.upkeep.doctor import Diagnosis, Scope, diagnose
+from vlibrary.upkeep.findings import Finding, Progress
+from vlibrary.upkeep.index_check import find_index_damage
 
-SHOWN = 50
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command()(doctor)
+MAX_SHOWN = 50
+DEEP = "Options for --deep"
 
 
 def doctor(
     url: Url = LOCAL,
-    deep: Annotated[bool, typer.Option("--deep", help="Examine the stores themselves, without a service")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Examine the stores directly; needs no running service")] = False,
     sample: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=1,
-            help="With --deep: share of objects to read and hash, not only to look for; less than 1 ends no pause",
-        ),
+        float, typer.Option(min=0, max=1, help="Share of objects to read and hash", rich_help_panel=DEEP)
     ] = 1.0,
     cursor: Annotated[
         str | None,
-        typer.Option(help="With --deep: go on where an examination was broken off; what is left of one ends no pause"),
+        typer.Option(help="Resume an interrupted examination from the cursor it printed", rich_help_panel=DEEP),
     ] = None,
-    index: Annotated[bool, typer.Option("--index/--no-index", help="With --deep: examine the index's snapshot")] = True,
+    index: Annotated[
+        bool, typer.Option("--index/--no-index", help="Examine the index snapshot", rich_help_panel=DEEP)
+    ] = True,
     repair_index: Annotated[
-        bool, typer.Option("--repair-index", help="With --deep: keep a new snapshot if there is no right one")
+        bool,
+        typer.Option("--repair-index", help="Save a new index snapshot if none is correct", rich_help_panel=DEEP),
     ] = False,
     take_over: Annotated[
         bool,
         typer.Option(
             "--take-over",
-            help="With --deep: let the collector work although another library's mark, or that of an unfinished "
-            "restoration, lies in the store",
+            help="Allow garbage collection although the store has markers of another library or of an unfinished "
+            "restoration",
+            rich_help_panel=DEEP,
         ),
     ] = False,
     actor: Actor = OPERATOR,
     as_json: AsJson = False,
 ) -> None:
-    """Ask the service whether its parts work; with --deep, examine the library. Exit code 1: something is wrong.
+    """Check that the service works; with --deep, examine the library's stores.
 
-    A whole examination (every object read, nothing left out by a cursor) that finds nothing wrong ends the pause of the
-    collector.
+    The exit code is 1 if something is wrong. A complete examination (without --sample and --cursor) that finds nothing
+    wrong allows garbage collection again after a restoration.
     """
     if not deep:
         if cursor is not None or repair_index or not index or sample != 1.0 or take_over:
             raise InvalidInput("An option for --deep is given without it.", "Add --deep.")
-        _ask(url, as_json=as_json)
+        _check_service(url, as_json=as_json)
         return
-    whole = cursor is None and sample == 1.0
-    if take_over and not whole:
-        raise InvalidInput("Only a whole examination can take over a store.", "Leave --sample and --cursor out.")
+    scope = Scope(sample, cursor, take_over)
     stores = open_operator_stores()
-    spec = _embedder(stores) if index else None
-    # First, since an index that knows another history gives the catalogue a new epoch.
-    findings = [] if spec is None else _index_findings(stores, spec, repair=repair_index)
-    # Before the rest is examined: what is put in its place meanwhile must not be cleared.
-    began, marked = stores.catalogue.position(), marks(stores.artifacts)
-    findings += _examined(stores, sample, cursor)
-    sound = all(_is_passed(finding, take_over=take_over) for finding in findings)
-    cleared = sound and whole and _clear_collector(stores, began, marked)
-    counts = Counter(finding.kind for finding in findings)
-    told = dict(counts) | {"cleared": cleared, "take_over": take_over}
-    stores.catalogue.note("library.examine", "all" if cursor is None else f"from {cursor}", told, actor=actor)
-    _show(findings, sound=sound, cleared=cleared, as_json=as_json)
-    if sound and not _may_collect(stores):
-        why = (
-            "it was paused anew; run this again"
-            if whole
-            else "only an examination without --sample and --cursor ends that"
-        )
-        errors.print(f"The collector stays paused: {why}.")
-    if not sound:
+    damage: Callable[[], Sequence[Finding]] = tuple
+    if index:
+        open_index = partial(new_index, _open_embedder(stores))
+        damage = partial(find_index_damage, stores.catalogue, stores.snapshots, open_index, repair=repair_index)
+    steps = diagnose(stores.catalogue, stores.artifacts, scope, actor=actor, check_index=damage)
+    diagnosis = _run(steps, cursor)
+    if as_json:
+        found = [asdict(finding) for finding in diagnosis.findings]
+        print_json({"sound": diagnosis.sound, "findings": found, "collector_cleared": diagnosis.resumed})
+    else:
+        _print_findings(diagnosis.findings)
+        if diagnosis.resumed:
+            console.print("Garbage collection is allowed again.")
+        console.print("[green]Nothing is wrong.[/]" if diagnosis.sound else "[red]Something is wrong.[/]")
+    if diagnosis.sound and not diagnosis.allowed:
+        cure = "run this again" if scope.complete else "run this without --sample and --cursor to allow it"
+        errors.print(f"Garbage collection stays paused; {cure}.")
+    if not diagnosis.sound:
         raise typer.Exit(1)
 
 
-def _ask(url: str, *, as_json: bool) -> None:
+def _check_service(url: str, *, as_json: bool) -> None:
     with Client(url) as service:
         report = service.get_readiness()
     if as_json:
@@ -115,88 +103,45 @@ def _ask(url: str, *, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _examined(stores: Stores, sample: float, cursor: str | None) -> list[Finding]:
+def _run(steps: Iterator[Finding | Progress | Diagnosis], cursor: str | None) -> Diagnosis:
+    """Run the examination and show its progress; on Ctrl+C, print the findings so far and how to resume."""
     findings: list[Finding] = []
     try:
-        with progress() as tell:
-            for step in examine(stores.catalogue, stores.artifacts, sample=sample, cursor=cursor):
-                if isinstance(step, Finding):
-                    findings.append(step)
-                    continue
-                cursor = step.cursor
-                tell(f"{step.part}: {step.done}; {len(findings)} findings; go on with --cursor {cursor}")
+        with progress() as report:
+            for step in steps:
+                match step:
+                    case Finding():
+                        findings.append(step)
+                    case Progress():
+                        cursor = step.cursor
+                        report(f"{step.part}: {step.done}; {len(findings)} findings; resume with --cursor {cursor}")
+                    case Diagnosis():
+                        return step
     except KeyboardInterrupt:
-        _show(findings, sound=False, cleared=False, as_json=False)
-        errors.print(f"Broken off; go on with --cursor {cursor}" if cursor else "Broken off.", highlight=False)
+        _print_findings(findings)
+        errors.print(f"Interrupted; resume with --cursor {cursor}" if cursor else "Interrupted.", highlight=False)
         raise
-    return findings
+    raise AssertionError("an examination ends with its diagnosis")
 
 
-def _index_findings(stores: Stores, spec: EmbedderSpec, *, repair: bool) -> list[Finding]:
-    try:
-        return check_index(stores.catalogue, stores.snapshots, spec, repair=repair).findings()
-    except SnapshotsUnavailable as error:
-        detail = f"The index's snapshots cannot be read or written ({error})."
-        return [
-            wrong(
-                "snapshots-unavailable",
-                stores.settings.snapshots_place,
-                detail,
-                "Check the folder's disk and permissions.",
-            )
-        ]
-
-
-def _is_passed(finding: Finding, *, take_over: bool) -> bool:
-    """Whether the finding leaves the library sound; take_over: also if it tells of others' marks in the store."""
-    return finding.level is not Level.WRONG or (take_over and finding.kind in (OTHER_LIBRARY, UNFINISHED))
-
-
-def _clear_collector(stores: Stores, examined: Position, marked: Collection[str]) -> bool:
-    """Whether the collector was paused, and now is not."""
-    if _may_collect(stores):
-        return False
-    clear(stores.artifacts, examined, instead_of=marked)
-    return _may_collect(stores)  # it may have been paused anew
-
-
-def _may_collect(stores: Stores) -> bool:
-    try:
-        check_cleared(stores.catalogue, stores.artifacts)
-    except CollectorPaused:
-        return False
-    return True
-
-
-def _embedder(stores: Stores) -> EmbedderSpec:
-    """Whose keys the service compares: of its workers, or of the settings' own embedder."""
-    # The libraries load for seconds; the command line must not wait for them to print its help.
-    settings = stores.settings
-    if settings.workers:
+def _open_embedder(stores: OpenStores) -> EmbedderSpec:
+    """Return the embedder whose keys the service compares: that of its workers, or the one in the settings."""
+    # Imported here because the model libraries take seconds to load, which would delay `vlibrary --help`.
+    if stores.settings.workers:
         from vlibrary.api.bootstrap import open_fleet
 
-        fleet = open_fleet(settings)
-        try:
+        with closing(open_fleet(stores.settings)) as fleet:
             return fleet.models()[0].embedder
-        finally:
-            fleet.close()
     from vlibrary.worker.bootstrap import open_embedder
 
-    return open_embedder(settings).spec
+    return open_embedder(stores.settings).spec
 
 
-def _show(findings: list[Finding], *, sound: bool, cleared: bool, as_json: bool) -> None:
-    if as_json:
-        result: dict[str, Any] = {"sound": sound, "findings": [asdict(finding) for finding in findings]}
-        print_json(result | {"collector_cleared": cleared})
-        return
+def _print_findings(findings: Sequence[Finding]) -> None:
     table = Table("level", "kind", "detail", "what to do")
-    for finding in sorted(findings, key=lambda finding: finding.level, reverse=True)[:SHOWN]:
+    for finding in sorted(findings, key=lambda finding: finding.level, reverse=True)[:MAX_SHOWN]:
         table.add_row(finding.level, finding.kind, escape(finding.detail), escape(finding.cure))
     if findings:
         console.print(table)
-    if len(findings) > SHOWN:
-        console.print(f"... and {len(findings) - SHOWN} more; --json prints all.")
-    if cleared:
-        console.print("The collector may work again.")
-    console.print("[green]Nothing is wrong.[/]" if sound else "[red]Something is wrong.[/]")
+    if len(findings) > MAX_SHOWN:
+        console.print(f"... and {len(findings) - MAX_SHOWN} more; --json prints all.")

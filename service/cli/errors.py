@@ -1,4 +1,4 @@
-"""How an error of ours is told: what is wrong, what to do, and what a store said."""
+"""Prints errors: what is wrong, the cause in the store's words, and the cure."""
 
 from __future__ import annotations
 
@@ -9,27 +9,23 @@ from vlibrary.cli.output import errors
 from vlibrary.domain.errors import Unavailable, VLibraryError
 
 
-def tell(error: VLibraryError) -> None:
-    """On standard error, with its cure and, since a command has no log, with its cause."""
-    _print(f"{error.title}.", error.detail, style="bold red")
+def print_error(error: VLibraryError) -> None:
+    """Print the error to standard error, with its cure and, since commands have no log, its cause."""
     cause = cause_of(error, os.environ.get("VLIBRARY_DATABASE_URL", ""))
-    if cause is not None:
-        _print("The cause:", cause)
-    _print("What to do:", error.cure)
+    lines = [(f"{error.title}.", error.detail), ("Cause:", cause), ("What to do:", error.cure)]
+    for head, text in lines:
+        if text is not None:
+            errors.print(head, style="bold red" if text is error.detail else "bold", end=" ", highlight=False)
+            errors.print(text, markup=False, highlight=False)
 
 
 def cause_of(error: VLibraryError, database_url: str) -> str | None:
-    """What the store's driver said when the store did not answer, without passwords; None for other errors."""
+    """Return the driver's message, without passwords, if a store did not respond; None for other errors."""
     if not isinstance(error, Unavailable) or error.__cause__ is None:
         return None
     if database_url.count("@") > 1:
-        # The driver then takes a part of the password for the name of the host, and says it.
-        return "not shown, as it may hold a part of the password: VLIBRARY_DATABASE_URL has more than one @"
-    # The lines after the first one are advice and, of a statement, its values.
+        # The driver then parses a part of the password as the host name, and prints it.
+        return "not shown, because it may contain a part of the password: VLIBRARY_DATABASE_URL has more than one @"
+    # The lines after the first contain hints and, for SQL statements, their parameters.
     line, *_ = str(error.__cause__).strip().splitlines() or [type(error.__cause__).__name__]
     return re.sub(r"[^\s'\"(]*@", "***@", re.sub(r"://\S*@", "://***@", line))
-
-
-def _print(head: str, text: str, *, style: str = "bold") -> None:
-    errors.print(head, style=style, end=" ", highlight=False)
-    errors.print(text, markup=False, highlight=False)

@@ -1,4 +1,4 @@
-"""`vlibrary serve`: the api, with a worker in the same process unless others are named."""
+"""`vlibrary serve`: the api, with a worker in the same process unless the settings name others."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from prometheus_client import CollectorRegistry
 
 from vlibrary.bootstrap import read_settings
 from vlibrary.cli.output import errors
-from vlibrary.cli.sockets import held
+from vlibrary.cli.sockets import bind_sockets
 from vlibrary.domain.ports import Artifacts, Worker
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command()(serve)
-
-
 def serve(
-    host: Annotated[str | None, typer.Option(help="Address to listen on")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on [default: $VLIBRARY_HOST or 127.0.0.1]", show_default=False)
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on [default: $VLIBRARY_PORT or 8000]", show_default=False)
+    ] = None,
 ) -> None:
-    """Start the service; without settings it needs no other server, no GPU and no download.
+    """Start the HTTP service.
 
-    Settings come from VLIBRARY_* variables: VLIBRARY_DATA_DIR, VLIBRARY_LVLM, VLIBRARY_DEVICE, VLIBRARY_ARTIFACTS ...
-    With VLIBRARY_WORKERS=http://host:9000,... the models run in other processes (`vlibrary work`).
+    By default, it serves the bundled models on the CPU and stores its data in ./vlibrary-data. Change this with
+    VLIBRARY_* variables such as VLIBRARY_DATA_DIR, VLIBRARY_LVLM, VLIBRARY_DEVICE and VLIBRARY_ARTIFACTS. With
+    VLIBRARY_WORKERS=http://host:9000,... the models run in other processes (`vlibrary work`).
     """
-    # The libraries load for seconds; the command line must not wait for them to print its help.
+    # Imported here because these libraries take seconds to load, which would delay `vlibrary --help`.
     from vlibrary.api.bootstrap import open_app
     from vlibrary.api.http.server import ApiServer
 
@@ -45,19 +45,19 @@ def serve(
 
         return open_worker(settings, artifacts, registry)
 
-    with held(settings.host, settings.port, variables="VLIBRARY_HOST, VLIBRARY_PORT") as sockets:
+    with bind_sockets(settings.host, settings.port, variables="VLIBRARY_HOST, VLIBRARY_PORT") as sockets:
         app = open_app(settings, open_own_worker)
         errors.print(f"VLibrary on http://{settings.host}:{settings.port} · dashboard at /docs · stop with Ctrl+C")
-        with suppress(KeyboardInterrupt):  # uvicorn raises Ctrl+C again when it has stopped
+        with suppress(KeyboardInterrupt):  # uvicorn raises it again after it has shut down
             ApiServer(app, address=settings.host, port=settings.port, grace_s=settings.grace_s).run(sockets)
 
 
 def configure_logging(*, json: bool) -> None:
-    """Events with fields on standard error, as lines for people or as JSON for machines."""
+    """Log events to standard error, as readable lines or as JSON."""
     logging.captureWarnings(capture=True)
     renderer: Any = structlog.dev.ConsoleRenderer(
         colors=sys.stderr.isatty(),
-        # The default one prints every frame's variables, pictures included, and takes seconds.
+        # The default formatter prints the variables of every frame, including images, and takes seconds.
         exception_formatter=structlog.dev.plain_traceback,
     )
     shared: list[Any] = [structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True)]

@@ -1,4 +1,4 @@
-"""The port that a server will listen on, held before anything else is begun."""
+"""Reserves a server's port before anything else starts, so that a port in use is reported at once."""
 
 from __future__ import annotations
 
@@ -12,37 +12,39 @@ from vlibrary.domain.errors import InvalidInput
 
 
 @contextmanager
-def held(host: str, port: int, *, variables: str) -> Iterator[list[socket]]:
-    """Sockets for a server; until it listens on them, whoever connects is refused.
+def bind_sockets(host: str, port: int, *, variables: str) -> Iterator[list[socket]]:
+    """Yield bound sockets for a server, one for each address of the host; they refuse connections until it listens.
 
-    variables: those that name address and port. Raises InvalidInput when the port is taken or the address is not ours.
+    Uvicorn's own `Config.bind_socket` binds one address only, and exits on errors. variables: the settings that name
+    host and port. Raises InvalidInput if the port is in use or the address is not local.
     """
     try:
-        sockets = asyncio.run(_bound(host, port))
-    except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host
-        raise _refused(host, port, variables, error) from error
+        sockets = asyncio.run(_bind(host, port))
+    except (OSError, UnicodeError) as error:  # UnicodeError: an invalid host name
+        raise _cannot_listen(host, port, variables, error) from error
     try:
         yield sockets
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
-        # While nobody listens, Linux lets several have the port; then only the first gets to listen.
-        raise _refused(host, port, variables, error) from error
+        # Linux lets several processes bind a port until one of them listens.
+        raise _cannot_listen(host, port, variables, error) from error
     finally:
         for one in sockets:
             one.close()
 
 
-async def _bound(host: str, port: int) -> list[socket]:
-    """As uvicorn would do it by itself: for every address that the name stands for."""
+async def _bind(host: str, port: int) -> list[socket]:
     server = await asyncio.get_running_loop().create_server(asyncio.Protocol, host, port, start_serving=False)
     async with server:
         return [one.dup() for one in server.sockets]
 
 
-def _refused(host: str, port: int, variables: str, error: OSError | UnicodeError) -> InvalidInput:
-    why = (getattr(error, "strerror", None) or str(error)).rpartition(": ")[2]  # before it, asyncio repeats the address
+def _cannot_listen(host: str, port: int, variables: str, error: OSError | UnicodeError) -> InvalidInput:
+    # asyncio repeats the address before the last colon.
+    reason = (getattr(error, "strerror", None) or str(error)).rpartition(": ")[2]
+    address = f"[{host}]" if ":" in host else host
     return InvalidInput(
-        f"Port {port} of {host!r} cannot be listened on: {why}.",
-        f"Stop what listens there, or choose another with --host and --port ({variables}).",
+        f"Cannot listen on {address}:{port}: {reason}.",
+        f"Stop the process that uses the port, or choose another with --host and --port ({variables}).",
     )

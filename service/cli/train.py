@@ -1,4 +1,4 @@
-"""`vlibrary train`: examples on disk become a vector and its card."""
+"""`vlibrary train`: trains a vector from examples on disk."""
 
 from __future__ import annotations
 
@@ -11,26 +11,29 @@ from rich.console import Console
 from vlibrary.bootstrap import read_settings
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command()(train)
-
-
 def train(
-    examples: Annotated[Path, typer.Argument(help='JSONL of {"image": relative path, "question", "answer"}')],
+    examples: Annotated[
+        Path, typer.Argument(help='JSONL file; each line is {"image": PATH, "question": TEXT, "answer": TEXT}')
+    ],
     name: Annotated[str, typer.Option(help="Name of the vector, such as colour-codes")],
-    images: Annotated[Path | None, typer.Option(help="Folder of the images; the JSONL's own if left out")] = None,
-    out: Annotated[Path, typer.Option(help="Folder to write NAME.safetensors and NAME.card.json to")] = Path(),
-    description: Annotated[str, typer.Option(help="What the vector does; text queries can find it by this")] = "",
-    shots: Annotated[int, typer.Option(min=1, help="Length of the prompts that the vector replaces")] = 16,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Training steps; the method's own number if left out")
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the images [default: the folder of the JSONL file]", show_default=False),
     ] = None,
-    seed: int = 0,
-    state: Annotated[Path | None, typer.Option(help="Folder for checkpoints: the same command resumes from it")] = None,
+    out: Annotated[Path, typer.Option(help="Output folder for NAME.safetensors and NAME.card.json")] = Path(),
+    description: Annotated[str, typer.Option(help="What the vector does; text queries can match it")] = "",
+    shots: Annotated[int, typer.Option(min=1, help="Demonstrations in the prompts that the vector replaces")] = 16,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Training steps [default: chosen by the method]", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Random seed")] = 0,
+    state: Annotated[Path | None, typer.Option(help="Checkpoint folder; rerun the command to resume from it")] = None,
 ) -> None:
-    """Train an M²IV vector on the model that VLIBRARY_LVLM names (the bundled one by default)."""
-    # torch takes seconds to import; `vlibrary --help` must not wait for it.
+    """Train an M²IV vector from labelled examples.
+
+    The model is the one in VLIBRARY_LVLM; by default, the bundled one.
+    """
+    # Imported here because torch takes seconds to load, which would delay `vlibrary --help`.
     from vlibrary.methods.m2iv.config import M2ivConfig
     from vlibrary.methods.m2iv.method import M2iv
     from vlibrary.methods.train import save_trained, train_vector
@@ -59,7 +62,7 @@ def train(
     artifact, card = save_trained(trained, out)
     results = trained.card.results
     console.print(
-        f"On {results['test_examples']} examples held back: zero-shot {results['zero_shot']:.1%}, "
+        f"On {results['test_examples']} held-out examples: zero-shot {results['zero_shot']:.1%}, "
         f"{shots}-shot prompt {results['n_shot']:.1%}, with the vector {results['steered']:.1%}"
     )
     console.print(f"Wrote {artifact} and {card}. Register it: vlibrary register {artifact}", soft_wrap=True)

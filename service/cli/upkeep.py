@@ -1,4 +1,4 @@
-"""`vlibrary gc | backup | restore | migrate`: upkeep of a library, straight on its stores."""
+"""`vlibrary gc | backup | restore | migrate`: operations on a library's stores, which need no running service."""
 
 from __future__ import annotations
 
@@ -8,123 +8,121 @@ from collections.abc import Callable
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from vlibrary.bootstrap import open_backup, open_backup_for_writing, open_operator_stores, read_revisions, read_settings
-from vlibrary.cli.output import console, errors, followed, print_json
+from vlibrary.bootstrap import (
+    check_backup_folder,
+    open_backup,
+    open_operator_stores,
+    read_revisions,
+    read_settings,
+)
+from vlibrary.cli.output import console, errors, print_json, run_steps
 from vlibrary.domain.errors import InvalidInput
 from vlibrary.domain.labels import ACTOR_PATTERN
-from vlibrary.upkeep.backup import Copied, back_up
-from vlibrary.upkeep.backup import restore as restore_backup
+from vlibrary.upkeep import backup as use_case
+from vlibrary.upkeep.backup import CopyProgress
 from vlibrary.upkeep.collector import Collection, Rules, collect
 
 
 def check_actor(actor: str) -> str:
-    """The actor, if every log can show it. Raises InvalidInput."""
+    """Return the actor. Raises InvalidInput unless it can be stored in the audit log."""
     if not re.fullmatch(ACTOR_PATTERN, actor):
-        raise InvalidInput(f"{actor!r:.80} cannot be an actor.", "Give 1 to 128 printable ASCII characters.")
+        raise InvalidInput(f"Invalid actor {actor!r:.80}.", "Use 1 to 128 printable ASCII characters.")
     return actor
 
 
 Actor = Annotated[
-    str, typer.Option(envvar="VLIBRARY_ACTOR", help="Who does this, for the audit log", callback=check_actor)
+    str, typer.Option(envvar="VLIBRARY_ACTOR", help="Name to record in the audit log", callback=check_actor)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON")]
 OPERATOR = "operator"
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the verbs."""
-    app.command()(gc)
-    app.command()(backup)
-    app.command()(restore)
-    app.command()(migrate)
-
-
 def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be removed")] = False,
-    grace: Annotated[str, typer.Option(help="Leave objects alone that are younger, such as 24h or 7d")] = "24h",
+    grace: Annotated[str, typer.Option(help="Keep objects younger than this, such as 24h or 7d")] = "24h",
     retention: Annotated[
-        str | None, typer.Option(help="Purge vectors that were deleted longer ago, such as 30d; without it, none")
+        str | None, typer.Option(help="Also purge vectors that were deleted longer ago than this, such as 30d")
     ] = None,
-    after: Annotated[
-        str | None, typer.Option(help="Go on after this object key (the cursor of an earlier run)")
-    ] = None,
-    rate: Annotated[float | None, typer.Option(min=0.01, help="Remove at most so many objects a second")] = None,
+    after: Annotated[str | None, typer.Option(help="Resume after this object key, from an earlier run")] = None,
+    rate: Annotated[float | None, typer.Option(min=0.01, help="Maximum removals per second")] = None,
     actor: Actor = OPERATOR,
     as_json: AsJson = False,
 ) -> None:
-    """Remove what nobody can need any more. May be run at any time, several times at once, and broken off."""
+    """Remove expired reservations and objects that no vector references.
+
+    Safe to interrupt and rerun, to run while services are running, and to run several times at once.
+    """
     stores = open_operator_stores()
-    rules = Rules(duration(grace), None if retention is None else duration(retention), dry_run)
-    steps = collect(stores.catalogue, stores.artifacts, rules, actor=actor, after=after, pace=_pace(rate))
-    done = followed(steps, _collected)
-    if not dry_run:
-        stores.catalogue.note("collector.run", "all" if after is None else f"from {after}", asdict(done), actor=actor)
+    rules = Rules(parse_duration(grace), None if retention is None else parse_duration(retention), dry_run)
+    pace: Callable[[], None] = (lambda: time.sleep(1 / rate)) if rate else lambda: None
+    steps = collect(stores.catalogue, stores.artifacts, rules, actor=actor, after=after, pace=pace)
+    done = run_steps(steps, _describe_collection)
     if as_json:
         print_json(asdict(done) | {"dry_run": dry_run})
         return
-    verb = "would be" if dry_run else "were"
-    console.print(
-        f"{done.removed} of {done.seen} objects {verb} removed ({done.freed:,} bytes); {done.young} are young."
-    )
-    console.print(f"{done.released} stuck reservations {verb} released, {done.purged} deleted vectors purged.")
+    verb = "would be removed" if dry_run else "removed"
+    console.print(f"{done.removed} of {done.seen} objects {verb} ({done.freed:,} bytes); {done.young} are too young.")
+    console.print(f"{done.released} expired reservations and {done.purged} deleted vectors {verb}.")
     if done.foreign:
-        console.print(f"{done.foreign} foreign objects, which no library made, lie among them and are left alone.")
+        console.print(f"{done.foreign} foreign objects, which no library created, were left alone.")
 
 
 def backup(
-    folder: Annotated[Path, typer.Argument(help="Folder of the backup; an older one in it is brought up to date")],
+    folder: Annotated[Path, typer.Argument(help="Folder of the backup; an existing backup in it is updated")],
     replace: Annotated[
         bool,
-        typer.Option(
-            "--replace", help="Lose what the backup in the folder holds, even if the library does not know it"
-        ),
+        typer.Option("--replace", help="Discard the existing backup even if the library lacks some of its changes"),
     ] = False,
     actor: Actor = OPERATOR,
     as_json: AsJson = False,
 ) -> None:
-    """Copy the library into a folder while it is in use. Broken off, it goes on when it is run again.
+    """Back up the library to a folder.
 
-    It is refused when the library does not know the newest change of the backup in the folder.
+    Services may keep running. If interrupted, run it again to resume. It refuses to overwrite the backup of another
+    library or of a later state.
     """
     stores = open_operator_stores()
-    target = open_backup_for_writing(folder, stores.settings)
-    steps = back_up(stores.tables, stores.artifacts, target, replace=replace)
-    done = followed(steps, _copied)
-    stores.catalogue.note("library.backup", folder.name or ".", _numbers(done), actor=actor)
-    _tell_copied(done, "The backup is whole.", "The backup is not whole.", as_json=as_json)
+    check_backup_folder(folder, stores.settings)
+    label = folder.name or "."
+    steps = use_case.back_up(stores, open_backup(folder), actor=actor, label=label, overwrite=replace)
+    done = run_steps(steps, _describe_copy)
+    _print_copy(done, "The backup is complete.", "The backup is incomplete.", as_json=as_json)
 
 
 def restore(
     folder: Annotated[Path, typer.Argument(help="Folder of the backup")],
-    replace: Annotated[bool, typer.Option("--replace", help="Lose what the library holds now")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Discard the current content of the library")] = False,
     despite_losses: Annotated[
-        bool, typer.Option("--despite-losses", help="Restore the rest when objects of the backup are lost")
+        bool, typer.Option("--despite-losses", help="Restore the rest if objects of the backup are lost")
     ] = False,
     actor: Actor = OPERATOR,
     as_json: AsJson = False,
 ) -> None:
-    """Make the library what it was when the backup was made. Stop collectors first; services may run."""
+    """Restore the library from a backup.
+
+    Stop garbage collections first; services may keep running. Garbage collection is then paused until
+    `vlibrary doctor --deep` has found nothing wrong.
+    """
     stores = open_operator_stores(create=True)
-    source = open_backup(folder)
-    steps = restore_backup(
-        stores.tables, stores.artifacts, source, replace=replace, actor=actor, despite_losses=despite_losses
-    )
-    done = followed(steps, _copied)
-    stores.catalogue.note("library.restore", folder.name or ".", _numbers(done), actor=actor)
-    whole = "The library is restored; now run `vlibrary doctor --deep`."
-    _tell_copied(done, whole, "The rest of the library is restored.", as_json=as_json)
+    source, label = open_backup(folder), folder.name or "."
+    steps = use_case.restore(stores, source, actor=actor, label=label, overwrite=replace, despite_losses=despite_losses)
+    done = run_steps(steps, _describe_copy)
+    complete = "The library is restored. Next, run `vlibrary doctor --deep`."
+    _print_copy(done, complete, "The rest of the library is restored.", as_json=as_json)
 
 
 def migrate(
-    check: Annotated[bool, typer.Option("--check", help="Change nothing; exit code 1 if something is to do")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; exit with code 1 if a migration is needed")
+    ] = False,
     actor: Actor = OPERATOR,
     as_json: AsJson = False,
 ) -> None:
-    """Bring the database's tables to what this release needs, keeping their content."""
+    """Create or migrate the database schema that this release needs."""
     settings = read_settings()
     before = read_revisions(settings)
     if not check:
@@ -135,45 +133,39 @@ def migrate(
     if as_json:
         print_json({"before": before.have, "after": after.have, "needed": after.need})
     else:
-        console.print(f"Tables: revision {before.have} before, {after.have} now; this release needs {after.need}.")
+        console.print(
+            f"Schema revision: {before.have or 'none'} before, {after.have or 'none'} now, {after.need} needed."
+        )
     if not after.current:
         raise typer.Exit(1)
 
 
-def duration(text: str) -> timedelta:
-    """Of 90s, 15m, 24h or 30d. Raises InvalidInput."""
+def parse_duration(text: str) -> timedelta:
+    """Return the duration of a text such as 90s, 15m, 24h or 30d. Raises InvalidInput."""
     units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
     found = re.fullmatch(r"(\d{1,6})([smhd])", text)
     if found is None:
-        raise InvalidInput(f"{text!r} is no duration.", "Write a number and s, m, h or d, such as 24h.")
+        raise InvalidInput(f"Invalid duration {text!r}.", "Use a number and a unit: 90s, 15m, 24h or 30d.")
     return timedelta(**{units[found[2]]: int(found[1])})
 
 
-def _pace(rate: float | None) -> Callable[[], None]:
-    return (lambda: time.sleep(1 / rate)) if rate else lambda: None
+def _describe_collection(done: Collection) -> str:
+    return f"{done.seen} objects examined, {done.removed} removed; resume with --after {done.cursor or repr('')}"
 
 
-def _collected(done: Collection) -> str:
-    return f"{done.seen} objects seen, {done.removed} removed; go on with --after {done.cursor or repr('')}"
-
-
-def _copied(done: Copied) -> str:
+def _describe_copy(done: CopyProgress) -> str:
     return f"{done.done} of {done.total} objects, {done.size:,} bytes copied"
 
 
-def _numbers(done: Copied) -> dict[str, Any]:
-    return {"copied": done.copied, "there": done.there, "bytes": done.size, "lost": list(done.lost)}
-
-
-def _tell_copied(done: Copied, whole: str, lossy: str, *, as_json: bool) -> None:
-    """Ends with exit code 1 when objects are lost."""
+def _print_copy(done: CopyProgress, complete: str, incomplete: str, *, as_json: bool) -> None:
+    """Print the result; exit with code 1 if objects are lost."""
     if as_json:
-        print_json(_numbers(done))
+        print_json(done.as_json())
     else:
         for key in done.lost:
             errors.print(f"[red]Lost:[/] {key}")
-        end = lossy if done.lost else whole
-        console.print(f"{done.copied} objects copied ({done.size:,} bytes), {done.there} were there. {end}")
+        end = incomplete if done.lost else complete
+        console.print(f"{done.copied} objects copied ({done.size:,} bytes), {done.there} already present. {end}")
     if done.lost:
         errors.print(f"{len(done.lost)} objects are missing or damaged; `vlibrary doctor --deep` names their vectors.")
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""`vlibrary register | list | retrieve | generate`: verbs against a running service."""
+"""`vlibrary register | list | retrieve | generate`: commands that use a running service."""
 
 from __future__ import annotations
 
@@ -7,37 +7,42 @@ from typing import Annotated, Literal
 
 import typer
 
-from vlibrary.cli.output import console, moment, print_json, print_rows
-from vlibrary.cli.which import Metadata, Name, Tags, which_of
-from vlibrary.client import Client, GenerateOptions
+from vlibrary.cli.output import console, format_time, print_json, print_rows
+from vlibrary.client import Client, GenerateOptions, VectorFilter
 from vlibrary.domain.errors import InvalidInput
 from vlibrary.domain.wire import TextPiece
 from vlibrary.schemas.generate import ChosenVector, GenerateOut
-from vlibrary.schemas.vectors import MatchOut, VectorOut
 
-Url = Annotated[str, typer.Option("--url", envvar="VLIBRARY_URL", help="Where the service is")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the service's answer as JSON")]
-Images = Annotated[list[Path] | None, typer.Option("--image", help="Picture; may be given several times")]
+Url = Annotated[str, typer.Option("--url", envvar="VLIBRARY_URL", help="Base URL of the service")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the service's response as JSON")]
+Images = Annotated[list[Path] | None, typer.Option("--image", help="Image file; may be repeated")]
+Name = Annotated[str | None, typer.Option(help="Only versions of the vector with this name")]
+Tags = Annotated[list[str] | None, typer.Option("--tag", help="Only vectors with this tag; may be repeated")]
+Metadata = Annotated[
+    list[str] | None,
+    typer.Option("--metadata", help="Only vectors whose metadata match, such as shots>=8; may be repeated"),
+]
 LOCAL = "http://127.0.0.1:8000"
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the verbs."""
-    app.command()(register)
-    app.command("list")(list_vectors)
-    app.command()(retrieve)
-    app.command()(generate)
+def vector_filter(name: str | None, tags: list[str] | None, metadata: list[str] | None) -> VectorFilter:
+    """Return the filter options as the client takes them."""
+    found: VectorFilter = {"tag": tags or [], "metadata": metadata or []}
+    if name is not None:
+        found["name"] = name
+    return found
 
 
 def register(
-    artifact: Annotated[Path, typer.Argument(help="The .safetensors file that `vlibrary train` wrote")],
+    artifact: Annotated[Path, typer.Argument(help="The .safetensors file written by `vlibrary train`")],
     card: Annotated[
-        Path | None, typer.Option(help="Its card; NAME.card.json beside NAME.safetensors if left out")
+        Path | None,
+        typer.Option(help="Card file [default: NAME.card.json next to NAME.safetensors]", show_default=False),
     ] = None,
     url: Url = LOCAL,
     as_json: AsJson = False,
 ) -> None:
-    """Register a trained vector."""
+    """Register a trained vector with the service."""
     card = card or artifact.with_suffix(".card.json")
     with Client(url) as service:
         record = service.register(_read(artifact), _read(card).decode("utf-8", errors="replace"))
@@ -54,62 +59,60 @@ def list_vectors(
     url: Url = LOCAL,
     as_json: AsJson = False,
 ) -> None:
-    """List the vectors, newest first."""
+    """List vectors, newest first."""
     with Client(url) as service:
-        records = list(service.list_vectors(**which_of(name, tags, metadata)))
+        records = list(service.list_vectors(**vector_filter(name, tags, metadata)))
     if as_json:
         print_json(records)
         return
     columns = ("name", "version", "method", "model", "created", "id")
-    none = "There are none. `vlibrary train` makes a vector, `register` adds it."
-    print_rows(columns, [_vector_row(record) for record in records], none=none)
-
-
-def _vector_row(record: VectorOut) -> tuple[str, ...]:
-    kind = (record.name, str(record.version), record.method, record.model)
-    return (*kind, moment(record.created_at), record.id)
+    rows = [
+        (one.name, str(one.version), one.method, one.model, format_time(one.created_at), one.id) for one in records
+    ]
+    print_rows(columns, rows, none="No vectors. Create one with `vlibrary train`, then `vlibrary register` it.")
 
 
 def retrieve(
-    text: Annotated[str | None, typer.Argument(help="The question")] = None,
+    text: Annotated[str | None, typer.Argument(help="Question; optional if there is an image")] = None,
     image: Images = None,
-    k: Annotated[int, typer.Option(help="How many vectors")] = 5,
+    k: Annotated[int, typer.Option(help="Maximum number of vectors")] = 5,
     url: Url = LOCAL,
     as_json: AsJson = False,
 ) -> None:
-    """Find the vectors that fit a question, a picture, or both."""
+    """Find the vectors that match a question, images, or both."""
     with Client(url) as service:
         matches = service.retrieve(text, images=[_read(path) for path in image or []], k=k)
     if as_json:
         print_json(matches)
         return
     columns = ("name", "version", "score", "threshold", "accepted", "id")
-    print_rows(columns, [_match_row(match) for match in matches], none="The library has no vector for this model.")
-
-
-def _match_row(match: MatchOut) -> tuple[str, ...]:
-    accepted = "yes" if match.accepted else "no"
-    numbers = (f"{match.score:.3f}", f"{match.threshold:.3f}")
-    return (match.name, str(match.version), *numbers, accepted, match.id)
+    rows = []
+    for match in matches:
+        numbers = (str(match.version), f"{match.score:.3f}", f"{match.threshold:.3f}")
+        rows.append((match.name, *numbers, "yes" if match.accepted else "no", match.id))
+    print_rows(columns, rows, none="No vectors for this model.")
 
 
 def generate(
-    prompt: Annotated[str, typer.Argument(help="The question")],
+    prompt: Annotated[str, typer.Argument(help="Question")],
     image: Images = None,
     vector: Annotated[
         list[str] | None,
-        typer.Option(help="Id, name, name:3 or name@alias to apply, perhaps with =strength; instead of auto"),
+        typer.Option(
+            help="Apply this vector (ID, NAME, NAME:VERSION or NAME@ALIAS, optionally =STRENGTH) instead of the best "
+            "match; may be repeated"
+        ),
     ] = None,
     unsteered: Annotated[bool, typer.Option("--unsteered", help="Apply no vector")] = False,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens")] = 16,
-    stop: Annotated[list[str] | None, typer.Option(help="Text before which the answer ends; may repeat")] = None,
-    stream: Annotated[bool, typer.Option("--stream", help="Print the answer as it comes")] = False,
+    max_new_tokens: Annotated[int, typer.Option(help="Maximum length of the answer, in tokens")] = 16,
+    stop: Annotated[list[str] | None, typer.Option(help="End the answer before this text; may be repeated")] = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Print the answer while it is generated")] = False,
     url: Url = LOCAL,
     as_json: AsJson = False,
 ) -> None:
-    """Answer a question, steered by the vector that fits it best."""
+    """Answer a question, steered by the best-matching vector."""
     if stream and as_json:
-        raise InvalidInput("Both --stream and --json are given.", "Give one of them.")
+        raise InvalidInput("--stream and --json are mutually exclusive.", "Use one of them.")
     options: GenerateOptions = {
         "images": [_read(path) for path in image or []],
         "steering": _steering(vector, unsteered),
@@ -126,11 +129,11 @@ def generate(
 
 
 def _print_stream(service: Client, prompt: str, options: GenerateOptions) -> GenerateOut:
-    """Prints the pieces as they come; returns the whole answer."""
+    """Print the pieces as they arrive; return the complete answer."""
     with service.stream(prompt, **options) as events:
         for event in events:
             if isinstance(event, TextPiece):
-                # soft_wrap: a piece does not know where on the line it begins
+                # soft_wrap, because a piece can start anywhere on the line
                 console.print(event.text, end="", markup=False, highlight=False, soft_wrap=True)
             else:
                 answer = event
@@ -148,22 +151,22 @@ def _print_steering(answer: GenerateOut) -> None:
 
 def _steering(vector: list[str] | None, unsteered: bool) -> Literal["auto", "off"] | list[ChosenVector]:
     if vector and unsteered:
-        raise InvalidInput("Both --vector and --unsteered are given.", "Give one of them.")
+        raise InvalidInput("--vector and --unsteered are mutually exclusive.", "Use one of them.")
     if not vector:
         return "off" if unsteered else "auto"
-    return [_chosen(text) for text in vector]
+    return [_parse_vector(text) for text in vector]
 
 
-def _chosen(text: str) -> ChosenVector:
+def _parse_vector(text: str) -> ChosenVector:
     reference, _, strength = text.partition("=")
     try:
         return ChosenVector(id=reference, strength=float(strength or 1))
     except ValueError as error:
-        raise InvalidInput(f"The strength {strength!r} is not a number.", "Write --vector ID=0.5.") from error
+        raise InvalidInput(f"Invalid strength {strength!r}.", "Use a number, such as --vector ID=0.5.") from error
 
 
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise InvalidInput(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
+        raise InvalidInput(f"Cannot read {path}: {error.strerror}.", "Check the path and its permissions.") from error

@@ -1,4 +1,4 @@
-"""`vlibrary work`: one worker, in a process of its own."""
+"""`vlibrary work`: a worker in its own process."""
 
 from __future__ import annotations
 
@@ -9,25 +9,32 @@ import typer
 from vlibrary.bootstrap import read_settings
 from vlibrary.cli.output import errors
 from vlibrary.cli.serve import configure_logging
-from vlibrary.cli.sockets import held
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command()(work)
+from vlibrary.cli.sockets import bind_sockets
 
 
 def work(
-    model: Annotated[str | None, typer.Option(help="Folder or hub id of the model, or bundled")] = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help='Folder or Hugging Face id of the model, or "bundled" [default: $VLIBRARY_LVLM or bundled]',
+            show_default=False,
+        ),
+    ] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(help="Address to listen on [default: $VLIBRARY_WORKER_HOST or 127.0.0.1]", show_default=False),
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on [default: $VLIBRARY_WORKER_PORT or 9000]", show_default=False)
+    ] = None,
 ) -> None:
-    """Start a worker: one model with its vectors, for services that name it in VLIBRARY_WORKERS.
+    """Start a worker, which holds one model and its vectors.
 
-    Settings come from VLIBRARY_* variables, as for `vlibrary serve`; both must name the same artifact store. An address
-    that other machines reach needs VLIBRARY_WORKER_TOKEN.
+    Services that name it in VLIBRARY_WORKERS send it their requests; both must use the same artifact store. Settings
+    are the same VLIBRARY_* variables as for `vlibrary serve`. VLIBRARY_WORKER_TOKEN is required if other machines can
+    reach the address.
     """
-    # The models' libraries load for seconds; the command line must not wait for them to print its help.
+    # Imported here because the model libraries take seconds to load, which would delay `vlibrary --help`.
     from vlibrary.worker.bootstrap import open_server
 
     options = {"lvlm": model, "worker_host": host, "worker_port": port}
@@ -36,7 +43,7 @@ def work(
     server, loading = open_server(settings)
     address = f"http://{settings.worker_host}:{settings.worker_port}"
     variables = "VLIBRARY_WORKER_HOST, VLIBRARY_WORKER_PORT"
-    with held(settings.worker_host, settings.worker_port, variables=variables) as sockets:
+    with bind_sockets(settings.worker_host, settings.worker_port, variables=variables) as sockets:
         errors.print(f"Worker on {address} · ready when /readyz says so · stop with Ctrl+C")
         server.run(sockets)
     if loading.failure is not None:

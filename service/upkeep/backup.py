@@ -1,34 +1,27 @@
-"""Copy a library to a backup, and back. Broken off at any moment and started again, it goes on where it was.
+"""Backup and restoration of a library. Both can be interrupted at any time and rerun.
 
-A backup's catalogue is written before its objects are copied, from one moment of the database; so every object that it
-names was in the store then. A restoration goes the other way: objects first, so that no vector is visible without its
-bytes. It ends with a new epoch, upon which every index is rebuilt, and pauses the collector: what was registered after
-the backup is unknown to the restored catalogue, and should not be removed before somebody has looked.
+A backup dumps the catalogue from one database snapshot before it copies the objects, so every referenced object was in
+the store at that time. A restoration copies the objects first, so that no vector is visible without its artifact. It
+ends with a new epoch, upon which every index is rebuilt, and pauses garbage collection: the restored catalogue does not
+reference what was registered after the backup, which should not be deleted before someone has looked at it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass
-from dataclasses import replace as but
-from enum import Enum, auto
+from dataclasses import dataclass, replace
 
 from vlibrary.domain.errors import ArtifactLost, BackupAhead, InvalidBackup
 from vlibrary.domain.ports import Artifacts
-from vlibrary.domain.ports.backup import Backup, Dump, ObjectRef, Tables
+from vlibrary.domain.ports.backup import Backup, ObjectRef
 from vlibrary.library.paging import abreast
-from vlibrary.upkeep.collector_guard import restoring
-
-
-class _Fate(Enum):
-    THERE = auto()
-    COPIED = auto()
-    LOST = auto()
+from vlibrary.upkeep.collector_guard import pausing_for_restoration
+from vlibrary.upkeep.stores import Stores
 
 
 @dataclass(frozen=True)
-class Copied:
-    """How far the copying of objects is. there: those that needed none. lost: keys of those that no longer exist."""
+class CopyProgress:
+    """Progress of a copy. there: objects that the target had already. lost: keys of objects missing in the source."""
 
     total: int
     copied: int = 0
@@ -40,97 +33,96 @@ class Copied:
     def done(self) -> int:
         return self.copied + self.there + len(self.lost)
 
-    def after(self, reference: ObjectRef, fate: _Fate) -> Copied:
-        """With one more object."""
-        match fate:
-            case _Fate.THERE:
-                return but(self, there=self.there + 1)
-            case _Fate.COPIED:
-                return but(self, copied=self.copied + 1, size=self.size + reference.size)
-            case _Fate.LOST:
-                return but(self, lost=(*self.lost, reference.key))
+    def as_json(self) -> dict[str, object]:
+        return {"copied": self.copied, "there": self.there, "bytes": self.size, "lost": list(self.lost)}
 
 
-def back_up(tables: Tables, artifacts: Artifacts, backup: Backup, *, replace: bool = False) -> Generator[Copied]:
-    """Yields how far it is; the last one is the result. Objects that are lost are told of, and do not stop it.
+def back_up(
+    stores: Stores, backup: Backup, *, actor: str, label: str = ".", overwrite: bool = False
+) -> Generator[CopyProgress]:
+    """Copy the library to the backup, and record it in the audit log under the label.
 
-    replace: give up what the last backup holds, even if it is more than the library does, or unreadable.
+    Yield the progress, and last the result. Lost objects are reported and do not stop the backup. overwrite: discard
+    the previous backup even if the library does not contain all of its changes, or if it is unreadable.
     Raises Unavailable, InvalidBackup, BackupBusy, BackupAhead.
     """
     with backup.lock():
-        if not replace:
-            _check_known(backup.last(), tables)
+        if not overwrite and (last := backup.last()) is not None and not stores.tables.includes(last):
+            raise BackupAhead(
+                f"The library does not contain the newest of the {last.seq:,} changes in the existing backup, so the "
+                "backup is of another library or of a later state of this one.",
+                "Check VLIBRARY_DATA_DIR and VLIBRARY_DATABASE_URL. If this is the right library, choose another "
+                "folder, or pass --replace to discard the existing backup.",
+            )
         folder = backup.new_folder()
-        dump = tables.dump(folder)
-        yield from copy(tables.references(folder), artifacts, backup.objects, total=dump.rows["vectors"])
-        backup.commit(folder, dump, {reference.key for reference in tables.references(folder)})
+        dump = stores.tables.dump(folder)
+        references = stores.tables.references(folder)
+        for step in copy_objects(references, stores.artifacts, backup.objects, total=dump.rows["vectors"]):
+            yield step
+        backup.commit(folder, dump, {reference.key for reference in stores.tables.references(folder)})
+    stores.catalogue.note("library.backup", label, step.as_json(), actor=actor)
 
 
 def restore(
-    tables: Tables, artifacts: Artifacts, backup: Backup, *, replace: bool, actor: str, despite_losses: bool = False
-) -> Iterator[Copied]:
-    """Yields how far it is; the last one is the result. replace: give up what the library holds.
+    stores: Stores,
+    backup: Backup,
+    *,
+    actor: str,
+    label: str = ".",
+    overwrite: bool = False,
+    despite_losses: bool = False,
+) -> Iterator[CopyProgress]:
+    """Replace the library's content by the backup's, and record it in the audit log under the label.
 
-    despite_losses: restore the rest when neither the backup nor the store has some objects any more; the examination
-    that must follow names their vectors. Raises Unavailable, InvalidBackup, BackupBusy, NotEmpty.
+    Yield the progress, and last the result. overwrite: discard what the library contains. despite_losses: restore the
+    rest if neither backup nor store has some of the objects; `vlibrary doctor --deep` then names their vectors.
+    Raises Unavailable, InvalidBackup, BackupBusy, NotEmpty.
     """
     with backup.open() as (folder, dump):
-        tables.check_loadable(dump, replace=replace)
-        with restoring(artifacts):
-            lost = 0
-            for step in copy(tables.references(folder), backup.objects, artifacts, total=dump.rows["vectors"]):
-                lost = len(step.lost)
+        stores.tables.check_loadable(dump, replace=overwrite)
+        with pausing_for_restoration(stores.artifacts):
+            references = stores.tables.references(folder)
+            for step in copy_objects(references, backup.objects, stores.artifacts, total=dump.rows["vectors"]):
                 yield step
-            if lost and not despite_losses:
+            if step.lost and not despite_losses:
                 raise InvalidBackup(
-                    f"{lost} of {step.total} objects are missing or damaged in the backup, and the store has not got "
-                    "them either. The library is as it was.",
-                    "Take another copy of the backup; or give --despite-losses to restore the rest.",
+                    f"{len(step.lost)} of {step.total} objects are missing or damaged in the backup, and the artifact "
+                    "store does not have them either. The library is unchanged.",
+                    "Use another copy of the backup, or pass --despite-losses to restore the rest.",
                 )
-            tables.load(folder, replace=replace, actor=actor)
+            stores.tables.load(folder, replace=overwrite, actor=actor)
+    stores.catalogue.note("library.restore", label, step.as_json(), actor=actor)
 
 
-def copy(references: Iterable[ObjectRef], source: Artifacts, target: Artifacts, *, total: int) -> Generator[Copied]:
-    """Make sure that the target has every object with the right digest; yields after each one."""
-
-    def see_to(reference: ObjectRef) -> _Fate:
-        if _has(target, reference):
-            return _Fate.THERE
-        return _Fate.COPIED if _copy(reference, source, target) else _Fate.LOST
-
-    so_far = Copied(total)
-    yield so_far
-    for reference, fate in abreast(see_to, references):
-        so_far = so_far.after(reference, fate)
-        yield so_far
-
-
-def _check_known(last: Dump | None, tables: Tables) -> None:
-    if last is not None and not tables.includes(last):
-        raise BackupAhead(
-            f"The backup in this folder holds {last.seq:,} changes, and the library does not know the newest: it is "
-            "another library's, or of a later state of this one.",
-            "Check VLIBRARY_DATA_DIR and VLIBRARY_DATABASE_URL. If this is the right library, choose another folder, "
-            "or give --replace to lose what the backup holds.",
-        )
+def copy_objects(
+    references: Iterable[ObjectRef], source: Artifacts, target: Artifacts, *, total: int
+) -> Generator[CopyProgress]:
+    """Copy the objects that the target lacks or has with another digest. Yield the progress, first before any copy."""
+    done = CopyProgress(total)
+    yield done
+    for reference, copied in abreast(lambda reference: _copy(reference, source, target), references):
+        if copied is None:
+            done = replace(done, lost=(*done.lost, reference.key))
+        elif copied:
+            done = replace(done, copied=done.copied + 1, size=done.size + reference.size)
+        else:
+            done = replace(done, there=done.there + 1)
+        yield done
 
 
-def _has(target: Artifacts, reference: ObjectRef) -> bool:
-    if target.stat(reference.key) is None:
-        return False
+def _copy(reference: ObjectRef, source: Artifacts, target: Artifacts) -> bool | None:
+    """Return True if the object was copied, False if the target had it, None if the source has lost it."""
+    key, sha256 = reference.key, reference.sha256
     try:
-        target.get(reference.key, reference.sha256)
+        if target.stat(key) is not None:
+            target.get(key, sha256)
+            return False
     except ArtifactLost:
-        return False
-    return True
-
-
-def _copy(reference: ObjectRef, source: Artifacts, target: Artifacts) -> bool:
-    """False when the source has lost it."""
+        pass
     try:
-        data = source.get(reference.key, reference.sha256)
+        data = source.get(key, sha256)
     except ArtifactLost:
-        return False
-    target.delete(reference.key)  # damaged bytes, if any: the digest is part of what a key stands for
-    target.put(reference.key, data, reference.sha256)
+        return None
+    target.delete(key)  # damaged bytes, if any; with the right digest they cannot differ
+    target.put(key, data, sha256)
     return True

@@ -1,17 +1,17 @@
-"""Remove what nobody can need any more: stuck reservations, vectors deleted long ago, objects without an owner.
+"""Garbage collection: expired reservations, vectors deleted long ago, and unreferenced objects.
 
-Why collectors, stalled ones too, are safe beside each other and beside publishers: every upload has an object key of
-its own, which is never used again. So an object that has neither a vector nor an open reservation can never get one,
-and it does not matter how late somebody removes it who has seen this once. The grace is for what a catalogue cannot
-know: a restoration that puts objects back before their rows, and one that brings back a row which has been purged. So
-a state of the database that is not older than the grace can be put back, and finds all its objects.
+Several collectors, even stalled ones, are safe together with each other and with registrations: every upload has its
+own object key, which is never reused. An object without a vector or an open reservation can therefore never get one, no
+matter how late a collector that has seen this deletes it. The grace period is for what the catalogue cannot know: a
+restoration that copies objects before their rows exist, and one that brings back the row of a purged vector. A state of
+the database that is no older than the grace period can be restored, and all its objects still exist.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 
 from vlibrary.domain.card import Status
@@ -21,21 +21,20 @@ from vlibrary.domain.objects import is_ours
 from vlibrary.domain.ports import Artifacts, Catalogue, StoredObject
 from vlibrary.library.paging import batches, pages
 from vlibrary.library.publish import DEADLINE
-from vlibrary.upkeep.collector_guard import check_cleared, is_mark, note_progress
+from vlibrary.upkeep.collector_guard import check_collection_allowed, is_marker, record_progress
 
 BATCH = 100
-COUNTED = 10_000  # stuck reservations that a dry run counts at most
+DRY_RUN_LIMIT = 10_000  # expired reservations that a dry run counts at most
 GRACE = timedelta(hours=24)
-LONGEST = timedelta(days=36_525)
+MAX_AGE = timedelta(days=36_525)
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What to remove. Raises InvalidInput.
+    """What to delete. Raises InvalidInput.
 
-    grace: objects younger than this stay, and those of vectors purged no longer ago. retention: vectors deleted longer
-    ago than this are purged; None: none are.
-    dry_run: only count.
+    grace: keep objects younger than this, and those of vectors purged more recently than this. retention: purge vectors
+    deleted longer ago than this; None: purge none. dry_run: only count.
     """
 
     grace: timedelta = GRACE
@@ -45,24 +44,23 @@ class Rules:
     def __post_init__(self) -> None:
         if self.grace < DEADLINE:
             raise InvalidInput(
-                f"The grace of {self.grace} is shorter than the {DEADLINE} that a registration may take.",
-                f"Leave objects alone for at least {DEADLINE}; the default is {GRACE}.",
+                f"The grace period {self.grace} is shorter than a registration may take ({DEADLINE}).",
+                f"Use a grace period of at least {DEADLINE}; the default is {GRACE}.",
             )
         if self.retention is not None and self.retention < timedelta(0):
-            raise InvalidInput(f"The retention of {self.retention} is negative.", "Give zero or more.")
-        if max(self.grace, self.retention or self.grace) > LONGEST:
+            raise InvalidInput(f"The retention period {self.retention} is negative.", "Use zero or more.")
+        if max(self.grace, self.retention or self.grace) > MAX_AGE:
             raise InvalidInput(
-                "The grace or the retention is longer than a century.", f"Give at most {LONGEST.days:,} days."
+                "The grace or retention period is longer than a century.", f"Use at most {MAX_AGE.days:,} days."
             )
 
 
 @dataclass(frozen=True)
 class Collection:
-    """What has been done so far; of a dry run, what would have been.
+    """Progress of a collection; of a dry run, what it would have done.
 
-    released: reservations. purged: vectors. seen, young, removed: objects of the library's; freed: bytes of the removed
-    ones. foreign: objects that are no library's, which are left alone.
-    cursor: a later run may go on after this key.
+    released: reservations. purged: vectors. seen, young, removed: objects of the library; freed: bytes of the removed
+    ones. foreign: objects that no library created, which are left alone. cursor: a later run can resume after this key.
     """
 
     released: int = 0
@@ -84,20 +82,22 @@ def collect(
     after: str | None = None,
     pace: Callable[[], None] = lambda: None,
 ) -> Iterator[Collection]:
-    """Yields the state of the work, the last one being the result; leaving off at any moment is safe.
+    """Delete garbage, and record the run in the audit log. Yield the progress, and last the result.
 
-    pace: called before every removal; it may wait. Raises CollectorPaused, Unavailable.
+    Stopping at any time is safe. after: resume after this object key. pace: called before each deletion; it may wait.
+    Raises CollectorPaused, Unavailable.
     """
-    position = check_cleared(catalogue, artifacts)
+    position = check_collection_allowed(catalogue, artifacts)
     if not rules.dry_run:
-        note_progress(artifacts, position)
+        record_progress(artifacts, position)
     done = Collection(released=_release(catalogue, rules, actor), purged=_purge(catalogue, rules, actor), cursor=after)
     yield done
     newest = artifacts.now() - rules.grace
     for batch in batches(artifacts.list(after), BATCH):
         objects = [found for found in batch if is_ours(found.key)]
         old = [found for found in objects if found.modified < newest]
-        doomed = _unreferenced(catalogue, old, rules.grace)
+        referenced = catalogue.references([found.key for found in old], purged_within=rules.grace)
+        doomed = [found for found in old if found.key not in referenced]
         if doomed and not rules.dry_run:
             _remove(catalogue, artifacts, doomed, actor, pace)
         done = replace(
@@ -106,22 +106,19 @@ def collect(
             young=done.young + len(objects) - len(old),
             removed=done.removed + len(doomed),
             freed=done.freed + sum(found.size for found in doomed),
-            foreign=done.foreign + sum(not is_ours(found.key) and not is_mark(found.key) for found in batch),
+            foreign=done.foreign + sum(not is_ours(found.key) and not is_marker(found.key) for found in batch),
             cursor=batch[-1].key,
         )
         yield done
-
-
-def _unreferenced(catalogue: Catalogue, objects: Sequence[StoredObject], grace: timedelta) -> list[StoredObject]:
-    referenced = catalogue.references([found.key for found in objects], purged_within=grace)
-    return [found for found in objects if found.key not in referenced]
+    if not rules.dry_run:
+        catalogue.note("collector.run", "all" if after is None else f"from {after}", asdict(done), actor=actor)
 
 
 def _remove(
     catalogue: Catalogue, artifacts: Artifacts, doomed: Sequence[StoredObject], actor: str, pace: Callable[[], None]
 ) -> None:
-    check_cleared(catalogue, artifacts)  # again: a restoration may have begun
-    # First the log, so that it tells of every removal, of one that is killed half-way too.
+    check_collection_allowed(catalogue, artifacts)  # again: a restoration may have started
+    # The audit entry comes first, so that every deletion has one even if the process is killed.
     keys = [found.key for found in doomed]
     catalogue.note("collector.remove", keys[0], {"objects": keys}, actor=actor)
     for key in keys:
@@ -130,9 +127,9 @@ def _remove(
 
 
 def _release(catalogue: Catalogue, rules: Rules, actor: str) -> int:
-    """Nobody can publish under a reservation whose deadline is over, so the only loss is the memory of it."""
+    """Release expired reservations; their uploads can no longer be published."""
     if rules.dry_run:
-        return len(catalogue.stuck_uploads(COUNTED))
+        return len(catalogue.stuck_uploads(DRY_RUN_LIMIT))
     count = 0
     while stuck := catalogue.stuck_uploads(BATCH):
         count += len(stuck)
@@ -146,13 +143,13 @@ def _release(catalogue: Catalogue, rules: Rules, actor: str) -> int:
 def _purge(catalogue: Catalogue, rules: Rules, actor: str) -> int:
     if rules.retention is None:
         return 0
-    before = catalogue.now() - rules.retention  # by the clock that dated the deletions
+    before = catalogue.now() - rules.retention  # the database's clock, which dates deletions
     count = 0
     for page in pages(catalogue, Filter(status=Status.DELETED)):
         for record in page.records:
             if record.deleted_at is None or record.deleted_at > before:
                 continue
-            # Conflict: it was restored, or changed, since the page was read.
+            # Conflict: restored or changed since the page was read.
             with suppress(VectorNotFound, Conflict):
                 if not rules.dry_run:
                     catalogue.purge(record.id, expected_revision=record.revision, actor=actor)

@@ -1,11 +1,13 @@
-"""Whether the collector may work: a restored catalogue knows fewer objects than its store holds.
+"""Collector guard: decides whether garbage collection is allowed.
 
-What a backup does not know is unreferenced, though somebody may still want it. So the collector works only on a
-catalogue whose history was cleared for it: while the library was still empty, and after a restoration by an examination
-that found nothing wrong. The mark lies in the artifact store, beside what the collector would remove, and names a place
-in the change log. So a catalogue that was restored by other means than ours, or one that never belonged to this store,
-is noticed as well: its epoch is another one, or that place holds another entry, or none. And since a cleared store has
-marks of one epoch only, two libraries that share a store notice each other: a mark of another epoch stops both.
+A restored catalogue references fewer objects than its store holds, so after a restoration every object registered since
+the backup looks like garbage. Collection is therefore allowed only for a catalogue history that has been cleared: while
+the library was still empty, or by an examination that found nothing wrong.
+
+The state is kept as empty marker objects in the artifact store, next to the objects that the collector would delete. A
+marker names an entry of the change log, so a catalogue that was restored by other means, or that never belonged to this
+store, is detected too: its epoch differs, or its log has another entry or none at that position. An allowed store has
+markers of one epoch only, so two libraries that share a store detect each other: a marker of another epoch stops both.
 """
 
 from __future__ import annotations
@@ -24,166 +26,166 @@ from vlibrary.domain.ports import Artifacts, Catalogue, Position
 
 PREFIX = "collector/"
 _PAUSED = PREFIX + "paused."
-# A pause that only the end of a restoration ends.
+# A pause that ends only when the restoration, or a later one, ends.
 _RESTORING = PREFIX + "restoring."
-# Of a library that works here though it was not cleared, so that no other one's collector removes what it stores.
+# Marker of a library that is not allowed to collect; it stops the collectors of other libraries.
 _UNCLEARED = PREFIX + "uncleared."
 _EPOCH = "[0-9a-f]{32}"
-_MARK = re.compile(
+_MARKER = re.compile(
     rf"{PREFIX}(?:(?:paused|restoring)\.\w+|uncleared\.(?P<uncleared>{_EPOCH})|(?P<epoch>{_EPOCH})\.(?P<seq>\d+)\.\w*)"
 )
-FEW = 500
-_EMPTY = hashlib.sha256(b"").hexdigest()
+# A store with at most this many objects can still count as new.
+MAX_NEW_OBJECTS = 500
+_EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 
 
-def is_mark(key: str) -> bool:
-    """Whether the object is such a mark, and so no artifact; a draft of one that a killed process left is neither."""
-    return _MARK.fullmatch(key) is not None
+def is_marker(key: str) -> bool:
+    """Return whether the key is that of a collector marker; temporary files of interrupted writes are not."""
+    return _MARKER.fullmatch(key) is not None
 
 
-def is_restoring(mark: str) -> bool:
-    """Whether the mark is that of a restoration which has not come to its end."""
-    return mark.startswith(_RESTORING)
+def is_restoration_marker(key: str) -> bool:
+    """Return whether the marker belongs to a restoration that has not finished."""
+    return key.startswith(_RESTORING)
 
 
-def epoch_of(mark: str) -> str | None:
-    """Of the catalogue that the mark belongs to; None for a pause, which belongs to none."""
-    found = _MARK.fullmatch(mark)
+def epoch_of(key: str) -> str | None:
+    """Return the catalogue epoch of a marker; None for a pause, which has none."""
+    found = _MARKER.fullmatch(key)
     return None if found is None else found["epoch"] or found["uncleared"]
 
 
-def marks(artifacts: Artifacts) -> frozenset[str]:
-    """The keys of all that there are."""
+def list_markers(artifacts: Artifacts) -> frozenset[str]:
+    """Return the keys of all collector markers in the store."""
     keys = (found.key for found in artifacts.list(after=PREFIX))
-    return frozenset(filter(is_mark, takewhile(lambda key: key.startswith(PREFIX), keys)))
+    return frozenset(filter(is_marker, takewhile(lambda key: key.startswith(PREFIX), keys)))
 
 
-def has_mark(artifacts: Artifacts, epoch: str) -> bool:
-    """Whether a mark tells that the catalogue with this epoch uses the store."""
-    return epoch in map(epoch_of, marks(artifacts))
+def has_marker(artifacts: Artifacts, epoch: str) -> bool:
+    """Return whether the store has a marker of the catalogue with this epoch."""
+    return epoch in map(epoch_of, list_markers(artifacts))
 
 
-def check_cleared(catalogue: Catalogue, artifacts: Artifacts) -> Position:
-    """The catalogue's position. Raises CollectorPaused unless its history alone was cleared, or all is new."""
+def check_collection_allowed(catalogue: Catalogue, artifacts: Artifacts) -> Position:
+    """Return the catalogue's position. Raises CollectorPaused unless only its history is cleared, or all is new."""
     position = catalogue.position()
-    known = marks(artifacts)
-    cleared = _allows(known, position, catalogue, artifacts)
-    if not cleared:
-        # Nothing protects a listing on its way: a bit that was flipped there is another one the next time, or none.
-        again = marks(artifacts)
-        known, cleared = known | again, _allows(again, position, catalogue, artifacts)
-    if not cleared or any(mark.startswith((_PAUSED, _RESTORING)) for mark in known):
+    markers = list_markers(artifacts)
+    allowed = _allow_collection(markers, position, catalogue, artifacts)
+    if not allowed:
+        # Listings carry no checksum; a bit that flipped in transit will not flip again.
+        again = list_markers(artifacts)
+        markers, allowed = markers | again, _allow_collection(again, position, catalogue, artifacts)
+    if not allowed or any(marker.startswith((_PAUSED, _RESTORING)) for marker in markers):
         raise CollectorPaused(
-            "The library was restored, or met this store or another library in it, since the collector last was "
-            "allowed to work. It may not know all objects that are still wanted.",
-            "Run `vlibrary doctor --deep`; when it finds nothing wrong, the collector may work again.",
+            "Garbage collection is paused: since it was last allowed, the library was restored, moved to this store, "
+            "or found another library in it. The catalogue may not reference all objects that are still needed.",
+            "Run `vlibrary doctor --deep`; garbage collection is allowed again when it finds nothing wrong.",
         )
     return position
 
 
-def begin(catalogue: Catalogue, artifacts: Artifacts) -> None:
-    """Clear a library that is new to a new store, and note how far one has come that was cleared.
+def update_markers(catalogue: Catalogue, artifacts: Artifacts) -> None:
+    """Record the position of a library that may collect, and allow collection for a new library in a new store.
 
-    Any other one leaves a mark only that it is here: from then on, no other library's collector works on this store.
+    For any other library, only record that it uses this store: that stops the collectors of other libraries.
     """
     for _ in range(2):
         with suppress(CollectorPaused):
-            note_progress(artifacts, check_cleared(catalogue, artifacts))
+            record_progress(artifacts, check_collection_allowed(catalogue, artifacts))
             return
         epoch = catalogue.position().epoch
-        if has_mark(artifacts, epoch):
+        if has_marker(artifacts, epoch):
             return
-        with suppress(ArtifactLost):  # to somebody who is just clearing the library
+        with suppress(ArtifactLost):  # deleted by a process that is allowing collection right now
             _put(artifacts, _UNCLEARED + epoch)
 
 
-def note_progress(artifacts: Artifacts, position: Position) -> None:
-    """Remember a later place of the history that was cleared, so that the loss of a shorter end is noticed.
+def record_progress(artifacts: Artifacts, position: Position) -> None:
+    """Record a later position of the allowed history, so that the loss of a shorter log tail is detected.
 
-    Whatever else is marked stays: a pause, or the history that a restoration is just putting in this one's place.
+    Other markers stay: pauses, and the epoch of a restoration that is replacing this one.
     """
-    _put_mark(artifacts, position)
-    for other in marks(artifacts):
-        found = _MARK.fullmatch(other)
+    _put_position(artifacts, position)
+    for other in list_markers(artifacts):
+        found = _MARKER.fullmatch(other)
         if found is None or position.epoch not in (found["epoch"], found["uncleared"]):
             continue
         if found["uncleared"] or int(found["seq"]) < position.seq:
             artifacts.delete(other)
 
 
-def clear(artifacts: Artifacts, position: Position, *, instead_of: Collection[str]) -> None:
-    """Let the collector work on catalogues with this place in their history.
+def allow_collection(artifacts: Artifacts, position: Position, *, instead_of: Collection[str]) -> None:
+    """Allow collection for catalogues whose history contains this position.
 
-    instead_of: the marks that there were before the library was found to be sound; what was marked since stays, such
-    as a pause.
+    instead_of: the markers listed before the library was examined. Later ones, such as a new pause, stay.
     """
-    mark = _put_mark(artifacts, position)
-    for other in set(instead_of) - {mark}:
+    marker = _put_position(artifacts, position)
+    for other in set(instead_of) - {marker}:
         artifacts.delete(other)
 
 
-def pause(artifacts: Artifacts) -> None:
-    """Let the collector work on no catalogue."""
+def pause_collection(artifacts: Artifacts) -> None:
+    """Forbid collection for every catalogue."""
     _put(artifacts, f"{_PAUSED}{ULID()}")
 
 
 @contextmanager
-def restoring(artifacts: Artifacts) -> Iterator[None]:
-    """Let the collector work on no catalogue meanwhile, nor afterwards before an examination finds nothing wrong.
+def pausing_for_restoration(artifacts: Artifacts) -> Iterator[None]:
+    """Forbid collection during the block, and afterwards until an examination finds nothing wrong.
 
-    An examination that begins earlier does not count; so it is for a restoration that is killed, until one comes to its
-    end.
+    Examinations that start earlier do not count. If the process is killed, the pause lasts until a later restoration
+    finishes.
     """
-    begun = [*filter(is_restoring, marks(artifacts)), f"{_RESTORING}{ULID()}"]
-    _put(artifacts, begun[-1])
+    started = [*filter(is_restoration_marker, list_markers(artifacts)), f"{_RESTORING}{ULID()}"]
+    _put(artifacts, started[-1])
     try:
         yield
     except BaseException:
         with suppress(ArtifactsUnavailable):
-            _end(artifacts, begun)
+            _end_restorations(artifacts, started)
         raise
-    _end(artifacts, begun)
+    _end_restorations(artifacts, started)
 
 
-def _end(artifacts: Artifacts, begun: Iterable[str]) -> None:
-    pause(artifacts)
-    for mark in begun:
-        artifacts.delete(mark)
+def _end_restorations(artifacts: Artifacts, markers: Iterable[str]) -> None:
+    pause_collection(artifacts)
+    for marker in markers:
+        artifacts.delete(marker)
 
 
-def _put_mark(artifacts: Artifacts, position: Position) -> str:
-    mark = f"{PREFIX}{position.epoch}.{position.seq}.{position.mark}"
-    # It may be lost while it is made: to somebody who has just noted a later place, and makes do with that.
+def _put_position(artifacts: Artifacts, position: Position) -> str:
+    marker = f"{PREFIX}{position.epoch}.{position.seq}.{position.mark}"
+    # ArtifactLost: deleted at once by a process that has just recorded a later position, which serves as well.
     with suppress(ArtifactLost):
-        _put(artifacts, mark)
-    return mark
+        _put(artifacts, marker)
+    return marker
 
 
-def _put(artifacts: Artifacts, mark: str) -> None:
-    artifacts.put(mark, b"", _EMPTY)
+def _put(artifacts: Artifacts, marker: str) -> None:
+    artifacts.put(marker, b"", _EMPTY_SHA256)
 
 
-def _allows(known: Collection[str], position: Position, catalogue: Catalogue, artifacts: Artifacts) -> bool:
-    """Whether these marks clear the catalogue's history and no other one, or none is needed."""
-    if {epoch_of(mark) for mark in known} - {None, position.epoch}:
+def _allow_collection(markers: Collection[str], now: Position, catalogue: Catalogue, artifacts: Artifacts) -> bool:
+    """Return whether the markers clear the catalogue's history and no other, or everything is new."""
+    if {epoch_of(marker) for marker in markers} - {None, now.epoch}:
         return False
-    ours = [mark for mark in known if mark.startswith(f"{PREFIX}{position.epoch}.")]
-    if ours:
-        return all(_is_true(mark, catalogue) for mark in ours)
-    # Not without any mark of ours, which a damaged listing may have hidden, and a pause with it.
-    return (position.seq == 0 or _UNCLEARED + position.epoch in known) and _knows_all(catalogue, artifacts)
+    own = [marker for marker in markers if marker.startswith(f"{PREFIX}{now.epoch}.")]
+    if own:
+        return all(_is_in_log(marker, catalogue) for marker in own)
+    # Without a marker of this epoch, the log must be empty: a damaged listing may have hidden a marker and a pause.
+    return (now.seq == 0 or _UNCLEARED + now.epoch in markers) and _is_store_new(catalogue, artifacts)
 
 
-def _is_true(mark: str, catalogue: Catalogue) -> bool:
-    """Whether the log still has the entry that the mark names."""
-    _, seq, entry_mark = mark.removeprefix(PREFIX).split(".")
-    return seq == "0" or [entry.mark for entry in catalogue.changes(int(seq) - 1, limit=1)] == [entry_mark]
+def _is_in_log(marker: str, catalogue: Catalogue) -> bool:
+    """Return whether the change log still has the entry that the marker names."""
+    _, seq, token = marker.removeprefix(PREFIX).split(".")
+    return seq == "0" or [entry.mark for entry in catalogue.changes(int(seq) - 1, limit=1)] == [token]
 
 
-def _knows_all(catalogue: Catalogue, artifacts: Artifacts) -> bool:
-    """Whether the store is as good as new: nothing is in it, or a few vectors only, all of them the catalogue's.
+def _is_store_new(catalogue: Catalogue, artifacts: Artifacts) -> bool:
+    """Return whether the store is empty, or holds a few artifacts that the catalogue references.
 
-    A library may have registered some before its first mark, if the store was away when its service started.
+    A library can have registered some before its first marker, if the store was unavailable when its service started.
     """
-    keys = list(islice(filter(is_artifact, (found.key for found in artifacts.list())), FEW + 1))
-    return len(keys) <= FEW and catalogue.references(keys) == set(keys)
+    keys = list(islice(filter(is_artifact, (found.key for found in artifacts.list())), MAX_NEW_OBJECTS + 1))
+    return len(keys) <= MAX_NEW_OBJECTS and catalogue.references(keys) == set(keys)

@@ -1,13 +1,13 @@
-"""Look whether the library keeps its promises: read-only, beside a running service, a part at a time.
+"""Examination of a library: checks its invariants, read-only and while a service is running.
 
-What looks wrong may only have changed between two looks, so it is looked at again before it is reported.
+An apparent violation may be a change between two reads, so it is read again before it is reported.
 """
 
 from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -17,25 +17,23 @@ from vlibrary.domain.filters import EVERYTHING_ACTIVE, Filter
 from vlibrary.domain.objects import is_ours
 from vlibrary.domain.ports import Alias, Artifacts, Catalogue
 from vlibrary.library.paging import abreast, batches, changes, pages
-from vlibrary.upkeep.findings import Finding, Progress, waste, wrong
-from vlibrary.upkeep.store_ownership import examine_marks
+from vlibrary.upkeep.findings import Finding, Progress, Report, waste, wrong
+from vlibrary.upkeep.store_ownership import examine_ownership
 
-STEP = 500
-# An object of a registration that is under way has no vector yet.
+BATCH = 500
+# The object of a registration in progress has no vector yet.
 YOUNG = timedelta(hours=1)
 AGES = (timedelta(days=1), timedelta(days=7), timedelta(days=30))
 
-_LOST_CURE = "Put the object back from a backup (`vlibrary restore`), or delete the vector and register it again."
-_LOG_CURE = "Restore the catalogue from a backup; until then, do not trust what is found or not found."
-
-Report = Iterator[Finding | Progress]
+_LOST_CURE = "Restore the object from a backup (`vlibrary restore`), or delete the vector and register it again."
+_LOG_CURE = "Restore the catalogue from a backup; until then, search results may be wrong."
 
 
 def examine(catalogue: Catalogue, artifacts: Artifacts, *, sample: float = 1.0, cursor: str | None = None) -> Report:
-    """Everything but the index, in turn: findings, and how far it is.
+    """Examine everything except the index. Yield findings and progress.
 
-    sample: the share of objects that are read and hashed; all others are only looked for. cursor: of a Progress of an
-    examination that was broken off; what was done before it is left out. Raises InvalidInput for another cursor.
+    sample: share of objects to read and hash; the others are only looked up. cursor: resume from the cursor of a
+    Progress, skipping everything before it. Raises InvalidInput for an unknown cursor.
     """
     passes: Mapping[str, Callable[[str | None], Report]] = {
         "vectors": lambda at: examine_vectors(catalogue, artifacts, sample=sample, cursor=at),
@@ -43,44 +41,36 @@ def examine(catalogue: Catalogue, artifacts: Artifacts, *, sample: float = 1.0, 
         "aliases": lambda _: examine_aliases(catalogue),
         "uploads": lambda _: examine_uploads(catalogue),
         "objects": lambda at: examine_orphans(catalogue, artifacts, after=at),
-        "marks": lambda _: examine_marks(catalogue, artifacts),
+        "markers": lambda _: examine_ownership(catalogue, artifacts),
     }
     begin, _, at = (cursor or "vectors:").partition(":")
+    invalid = InvalidInput(f"Invalid cursor {cursor!r}.", "Pass the cursor exactly as `vlibrary doctor` printed it.")
     if begin not in passes:
-        raise _no_place(cursor)
+        raise invalid
     for part in list(passes)[list(passes).index(begin) :]:
         try:
-            yield from _placed(passes[part](at or None), part, at)
+            for step in passes[part](at or None):
+                if isinstance(step, Progress):
+                    at = step.cursor or at
+                    yield replace(step, cursor=f"{part}:{at}")
+                else:
+                    yield step
         except InvalidInput as error:
-            raise _no_place(cursor) from error
+            raise invalid from error
         at = ""
 
 
-def _no_place(cursor: str | None) -> InvalidInput:
-    return InvalidInput(f"There is no examination to go on with at {cursor!r}.", "Give the cursor as it was told.")
-
-
-def _placed(report: Report, part: str, at: str) -> Report:
-    """The pass's report, whose cursors are good for the whole examination."""
-    for step in report:
-        if isinstance(step, Finding):
-            yield step
-            continue
-        at = step.cursor or at
-        yield replace(step, cursor=f"{part}:{at}")
-
-
 def examine_vectors(catalogue: Catalogue, artifacts: Artifacts, *, sample: float, cursor: str | None = None) -> Report:
-    """Whether every vector, deleted ones too, has its bytes."""
-    choice = random.Random()  # another sample every time, so that in the end all are read
+    """Check that every vector, including deleted ones, has its object."""
+    choice = random.Random()  # a different sample each time, so that repeated examinations cover all objects
 
-    def look(record: VectorRecord) -> Finding | None:
+    def examine_record(record: VectorRecord) -> Finding | None:
         return _examine_object(artifacts, record, read=choice.random() < sample)
 
     done = 0
     for page in pages(catalogue, Filter(status=None), cursor):
-        for record, found in abreast(look, page.records):
-            if found is not None and _is_there(catalogue, record.id):
+        for record, found in abreast(examine_record, page.records):
+            if found is not None and _exists(catalogue, record.id):
                 yield found
         done += len(page.records)
         yield Progress("vectors", done, page.next)
@@ -98,28 +88,28 @@ def _examine_object(artifacts: Artifacts, record: VectorRecord, *, read: bool) -
         try:
             artifacts.get(record.object_key, record.sha256)
         except ArtifactLost as error:
-            return wrong("object-damaged", record.id, f"{error.detail} It is that of {label}.", _LOST_CURE)
+            return wrong("object-damaged", record.id, f"{error.detail} It belongs to {label}.", _LOST_CURE)
     return None
 
 
-def _is_there(catalogue: Catalogue, vector_id: str) -> bool:
+def _exists(catalogue: Catalogue, vector_id: str) -> bool:
     try:
         catalogue.get(vector_id, deleted=True)
-    except VectorNotFound:  # purged since, so its bytes may be gone
+    except VectorNotFound:  # purged since, so its object may be deleted
         return False
     return True
 
 
 @dataclass(frozen=True)
 class _Log:
-    """The change log, folded. findable: the vectors that an index which follows it holds."""
+    """The replayed change log. findable: the vectors that an index built from it contains."""
 
     seq: int
     findable: frozenset[str]
 
 
 def examine_log(catalogue: Catalogue) -> Report:
-    """Whether the change log has every number, and leads to the vectors that there are."""
+    """Check that the change log has no gaps and yields exactly the active vectors."""
     end = catalogue.position().seq
     findable: set[str] = set()
     expected = 1
@@ -128,7 +118,7 @@ def examine_log(catalogue: Catalogue) -> Report:
             yield _gap(expected, change.seq - 1)
         expected = change.seq + 1
         (findable.add if change.kind.findable else findable.discard)(change.vector_id)
-        if change.seq % STEP == 0:
+        if change.seq % BATCH == 0:
             yield Progress("change log", change.seq)
     if expected <= end:
         yield _gap(expected, end)
@@ -137,7 +127,7 @@ def examine_log(catalogue: Catalogue) -> Report:
 
 
 def _gap(first: int, last: int) -> Finding:
-    return wrong("log-gap", f"{first}-{last}", f"The change log lacks the entries {first} to {last}.", _LOG_CURE)
+    return wrong("log-gap", f"{first}-{last}", f"Entries {first} to {last} of the change log are missing.", _LOG_CURE)
 
 
 def _examine_followers(catalogue: Catalogue, log: _Log) -> Report:
@@ -147,21 +137,21 @@ def _examine_followers(catalogue: Catalogue, log: _Log) -> Report:
         differing -= {change.vector_id for change in changes(catalogue, log.seq, catalogue.position().seq)}
     for vector_id in sorted(differing):
         if vector_id in active:
-            detail = f"The vector {vector_id} is active, but the change log does not say so: no index holds it."
+            detail = f"Vector {vector_id} is active, but not according to the change log, so no index contains it."
         else:
-            detail = f"The change log says that vector {vector_id} can be found, but it is not active."
+            detail = f"Vector {vector_id} is active according to the change log, but not in the catalogue."
         yield wrong("log-differs", vector_id, detail, _LOG_CURE)
 
 
 def examine_aliases(catalogue: Catalogue) -> Report:
-    """Whether every alias points to an active vector of its name."""
+    """Check that every alias points to an active vector."""
     aliases = catalogue.aliases()
     for alias in aliases:
         status = _status(catalogue, alias)
-        if status is not Status.ACTIVE and _still(catalogue, alias):
+        if status is not Status.ACTIVE and _is_current(catalogue, alias):
             label = f"{alias.name}@{alias.alias}"
-            detail = f"The alias {label} points to vector {alias.vector_id}, which is {status or 'gone'}."
-            cure = "Move the alias to an active vector, drop it, or restore the vector."
+            detail = f"The alias {label} points to vector {alias.vector_id}, which is {status or 'purged'}."
+            cure = "Move the alias to an active vector, drop it, or undelete the vector."
             yield wrong("alias-dangling", label, detail, cure)
     yield Progress("aliases", len(aliases))
 
@@ -173,7 +163,7 @@ def _status(catalogue: Catalogue, alias: Alias) -> Status | None:
         return None
 
 
-def _still(catalogue: Catalogue, alias: Alias) -> bool:
+def _is_current(catalogue: Catalogue, alias: Alias) -> bool:
     try:
         return catalogue.alias(alias.name, alias.alias) == alias
     except AliasNotFound:
@@ -181,32 +171,30 @@ def _still(catalogue: Catalogue, alias: Alias) -> bool:
 
 
 def examine_uploads(catalogue: Catalogue) -> Report:
-    """Registrations that never ended; their idempotency keys are free again, as nobody can publish under them."""
-    stuck = catalogue.stuck_uploads(STEP)
+    """Report expired reservations. They can no longer be published, and their idempotency keys are free."""
+    stuck = catalogue.stuck_uploads(BATCH)
     for upload in stuck:
-        detail = f"The registration of {upload.vector_id} neither ended nor was given up by {upload.deadline:%F %T}."
+        detail = (
+            f"The registration of {upload.vector_id} was neither completed nor cancelled by {upload.deadline:%F %T}."
+        )
         yield waste("upload-stuck", upload.idempotency_key, detail)
     yield Progress("reservations", len(stuck))
 
 
 def examine_orphans(catalogue: Catalogue, artifacts: Artifacts, *, after: str | None = None) -> Report:
-    """Objects with key > after that no vector and no open reservation has, counted by age."""
+    """Count objects with key > after that no vector and no open reservation references, by age."""
     now = artifacts.now()
     counts: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
     done = 0
-    for batch in batches(artifacts.list(after), STEP):
+    for batch in batches(artifacts.list(after), BATCH):
         old = {found.key: found for found in batch if is_ours(found.key) and now - found.modified > YOUNG}
         for key in sorted(old.keys() - catalogue.references(list(old), purged_within=YOUNG)):
-            age = _age(now - old[key].modified)
+            limit = next((limit for limit in AGES if now - old[key].modified <= limit), None)
+            age = f"at most {limit.days} d" if limit else f"more than {AGES[-1].days} d"
             counts[age] += 1
             sizes[age] += old[key].size
         done += len(batch)
         yield Progress("objects", done, batch[-1].key)
     for age, count in counts.items():
-        yield waste("orphans", age, f"{count} objects, {age} old, with {sizes[age]:,} bytes belong to no vector.")
-
-
-def _age(age: timedelta) -> str:
-    younger = next((limit for limit in AGES if age <= limit), None)
-    return f"at most {younger.days} d" if younger else f"more than {AGES[-1].days} d"
+        yield waste("orphans", age, f"{count} unreferenced objects, {age} old: {sizes[age]:,} bytes.")

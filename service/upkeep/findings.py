@@ -1,13 +1,14 @@
-"""What an examination of the library can find, and what is to be done about it."""
+"""Findings of an examination: what is wrong in the library, and the cure."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Level(StrEnum):
-    """WRONG: the library cannot keep a promise. WASTE: nothing is lost; the collector removes it."""
+    """WRONG: an invariant of the library is violated. WASTE: nothing is lost; garbage collection removes it."""
 
     WRONG = "wrong"
     WASTE = "waste"
@@ -15,7 +16,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """kind: a word for machines, such as object-missing. subject: the vector, object, alias ... that it is about."""
+    """kind: machine-readable, such as object-missing. subject: the vector, object, alias ... in question."""
 
     kind: str
     level: Level
@@ -26,9 +27,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class Progress:
-    """part: what is being examined; done: how many things of it.
+    """part: what is being examined. done: how many items of it.
 
-    cursor: where to go on when it is broken off now; None from a pass that can only be begun anew.
+    cursor: where to resume an interrupted examination; None from a pass that can only start over.
     """
 
     part: str
@@ -36,9 +37,12 @@ class Progress:
     cursor: str | None = None
 
 
+Report = Iterator[Finding | Progress]
+
+
 def wrong(kind: str, subject: str, detail: str, cure: str) -> Finding:
     return Finding(kind, Level.WRONG, subject, detail, cure)
 
 
 def waste(kind: str, subject: str, detail: str) -> Finding:
-    return Finding(kind, Level.WASTE, subject, detail, "`vlibrary gc` removes it.")
+    return Finding(kind, Level.WASTE, subject, detail, "Run `vlibrary gc` to remove it.")

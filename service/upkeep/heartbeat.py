@@ -1,59 +1,55 @@
-"""What a service does again and again while it runs."""
+"""Heartbeat: tells the collector guard which library uses the artifact store and how far its change log has come."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
+import structlog
+
 from vlibrary.domain.errors import Unavailable
 from vlibrary.domain.ports import Position
 from vlibrary.library.library import Library
-from vlibrary.library.reindex import follow
-from vlibrary.upkeep.collector_guard import begin, has_mark
+from vlibrary.upkeep.collector_guard import has_marker, update_markers
 
-# So old the collector's mark may get while the log goes on: what it does not name, the collector does not miss when an
-# earlier state of the database is put back. And so soon another library in the store hears that this one uses it, too.
-MARK_S = 60.0
+# The collector guard cannot detect the loss of log entries newer than the marker, so this bounds how many there are.
+# It also bounds how long another library in the store can collect before it detects this one.
+INTERVAL_S = 60.0
 RETRY_S = 5.0
 
+log = structlog.get_logger(__name__)
 
-class LookAfter:
-    """The index follows the log, and the collector is told of a new library and of how far its log has come.
 
-    Both have been tried once it is made. What stores that are away refuse is tried again. now: a clock, in seconds.
-    trouble: what the store said if the collector could not be told the last time.
-    """
+class Heartbeat:
+    """Updates the collector marker of a library once per interval. now: a clock, in seconds."""
 
     def __init__(self, library: Library, *, now: Callable[[], float] = time.monotonic) -> None:
-        self._catalogue = library.catalogue
-        self._artifacts = library.artifacts
-        self._index = library.index
+        self._library = library
         self._now = now
-        self._marked: Position | None = None
+        self._recorded: Position | None = None
         self._due = now()
-        self.trouble: Unavailable | None = None
-        self.look()
+        self._failed = False
 
-    def look(self) -> None:
-        """To be called now and then."""
-        follow(self._catalogue, self._index)
+    def beat_if_due(self) -> None:
+        """Update the marker if the interval is over."""
         if self._now() >= self._due:
-            self._mark()
+            self.beat()
 
-    def end(self) -> None:
-        """To be called last: the mark names what was registered until then."""
-        follow(self._catalogue, self._index)
-        self._mark()
-
-    def _mark(self) -> None:
-        position = self._index.position
-        if position is None:  # the catalogue is away
+    def beat(self) -> None:
+        """Update the marker now; if the store does not respond, log it and retry after RETRY_S."""
+        position = self._library.index.position
+        if position is None:  # the catalogue has not responded yet
             return
+        artifacts = self._library.artifacts
+        failed = False
         try:
-            # A library at rest looks, too: whoever took the store over must not remove what it has.
-            if position != self._marked or not has_mark(self._artifacts, position.epoch):
-                begin(self._catalogue, self._artifacts)
-            self._marked, self.trouble = position, None
+            # Also without changes: another library that claims the store must detect this one.
+            if position != self._recorded or not has_marker(artifacts, position.epoch):
+                update_markers(self._library.catalogue, artifacts)
+            self._recorded = position
         except Unavailable as error:
-            self.trouble = error
-        self._due = self._now() + (RETRY_S if self.trouble else MARK_S)
+            failed = True
+            if not self._failed:
+                log.warning("heartbeat.store_unavailable", detail=error.detail, cure=error.cure)
+        self._failed = failed
+        self._due = self._now() + (RETRY_S if failed else INTERVAL_S)

@@ -1,67 +1,51 @@
-"""Whose marks lie in the artifact store beside the library's own: another library's, or an unfinished restoration's."""
+"""Store ownership: detects markers of other libraries and of unfinished restorations in the artifact store."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from vlibrary.domain.epochs import RENEWED, former
 from vlibrary.domain.ports import Artifacts, Catalogue
-from vlibrary.upkeep.collector_guard import epoch_of, is_restoring, marks
-from vlibrary.upkeep.findings import Finding, Progress, wrong
+from vlibrary.upkeep.collector_guard import epoch_of, is_restoration_marker, list_markers
+from vlibrary.upkeep.findings import Progress, Report, wrong
 
 OTHER_LIBRARY, UNFINISHED = "other-library", "restoration-unfinished"
 BATCH = 500
 
 
-def examine_marks(catalogue: Catalogue, artifacts: Artifacts) -> Iterator[Finding | Progress]:
-    """Whether the store is this library's alone, and no restoration was left off half-way."""
-    known = marks(artifacts)
-    strange = _other_epochs(known, catalogue)
-    restoring = set(filter(is_restoring, known))
-    if strange or restoring:  # a listing can be damaged on its way
-        again = marks(artifacts)
-        strange &= set(map(epoch_of, again))
+def examine_ownership(catalogue: Catalogue, artifacts: Artifacts) -> Report:
+    """Check that no other library uses the store and that no restoration is unfinished."""
+    markers = list_markers(artifacts)
+    foreign = _foreign_epochs(markers, catalogue)
+    restoring = set(filter(is_restoration_marker, markers))
+    if foreign or restoring:  # listings carry no checksum, so read it again
+        again = list_markers(artifacts)
+        foreign &= set(map(epoch_of, again))
         restoring &= again
-    for epoch in sorted(strange):
-        yield _other_library(epoch)
-    for mark in sorted(restoring):
-        yield _unfinished(mark)
-    yield Progress("marks", len(known))
+    for epoch in sorted(foreign):
+        yield wrong(
+            OTHER_LIBRARY,
+            epoch,
+            f"The artifact store has a collector marker of another library (epoch {epoch}). Each library's collector "
+            "sees the other's objects as unreferenced.",
+            "Give each library its own bucket or prefix (VLIBRARY_ARTIFACTS). If that library no longer exists, or "
+            "was a later state of this one, run `vlibrary doctor --deep --take-over`.",
+        )
+    for marker in sorted(restoring):
+        yield wrong(
+            UNFINISHED,
+            marker,
+            f"A restoration was started and has not finished: {marker}.",
+            "If it is still running, wait for it. Otherwise run `vlibrary restore` again, with --replace if the "
+            "library is not empty. To use the library in its current state, run `vlibrary doctor --deep --take-over`.",
+        )
+    yield Progress("markers", len(markers))
 
 
-def _other_epochs(known: frozenset[str], catalogue: Catalogue) -> set[str]:
-    """Of the marks, those that the catalogue does not know as its own, present or former, ones."""
-    found = {epoch for epoch in map(epoch_of, known) if epoch is not None}
-    strange = found - {catalogue.position().epoch}
-    # In this order: an epoch that is renewed meanwhile is in the log by then.
-    return strange - _former_epochs(catalogue) if strange else strange
-
-
-def _former_epochs(catalogue: Catalogue) -> frozenset[str]:
-    epochs: frozenset[str] = frozenset()
+def _foreign_epochs(markers: frozenset[str], catalogue: Catalogue) -> set[str]:
+    """Return the epochs of the markers that the catalogue neither has nor had."""
+    foreign = {epoch for epoch in map(epoch_of, markers) if epoch is not None} - {catalogue.position().epoch}
+    # The audit log is read after the position: if the epoch is renewed in between, the log already has the old one.
     after = 0
-    while batch := catalogue.audit(after, BATCH):
-        epochs = epochs.union(*(former(entry.detail) for entry in batch if entry.action == RENEWED))
+    while foreign and (batch := catalogue.audit(after, BATCH)):
+        foreign.difference_update(*(former(entry.detail) for entry in batch if entry.action == RENEWED))
         after = batch[-1].seq
-    return epochs
-
-
-def _other_library(epoch: str) -> Finding:
-    return wrong(
-        OTHER_LIBRARY,
-        epoch,
-        f"The artifact store has a mark of a library with the epoch {epoch}, which this one never had. What either of "
-        "them stores belongs to nobody in the eyes of the other one's collector.",
-        "Give each library a bucket or prefix of its own (VLIBRARY_ARTIFACTS). If that library is gone for good, or "
-        "was a later state of this one, run `vlibrary doctor --deep --take-over`.",
-    )
-
-
-def _unfinished(mark: str) -> Finding:
-    return wrong(
-        UNFINISHED,
-        mark,
-        f"A restoration has begun and not come to its end: {mark}.",
-        "Wait for its end if it is still running; otherwise run `vlibrary restore` again, with --replace if the "
-        "library is not empty. If you want the library as it is now, run `vlibrary doctor --deep --take-over`.",
-    )
+    return foreign

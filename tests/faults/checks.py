@@ -19,7 +19,7 @@ from vlibrary.domain.filters import Filter
 from vlibrary.domain.ports import Artifacts, Catalogue, Change, ChangeKind
 from vlibrary.domain.query import Query
 from vlibrary.library.reindex import catch_up
-from vlibrary.upkeep.collector_guard import is_mark
+from vlibrary.upkeep.collector_guard import is_marker
 
 QUERIES = 4
 PAGE = 500
@@ -44,7 +44,7 @@ def check(world: World, doors: Sequence[Door], ledger: Ledger, rng: random.Rando
 def check_nothing_is_left(world: World, ledger: Ledger) -> None:
     """After a collection past every deadline: no object without a record, and no file half written."""
     with world.catalogue() as catalogue:
-        objects = {key for key in world.objects() if not is_mark(key)}
+        objects = {key for key in world.objects() if not is_marker(key)}
         orphans = objects - {record.object_key for record in _records(catalogue)}
         ledger.expect(not orphans, f"left behind: {sorted(orphans)}")
         stuck = catalogue.stuck_uploads(limit=PAGE)

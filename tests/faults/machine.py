@@ -32,7 +32,7 @@ from vlibrary.library.publish import DEADLINE, Submission
 from vlibrary.library.reindex import catch_up
 from vlibrary.library.retrieve import retrieve
 from vlibrary.upkeep.collector import Rules, collect
-from vlibrary.upkeep.collector_guard import begin, clear, marks
+from vlibrary.upkeep.collector_guard import allow_collection, list_markers, update_markers
 
 NAMES = st.sampled_from(["hues", "forms"])
 TEXTS = st.sampled_from(["red or blue", "blue or red", "how many", "how much", "which way"])
@@ -56,7 +56,7 @@ class LibraryMachine(RuleBasedStateMachine):
         self.libraries = [Replica(self.folder) for _ in range(2)]
         for library in self.libraries:
             self.ending.callback(library.engine.dispose)
-        begin(self.libraries[0].catalogue, self.libraries[0].artifacts)
+        update_markers(self.libraries[0].catalogue, self.libraries[0].artifacts)
         self.oracle = Oracle()
 
     def teardown(self) -> None:
@@ -164,9 +164,9 @@ class LibraryMachine(RuleBasedStateMachine):
     def put_back(self, who: int) -> None:
         """The database gets a new epoch: every index of it and every snapshot is of another one."""
         library = self.libraries[who]
-        known = marks(library.artifacts)
+        known = list_markers(library.artifacts)
         # What doctor does when it finds nothing wrong.
-        clear(library.artifacts, library.catalogue.renew_epoch(), instead_of=known)
+        allow_collection(library.artifacts, library.catalogue.renew_epoch(), instead_of=known)
 
     def everything_is_right(self) -> None:
         """The collector leaves what is needed, all of it whole, and nothing else."""

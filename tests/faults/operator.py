@@ -17,7 +17,7 @@ from tests.faults.later import LaterCatalogue, LaterStore
 from tests.faults.processes import Died
 from tests.support.memory.worker import EMBEDDER
 from vlibrary import cli
-from vlibrary.bootstrap import Stores, open_operator_stores
+from vlibrary.bootstrap import OpenStores, open_operator_stores
 from vlibrary.cli import doctor, upkeep
 from vlibrary.domain.ports import Artifacts, Catalogue
 from vlibrary.library.publish import DEADLINE
@@ -61,7 +61,7 @@ def _run(life: Life, arguments: tuple[str, ...], ahead: timedelta) -> None:
     steps.watch_sql()
     steps.watch_files()
 
-    def opened(**how: Any) -> Stores:
+    def opened(**how: Any) -> OpenStores:
         stores = _later(open_operator_stores(**how), ahead) if ahead else open_operator_stores(**how)
         return replace(
             stores,
@@ -71,13 +71,13 @@ def _run(life: Life, arguments: tuple[str, ...], ahead: timedelta) -> None:
 
     for module in (upkeep, doctor):
         setattr(module, "open_operator_stores", opened)  # noqa: B010  mypy takes no assignment to a module's function
-    setattr(doctor, "_embedder", lambda _stores: EMBEDDER)  # noqa: B010  as above
+    setattr(doctor, "_open_embedder", lambda _stores: EMBEDDER)  # noqa: B010  as above
     sys.argv = ["vlibrary", *arguments]
     with life.log.open("a") as log, redirect_stdout(log), redirect_stderr(log):
         cli.main()
 
 
-def _later(stores: Stores, ahead: timedelta) -> Stores:
+def _later(stores: OpenStores, ahead: timedelta) -> OpenStores:
     artifacts = LaterStore(stores.artifacts, ahead)
     catalogue = LaterCatalogue(stores.catalogue, max(DEADLINE - ahead, timedelta(0)))
     return replace(stores, catalogue=cast("Catalogue", catalogue), artifacts=cast("Artifacts", artifacts))

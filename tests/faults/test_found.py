@@ -12,7 +12,7 @@ from tests.support.registrations import register
 from vlibrary.adapters.artifacts.folder import FolderArtifacts
 from vlibrary.library.publish import DEADLINE
 from vlibrary.upkeep.collector import Rules, collect
-from vlibrary.upkeep.collector_guard import begin, check_cleared
+from vlibrary.upkeep.collector_guard import check_collection_allowed, update_markers
 
 
 def test_a_collector_that_was_killed_while_it_wrote_its_mark_does_not_stop_the_next_one(
@@ -22,7 +22,7 @@ def test_a_collector_that_was_killed_while_it_wrote_its_mark_does_not_stop_the_n
         raise KeyboardInterrupt
 
     catalogue = MemoryCatalogue()
-    begin(catalogue, FolderArtifacts(tmp_path))
+    update_markers(catalogue, FolderArtifacts(tmp_path))
     register(catalogue)  # so that there is a later place to mark
     collection = collect(catalogue, FolderArtifacts(tmp_path), Rules(), actor="first")
     with monkeypatch.context() as dying:
@@ -46,7 +46,7 @@ def test_a_first_start_that_was_killed_while_it_wrote_its_mark_does_not_pause_th
         dying.setattr("os.link", die)
         dying.setattr("os.unlink", die)
         with pytest.raises(KeyboardInterrupt):
-            begin(catalogue, artifacts)
-    begin(catalogue, artifacts)
+            update_markers(catalogue, artifacts)
+    update_markers(catalogue, artifacts)
     register(catalogue)
-    assert check_cleared(catalogue, artifacts) == catalogue.position()
+    assert check_collection_allowed(catalogue, artifacts) == catalogue.position()

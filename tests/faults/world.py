@@ -14,7 +14,7 @@ from vlibrary.adapters.artifacts.folder import FolderArtifacts
 from vlibrary.adapters.sql.catalogue import SqlCatalogue
 from vlibrary.adapters.sql.database import connect
 from vlibrary.domain.ports import Artifacts, Catalogue
-from vlibrary.upkeep.collector_guard import clear, marks
+from vlibrary.upkeep.collector_guard import allow_collection, list_markers
 
 LOG_END = 4_000
 
@@ -66,8 +66,10 @@ class World:
         """Put the copy in the place of the database, as an operator would, while nobody works on it."""
         self._put_back(backup)
         with self.catalogue() as catalogue:
-            # What doctor does when it finds nothing wrong: the objects of the lost vectors may be collected.
-            clear(self.artifacts, catalogue.renew_epoch(actor="faults"), instead_of=marks(self.artifacts))
+            # As doctor does when it finds nothing wrong: the objects of the lost vectors may be collected.
+            allow_collection(
+                self.artifacts, catalogue.renew_epoch(actor="faults"), instead_of=list_markers(self.artifacts)
+            )
 
     def logs(self) -> str:
         """The ends of those logs of the processes that tell of errors."""

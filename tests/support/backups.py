@@ -10,10 +10,9 @@ from tests.support.registrations import EMBEDDER, embedding, key, plain
 from tests.support.upkeep import DATA, SHA256, RealLibrary
 from vlibrary.adapters.artifacts.folder import FolderArtifacts
 from vlibrary.adapters.backup.folder import BackupFolder
-from vlibrary.adapters.sql.backup_tables import SqlTables
 from vlibrary.domain.card import KeyKind
 from vlibrary.domain.filters import Filter
-from vlibrary.upkeep.backup import Copied, back_up, restore
+from vlibrary.upkeep.backup import CopyProgress, back_up, restore
 
 
 def backup_in(folder: Path) -> BackupFolder:
@@ -23,12 +22,14 @@ def backup_in(folder: Path) -> BackupFolder:
 class Place(RealLibrary):
     """A library on a database and a folder, which goes into backups and comes back."""
 
-    def back_up(self, folder: Path, *, replace: bool = False) -> Copied:
-        return list(back_up(SqlTables(self.engine), self.artifacts, backup_in(folder), replace=replace))[-1]
+    def back_up(self, folder: Path, *, replace: bool = False) -> CopyProgress:
+        return list(back_up(self.stores, backup_in(folder), actor="tester", overwrite=replace))[-1]
 
-    def restore(self, folder: Path, *, replace: bool = False, despite_losses: bool = False) -> Copied:
-        how = {"replace": replace, "despite_losses": despite_losses}
-        return list(restore(SqlTables(self.engine), self.artifacts, backup_in(folder), actor="tester", **how))[-1]
+    def restore(self, folder: Path, *, replace: bool = False, despite_losses: bool = False) -> CopyProgress:
+        steps = restore(
+            self.stores, backup_in(folder), actor="tester", overwrite=replace, despite_losses=despite_losses
+        )
+        return list(steps)[-1]
 
     def fill(self) -> None:
         """Something of everything that a catalogue holds."""
@@ -49,12 +50,13 @@ class Place(RealLibrary):
         self.reserve()
 
     def content(self) -> tuple[object, ...]:
-        """All that readers can see, but for the epoch and what the restoration itself has noted."""
+        """Everything that clients can read, except the epoch and the audit entries of operator procedures."""
         records = self.catalogue.page(Filter(status=None), limit=100).records
         for record in records:
             assert self.artifacts.get(record.object_key, SHA256) == DATA
         changes = [(change.seq, change.kind, change.vector_id) for change in self.catalogue.changes(0, 100)]
-        audit = [entry for entry in self.catalogue.audit(0, 100) if entry.action != "catalogue.renew_epoch"]
+        operations = ("catalogue.renew_epoch", "library.backup", "library.restore", "collector.run")
+        audit = [entry for entry in self.catalogue.audit(0, 100) if entry.action not in operations]
         tagged = self.catalogue.ids(Filter(tags=("a",)))
         return (
             list(map(plain, records)),

@@ -6,7 +6,10 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from tests.support.memory.index import MemoryIndex
+from tests.support.registrations import embedding, published
 from vlibrary.adapters.index.build import IndexLimits
 from vlibrary.adapters.index.faiss_index import FaissIndex
 from vlibrary.adapters.snapshots.folder import FolderSnapshots
@@ -35,6 +38,12 @@ class RestartedIndex(MergedIndex):
             with tempfile.TemporaryDirectory() as folder:
                 self.save(FolderSnapshots(Path(folder)))
                 assert self.load(FolderSnapshots(Path(folder)), self.position.epoch) == self.position
+
+
+def fill(index: TaskIndex, count: int, *, after: int = 0) -> None:
+    """Apply this many published vectors, with the sequence numbers that follow `after`."""
+    rng = np.random.default_rng(after)
+    index.apply([published(after + n, f"v{after + n}", embedding(rng)) for n in range(1, count + 1)])
 
 
 Make = Callable[[EmbedderSpec], TaskIndex]

@@ -19,14 +19,18 @@ from tests.support.memory.artifacts import MemoryArtifacts
 from tests.support.memory.catalogue import MemoryCatalogue
 from tests.support.registrations import draft
 from vlibrary.adapters.artifacts.folder import FolderArtifacts
+from vlibrary.adapters.sql.backup_tables import SqlTables
 from vlibrary.adapters.sql.catalogue import SqlCatalogue
 from vlibrary.adapters.sql.database import connect
 from vlibrary.adapters.sql.tables import ChangeRow
 from vlibrary.domain.card import VectorRecord
 from vlibrary.domain.ports import Catalogue, Clock, Upload
 from vlibrary.library.library import Library
+from vlibrary.library.reindex import follow
 from vlibrary.upkeep.collector import Collection, Rules, collect
-from vlibrary.upkeep.collector_guard import begin
+from vlibrary.upkeep.collector_guard import update_markers
+from vlibrary.upkeep.heartbeat import Heartbeat
+from vlibrary.upkeep.stores import Stores
 
 DATA = b"the bytes of every vector"
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -53,7 +57,7 @@ class Registrar:
         self.artifacts = library.artifacts
         self._clock = library.clock
         self._numbers = itertools.count(1)
-        begin(self.catalogue, self.artifacts)
+        update_markers(self.catalogue, self.artifacts)
 
     def upload(self, *, deadline: timedelta = DEADLINE) -> Upload:
         vector_id = f"{next(self._numbers):026}"  # no ULID: the order of the keys is part of an interleaving
@@ -99,6 +103,10 @@ class RealLibrary(Registrar):
         self.folder = folder
         super().__init__(replace(memory_library(FolderArtifacts(folder)), catalogue=SqlCatalogue(self.engine)))
 
+    @property
+    def stores(self) -> Stores:
+        return Stores(self.catalogue, self.artifacts, SqlTables(self.engine))
+
     def age(self, days: float = 2.0) -> None:
         """Make all objects and all changes that there are older."""
         then = time.time() - days * DAY.total_seconds()
@@ -112,3 +120,21 @@ class RealLibrary(Registrar):
 def drafted(upload: Upload, **card: Any) -> VectorRecord:
     """The record of an upload of DATA before it is published."""
     return replace(draft(upload, **card), sha256=SHA256, size=len(DATA))
+
+
+class Beats:
+    """The heartbeat of a library whose index follows the change log, with a clock that stands still until moved."""
+
+    def __init__(self, library: Library) -> None:
+        self.seconds = 100.0
+        self._library = library
+        self._heartbeat = Heartbeat(library, now=lambda: self.seconds)
+        self.tick()
+
+    def tick(self) -> None:
+        follow(self._library.catalogue, self._library.index)
+        self._heartbeat.beat_if_due()
+
+    def last(self) -> None:
+        follow(self._library.catalogue, self._library.index)
+        self._heartbeat.beat()

@@ -12,11 +12,6 @@ from rich.console import Console
 PLOT_SUFFIXES = (".png", ".svg")
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the command to the app."""
-    app.command()(demo)
-
-
 def demo(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the results as one JSON object on the last line")

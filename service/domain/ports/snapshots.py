@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vlibrary.domain.ports import Position, TaskIndex
+from vlibrary.domain.query import EmbedderSpec
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +76,11 @@ class IndexChecksum:
 
 class PersistentIndex(TaskIndex, Protocol):
     """A task index that merges its segments in the background and can be saved."""
+
+    @property
+    def spec(self) -> EmbedderSpec:
+        """The embedder whose keys the index holds."""
+        ...
 
     def compact(self, stop: threading.Event | None = None) -> bool:
         """Merge the keys of one model that needs it; return whether there was one. Raises MergeStopped.

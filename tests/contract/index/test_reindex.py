@@ -23,7 +23,7 @@ from vlibrary.domain.ports import Position, TaskIndex
 from vlibrary.domain.query import EmbedderSpec
 from vlibrary.library.reindex import catch_up
 from vlibrary.upkeep.collector import Rules, collect
-from vlibrary.upkeep.collector_guard import begin
+from vlibrary.upkeep.collector_guard import update_markers
 
 ANYTHING = embedding(np.random.default_rng(1))
 
@@ -128,7 +128,7 @@ def test_a_snapshot_of_the_lost_history_is_of_no_use(database: Database, tmp_pat
 @pytest.mark.parametrize("since", [0, 2, 5])
 def test_the_collector_pauses_when_its_database_was_put_back(database: Database, tmp_path: Path, since: int) -> None:
     artifacts = FolderArtifacts(tmp_path / "artifacts")
-    begin(database.catalogue, artifacts)
+    update_markers(database.catalogue, artifacts)
     database.register(1)
     copy = database.copy()
     database.register(2)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,12 @@ from sqlalchemy import event
 from tests.contract.conftest import DATABASES
 from tests.support.backups import Place, backup_in
 from vlibrary.adapters.artifacts.folder import FolderArtifacts
-from vlibrary.adapters.sql.backup_tables import SqlTables
 from vlibrary.domain.errors import CollectorPaused, NotEmpty, VectorPurged
 from vlibrary.domain.filters import Filter
 from vlibrary.domain.ports import Position
 from vlibrary.upkeep.backup import back_up, restore
 from vlibrary.upkeep.collector import Rules
-from vlibrary.upkeep.collector_guard import clear, marks
+from vlibrary.upkeep.collector_guard import allow_collection, list_markers
 from vlibrary.upkeep.examine import examine
 from vlibrary.upkeep.findings import Finding
 
@@ -32,12 +32,15 @@ from vlibrary.adapters.sql import backup_tables
 from vlibrary.adapters.artifacts.folder import FolderArtifacts
 from vlibrary.adapters.backup.folder import BackupFolder
 from vlibrary.adapters.sql.backup_tables import SqlTables
+from vlibrary.adapters.sql.catalogue import SqlCatalogue
 from vlibrary.adapters.sql.database import connect
 from vlibrary.upkeep.backup import restore
+from vlibrary.upkeep.stores import Stores
 
 backup_tables.renew_epoch = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
-tables, artifacts = SqlTables(connect(sys.argv[1])), FolderArtifacts(Path(sys.argv[2]))
-for step in restore(tables, artifacts, BackupFolder(Path(sys.argv[3]), FolderArtifacts), replace=True, actor="killed"):
+engine = connect(sys.argv[1])
+stores = Stores(SqlCatalogue(engine), FolderArtifacts(Path(sys.argv[2])), SqlTables(engine))
+for step in restore(stores, BackupFolder(Path(sys.argv[3]), FolderArtifacts), overwrite=True, actor="killed"):
     if step.done == int(sys.argv[4]):
         os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -133,7 +136,7 @@ def test_what_a_library_holds_is_replaced_only_on_demand(source: Place, target: 
 
 def test_a_backup_is_of_one_moment_and_the_next_one_copies_what_is_new(source: Place, tmp_path: Path) -> None:
     folder = tmp_path / "backup"
-    steps = back_up(SqlTables(source.engine), source.artifacts, backup_in(folder))
+    steps = back_up(source.stores, backup_in(folder), actor="tester")
     next(steps)
     late = source.publish()
     list(steps)
@@ -156,7 +159,7 @@ def test_a_backup_that_was_broken_off_leaves_the_last_one_and_goes_on(
     before = source.content()
     for _ in range(3):
         source.publish()
-    steps = back_up(SqlTables(source.engine), source.artifacts, backup_in(folder))
+    steps = back_up(source.stores, backup_in(folder), actor="tester")
     assert [next(steps).done for _ in range(6)][-1] == 5
     steps.close()
     target.restore(folder)
@@ -187,7 +190,7 @@ def test_a_restoration_that_is_killed_leaves_the_old_library_and_goes_on(
     with pytest.raises(CollectorPaused):
         target.collect()
     assert _found(target) == []
-    clear(target.artifacts, target.catalogue.position(), instead_of=marks(target.artifacts))
+    allow_collection(target.artifacts, target.catalogue.position(), instead_of=list_markers(target.artifacts))
     assert target.collect(Rules(dry_run=True)).removed == 0
 
 
@@ -221,7 +224,9 @@ def test_a_restoration_that_dies_at_one_of_its_marks_ends_paused_when_it_is_run_
 ) -> None:
     source.back_up(tmp_path / "backup")
     artifacts = Dying(target.folder, last, moment)
-    steps = restore(SqlTables(target.engine), artifacts, backup_in(tmp_path / "backup"), replace=True, actor="killed")
+    steps = restore(
+        replace(target.stores, artifacts=artifacts), backup_in(tmp_path / "backup"), overwrite=True, actor="killed"
+    )
     with pytest.raises(KeyboardInterrupt):
         list(steps)
     ended = (last, moment) == (3, "after")
@@ -231,19 +236,17 @@ def test_a_restoration_that_dies_at_one_of_its_marks_ends_paused_when_it_is_run_
     with pytest.raises(CollectorPaused):
         target.collect()
     assert _found(target) == []
-    clear(target.artifacts, target.catalogue.position(), instead_of=marks(target.artifacts))
+    allow_collection(target.artifacts, target.catalogue.position(), instead_of=list_markers(target.artifacts))
     assert target.collect().removed == 0
 
 
 def test_no_examination_ends_the_pause_of_a_restoration_under_way(source: Place, target: Place, tmp_path: Path) -> None:
     source.back_up(tmp_path / "backup")
-    before = marks(target.artifacts)
-    steps = restore(
-        SqlTables(target.engine), target.artifacts, backup_in(tmp_path / "backup"), replace=True, actor="tester"
-    )
+    before = list_markers(target.artifacts)
+    steps = restore(target.stores, backup_in(tmp_path / "backup"), overwrite=True, actor="tester")
     assert [next(steps).done for _ in range(3)] == [0, 1, 2]
     assert [finding.kind for finding in _found(target)] == ["restoration-unfinished"]
-    clear(target.artifacts, target.catalogue.position(), instead_of=before)  # one that had begun before
+    allow_collection(target.artifacts, target.catalogue.position(), instead_of=before)  # one that had begun before
     target.age()
     with pytest.raises(CollectorPaused):
         target.collect()
@@ -260,10 +263,10 @@ def test_a_restored_library_knows_the_epochs_that_it_replaces(source: Place, tar
     own.append(target.catalogue.position())
     target.restore(tmp_path / "backup", replace=True)
     for position in own:
-        clear(target.artifacts, position, instead_of=())
+        allow_collection(target.artifacts, position, instead_of=())
     assert _found(target) == []
     other = Position("0" * 32, 1, "mark")
-    clear(target.artifacts, other, instead_of=())
+    allow_collection(target.artifacts, other, instead_of=())
     assert [finding.subject for finding in _found(target)] == [other.epoch]
 
 

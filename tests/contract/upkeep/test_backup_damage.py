@@ -16,7 +16,6 @@ from tests.support.backups import Place, backup_in
 from tests.support.upkeep import DATA
 from vlibrary.adapters.artifacts.folder import FolderArtifacts
 from vlibrary.adapters.backup.folder import LOCK, BackupFolder
-from vlibrary.adapters.sql.backup_tables import SqlTables
 from vlibrary.domain.errors import ArtifactsUnavailable, BackupAhead, BackupBusy, InvalidBackup
 from vlibrary.upkeep.backup import back_up, restore
 from vlibrary.upkeep.examine import examine
@@ -93,14 +92,14 @@ def test_a_place_that_cannot_be_written_to_is_told_and_the_last_backup_stays(
             return draft
 
     with pytest.raises(ArtifactsUnavailable, match=r"(exists|No space).*space and permissions"):
-        list(back_up(SqlTables(source.engine), source.artifacts, Full(folder, FolderArtifacts)))
+        list(back_up(source.stores, Full(folder, FolderArtifacts), actor="tester"))
     target.restore(folder)
     assert target.content() == source.content()
 
 
 def test_a_backup_has_one_writer_at_a_time(source: Place, tmp_path: Path) -> None:
-    tables, folder = SqlTables(source.engine), tmp_path / "backup"
-    slow = back_up(tables, source.artifacts, backup_in(folder))
+    folder = tmp_path / "backup"
+    slow = back_up(source.stores, backup_in(folder), actor="tester")
     next(slow)
     with pytest.raises(BackupBusy):
         source.back_up(folder)
@@ -114,7 +113,7 @@ def test_nobody_writes_a_backup_that_is_being_restored(source: Place, target: Pl
     source.back_up(folder)
     before = source.content()
     source.publish()
-    steps = restore(SqlTables(target.engine), target.artifacts, backup_in(folder), replace=False, actor="tester")
+    steps = restore(target.stores, backup_in(folder), overwrite=False, actor="tester")
     next(steps)
     with pytest.raises(BackupBusy):
         source.back_up(folder)
@@ -126,7 +125,7 @@ def test_nobody_writes_a_backup_that_is_being_restored(source: Place, target: Pl
 def test_nobody_restores_a_backup_that_is_being_written(source: Place, target: Place, tmp_path: Path) -> None:
     folder = tmp_path / "backup"
     source.back_up(folder)
-    slow = back_up(SqlTables(source.engine), source.artifacts, backup_in(folder))
+    slow = back_up(source.stores, backup_in(folder), actor="tester")
     next(slow)
     with pytest.raises(BackupBusy):
         target.restore(folder)
@@ -219,7 +218,7 @@ def test_what_else_lies_in_the_backups_folder_stays(source: Place, tmp_path: Pat
 
 
 def test_an_unfinished_backup_and_no_backup_are_refused(source: Place, target: Place, tmp_path: Path) -> None:
-    next(iter(back_up(SqlTables(source.engine), source.artifacts, backup_in(tmp_path / "backup"))))
+    next(iter(back_up(source.stores, backup_in(tmp_path / "backup"), actor="tester")))
     with pytest.raises(InvalidBackup, match="no complete backup"):
         target.restore(tmp_path / "backup")
     with pytest.raises(InvalidBackup, match="no complete backup"):

@@ -14,13 +14,13 @@ import pytest
 from starlette.testclient import TestClient
 
 from tests.support.memory.worker import MemoryWorker
-from tests.support.upkeep import DATA, SHA256, RealLibrary, drafted
+from tests.support.upkeep import DATA, SHA256, Beats, RealLibrary, drafted
 from vlibrary.api.bootstrap import open_app
 from vlibrary.config import Settings
 from vlibrary.domain.errors import CollectorPaused, UploadExpired
 from vlibrary.upkeep.collector import Rules
-from vlibrary.upkeep.collector_guard import marks
-from vlibrary.upkeep.heartbeat import MARK_S, LookAfter
+from vlibrary.upkeep.collector_guard import list_markers
+from vlibrary.upkeep.heartbeat import INTERVAL_S
 
 # Collects like the command, and dies when it is about to remove the object of this number, or has just done so.
 KILLED = """
@@ -108,17 +108,16 @@ def test_an_earlier_state_of_the_database_is_noticed_when_a_service_had_noted_a_
     new_sqlite: Callable[[], str], tmp_path: Path
 ) -> None:
     """The files of a day's snapshot are put back; nobody knows what was registered since, and its bytes stay."""
-    seconds = 0.0
     url = new_sqlite()
     library = RealLibrary(url, tmp_path / "artifacts")
     library.publish()
-    care = LookAfter(library.library, now=lambda: seconds)
+    beats = Beats(library.library)
     file, saved = Path(url.removeprefix("sqlite:///")), tmp_path / "saved"
     library.engine.dispose()
     shutil.copy(file, saved)
     library.publish()
-    seconds += MARK_S
-    care.look()
+    beats.seconds += INTERVAL_S
+    beats.tick()
     assert library.collect(Rules(dry_run=True)).seen == 2
     library.engine.dispose()
     shutil.copy(saved, file)
@@ -138,6 +137,6 @@ def test_a_service_that_ends_has_noted_all_that_was_registered(
     library = RealLibrary(f"sqlite:///{tmp_path / 'catalogue.db'}", tmp_path / "artifacts")
     with TestClient(open_app(Settings(), lambda artifacts, *_: MemoryWorker(artifacts))):
         library.publish()
-        assert {mark.split(".")[1] for mark in marks(library.artifacts)} == {"0"}
-    assert {mark.split(".")[1] for mark in marks(library.artifacts)} == {"1"}
+        assert {mark.split(".")[1] for mark in list_markers(library.artifacts)} == {"0"}
+    assert {mark.split(".")[1] for mark in list_markers(library.artifacts)} == {"1"}
     library.engine.dispose()

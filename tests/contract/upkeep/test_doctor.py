@@ -30,7 +30,7 @@ from vlibrary.cli import app, output
 from vlibrary.config import Settings
 from vlibrary.domain.errors import CollectorPaused, InvalidInput
 from vlibrary.domain.query import EmbedderSpec, TaskEmbedding
-from vlibrary.upkeep.collector_guard import begin, pause
+from vlibrary.upkeep.collector_guard import pause_collection, update_markers
 from vlibrary.worker.bootstrap import open_embedder
 
 
@@ -150,7 +150,7 @@ def test_bytes_are_read_only_as_often_as_the_sample_says(library: RealLibrary) -
 def test_an_examination_that_is_too_small_ends_no_pause_and_says_so(
     library: RealLibrary, small: tuple[str, str]
 ) -> None:
-    pause(library.artifacts)
+    pause_collection(library.artifacts)
     told = CliRunner().invoke(app, ["doctor", "--deep", "--no-index", *small]).stderr
     assert "stays paused" in told
     with pytest.raises(CollectorPaused):
@@ -161,7 +161,7 @@ def test_an_examination_that_is_too_small_ends_no_pause_and_says_so(
 
 def test_a_store_with_another_librarys_mark_is_left_alone_until_it_is_taken_over(library: RealLibrary) -> None:
     other = MemoryCatalogue()
-    begin(other, library.artifacts)
+    update_markers(other, library.artifacts)
     code, report = doctor("--no-index")
     assert (code, report["sound"], report["collector_cleared"]) == (1, False, False)
     (finding,) = report["findings"]
@@ -220,17 +220,17 @@ def test_whoever_breaks_it_off_is_told_where_to_go_on(library: RealLibrary, tmp_
     ended = vlibrary(Life(tmp_path, "broken-off", failpoint=at_the_objects), "doctor", "--deep", "--no-index")
     assert ended.code not in (0, None)
     assert "object-missing" in ended.told
-    assert "go on with --cursor uploads:" in ended.told
+    assert "resume with --cursor uploads:" in ended.told
     assert doctor("--no-index", "--cursor", "uploads:")[0] == 0
 
 
 def test_a_line_of_progress_in_a_file_tells_where_to_go_on(
     library: RealLibrary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(output, "EVERY_S", 0.0)
+    monkeypatch.setattr(output, "LINE_INTERVAL_S", 0.0)
     lines = CliRunner().invoke(app, ["doctor", "--deep", "--no-index"]).stderr.splitlines()
-    assert "aliases: 1; 0 findings; go on with --cursor aliases:" in lines
-    assert [line for line in lines if "go on with --cursor objects:" in line]
+    assert "aliases: 1; 0 findings; resume with --cursor aliases:" in lines
+    assert [line for line in lines if "resume with --cursor objects:" in line]
 
 
 def test_an_index_that_is_not_what_the_catalogue_says_is_named_and_repaired(library: RealLibrary) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,7 @@ from vlibrary.adapters.sql.catalogue import SqlCatalogue
 from vlibrary.adapters.sql.database import connect
 from vlibrary.bootstrap import open_operator_stores
 from vlibrary.cli import app
-from vlibrary.cli.index_check import check_index
-from vlibrary.cli.upkeep import duration
+from vlibrary.cli.upkeep import parse_duration
 from vlibrary.domain.errors import (
     BackupAhead,
     CatalogueUnavailable,
@@ -33,6 +33,9 @@ from vlibrary.domain.errors import (
 )
 from vlibrary.domain.ports import Catalogue
 from vlibrary.library.reindex import catch_up
+from vlibrary.upkeep.index_check import check_index
+
+EMPTY = partial(FaissIndex, EMBEDDER)
 
 
 @pytest.fixture
@@ -70,7 +73,7 @@ def test_gc_tells_what_it_would_remove_and_removes_it(library: RealLibrary) -> N
     assert answer("gc", "--rate", "1000", "--actor", "mary")["removed"] == 1
     assert library.keys() == [record.object_key]
     assert [entry.actor for entry in library.catalogue.audit(0, 100)][-1] == "mary"
-    assert "0 of 1 objects were removed" in vlibrary("gc", "--grace", "7d", "--retention", "30d").stdout
+    assert "0 of 1 objects removed" in vlibrary("gc", "--grace", "7d", "--retention", "30d").stdout
 
 
 def test_gc_tells_of_objects_that_are_no_librarys(library: RealLibrary) -> None:
@@ -93,7 +96,12 @@ def test_gc_refuses_a_grace_that_is_too_short_or_no_duration(library: RealLibrar
 
 
 def test_durations() -> None:
-    assert [duration(text).total_seconds() for text in ("90s", "15m", "24h", "30d")] == [90, 900, 86_400, 2_592_000]
+    assert [parse_duration(text).total_seconds() for text in ("90s", "15m", "24h", "30d")] == [
+        90,
+        900,
+        86_400,
+        2_592_000,
+    ]
 
 
 def test_a_library_goes_into_a_backup_and_comes_back_elsewhere(
@@ -183,13 +191,13 @@ class TestIndex:
 
     def test_an_index_from_a_right_snapshot_and_the_log_agree(self, catalogue: Catalogue, tmp_path: Path) -> None:
         snapshots = FolderSnapshots(tmp_path / "snapshots")
-        assert check_index(catalogue, snapshots, EMBEDDER).kept is None
-        made = check_index(catalogue, snapshots, EMBEDDER, repair=True)
-        assert made.kept == made.expected
+        assert check_index(catalogue, snapshots, EMPTY).loaded is None
+        made = check_index(catalogue, snapshots, EMPTY, repair=True)
+        assert made.loaded == made.expected
         assert made.expected.keys == 40
         catalogue.delete(catalogue.page(limit=1).records[0].id)
-        later = check_index(catalogue, snapshots, EMBEDDER)
-        assert later.kept == later.expected
+        later = check_index(catalogue, snapshots, EMPTY)
+        assert later.loaded == later.expected
         assert later.expected.keys == 38
         assert later.findings() == []
 
@@ -203,16 +211,16 @@ class TestIndex:
             # One vector's keys in the place of another's: as many as there should be.
             wrong.apply([replace(change, keys=catalogue.changes(0, 1)[0].keys) if change.seq == 3 else change])
         wrong.save(snapshots)
-        found = check_index(catalogue, snapshots, EMBEDDER)
-        assert found.kept is not None
-        assert found.kept.keys == found.expected.keys
+        found = check_index(catalogue, snapshots, EMPTY)
+        assert found.loaded is not None
+        assert found.loaded.keys == found.expected.keys
         assert [finding.kind for finding in found.findings()] == ["index-differs"]
-        assert check_index(catalogue, snapshots, EMBEDDER, repair=True).findings() == []
-        assert check_index(catalogue, snapshots, EMBEDDER).findings() == []
+        assert check_index(catalogue, snapshots, EMPTY, repair=True).findings() == []
+        assert check_index(catalogue, snapshots, EMPTY).findings() == []
         wrong.save(snapshots)  # as a service does when it ends that has run all the while
-        assert check_index(catalogue, snapshots, EMBEDDER).findings() == []
+        assert check_index(catalogue, snapshots, EMPTY).findings() == []
         assert catch_up(catalogue, wrong) == catalogue.position()
-        assert wrong.checksum() == check_index(catalogue, snapshots, EMBEDDER).expected
+        assert wrong.checksum() == check_index(catalogue, snapshots, EMPTY).expected
 
     def test_the_order_of_the_segments_does_not_matter(self, catalogue: Catalogue) -> None:
         at_once, one_by_one = FaissIndex(EMBEDDER), FaissIndex(EMBEDDER)

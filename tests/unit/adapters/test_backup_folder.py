@@ -6,7 +6,7 @@ import hashlib
 
 from tests.support.memory.artifacts import MemoryArtifacts
 from vlibrary.domain.ports.backup import ObjectRef
-from vlibrary.upkeep.backup import Copied, copy
+from vlibrary.upkeep.backup import CopyProgress, copy_objects
 
 
 def digest(data: bytes) -> str:
@@ -25,21 +25,21 @@ def filled(*names: str) -> tuple[MemoryArtifacts, list[ObjectRef]]:
 def test_everything_is_copied_and_checked() -> None:
     source, references = filled("a", "bb", "ccc")
     target = MemoryArtifacts()
-    steps = list(copy(references, source, target, total=3))
+    steps = list(copy_objects(references, source, target, total=3))
     assert [step.done for step in steps] == [0, 1, 2, 3]
-    assert steps[-1] == Copied(3, copied=3, size=6)
+    assert steps[-1] == CopyProgress(3, copied=3, size=6)
     assert [target.get(reference.key, reference.sha256) for reference in references] == [b"a", b"bb", b"ccc"]
 
 
 def test_what_is_there_already_is_not_copied_again() -> None:
     source, references = filled("a", "b", "c")
     target = MemoryArtifacts()
-    steps = copy(references, source, target, total=3)
+    steps = copy_objects(references, source, target, total=3)
     for _ in range(3):
         next(steps)
     steps.close()
     source.delete("a")  # so it cannot be copied a second time
-    *_, done = copy(references, source, target, total=3)
+    *_, done = copy_objects(references, source, target, total=3)
     assert (done.done, done.lost) == (3, ())
     assert done.there >= 2  # the third may have been under way
 
@@ -48,7 +48,7 @@ def test_a_damaged_copy_is_replaced() -> None:
     source, references = filled("a")
     target = MemoryArtifacts()
     target.put("a", b"x", digest(b"x"))
-    *_, done = copy(references, source, target, total=1)
+    *_, done = copy_objects(references, source, target, total=1)
     assert done.copied == 1
     assert target.get("a", references[0].sha256) == b"a"
 
@@ -60,6 +60,6 @@ def test_a_lost_object_is_named_and_does_not_stop_the_others() -> None:
     source.put("c", b"damaged", digest(b"damaged"))
     target = MemoryArtifacts()
     target.put("c", b"something", digest(b"something"))
-    *_, done = copy(references, source, target, total=4)
+    *_, done = copy_objects(references, source, target, total=4)
     assert (done.lost, done.copied, done.done) == (("a", "c"), 2, 4)
     assert target.get("c", digest(b"something")) == b"something"  # no worse than before

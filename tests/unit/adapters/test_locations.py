@@ -81,5 +81,5 @@ def test_a_service_starts_without_its_store_and_says_so(tmp_path: Path, monkeypa
     settings = Settings(data_dir=tmp_path, artifacts="s3://bucket", s3_endpoint_url="http://127.0.0.1:9")
     with capture_logs() as logs:
         open_app(settings, lambda artifacts, *_: MemoryWorker(artifacts))
-    (warned,) = [entry for entry in logs if entry["event"] == "api.store_unavailable"]
+    (warned,) = [entry for entry in logs if entry["event"] == "heartbeat.store_unavailable"]
     assert "EndpointConnectionError" in warned["detail"]

@@ -16,8 +16,8 @@ from tests.support.worker_process import Running, free_port
 from vlibrary.bootstrap import open_operator_stores
 from vlibrary.cli import output
 from vlibrary.cli.errors import cause_of
-from vlibrary.cli.output import EVERY_S, Lines, followed, print_rows, progress
-from vlibrary.cli.sockets import held
+from vlibrary.cli.output import LINE_INTERVAL_S, ProgressLines, print_rows, progress, run_steps
+from vlibrary.cli.sockets import bind_sockets
 from vlibrary.domain.errors import CatalogueUnavailable, InvalidInput, Unavailable
 
 VARIABLES = "VLIBRARY_HOST, VLIBRARY_PORT"
@@ -25,7 +25,7 @@ ID, WHEN = "01M83MXE3KNAV6W8M2Q5R7S9A1", "2026-11-23T07:58:28Z"
 
 
 def test_without_a_terminal_quick_work_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
-    assert followed(iter([1, 2, 3]), str) == 3
+    assert run_steps(iter([1, 2, 3]), str) == 3
     assert capsys.readouterr().err == ""
 
 
@@ -34,13 +34,21 @@ def test_without_a_terminal_long_work_writes_a_line_now_and_then(
 ) -> None:
     now = 0.0
     written: list[str] = []
-    tell = Lines(written.append, lambda: now)
-    for now in (1.0, EVERY_S - 0.1, EVERY_S, EVERY_S + 1, 2 * EVERY_S + 5, 3 * EVERY_S, 3 * EVERY_S + 5):
+    tell = ProgressLines(written.append, lambda: now)
+    for now in (
+        1.0,
+        LINE_INTERVAL_S - 0.1,
+        LINE_INTERVAL_S,
+        LINE_INTERVAL_S + 1,
+        2 * LINE_INTERVAL_S + 5,
+        3 * LINE_INTERVAL_S,
+        3 * LINE_INTERVAL_S + 5,
+    ):
         tell(f"at {now:g}")
     assert written == ["at 10", "at 25", "at 35"]
-    monkeypatch.setattr(output, "EVERY_S", 0.0)
+    monkeypatch.setattr(output, "LINE_INTERVAL_S", 0.0)
     key = "go on with --after " + "k" * 300
-    followed(iter([key]), str)
+    run_steps(iter([key]), str)
     assert capsys.readouterr().err == f"{key}\n"
 
 
@@ -102,7 +110,7 @@ def test_a_command_tells_the_cause_and_ends_with_code_1(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     title, cause, cure = done.stderr.splitlines()
     assert "did not answer" in title
-    assert cause == "The cause: (sqlite3.OperationalError) unable to open database file"
+    assert cause == "Cause: (sqlite3.OperationalError) unable to open database file"
     assert cure.startswith("What to do: ")
 
 
@@ -112,7 +120,7 @@ def test_a_service_whose_port_is_taken_says_so_before_it_begins(tmp_path: Path) 
         service = Running("serve", tmp_path, {"VLIBRARY_DATA_DIR": str(tmp_path / "data")}, port=port)
         service.start()
         assert service.wait_end() == 1
-    assert f"Port {port} of '127.0.0.1' cannot be listened on: address already in use" in service.log
+    assert f"Cannot listen on 127.0.0.1:{port}: address already in use" in service.log
     assert f"--port ({VARIABLES})" in service.log
     assert "VLibrary on" not in service.log
     assert not (tmp_path / "data").exists()
@@ -120,27 +128,30 @@ def test_a_service_whose_port_is_taken_says_so_before_it_begins(tmp_path: Path) 
 
 def test_a_port_that_is_held_refuses_until_a_server_listens() -> None:
     port = free_port()
-    with held("127.0.0.1", port, variables=VARIABLES) as (sock,):
+    with bind_sockets("127.0.0.1", port, variables=VARIABLES) as (sock,):
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port))
         sock.listen()
         socket.create_connection(("127.0.0.1", port)).close()
-    with held("127.0.0.1", port, variables=VARIABLES):  # it was given back
+    with bind_sockets("127.0.0.1", port, variables=VARIABLES):  # it was given back
         pass
 
 
 def test_of_two_who_hold_a_port_at_once_only_the_first_listens() -> None:
     port = free_port()
-    with held("127.0.0.1", port, variables=VARIABLES) as (first,):
-        second = held("127.0.0.1", port, variables=VARIABLES)
+    with bind_sockets("127.0.0.1", port, variables=VARIABLES) as (first,):
+        second = bind_sockets("127.0.0.1", port, variables=VARIABLES)
         (sock,) = second.__enter__()
         first.listen()
         with pytest.raises(OSError, match="in use") as caught:
             sock.listen()
-        with pytest.raises(InvalidInput, match=f"Port {port}"):
+        with pytest.raises(InvalidInput, match=f"127.0.0.1:{port}"):
             second.__exit__(type(caught.value), caught.value, caught.tb)
 
 
 def test_an_address_of_another_machine_is_told() -> None:
-    with pytest.raises(InvalidInput, match="Port 80"), held("192.0.2.1", 80, variables=VARIABLES):
+    with (
+        pytest.raises(InvalidInput, match="Cannot listen on 192"),
+        bind_sockets("192.0.2.1", 80, variables=VARIABLES),
+    ):
         pass

@@ -17,15 +17,22 @@ from tests.support.library import memory_library
 from tests.support.memory.artifacts import MemoryArtifacts
 from tests.support.memory.catalogue import MemoryCatalogue
 from tests.support.registrations import register
-from tests.support.upkeep import DATA, DAY, DEADLINE, SHA256, MemoryLibrary, drafted
+from tests.support.upkeep import DATA, DAY, DEADLINE, SHA256, Beats, MemoryLibrary, drafted
 from vlibrary.domain.card import Status, VectorRecord
 from vlibrary.domain.errors import ArtifactsUnavailable, CollectorPaused, InvalidInput, UploadExpired, VectorNotFound
 from vlibrary.domain.filters import Filter
 from vlibrary.domain.objects import artifact_key, check_key, draft_name
 from vlibrary.domain.ports import Position, StoredObject
 from vlibrary.upkeep.collector import Collection, Rules, collect
-from vlibrary.upkeep.collector_guard import begin, check_cleared, clear, marks, note_progress, pause
-from vlibrary.upkeep.heartbeat import LookAfter
+from vlibrary.upkeep.collector_guard import (
+    allow_collection,
+    check_collection_allowed,
+    list_markers,
+    pause_collection,
+    record_progress,
+    update_markers,
+)
+from vlibrary.upkeep.heartbeat import RETRY_S
 
 
 @pytest.fixture
@@ -74,8 +81,8 @@ def test_a_store_whose_clock_is_ahead_purges_nothing_before_its_time(library: Me
     library.catalogue.delete(record.id)
     library.clock.at += DAY
     ahead = Ahead(library.clock)
-    begin(library.catalogue, library.artifacts)
-    for mark in marks(library.artifacts):
+    update_markers(library.catalogue, library.artifacts)
+    for mark in list_markers(library.artifacts):
         ahead.put(mark, b"", hashlib.sha256(b"").hexdigest())
     (*_, done) = collect(library.catalogue, ahead, Rules(retention=30 * DAY), actor="tester")
     assert done.purged == 0
@@ -167,7 +174,7 @@ def test_a_restored_catalogue_must_be_cleared_first(library: MemoryLibrary) -> N
     with pytest.raises(CollectorPaused):
         library.collect(Rules(dry_run=True))
     assert len(library.keys()) == 1
-    clear(library.artifacts, position, instead_of=marks(library.artifacts))
+    allow_collection(library.artifacts, position, instead_of=list_markers(library.artifacts))
     assert library.collect().removed == 1
 
 
@@ -178,27 +185,27 @@ def test_a_pause_stops_a_collector_that_is_at_work(library: MemoryLibrary) -> No
     steps = collect(library.catalogue, library.artifacts, Rules(), actor="tester")
     next(steps)
     next(steps)
-    pause(library.artifacts)
+    pause_collection(library.artifacts)
     with pytest.raises(CollectorPaused):
         next(steps)
     assert len(library.keys()) == 150
 
 
 def test_a_pause_that_begins_while_the_library_is_looked_at_outlives_the_clearance(library: MemoryLibrary) -> None:
-    pause(library.artifacts)
-    before, position = marks(library.artifacts), library.catalogue.position()
-    pause(library.artifacts)
-    clear(library.artifacts, position, instead_of=before)
+    pause_collection(library.artifacts)
+    before, position = list_markers(library.artifacts), library.catalogue.position()
+    pause_collection(library.artifacts)
+    allow_collection(library.artifacts, position, instead_of=before)
     with pytest.raises(CollectorPaused):
         library.collect()
-    clear(library.artifacts, position, instead_of=marks(library.artifacts))
+    allow_collection(library.artifacts, position, instead_of=list_markers(library.artifacts))
     assert library.collect().seen == 0
 
 
 def test_a_collector_that_notes_its_progress_ends_no_pause(library: MemoryLibrary) -> None:
-    position = check_cleared(library.catalogue, library.artifacts)
-    pause(library.artifacts)
-    note_progress(library.artifacts, position)
+    position = check_collection_allowed(library.catalogue, library.artifacts)
+    pause_collection(library.artifacts)
+    record_progress(library.artifacts, position)
     with pytest.raises(CollectorPaused):
         library.collect()
 
@@ -212,14 +219,14 @@ def test_a_store_that_nobody_has_cleared_is_left_alone_unless_all_is_empty() -> 
     stranger = MemoryCatalogue(library.clock)
     with pytest.raises(CollectorPaused):
         list(collect(stranger, library.artifacts, Rules(), actor="tester"))
-    for mark in marks(library.artifacts):
+    for mark in list_markers(library.artifacts):
         library.artifacts.delete(mark)
     for catalogue in (stranger, library.catalogue):
-        begin(catalogue, library.artifacts)
+        update_markers(catalogue, library.artifacts)
         with pytest.raises(CollectorPaused):
             list(collect(catalogue, library.artifacts, Rules(), actor="tester"))
     assert len(library.keys()) == 2
-    begin(stranger, MemoryArtifacts())
+    update_markers(stranger, MemoryArtifacts())
     assert list(collect(stranger, MemoryArtifacts(), Rules(dry_run=True), actor="tester"))[-1].seen == 0
 
 
@@ -230,16 +237,16 @@ def test_a_mark_that_is_lost_to_a_later_one_while_it_is_made_is_no_error(library
         def put(self, key: str, data: bytes, sha256: str) -> None:
             super().put(key, data, sha256)
             if key.startswith(f"collector/{before.epoch}.{before.seq}."):
-                note_progress(self, after)
+                record_progress(self, after)
                 self.get(key, sha256)  # as S3Artifacts reads it back
 
     before = library.catalogue.position()
     library.publish()
     after = library.catalogue.position()
     raced = Raced()
-    note_progress(raced, before)
-    assert check_cleared(library.catalogue, raced) == after
-    assert len(marks(raced)) == 1
+    record_progress(raced, before)
+    assert check_collection_allowed(library.catalogue, raced) == after
+    assert len(list_markers(raced)) == 1
 
 
 def test_a_listing_that_is_damaged_on_its_way_pauses_nobody_and_hides_no_pause(library: MemoryLibrary) -> None:
@@ -256,14 +263,14 @@ def test_a_listing_that_is_damaged_on_its_way_pauses_nobody_and_hides_no_pause(l
 
     library.publish()
     artifacts = Flipped()
-    clear(artifacts, library.catalogue.position(), instead_of=())
+    allow_collection(artifacts, library.catalogue.position(), instead_of=())
     artifacts.flips = 1
-    assert check_cleared(library.catalogue, artifacts) == library.catalogue.position()
-    pause(artifacts)
+    assert check_collection_allowed(library.catalogue, artifacts) == library.catalogue.position()
+    pause_collection(artifacts)
     for flips in (0, 1, 2):
         artifacts.flips = flips
         with pytest.raises(CollectorPaused):
-            check_cleared(library.catalogue, artifacts)
+            check_collection_allowed(library.catalogue, artifacts)
 
 
 def test_a_store_that_is_away_when_the_service_starts_is_cleared_when_it_is_back() -> None:
@@ -278,18 +285,18 @@ def test_a_store_that_is_away_when_the_service_starts_is_cleared_when_it_is_back
     artifacts = Away()
     library = memory_library(artifacts)
     catalogue, index = library.catalogue, library.index
-    times = iter([0.0, 0.0, 1.0, 7.0, 8.0, 9.0])
-    care = LookAfter(library, now=lambda: next(times))
+    beats = Beats(library)
     artifacts.away = False
-    assert marks(artifacts) == frozenset()
+    assert list_markers(artifacts) == frozenset()
     register(catalogue)
-    care.look()
-    assert index.position == catalogue.position() == check_cleared(catalogue, artifacts)
+    beats.seconds += RETRY_S
+    beats.tick()
+    assert index.position == catalogue.position() == check_collection_allowed(catalogue, artifacts)
 
 
 def test_one_mark_that_no_longer_holds_outweighs_one_that_does(library: MemoryLibrary) -> None:
     """Who noted the later place was killed before it removed the earlier one."""
-    begin(library.catalogue, library.artifacts)
+    update_markers(library.catalogue, library.artifacts)
     lost = Position(library.catalogue.position().epoch, 7, "lost")
     library.publish()
     library.artifacts.put(f"collector/{lost.epoch}.{lost.seq}.{lost.mark}", b"", hashlib.sha256(b"").hexdigest())

@@ -1,4 +1,4 @@
-"""Who may collect: one library a store, no restoration half-way, and a mark that follows the log."""
+"""Collector guard: one library per store, no unfinished restoration, and a marker that follows the log."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.support.library import memory_library
 from tests.support.memory.artifacts import MemoryArtifacts
 from tests.support.memory.catalogue import MemoryCatalogue
 from tests.support.registrations import register
-from tests.support.upkeep import DATA, SHA256
+from tests.support.upkeep import DATA, SHA256, Beats
 from vlibrary.domain.errors import ArtifactsUnavailable, CollectorPaused
 from vlibrary.domain.ports import Artifacts, Catalogue, Position, StoredObject
 from vlibrary.upkeep.collector_guard import (
-    begin,
-    check_cleared,
-    clear,
-    has_mark,
-    marks,
-    note_progress,
-    restoring,
+    allow_collection,
+    check_collection_allowed,
+    has_marker,
+    list_markers,
+    pausing_for_restoration,
+    record_progress,
+    update_markers,
 )
 from vlibrary.upkeep.findings import Finding
-from vlibrary.upkeep.heartbeat import MARK_S, RETRY_S, LookAfter
-from vlibrary.upkeep.store_ownership import examine_marks
+from vlibrary.upkeep.heartbeat import INTERVAL_S, RETRY_S
+from vlibrary.upkeep.store_ownership import examine_ownership
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def store() -> MemoryArtifacts:
 def library(store: Artifacts, *, vectors: int = 0) -> MemoryCatalogue:
     """A catalogue whose service has started on the store, and has registered something since."""
     catalogue = MemoryCatalogue()
-    begin(catalogue, store)
+    update_markers(catalogue, store)
     for _ in range(vectors):
         store.put(register(catalogue).object_key, DATA, SHA256)
     return catalogue
@@ -45,30 +46,30 @@ def library(store: Artifacts, *, vectors: int = 0) -> MemoryCatalogue:
 
 def may_collect(catalogue: Catalogue, store: Artifacts) -> bool:
     try:
-        check_cleared(catalogue, store)
+        check_collection_allowed(catalogue, store)
     except CollectorPaused:
         return False
     return True
 
 
 def found(catalogue: Catalogue, store: Artifacts) -> list[tuple[str, str]]:
-    steps = examine_marks(catalogue, store)
+    steps = examine_ownership(catalogue, store)
     return [(step.kind, step.subject) for step in steps if isinstance(step, Finding)]
 
 
-def mark(position: Position) -> str:
+def marker(position: Position) -> str:
     return f"collector/{position.epoch}.{position.seq}.{position.mark}"
 
 
-class TestOneLibraryAStore:
-    def test_two_libraries_that_met_in_an_empty_store_both_stop(self, store: MemoryArtifacts) -> None:
+class TestOneLibraryPerStore:
+    def test_two_libraries_that_start_in_an_empty_store_block_each_other(self, store: MemoryArtifacts) -> None:
         first, second = library(store), MemoryCatalogue()
-        note_progress(store, second.position())  # it had looked before the first one's mark came
+        record_progress(store, second.position())  # it listed the markers before the first one's was written
         for catalogue in (first, second):
             register(catalogue)
             assert not may_collect(catalogue, store)
 
-    def test_a_library_that_meets_the_store_of_another_one_stops_both(self, store: MemoryArtifacts) -> None:
+    def test_a_library_that_joins_the_store_of_another_blocks_both(self, store: MemoryArtifacts) -> None:
         first = library(store, vectors=1)
         assert may_collect(first, store)
         second = library(store, vectors=1)
@@ -76,44 +77,42 @@ class TestOneLibraryAStore:
             assert not may_collect(catalogue, store)
             assert found(catalogue, store) == [("other-library", other.position().epoch)]
 
-    def test_an_empty_library_does_not_clear_itself_beside_anothers_mark(self, store: MemoryArtifacts) -> None:
+    def test_an_empty_library_is_not_allowed_next_to_the_marker_of_another(self, store: MemoryArtifacts) -> None:
         library(store)
         second = library(store)
         assert not may_collect(second, store)
-        assert mark(second.position()) not in marks(store)
+        assert marker(second.position()) not in list_markers(store)
 
-    def test_an_uncleared_library_is_no_reason_to_clear_it_later(self, store: MemoryArtifacts) -> None:
+    def test_an_uncleared_library_stays_uncleared_until_examined(self, store: MemoryArtifacts) -> None:
         store.put(register(MemoryCatalogue()).object_key, DATA, SHA256)
         late = library(store, vectors=1)
-        begin(late, store)
+        update_markers(late, store)
         assert not may_collect(late, store)
         assert found(late, store) == []
-        clear(store, late.position(), instead_of=marks(store))
-        assert marks(store) == {mark(late.position())}
+        allow_collection(store, late.position(), instead_of=list_markers(store))
+        assert list_markers(store) == {marker(late.position())}
 
-    def test_whoever_takes_a_store_over_is_stopped_by_the_other_one_if_that_still_lives(
-        self, store: MemoryArtifacts
-    ) -> None:
+    def test_a_claimed_store_is_blocked_again_if_the_other_library_is_alive(self, store: MemoryArtifacts) -> None:
         first, second = library(store, vectors=1), library(store, vectors=1)
-        clear(store, second.position(), instead_of=marks(store))
+        allow_collection(store, second.position(), instead_of=list_markers(store))
         assert may_collect(second, store)
         assert not may_collect(first, store)
-        begin(first, store)
+        update_markers(first, store)
         assert not may_collect(second, store)
         assert found(second, store) == [("other-library", first.position().epoch)]
 
-    def test_a_librarys_own_former_epochs_are_no_strangers(self, store: MemoryArtifacts) -> None:
+    def test_former_epochs_of_a_library_are_not_foreign(self, store: MemoryArtifacts) -> None:
         catalogue = library(store, vectors=2)
-        for number in range(1_100):  # further back than is read at once
+        for number in range(1_100):  # more entries than one batch
             catalogue.note("collector.remove", str(number), {}, actor="tester")
         for _ in range(2):
             catalogue.renew_epoch()
-            begin(catalogue, store)
+            update_markers(catalogue, store)
             assert not may_collect(catalogue, store)
-        assert len(marks(store)) == 3
+        assert len(list_markers(store)) == 3
         assert found(catalogue, store) == []
 
-    def test_what_only_one_of_two_listings_tells_is_not_told(self, store: MemoryArtifacts) -> None:
+    def test_a_key_that_only_one_of_two_listings_has_is_ignored(self, store: MemoryArtifacts) -> None:
         class Flipped(MemoryArtifacts):
             flips = 0
 
@@ -136,80 +135,76 @@ class TestOneLibraryAStore:
 
 
 class TestRestorations:
-    def test_a_pause_that_a_restoration_makes_is_ended_by_its_end_alone(self, store: MemoryArtifacts) -> None:
+    def test_only_the_end_of_a_restoration_ends_its_pause(self, store: MemoryArtifacts) -> None:
         catalogue = library(store, vectors=1)
-        before = marks(store)
-        with restoring(store):
-            clear(store, catalogue.position(), instead_of=before)
+        before = list_markers(store)
+        with pausing_for_restoration(store):
+            allow_collection(store, catalogue.position(), instead_of=before)
             assert not may_collect(catalogue, store)
             assert [kind for kind, _ in found(catalogue, store)] == ["restoration-unfinished"]
         self.assert_paused_until_examined(catalogue, store)
 
     @pytest.mark.parametrize("end", [KeyboardInterrupt(), GeneratorExit(), ArtifactsUnavailable("Away.", "Wait.")])
-    def test_one_that_is_broken_off_leaves_an_ordinary_pause(self, store: MemoryArtifacts, end: BaseException) -> None:
+    def test_an_interrupted_restoration_leaves_an_ordinary_pause(
+        self, store: MemoryArtifacts, end: BaseException
+    ) -> None:
         catalogue = library(store, vectors=1)
-        with pytest.raises(type(end)) as raised, restoring(store):
+        with pytest.raises(type(end)) as raised, pausing_for_restoration(store):
             raise end
         assert raised.value is end
         self.assert_paused_until_examined(catalogue, store)
 
-    def test_the_one_that_ends_ends_those_that_were_killed_and_none_that_began_since(
-        self, store: MemoryArtifacts
-    ) -> None:
+    def test_the_end_of_a_restoration_ends_killed_ones_but_not_later_ones(self, store: MemoryArtifacts) -> None:
         catalogue = library(store)
         store.put("collector/restoring.KILLED", b"", hashlib.sha256(b"").hexdigest())
-        with restoring(store):
+        with pausing_for_restoration(store):
             store.put("collector/restoring.LATER", b"", hashlib.sha256(b"").hexdigest())
         assert found(catalogue, store) == [("restoration-unfinished", "collector/restoring.LATER")]
 
     def assert_paused_until_examined(self, catalogue: Catalogue, store: Artifacts) -> None:
         assert found(catalogue, store) == []
         assert not may_collect(catalogue, store)
-        clear(store, catalogue.position(), instead_of=marks(store))
+        allow_collection(store, catalogue.position(), instead_of=list_markers(store))
         assert may_collect(catalogue, store)
 
 
-class TestLookingAfter:
-    @pytest.fixture(autouse=True)
-    def clock(self) -> None:
-        self.seconds = 100.0
+class TestHeartbeat:
+    def beats(self, catalogue: Catalogue, store: Artifacts) -> Beats:
+        return Beats(replace(memory_library(store), catalogue=catalogue))
 
-    def look_after(self, catalogue: Catalogue, store: Artifacts) -> LookAfter:
-        return LookAfter(replace(memory_library(store), catalogue=catalogue), now=lambda: self.seconds)
-
-    def test_the_mark_is_at_most_a_minute_behind_the_log(self, store: MemoryArtifacts) -> None:
+    def test_the_marker_is_at_most_one_interval_behind_the_log(self, store: MemoryArtifacts) -> None:
         catalogue = MemoryCatalogue()
-        care = self.look_after(catalogue, store)
+        beats = self.beats(catalogue, store)
         first = catalogue.position()
         register(catalogue)
-        self.seconds += MARK_S - 1
-        care.look()
-        assert marks(store) == {mark(first)}
-        self.seconds += 1
-        care.look()
-        assert marks(store) == {mark(catalogue.position())}
+        beats.seconds += INTERVAL_S - 1
+        beats.tick()
+        assert list_markers(store) == {marker(first)}
+        beats.seconds += 1
+        beats.tick()
+        assert list_markers(store) == {marker(catalogue.position())}
 
-    def test_the_mark_names_what_came_last_when_the_service_ends(self, store: MemoryArtifacts) -> None:
+    def test_the_last_beat_records_the_newest_change(self, store: MemoryArtifacts) -> None:
         catalogue = MemoryCatalogue()
-        care = self.look_after(catalogue, store)
+        beats = self.beats(catalogue, store)
         register(catalogue)
-        care.end()
-        assert marks(store) == {mark(catalogue.position())}
+        beats.last()
+        assert list_markers(store) == {marker(catalogue.position())}
 
-    def test_a_library_at_rest_notices_that_somebody_took_the_store_over(self, store: MemoryArtifacts) -> None:
+    def test_an_idle_library_detects_that_another_one_claimed_the_store(self, store: MemoryArtifacts) -> None:
         first, second = MemoryCatalogue(), MemoryCatalogue()
-        care = self.look_after(first, store)
+        beats = self.beats(first, store)
         store.put(register(first).object_key, DATA, SHA256)
-        care.end()
-        begin(second, store)
-        clear(store, second.position(), instead_of=marks(store))
+        beats.last()
+        update_markers(second, store)
+        allow_collection(store, second.position(), instead_of=list_markers(store))
         assert may_collect(second, store)
-        self.seconds += MARK_S
-        care.look()
-        assert has_mark(store, first.position().epoch)
+        beats.seconds += INTERVAL_S
+        beats.tick()
+        assert has_marker(store, first.position().epoch)
         assert not may_collect(second, store)
 
-    def test_a_library_at_rest_writes_no_marks(self) -> None:
+    def test_an_idle_library_writes_no_markers(self) -> None:
         class Counting(MemoryArtifacts):
             written = 0
 
@@ -218,49 +213,48 @@ class TestLookingAfter:
                 super().put(key, data, sha256)
 
         catalogue, store = MemoryCatalogue(), Counting()
-        care = self.look_after(catalogue, store)
+        beats = self.beats(catalogue, store)
         for _ in range(10):
-            self.seconds += MARK_S
-            care.look()
-        care.end()
+            beats.seconds += INTERVAL_S
+            beats.tick()
+        beats.last()
         assert store.written == 1
 
-    def test_a_library_that_was_new_when_its_store_was_away_is_cleared_when_it_comes_back(
-        self, store: MemoryArtifacts
-    ) -> None:
+    def test_a_library_in_a_new_store_that_was_unavailable_at_first_may_collect(self, store: MemoryArtifacts) -> None:
         store.put(register(MemoryCatalogue()).object_key, DATA, SHA256)
         catalogue = library(MemoryArtifacts(), vectors=2)
         other = MemoryArtifacts()
         for record in catalogue.page(limit=9).records:
             other.put(record.object_key, DATA, SHA256)
-        for there, cleared in ((other, True), (store, False)):
-            self.look_after(catalogue, there)
-            assert may_collect(catalogue, there) is cleared
+        for there, allowed in ((other, True), (store, False)):
+            self.beats(catalogue, there)
+            assert may_collect(catalogue, there) is allowed
 
-    def test_a_store_that_is_away_is_asked_again_soon_and_the_trouble_is_told(self) -> None:
-        class Away(MemoryArtifacts):
-            asked = 0
-            away = False
+    def test_an_unavailable_store_is_logged_once_and_retried_soon(self) -> None:
+        class Unreliable(MemoryArtifacts):
+            attempts = 0
+            available = True
 
             def put(self, key: str, data: bytes, sha256: str) -> None:
-                self.asked += 1
-                if self.away:
-                    raise ArtifactsUnavailable("It is away.", "Wait.")
+                self.attempts += 1
+                if not self.available:
+                    raise ArtifactsUnavailable("The store does not respond.", "Wait.")
                 super().put(key, data, sha256)
 
-        catalogue, store = MemoryCatalogue(), Away()
-        care = self.look_after(catalogue, store)
+        catalogue, store = MemoryCatalogue(), Unreliable()
+        beats = self.beats(catalogue, store)
         register(catalogue)
-        store.away = True
-        self.seconds += MARK_S
-        told = [care.trouble]
-        for _ in range(3):
-            care.look()
-        assert store.asked == 2
-        told.append(care.trouble)
-        store.away = False
-        self.seconds += RETRY_S
-        care.look()
-        told.append(care.trouble)
-        assert [trouble is None for trouble in told] == [True, False, True]
-        assert marks(store) == {mark(catalogue.position())}
+        store.available = False
+        with capture_logs() as logs:
+            beats.seconds += INTERVAL_S
+            for _ in range(3):
+                beats.tick()
+            assert store.attempts == 2
+            beats.seconds += RETRY_S
+            beats.tick()
+            assert store.attempts == 3
+        assert [entry["event"] for entry in logs] == ["heartbeat.store_unavailable"]
+        store.available = True
+        beats.seconds += RETRY_S
+        beats.tick()
+        assert list_markers(store) == {marker(catalogue.position())}

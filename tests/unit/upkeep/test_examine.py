@@ -13,8 +13,8 @@ from tests.support.upkeep import DATA, DAY, SHA256, HandClock, MemoryLibrary, dr
 from vlibrary.domain.card import VectorRecord
 from vlibrary.domain.filters import EVERYTHING_ACTIVE, Filter
 from vlibrary.domain.ports import Alias, Change, ChangeKind, Page
-from vlibrary.upkeep.examine import Report, examine, examine_vectors
-from vlibrary.upkeep.findings import Finding, Level, Progress
+from vlibrary.upkeep.examine import examine, examine_vectors
+from vlibrary.upkeep.findings import Finding, Level, Progress, Report
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_a_sound_library_has_no_findings_and_tells_how_far_it_is(library: Memory
         "aliases",
         "reservations",
         "objects",
-        "marks",
+        "markers",
     ]
     assert len(steps) == 6
 
