@@ -197,4 +197,4 @@ def examine_orphans(catalogue: Catalogue, artifacts: Artifacts, *, after: str | 
         done += len(batch)
         yield Progress("objects", done, batch[-1].key)
     for age, count in counts.items():
-        yield waste("orphans", age, f"{count} unreferenced objects, {age} old: {sizes[age]:,} bytes.")
+        yield waste("orphans", age, f"Unreferenced objects, {age} old: {count} ({sizes[age]:,} bytes).")

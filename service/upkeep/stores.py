@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vlibrary.domain.ports.backup import Tables
 from vlibrary.domain.ports import Artifacts, Catalogue
+from vlibrary.domain.ports.backup import Tables
 
 
 @dataclass(frozen=True)

@@ -40,11 +40,11 @@ def test_a_restart_resumes_from_the_snapshot(index: FaissIndex, snapshots: Folde
     again = FaissIndex(EMBEDDER, TINY)
     assert again.load(snapshots, "epoch") == again.position == Position("epoch", 107)
     query = embedding(np.random.default_rng(9))
-    assert again.search(query, model_id="m", k=500) == index.search(query, model_id="m", k=500)
+    assert again.search(query, model="m", k=500) == index.search(query, model="m", k=500)
     fill(again, 50, after=107)
     while again.compact():
         pass
-    assert len(again.search(query, model_id="m", k=500)) == 153
+    assert len(again.search(query, model="m", k=500)) == 153
 
 
 @pytest.mark.parametrize("other", ["epoch", "embedder", "flipped bit"])

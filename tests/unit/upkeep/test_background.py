@@ -81,7 +81,8 @@ def test_a_tick_sends_the_heartbeat(service: Service) -> None:
 def test_a_tick_merges_segments_and_saves_the_result(service: Service) -> None:
     service.register(100)
     service.tasks.tick()
-    main = service.index.state.models["model"].main
+    (model,) = service.index.state.models.values()
+    main = model.main
     assert main is not None
     assert main.rows == 100
     assert service.saved() == [100]
