@@ -66,9 +66,7 @@ def list_vectors(
         print_json(records)
         return
     columns = ("name", "version", "method", "model", "created", "id")
-    rows = [
-        (one.name, str(one.version), one.method, one.model, format_time(one.created_at), one.id) for one in records
-    ]
+    rows = [(one.name, str(one.version), one.method, one.model, format_time(one.created_at), one.id) for one in records]
     print_rows(columns, rows, none="No vectors. Create one with `vlibrary train`, then `vlibrary register` it.")
 
 
