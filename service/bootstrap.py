@@ -16,7 +16,7 @@ from vlibrary.adapters.index.faiss_index import FaissIndex
 from vlibrary.adapters.locations import check_disjoint, create_folder
 from vlibrary.adapters.snapshots.open import open_snapshots
 from vlibrary.adapters.sql.backup_tables import SqlTables
-from vlibrary.adapters.sql.catalogue import SqlCatalogue
+from vlibrary.adapters.sql.catalogue import sql_catalogue
 from vlibrary.adapters.sql.database import connect
 from vlibrary.adapters.sql.schema import Revisions, revisions, upgrade
 from vlibrary.config import Settings
@@ -72,7 +72,7 @@ def open_stores(settings: Settings, *, create: bool = False, patience_s: float =
         )
     engine = connect(settings.catalogue_url, patience=patience_s)
     artifacts = open_artifacts(settings.artifacts_place, endpoint_url=settings.s3_endpoint_url)
-    return OpenStores(SqlCatalogue(engine), artifacts, SqlTables(engine), settings)
+    return OpenStores(sql_catalogue(engine), artifacts, SqlTables(engine), settings)
 
 
 def open_operator_stores(*, create: bool = False) -> OpenStores:

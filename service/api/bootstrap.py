@@ -20,7 +20,8 @@ from vlibrary.api.http.deps import Limits
 from vlibrary.api.http.metrics import Metrics
 from vlibrary.bootstrap import OpenStores, open_stores
 from vlibrary.config import Settings
-from vlibrary.domain.ports import Artifacts, Inference
+from vlibrary.domain.ports.artifacts import Artifacts
+from vlibrary.domain.ports.inference import Inference
 from vlibrary.library.library import Library
 from vlibrary.library.reindex import catch_up
 from vlibrary.upkeep.background import BackgroundTasks
@@ -78,7 +79,7 @@ def open_fleet(settings: Settings) -> Fleet:
 def _open_background_tasks(stores: OpenStores, library: Library, index: FaissIndex) -> BackgroundTasks:
     """Load the newest index snapshot, replay the change log, and send the first heartbeat."""
     settings = stores.settings
-    loaded = index.load(stores.snapshots, library.catalogue.position().epoch)
+    loaded = index.load(stores.snapshots, library.catalogue.change_log.position().epoch)
     log.info("api.index_filled", seq=catch_up(library.catalogue, index).seq)
     schedule = SnapshotSchedule(settings.snapshot_changes, settings.snapshot_s).jittered()
     writer = SnapshotWriter(index, stores.snapshots, schedule, loaded=loaded)

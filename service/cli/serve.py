@@ -14,7 +14,8 @@ from prometheus_client import CollectorRegistry
 from vlibrary.bootstrap import read_settings
 from vlibrary.cli.output import errors
 from vlibrary.cli.sockets import bind_sockets
-from vlibrary.domain.ports import Artifacts, Worker
+from vlibrary.domain.ports.artifacts import Artifacts
+from vlibrary.domain.ports.inference import Worker
 
 
 def serve(

@@ -128,7 +128,7 @@ def migrate(
     if not check:
         stores = open_operator_stores(create=True)
         if not before.current:
-            stores.catalogue.note("library.migrate", before.need, {"from": before.have}, actor=actor)
+            stores.catalogue.audit_log.append("library.migrate", before.need, {"from": before.have}, actor=actor)
     after = read_revisions(settings)
     if as_json:
         print_json({"before": before.have, "after": after.have, "needed": after.need})

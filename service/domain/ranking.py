@@ -7,13 +7,14 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from vlibrary.domain.card import TaskKey
+from vlibrary.domain.changes import Change, LogPosition
 from vlibrary.domain.errors import InvalidQuery
-from vlibrary.domain.ports import Change, Hit, IndexGap, Position
+from vlibrary.domain.ports.task_index import Hit, IndexGap
 from vlibrary.domain.query import EmbedderSpec, TaskEmbedding
 from vlibrary.domain.vector import Array
 
 
-def follow(position: Position | None, changes: Sequence[Change]) -> tuple[Position, list[Change]]:
+def follow(position: LogPosition | None, changes: Sequence[Change]) -> tuple[LogPosition, list[Change]]:
     """The position after these changes, and those among them that are new. Raises IndexGap when one is missing."""
     if position is None:
         raise IndexGap("The index has no position yet: reset it first.")
@@ -21,7 +22,7 @@ def follow(position: Position | None, changes: Sequence[Change]) -> tuple[Positi
     for expected, change in enumerate(fresh, start=position.seq + 1):
         if change.seq != expected:
             raise IndexGap(f"Change {expected} is missing before {change.seq}.")
-    return (Position(position.epoch, fresh[-1].seq, fresh[-1].mark) if fresh else position), fresh
+    return (LogPosition(position.epoch, fresh[-1].seq, fresh[-1].token) if fresh else position), fresh
 
 
 def latest(changes: Iterable[Change]) -> dict[str, Change]:

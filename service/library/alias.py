@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from vlibrary.domain.labels import check_alias
-from vlibrary.domain.ports import ANONYMOUS, Alias, Catalogue
+from vlibrary.domain.ports.catalogue import Catalogue
+from vlibrary.domain.registration import ANONYMOUS, Alias
 from vlibrary.library.references import resolve
 
 
 def find_alias(name: str, alias: str, *, catalogue: Catalogue) -> Alias:
     """Where it points. Raises InvalidInput for what can be no alias, AliasNotFound."""
     check_alias(alias)
-    return catalogue.alias(name, alias)
+    return catalogue.aliases.get(name, alias)
 
 
 def point(
@@ -22,10 +23,10 @@ def point(
     for a vector of another name), AliasNotFound (the reference), AliasTaken, StaleRevision, InvalidInput.
     """
     check_alias(alias)
-    return catalogue.set_alias(name, alias, resolve(reference, catalogue).id, expected=expected, actor=actor)
+    return catalogue.aliases.set(name, alias, resolve(reference, catalogue).id, expected=expected, actor=actor)
 
 
 def drop(name: str, alias: str, *, expected: int, catalogue: Catalogue, actor: str = ANONYMOUS) -> None:
     """Forget the alias if it is at this revision. Raises InvalidInput, AliasNotFound, StaleRevision."""
     check_alias(alias)
-    catalogue.drop_alias(name, alias, expected=expected, actor=actor)
+    catalogue.aliases.drop(name, alias, expected=expected, actor=actor)

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
-from vlibrary.domain.card import KeyKind, TaskKey, VectorRecord, check_description
+from vlibrary.domain.card import KeyKind, TaskKey, VectorRecord
 from vlibrary.domain.errors import InvalidCard
-from vlibrary.domain.labels import MetadataValue
-from vlibrary.domain.ports import ANONYMOUS, Amendment, Inference
+from vlibrary.domain.ports.inference import Inference
+from vlibrary.domain.registration import ANONYMOUS, Amendment
 from vlibrary.library.library import Library
 from vlibrary.library.publish import description_key, not_findable
 
 
-@dataclass(frozen=True)
-class Changes:
-    """What shall be different; None leaves a field as it is. tags and metadata are replaced as a whole."""
-
-    description: str | None = None
-    tags: tuple[str, ...] | None = None
-    metadata: Mapping[str, MetadataValue] | None = None
-
-
 def amend(
     record: VectorRecord,
-    changes: Changes,
+    amendment: Amendment,
     library: Library,
     *,
     expected_revision: int,
@@ -34,20 +22,16 @@ def amend(
 
     record: the vector, at any revision. Raises InvalidCard, VectorNotFound, StaleRevision, Unavailable.
     """
-    amendment = Amendment(
-        description=changes.description,
-        description_key=_key(record, changes.description, library.worker),
-        tags=changes.tags,
-        metadata=changes.metadata,
+    key = _key(record, amendment.description, library.worker)
+    return library.catalogue.vectors.update(
+        record.id, amendment, description_key=key, expected_revision=expected_revision, actor=actor
     )
-    return library.catalogue.update(record.id, amendment, expected_revision=expected_revision, actor=actor)
 
 
 def _key(record: VectorRecord, description: str | None, worker: Inference) -> TaskKey | None:
     """The new description's key. Raises InvalidCard when it cannot stand beside the others, or no key is left."""
     if description is None:
         return None
-    check_description(description)
     spec = worker.models()[0].embedder
     if record.card.embedder != spec.fingerprint:
         raise InvalidCard(

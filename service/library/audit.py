@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vlibrary.domain.ports import AuditEntry, Catalogue
+from vlibrary.domain.ports.catalogue import Catalogue
+from vlibrary.domain.registration import AuditEntry
 
 BATCH = 500
 # The log is read in order, so a question that few entries answer is asked in parts of this many.
@@ -28,7 +29,7 @@ def read_audit(
     """
     found: list[AuditEntry] = []
     for _ in range(MOST_READ // BATCH):
-        batch = catalogue.audit(after, BATCH)
+        batch = catalogue.audit_log.read(after, BATCH)
         for entry in batch:
             after = entry.seq
             if subject in (None, entry.subject) and actor in (None, entry.actor):

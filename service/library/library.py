@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vlibrary.domain.ports import Artifacts, Catalogue, Clock, Inference, TaskIndex
+from vlibrary.domain.ports.artifacts import Artifacts
+from vlibrary.domain.ports.catalogue import Catalogue
+from vlibrary.domain.ports.clock import Clock
+from vlibrary.domain.ports.inference import Inference
+from vlibrary.domain.ports.task_index import TaskIndex
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from vlibrary.domain.card import VectorRecord
 from vlibrary.domain.errors import VectorNotFound
-from vlibrary.domain.ports import Catalogue, Filter
+from vlibrary.domain.filters import Filter
+from vlibrary.domain.ports.catalogue import Catalogue
 
 MAX_CHILDREN = 100
 
@@ -32,7 +33,7 @@ def lineage(record: VectorRecord, catalogue: Catalogue) -> Lineage:
     known: dict[str, VectorRecord] = {}
     for parent in record.derived_from:
         with suppress(VectorNotFound):
-            known[parent] = catalogue.get(parent, deleted=True)
-    page = catalogue.page(Filter(parent=record.id, status=None), limit=MAX_CHILDREN)
+            known[parent] = catalogue.vectors.get(parent, deleted=True)
+    page = catalogue.vectors.page(Filter(parent=record.id, status=None), limit=MAX_CHILDREN)
     missing = tuple(parent for parent in record.derived_from if parent not in known)
     return Lineage(record, tuple(known.values()), missing, page.records, page.next is not None)

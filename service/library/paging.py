@@ -8,8 +8,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
+from vlibrary.domain.changes import Change
 from vlibrary.domain.filters import Filter
-from vlibrary.domain.ports import Catalogue, Change, Page
+from vlibrary.domain.ports.catalogue import Catalogue
+from vlibrary.domain.registration import Page
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -23,7 +25,7 @@ def pages(catalogue: Catalogue, which: Filter, cursor: str | None = None) -> Ite
     """All records that pass, newest first, from the cursor on."""
     page = Page((), cursor)
     while True:
-        page = catalogue.page(which, limit=PAGE, cursor=page.next)
+        page = catalogue.vectors.page(which, limit=PAGE, cursor=page.next)
         yield page
         if page.next is None:
             return
@@ -32,7 +34,7 @@ def pages(catalogue: Catalogue, which: Filter, cursor: str | None = None) -> Ite
 def changes(catalogue: Catalogue, after: int, until: int) -> Iterator[Change]:
     """The entries of the change log with after < seq <= until, ended by the first gap that leads to the end."""
     while after < until:
-        part = catalogue.changes(after, PAGE)
+        part = catalogue.change_log.read(after, PAGE)
         yield from (change for change in part if change.seq <= until)
         if not part:
             return

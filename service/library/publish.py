@@ -24,8 +24,10 @@ from vlibrary.domain.errors import (
     VLibraryError,
 )
 from vlibrary.domain.objects import artifact_key
-from vlibrary.domain.ports import ANONYMOUS, Clock, Inference, Upload
+from vlibrary.domain.ports.clock import Clock
+from vlibrary.domain.ports.inference import Inference
 from vlibrary.domain.query import Query
+from vlibrary.domain.registration import ANONYMOUS, Upload
 from vlibrary.domain.vector import SteeringVector
 from vlibrary.formats.artifact import decode
 from vlibrary.formats.card import digest_of
@@ -63,13 +65,13 @@ def publish(submission: Submission, library: Library) -> VectorRecord:
     sha256 = digest.hexdigest()
     digest.update(digest_of(submission.card))
     upload = _upload(submission, sha256, digest.hexdigest(), library.clock)
-    earlier = library.catalogue.reserve(upload)
+    earlier = library.catalogue.registrations.reserve(upload)
     if earlier is not None:
         return earlier
     _store(upload, submission.artifact, sha256, library)
     draft = _draft(upload, vector, card, sha256, len(submission.artifact), library.clock)
     try:
-        return library.catalogue.publish(upload, draft, actor=submission.actor)
+        return library.catalogue.registrations.publish(upload, draft, actor=submission.actor)
     except UploadExpired:
         _discard(upload, library)  # surely not published, and the key is ours alone: the bytes can go
         raise
@@ -77,7 +79,7 @@ def publish(submission: Submission, library: Library) -> VectorRecord:
         # Nobody knows, so the bytes stay until a collector finds them unreferenced. If it was not published, it never
         # will be, and whoever sends it again need not wait for the deadline.
         with suppress(VLibraryError):
-            library.catalogue.release(upload)
+            library.catalogue.registrations.release(upload)
         raise
 
 
@@ -138,7 +140,7 @@ def _discard(upload: Upload, library: Library) -> None:
     with suppress(ArtifactsUnavailable):
         library.artifacts.delete(upload.object_key)
     with suppress(VLibraryError):
-        library.catalogue.release(upload)
+        library.catalogue.registrations.release(upload)
 
 
 def _draft(

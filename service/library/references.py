@@ -7,8 +7,9 @@ from contextlib import suppress
 
 from vlibrary.domain.card import NAME_PATTERN, Status, VectorRecord
 from vlibrary.domain.errors import InvalidInput, VectorNotFound
+from vlibrary.domain.filters import Filter
 from vlibrary.domain.labels import ALIAS_PATTERN, VECTOR_ID_PATTERN
-from vlibrary.domain.ports import Catalogue, Filter
+from vlibrary.domain.ports.catalogue import Catalogue
 
 MAX_REFERENCE = 256
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
@@ -19,7 +20,7 @@ def resolve(reference: str, catalogue: Catalogue) -> VectorRecord:
     """The active vector that is meant. Raises VectorNotFound, AliasNotFound."""
     if re.fullmatch(VECTOR_ID_PATTERN, reference):
         with suppress(VectorNotFound):  # a name of 26 digits looks like an id
-            return catalogue.get(reference)
+            return catalogue.vectors.get(reference)
     name, mark, rest = _parts(reference)
     if mark == "@" and re.fullmatch(ALIAS_PATTERN, rest):
         return _aliased(name, rest, catalogue)
@@ -37,7 +38,7 @@ def resolve_fixed(reference: str, catalogue: Catalogue, *, status: Status | None
     another vector: repeating a request must not hit the next one.
     """
     if re.fullmatch(VECTOR_ID_PATTERN, reference):
-        return catalogue.get(reference, deleted=status is not Status.ACTIVE)
+        return catalogue.vectors.get(reference, deleted=status is not Status.ACTIVE)
     name, mark, rest = _parts(reference)
     if mark == ":" and _VERSION.fullmatch(rest):
         return _first(Filter(name=name, version=int(rest), status=status), reference, catalogue)
@@ -56,19 +57,19 @@ def _parts(reference: str) -> tuple[str, str, str]:
 
 def _aliased(name: str, alias: str, catalogue: Catalogue) -> VectorRecord:
     """Asks again when the alias moves on, and its old vector goes, between the two questions."""
-    pointed = catalogue.alias(name, alias)
+    pointed = catalogue.aliases.get(name, alias)
     while True:
         try:
-            return catalogue.get(pointed.vector_id)
+            return catalogue.vectors.get(pointed.vector_id)
         except VectorNotFound:
-            now = catalogue.alias(name, alias)
+            now = catalogue.aliases.get(name, alias)
             if now.vector_id == pointed.vector_id:
                 raise
             pointed = now
 
 
 def _first(which: Filter, reference: str, catalogue: Catalogue) -> VectorRecord:
-    found = catalogue.page(which, limit=1).records
+    found = catalogue.vectors.page(which, limit=1).records
     if not found:
         raise _not_found(reference)
     return found[0]

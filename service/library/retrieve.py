@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from vlibrary.domain.card import VectorRecord
 from vlibrary.domain.errors import InvalidInput, SeqNotReached
-from vlibrary.domain.ports import Catalogue, Filter, Hit
+from vlibrary.domain.filters import Filter
+from vlibrary.domain.ports.catalogue import Catalogue
+from vlibrary.domain.ports.task_index import Hit
 from vlibrary.domain.query import Modality, Query
 from vlibrary.library.library import Library
 from vlibrary.library.reindex import catch_up
@@ -58,7 +60,7 @@ def retrieve(
     for _ in range(TRIES):
         position = catch_up(library.catalogue, library.index)
         _check_seq(position.seq, min_seq)
-        passing = None if among is None else library.catalogue.ids(among)
+        passing = None if among is None else library.catalogue.vectors.ids(among)
         hits = library.index.search(embedding, model=model, k=k, among=passing)
         matches = _matches(hits, query.modality, library.catalogue, among)
         now = library.index.position
@@ -71,7 +73,7 @@ def retrieve(
 
 def _matches(hits: Sequence[Hit], modality: Modality, catalogue: Catalogue, among: Filter | None) -> list[Match]:
     """The hits that are still there and, asked again of the records themselves, still pass."""
-    found = catalogue.get_many([hit.vector_id for hit in hits])
+    found = catalogue.vectors.get_many([hit.vector_id for hit in hits])
     scores = {hit.vector_id: hit.score for hit in hits}
     return [
         Match(record, scores[record.id], record.card.thresholds.get(modality, DEFAULT_THRESHOLD))

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 from vlibrary.domain.card import VectorRecord
 from vlibrary.domain.errors import InvalidInput, WorkerLost
-from vlibrary.domain.ports import Catalogue, Inference
+from vlibrary.domain.ports.catalogue import Catalogue
+from vlibrary.domain.ports.inference import Inference
 from vlibrary.domain.query import Query
 from vlibrary.domain.steering import NotSteered, SteeringReason
 from vlibrary.domain.wire import Applied, Decoding, GenerateCall, Generation, Prompt, TextPiece

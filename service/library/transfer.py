@@ -8,11 +8,13 @@ from enum import StrEnum
 
 from vlibrary.domain.card import KeyKind, Status, VectorCard, VectorRecord
 from vlibrary.domain.errors import InvalidArchive, VectorExists, VectorNotFound, VLibraryError
+from vlibrary.domain.filters import Filter
 from vlibrary.domain.labels import same_metadata
-from vlibrary.domain.ports import ANONYMOUS, Artifacts, Filter
+from vlibrary.domain.ports.artifacts import Artifacts
+from vlibrary.domain.registration import ANONYMOUS, Amendment
 from vlibrary.formats.archive import Archive, Entry, Item, pack
 from vlibrary.formats.card import dump_card, parse_card
-from vlibrary.library.amend import Changes, amend
+from vlibrary.library.amend import amend
 from vlibrary.library.library import Library
 from vlibrary.library.paging import pages
 from vlibrary.library.publish import Submission, publish
@@ -95,7 +97,7 @@ class Loader:
     def _merge(self, entry: Entry, known: VectorRecord, card: VectorCard, actor: str) -> Loaded:
         """Leave the vector that is here as it is, or amend it. What nobody may amend is not compared."""
         changes = _changes(known.card, card)
-        if changes == Changes():
+        if changes == Amendment():
             return Loaded(entry, Outcome.PRESENT, known, known.seq)
         if not self.update or known.status is not Status.ACTIVE:
             return Loaded(entry, Outcome.DIFFERS, known, known.seq)
@@ -105,7 +107,7 @@ class Loader:
     def _known(self, entry: Entry) -> VectorRecord | None:
         """The vector of the entry's id, if there is one. Raises VectorExists when it is not the same vector."""
         try:
-            record = self.library.catalogue.get(entry.id, deleted=True)
+            record = self.library.catalogue.vectors.get(entry.id, deleted=True)
         except VectorNotFound:
             return None
         if (record.sha256, record.name) != (entry.sha256, entry.name):
@@ -116,9 +118,9 @@ class Loader:
         return record
 
 
-def _changes(here: VectorCard, there: VectorCard) -> Changes:
+def _changes(here: VectorCard, there: VectorCard) -> Amendment:
     """What makes the one say what the other says."""
-    return Changes(
+    return Amendment(
         description=None if here.description == there.description else there.description,
         tags=None if here.tags == there.tags else there.tags,
         metadata=None if same_metadata(here.metadata, there.metadata) else there.metadata,

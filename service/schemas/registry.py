@@ -9,8 +9,7 @@ from pydantic import BaseModel, Field
 
 from vlibrary.domain.card import MAX_DESCRIPTION, Status, VectorRecord
 from vlibrary.domain.labels import MAX_METADATA, MAX_TAGS, MetadataValue
-from vlibrary.domain.ports import Alias, AuditEntry
-from vlibrary.library.amend import Changes
+from vlibrary.domain.registration import Alias, Amendment, AuditEntry
 from vlibrary.library.audit import AuditPage
 from vlibrary.library.lineage import Lineage
 from vlibrary.library.references import MAX_REFERENCE
@@ -39,9 +38,9 @@ class AmendIn(StrictIn):
     tags: list[str] | None = Field(default=None, max_length=MAX_TAGS)
     metadata: dict[str, MetadataValue] | None = Field(default=None, max_length=MAX_METADATA)
 
-    def changes(self) -> Changes:
+    def changes(self) -> Amendment:
         """Return the changes for the library."""
-        return Changes(self.description, None if self.tags is None else tuple(self.tags), self.metadata)
+        return Amendment(self.description, None if self.tags is None else tuple(self.tags), self.metadata)
 
 
 class AliasIn(StrictIn):

@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from vlibrary.domain.errors import ArtifactLost, BackupAhead, InvalidBackup
-from vlibrary.domain.ports import Artifacts
+from vlibrary.domain.ports.artifacts import Artifacts
 from vlibrary.domain.ports.backup import Backup, ObjectRef
 from vlibrary.library.paging import abreast
 from vlibrary.upkeep.collector_guard import pausing_for_restoration
@@ -60,7 +60,7 @@ def back_up(
         for step in copy_objects(references, stores.artifacts, backup.objects, total=dump.rows["vectors"]):
             yield step
         backup.commit(folder, dump, {reference.key for reference in stores.tables.references(folder)})
-    stores.catalogue.note("library.backup", label, step.as_json(), actor=actor)
+    stores.catalogue.audit_log.append("library.backup", label, step.as_json(), actor=actor)
 
 
 def restore(
@@ -91,7 +91,7 @@ def restore(
                     "Use another copy of the backup, or pass --despite-losses to restore the rest.",
                 )
             stores.tables.load(folder, replace=overwrite, actor=actor)
-    stores.catalogue.note("library.restore", label, step.as_json(), actor=actor)
+    stores.catalogue.audit_log.append("library.restore", label, step.as_json(), actor=actor)
 
 
 def copy_objects(

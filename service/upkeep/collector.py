@@ -18,7 +18,8 @@ from vlibrary.domain.card import Status
 from vlibrary.domain.errors import Conflict, InvalidInput, VectorNotFound
 from vlibrary.domain.filters import Filter
 from vlibrary.domain.objects import is_ours
-from vlibrary.domain.ports import Artifacts, Catalogue, StoredObject
+from vlibrary.domain.ports.artifacts import Artifacts, StoredObject
+from vlibrary.domain.ports.catalogue import Catalogue
 from vlibrary.library.paging import batches, pages
 from vlibrary.library.publish import DEADLINE
 from vlibrary.upkeep.collector_guard import check_collection_allowed, is_marker, record_progress
@@ -96,7 +97,7 @@ def collect(
     for batch in batches(artifacts.list(after), BATCH):
         objects = [found for found in batch if is_ours(found.key)]
         old = [found for found in objects if found.modified < newest]
-        referenced = catalogue.references([found.key for found in old], purged_within=rules.grace)
+        referenced = catalogue.registrations.find_referenced([found.key for found in old], purged_within=rules.grace)
         doomed = [found for found in old if found.key not in referenced]
         if doomed and not rules.dry_run:
             _remove(catalogue, artifacts, doomed, actor, pace)
@@ -111,7 +112,9 @@ def collect(
         )
         yield done
     if not rules.dry_run:
-        catalogue.note("collector.run", "all" if after is None else f"from {after}", asdict(done), actor=actor)
+        catalogue.audit_log.append(
+            "collector.run", "all" if after is None else f"from {after}", asdict(done), actor=actor
+        )
 
 
 def _remove(
@@ -120,7 +123,7 @@ def _remove(
     check_collection_allowed(catalogue, artifacts)  # again: a restoration may have started
     # The audit entry comes first, so that every deletion has one even if the process is killed.
     keys = [found.key for found in doomed]
-    catalogue.note("collector.remove", keys[0], {"objects": keys}, actor=actor)
+    catalogue.audit_log.append("collector.remove", keys[0], {"objects": keys}, actor=actor)
     for key in keys:
         pace()
         artifacts.delete(key)
@@ -129,21 +132,21 @@ def _remove(
 def _release(catalogue: Catalogue, rules: Rules, actor: str) -> int:
     """Release expired reservations; their uploads can no longer be published."""
     if rules.dry_run:
-        return len(catalogue.stuck_uploads(DRY_RUN_LIMIT))
+        return len(catalogue.registrations.list_expired(DRY_RUN_LIMIT))
     count = 0
-    while stuck := catalogue.stuck_uploads(BATCH):
+    while stuck := catalogue.registrations.list_expired(BATCH):
         count += len(stuck)
         for upload in stuck:
-            catalogue.release(upload)
+            catalogue.registrations.release(upload)
         ids = [upload.vector_id for upload in stuck]
-        catalogue.note("collector.release", ids[0], {"uploads": ids}, actor=actor)
+        catalogue.audit_log.append("collector.release", ids[0], {"uploads": ids}, actor=actor)
     return count
 
 
 def _purge(catalogue: Catalogue, rules: Rules, actor: str) -> int:
     if rules.retention is None:
         return 0
-    before = catalogue.now() - rules.retention  # the database's clock, which dates deletions
+    before = catalogue.change_log.now() - rules.retention  # the database's clock, which dates deletions
     count = 0
     for page in pages(catalogue, Filter(status=Status.DELETED)):
         for record in page.records:
@@ -152,6 +155,6 @@ def _purge(catalogue: Catalogue, rules: Rules, actor: str) -> int:
             # Conflict: restored or changed since the page was read.
             with suppress(VectorNotFound, Conflict):
                 if not rules.dry_run:
-                    catalogue.purge(record.id, expected_revision=record.revision, actor=actor)
+                    catalogue.vectors.purge(record.id, expected_revision=record.revision, actor=actor)
                 count += 1
     return count

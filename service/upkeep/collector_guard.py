@@ -20,9 +20,11 @@ from itertools import islice, takewhile
 
 from ulid import ULID
 
+from vlibrary.domain.changes import LogPosition
 from vlibrary.domain.errors import ArtifactLost, ArtifactsUnavailable, CollectorPaused
 from vlibrary.domain.objects import is_artifact
-from vlibrary.domain.ports import Artifacts, Catalogue, Position
+from vlibrary.domain.ports.artifacts import Artifacts
+from vlibrary.domain.ports.catalogue import Catalogue
 
 PREFIX = "collector/"
 _PAUSED = PREFIX + "paused."
@@ -66,9 +68,9 @@ def has_marker(artifacts: Artifacts, epoch: str) -> bool:
     return epoch in map(epoch_of, list_markers(artifacts))
 
 
-def check_collection_allowed(catalogue: Catalogue, artifacts: Artifacts) -> Position:
+def check_collection_allowed(catalogue: Catalogue, artifacts: Artifacts) -> LogPosition:
     """Return the catalogue's position. Raises CollectorPaused unless only its history is cleared, or all is new."""
-    position = catalogue.position()
+    position = catalogue.change_log.position()
     markers = list_markers(artifacts)
     allowed = _allow_collection(markers, position, catalogue, artifacts)
     if not allowed:
@@ -93,14 +95,14 @@ def update_markers(catalogue: Catalogue, artifacts: Artifacts) -> None:
         with suppress(CollectorPaused):
             record_progress(artifacts, check_collection_allowed(catalogue, artifacts))
             return
-        epoch = catalogue.position().epoch
+        epoch = catalogue.change_log.position().epoch
         if has_marker(artifacts, epoch):
             return
         with suppress(ArtifactLost):  # deleted by a process that is allowing collection right now
             _put(artifacts, _UNCLEARED + epoch)
 
 
-def record_progress(artifacts: Artifacts, position: Position) -> None:
+def record_progress(artifacts: Artifacts, position: LogPosition) -> None:
     """Record a later position of the allowed history, so that the loss of a shorter log tail is detected.
 
     Other markers stay: pauses, and the epoch of a restoration that is replacing this one.
@@ -114,7 +116,7 @@ def record_progress(artifacts: Artifacts, position: Position) -> None:
             artifacts.delete(other)
 
 
-def allow_collection(artifacts: Artifacts, position: Position, *, instead_of: Collection[str]) -> None:
+def allow_collection(artifacts: Artifacts, position: LogPosition, *, instead_of: Collection[str]) -> None:
     """Allow collection for catalogues whose history contains this position.
 
     instead_of: the markers listed before the library was examined. Later ones, such as a new pause, stay.
@@ -153,8 +155,8 @@ def _end_restorations(artifacts: Artifacts, markers: Iterable[str]) -> None:
         artifacts.delete(marker)
 
 
-def _put_position(artifacts: Artifacts, position: Position) -> str:
-    marker = f"{PREFIX}{position.epoch}.{position.seq}.{position.mark}"
+def _put_position(artifacts: Artifacts, position: LogPosition) -> str:
+    marker = f"{PREFIX}{position.epoch}.{position.seq}.{position.token}"
     # ArtifactLost: deleted at once by a process that has just recorded a later position, which serves as well.
     with suppress(ArtifactLost):
         _put(artifacts, marker)
@@ -165,7 +167,7 @@ def _put(artifacts: Artifacts, marker: str) -> None:
     artifacts.put(marker, b"", _EMPTY_SHA256)
 
 
-def _allow_collection(markers: Collection[str], now: Position, catalogue: Catalogue, artifacts: Artifacts) -> bool:
+def _allow_collection(markers: Collection[str], now: LogPosition, catalogue: Catalogue, artifacts: Artifacts) -> bool:
     """Return whether the markers clear the catalogue's history and no other, or everything is new."""
     if {epoch_of(marker) for marker in markers} - {None, now.epoch}:
         return False
@@ -179,7 +181,7 @@ def _allow_collection(markers: Collection[str], now: Position, catalogue: Catalo
 def _is_in_log(marker: str, catalogue: Catalogue) -> bool:
     """Return whether the change log still has the entry that the marker names."""
     _, seq, token = marker.removeprefix(PREFIX).split(".")
-    return seq == "0" or [entry.mark for entry in catalogue.changes(int(seq) - 1, limit=1)] == [token]
+    return seq == "0" or [entry.token for entry in catalogue.change_log.read(int(seq) - 1, limit=1)] == [token]
 
 
 def _is_store_new(catalogue: Catalogue, artifacts: Artifacts) -> bool:
@@ -188,4 +190,4 @@ def _is_store_new(catalogue: Catalogue, artifacts: Artifacts) -> bool:
     A library can have registered some before its first marker, if the store was unavailable when its service started.
     """
     keys = list(islice(filter(is_artifact, (found.key for found in artifacts.list())), MAX_NEW_OBJECTS + 1))
-    return len(keys) <= MAX_NEW_OBJECTS and catalogue.references(keys) == set(keys)
+    return len(keys) <= MAX_NEW_OBJECTS and catalogue.registrations.find_referenced(keys) == set(keys)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from vlibrary.domain.errors import CollectorPaused, InvalidInput
-from vlibrary.domain.ports import Artifacts, Catalogue
+from vlibrary.domain.ports.artifacts import Artifacts
+from vlibrary.domain.ports.catalogue import Catalogue
 from vlibrary.upkeep.collector_guard import allow_collection, check_collection_allowed, list_markers
 from vlibrary.upkeep.examine import examine
 from vlibrary.upkeep.findings import Finding, Level, Progress
@@ -67,7 +68,7 @@ def diagnose(
         findings.append(finding)
         yield finding
     # Read before the examination, so that a pause or marker that is added during it stays.
-    position, markers = catalogue.position(), list_markers(artifacts)
+    position, markers = catalogue.change_log.position(), list_markers(artifacts)
     for step in examine(catalogue, artifacts, sample=scope.sample, cursor=scope.cursor):
         if isinstance(step, Finding):
             findings.append(step)
@@ -82,7 +83,7 @@ def diagnose(
     counts = dict(Counter(finding.kind for finding in findings))
     subject = "all" if scope.cursor is None else f"from {scope.cursor}"
     detail = counts | {"cleared": resumed, "take_over": scope.take_over}
-    catalogue.note("library.examine", subject, detail, actor=actor)
+    catalogue.audit_log.append("library.examine", subject, detail, actor=actor)
     yield Diagnosis(tuple(findings), sound, resumed, allowed)
 
 

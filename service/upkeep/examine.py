@@ -15,7 +15,9 @@ from vlibrary.domain.card import Status, VectorRecord
 from vlibrary.domain.errors import AliasNotFound, ArtifactLost, InvalidInput, VectorNotFound
 from vlibrary.domain.filters import EVERYTHING_ACTIVE, Filter
 from vlibrary.domain.objects import is_ours
-from vlibrary.domain.ports import Alias, Artifacts, Catalogue
+from vlibrary.domain.ports.artifacts import Artifacts
+from vlibrary.domain.ports.catalogue import Catalogue
+from vlibrary.domain.registration import Alias
 from vlibrary.library.paging import abreast, batches, changes, pages
 from vlibrary.upkeep.findings import Finding, Progress, Report, waste, wrong
 from vlibrary.upkeep.store_ownership import examine_ownership
@@ -94,7 +96,7 @@ def _examine_object(artifacts: Artifacts, record: VectorRecord, *, read: bool) -
 
 def _exists(catalogue: Catalogue, vector_id: str) -> bool:
     try:
-        catalogue.get(vector_id, deleted=True)
+        catalogue.vectors.get(vector_id, deleted=True)
     except VectorNotFound:  # purged since, so its object may be deleted
         return False
     return True
@@ -110,7 +112,7 @@ class _Log:
 
 def examine_log(catalogue: Catalogue) -> Report:
     """Check that the change log has no gaps and yields exactly the active vectors."""
-    end = catalogue.position().seq
+    end = catalogue.change_log.position().seq
     findable: set[str] = set()
     expected = 1
     for change in changes(catalogue, 0, end):
@@ -131,10 +133,10 @@ def _gap(first: int, last: int) -> Finding:
 
 
 def _examine_followers(catalogue: Catalogue, log: _Log) -> Report:
-    active = catalogue.ids(EVERYTHING_ACTIVE)
+    active = catalogue.vectors.ids(EVERYTHING_ACTIVE)
     differing = active ^ log.findable
     if differing:
-        differing -= {change.vector_id for change in changes(catalogue, log.seq, catalogue.position().seq)}
+        differing -= {change.vector_id for change in changes(catalogue, log.seq, catalogue.change_log.position().seq)}
     for vector_id in sorted(differing):
         if vector_id in active:
             detail = f"Vector {vector_id} is active, but not according to the change log, so no index contains it."
@@ -145,7 +147,7 @@ def _examine_followers(catalogue: Catalogue, log: _Log) -> Report:
 
 def examine_aliases(catalogue: Catalogue) -> Report:
     """Check that every alias points to an active vector."""
-    aliases = catalogue.aliases()
+    aliases = catalogue.aliases.list()
     for alias in aliases:
         status = _status(catalogue, alias)
         if status is not Status.ACTIVE and _is_current(catalogue, alias):
@@ -158,21 +160,21 @@ def examine_aliases(catalogue: Catalogue) -> Report:
 
 def _status(catalogue: Catalogue, alias: Alias) -> Status | None:
     try:
-        return catalogue.get(alias.vector_id, deleted=True).status
+        return catalogue.vectors.get(alias.vector_id, deleted=True).status
     except VectorNotFound:
         return None
 
 
 def _is_current(catalogue: Catalogue, alias: Alias) -> bool:
     try:
-        return catalogue.alias(alias.name, alias.alias) == alias
+        return catalogue.aliases.get(alias.name, alias.alias) == alias
     except AliasNotFound:
         return False
 
 
 def examine_uploads(catalogue: Catalogue) -> Report:
     """Report expired reservations. They can no longer be published, and their idempotency keys are free."""
-    stuck = catalogue.stuck_uploads(BATCH)
+    stuck = catalogue.registrations.list_expired(BATCH)
     for upload in stuck:
         detail = (
             f"The registration of {upload.vector_id} was neither completed nor cancelled by {upload.deadline:%F %T}."
@@ -189,7 +191,7 @@ def examine_orphans(catalogue: Catalogue, artifacts: Artifacts, *, after: str | 
     done = 0
     for batch in batches(artifacts.list(after), BATCH):
         old = {found.key: found for found in batch if is_ours(found.key) and now - found.modified > YOUNG}
-        for key in sorted(old.keys() - catalogue.references(list(old), purged_within=YOUNG)):
+        for key in sorted(old.keys() - catalogue.registrations.find_referenced(list(old), purged_within=YOUNG)):
             limit = next((limit for limit in AGES if now - old[key].modified <= limit), None)
             age = f"at most {limit.days} d" if limit else f"more than {AGES[-1].days} d"
             counts[age] += 1

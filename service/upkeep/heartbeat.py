@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import structlog
 
+from vlibrary.domain.changes import LogPosition
 from vlibrary.domain.errors import Unavailable
-from vlibrary.domain.ports import Position
 from vlibrary.library.library import Library
 from vlibrary.upkeep.collector_guard import has_marker, update_markers
 
@@ -26,7 +26,7 @@ class Heartbeat:
     def __init__(self, library: Library, *, now: Callable[[], float] = time.monotonic) -> None:
         self._library = library
         self._now = now
-        self._recorded: Position | None = None
+        self._recorded: LogPosition | None = None
         self._due = now()
         self._failed = False
 

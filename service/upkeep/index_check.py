@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vlibrary.domain.ports import SYSTEM, Catalogue
+from vlibrary.domain.ports.catalogue import Catalogue
 from vlibrary.domain.ports.snapshots import IndexChecksum, PersistentIndex, Snapshots, SnapshotsUnavailable
+from vlibrary.domain.registration import SYSTEM
 from vlibrary.library.reindex import catch_up
 from vlibrary.upkeep.findings import Finding, wrong
 
@@ -61,7 +62,7 @@ def check_index(
     found = _compare(catalogue, fresh, snapshots, new_index())
     if repair and found.loaded != found.expected:
         if found.loaded is not None:
-            catalogue.renew_epoch(replacing=position.epoch, actor=SYSTEM)
+            catalogue.change_log.renew_epoch(replacing=position.epoch, actor=SYSTEM)
             catch_up(catalogue, fresh)
         fresh.save(snapshots)
         found = _compare(catalogue, fresh, snapshots, new_index())
@@ -69,7 +70,7 @@ def check_index(
 
 
 def _compare(catalogue: Catalogue, fresh: PersistentIndex, snapshots: Snapshots, loaded: PersistentIndex) -> IndexCheck:
-    if loaded.load(snapshots, catalogue.position().epoch) is not None:
+    if loaded.load(snapshots, catalogue.change_log.position().epoch) is not None:
         for _ in range(TRIES):
             catch_up(catalogue, loaded)
             catch_up(catalogue, fresh)

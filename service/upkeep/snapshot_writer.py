@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from vlibrary.domain.ports import Position
+from vlibrary.domain.changes import LogPosition
 from vlibrary.domain.ports.snapshots import PersistentIndex, Snapshots, SnapshotsUnavailable
 
 MIN_JITTER = 0.8
@@ -49,7 +49,7 @@ class SnapshotWriter:
         snapshots: Snapshots,
         schedule: SnapshotSchedule | None = None,
         *,
-        loaded: Position | None = None,
+        loaded: LogPosition | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._index = index
@@ -59,7 +59,7 @@ class SnapshotWriter:
         self._saved = loaded
         self._unsaved_since = now()
         # A snapshot that exists now but was not loaded could not be loaded, so it does not count as saved.
-        self._at_start: Position | None = None
+        self._at_start: LogPosition | None = None
         if (position := index.position) is not None:
             with suppress(SnapshotsUnavailable):
                 self._at_start = snapshots.newest_position(position.epoch, index.spec.fingerprint)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from vlibrary.domain.epochs import RENEWED, former
-from vlibrary.domain.ports import Artifacts, Catalogue
+from vlibrary.domain.changes import EPOCH_RENEWED, former_epochs
+from vlibrary.domain.ports.artifacts import Artifacts
+from vlibrary.domain.ports.catalogue import Catalogue
 from vlibrary.upkeep.collector_guard import epoch_of, is_restoration_marker, list_markers
 from vlibrary.upkeep.findings import Progress, Report, wrong
 
@@ -42,10 +43,10 @@ def examine_ownership(catalogue: Catalogue, artifacts: Artifacts) -> Report:
 
 def _foreign_epochs(markers: frozenset[str], catalogue: Catalogue) -> set[str]:
     """Return the epochs of the markers that the catalogue neither has nor had."""
-    foreign = {epoch for epoch in map(epoch_of, markers) if epoch is not None} - {catalogue.position().epoch}
+    foreign = {epoch for epoch in map(epoch_of, markers) if epoch is not None} - {catalogue.change_log.position().epoch}
     # The audit log is read after the position: if the epoch is renewed in between, the log already has the old one.
     after = 0
-    while foreign and (batch := catalogue.audit(after, BATCH)):
-        foreign.difference_update(*(former(entry.detail) for entry in batch if entry.action == RENEWED))
+    while foreign and (batch := catalogue.audit_log.read(after, BATCH)):
+        foreign.difference_update(*(former_epochs(entry.detail) for entry in batch if entry.action == EPOCH_RENEWED))
         after = batch[-1].seq
     return foreign

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vlibrary.domain.ports import Artifacts, Catalogue
+from vlibrary.domain.ports.artifacts import Artifacts
 from vlibrary.domain.ports.backup import Tables
+from vlibrary.domain.ports.catalogue import Catalogue
 
 
 @dataclass(frozen=True)

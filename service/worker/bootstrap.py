@@ -25,7 +25,7 @@ from vlibrary.worker.local import LocalWorker
 from vlibrary.worker.server import WorkerServer
 
 if TYPE_CHECKING:
-    from vlibrary.domain.ports import Artifacts
+    from vlibrary.domain.ports.artifacts import Artifacts
 
 log = structlog.get_logger(__name__)
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import structlog
 
 from vlibrary.domain.errors import WorkerUnavailable
-from vlibrary.domain.ports import Worker
+from vlibrary.domain.ports.inference import Worker
 from vlibrary.domain.wire import WorkerStatus
 
 log = structlog.get_logger(__name__)

@@ -12,7 +12,8 @@ from contextlib import aclosing, contextmanager, suppress
 from prometheus_client import CollectorRegistry
 
 from vlibrary.domain.errors import Overloaded, TimedOut, VLibraryError, WorkerUnavailable
-from vlibrary.domain.ports import Artifacts, Worker
+from vlibrary.domain.ports.artifacts import Artifacts
+from vlibrary.domain.ports.inference import Worker
 from vlibrary.domain.query import Query, TaskEmbedding
 from vlibrary.domain.vector import SteeringVector
 from vlibrary.domain.wire import GenerateCall, Generation, TextPiece, WorkerInfo, WorkerStatus

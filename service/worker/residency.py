@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from vlibrary.domain.ports import Artifacts
+from vlibrary.domain.ports.artifacts import Artifacts
 from vlibrary.domain.vector import SteeringVector
 from vlibrary.domain.wire import Applied
 from vlibrary.formats.artifact import decode

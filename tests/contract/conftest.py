@@ -11,15 +11,15 @@ import pytest
 from mypy_boto3_s3 import S3Client
 from sqlalchemy import Engine
 
-from tests.support.memory.catalogue import MemoryCatalogue
+from tests.support.memory.catalogue import memory_catalogue
 from tests.support.postgres_server import NotAvailable as NoPostgres
 from tests.support.postgres_server import PostgresServer
 from tests.support.s3_server import ACCESS_KEY, SECRET_KEY, NotAvailable, S3Server
 from vlibrary.adapters.artifacts.s3 import S3Artifacts, connect
-from vlibrary.adapters.sql.catalogue import SqlCatalogue
+from vlibrary.adapters.sql.catalogue import sql_catalogue
 from vlibrary.adapters.sql.database import connect as connect_database
 from vlibrary.adapters.sql.schema import upgrade
-from vlibrary.domain.ports import Catalogue
+from vlibrary.domain.ports.catalogue import Catalogue
 
 
 @pytest.fixture(scope="session")
@@ -100,11 +100,11 @@ def engine(database_url: str) -> Iterator[Engine]:
 @pytest.fixture(params=["memory", *DATABASES])
 def catalogue(request: pytest.FixtureRequest) -> Iterator[Catalogue]:
     if request.param == "memory":
-        yield MemoryCatalogue()
+        yield memory_catalogue()
         return
     # Patient, since tests let many threads race on a busy machine.
     engine = connect_database(request.getfixturevalue(f"{request.param}_url"), patience=60.0)
-    yield SqlCatalogue(engine)
+    yield sql_catalogue(engine)
     engine.dispose()
 
 

@@ -25,7 +25,7 @@ import uvicorn
 from fastapi import APIRouter, Body, FastAPI
 
 from tests.faults.failpoints import Failpoint, Steps
-from tests.faults.later import LaterCatalogue, LaterStore
+from tests.faults.later import LaterStore, later_catalogue
 from tests.support.memory.worker import MemoryWorker
 from vlibrary.adapters.artifacts.open import open_artifacts
 from vlibrary.adapters.artifacts.s3 import connect
@@ -34,7 +34,7 @@ from vlibrary.adapters.snapshots.open import open_snapshots
 from vlibrary.api.bootstrap import open_app
 from vlibrary.api.http.deps import LibraryDep
 from vlibrary.config import Settings
-from vlibrary.domain.ports import Artifacts, Catalogue
+from vlibrary.domain.ports.artifacts import Artifacts
 from vlibrary.domain.ports.snapshots import SnapshotsUnavailable
 from vlibrary.library.library import Library
 from vlibrary.library.publish import DEADLINE
@@ -130,7 +130,7 @@ def _let_in(app: FastAPI, settings: Settings, deadline_s: float, steps: Steps) -
     assert isinstance(index, FaissIndex)
     app.state.library = replace(
         library,
-        catalogue=steps.watch_port(library.catalogue, "catalogue"),
+        catalogue=steps.watch_catalogue(library.catalogue),
         artifacts=steps.watch_port(library.artifacts, "artifacts"),
         index=steps.watch_port(index, "index"),
         clock=HastyClock(deadline_s),
@@ -155,10 +155,10 @@ def _let_in(app: FastAPI, settings: Settings, deadline_s: float, steps: Steps) -
 
 def _collect(library: Library, grace_s: float, purged_s: float) -> dict[str, Any]:
     """The collector, with this grace for objects, and this one for those of purged vectors."""
-    catalogue = LaterCatalogue(library.catalogue, timedelta(seconds=purged_s))
+    catalogue = later_catalogue(library.catalogue, timedelta(seconds=purged_s))
     store = LaterStore(library.artifacts, DEADLINE - timedelta(seconds=grace_s))
     rules = Rules(grace=DEADLINE)
-    *_, done = collect(cast("Catalogue", catalogue), cast("Artifacts", store), rules, actor="faults")
+    *_, done = collect(catalogue, cast("Artifacts", store), rules, actor="faults")
     return asdict(done)
 
 

@@ -14,9 +14,11 @@ from tests.support.memory.index import MemoryIndex
 from tests.support.memory.worker import EMBEDDER, MODEL, MemoryWorker
 from vlibrary.client import ServiceError
 from vlibrary.domain.card import Status, VectorRecord
+from vlibrary.domain.changes import Change, ChangeKind
 from vlibrary.domain.errors import ArtifactLost
 from vlibrary.domain.filters import Filter
-from vlibrary.domain.ports import Artifacts, Catalogue, Change, ChangeKind
+from vlibrary.domain.ports.artifacts import Artifacts
+from vlibrary.domain.ports.catalogue import Catalogue
 from vlibrary.domain.query import Query
 from vlibrary.library.reindex import catch_up
 from vlibrary.upkeep.collector_guard import is_marker
@@ -47,22 +49,22 @@ def check_nothing_is_left(world: World, ledger: Ledger) -> None:
         objects = {key for key in world.objects() if not is_marker(key)}
         orphans = objects - {record.object_key for record in _records(catalogue)}
         ledger.expect(not orphans, f"left behind: {sorted(orphans)}")
-        stuck = catalogue.stuck_uploads(limit=PAGE)
+        stuck = catalogue.registrations.list_expired(limit=PAGE)
         ledger.expect(not stuck, f"reservations left behind: {stuck}")
 
 
 def _records(catalogue: Catalogue) -> list[VectorRecord]:
-    return list(catalogue.page(Filter(status=None), limit=PAGE).records)
+    return list(catalogue.vectors.page(Filter(status=None), limit=PAGE).records)
 
 
 def _log(catalogue: Catalogue) -> list[Change]:
-    return catalogue.changes(after=0, limit=10**6)
+    return catalogue.change_log.read(after=0, limit=10**6)
 
 
 def _check_logs(catalogue: Catalogue, log: list[Change], records: list[VectorRecord], ledger: Ledger) -> None:
     seqs = [change.seq for change in log]
-    ledger.expect(seqs == list(range(1, catalogue.position().seq + 1)), f"the change log has gaps: {seqs}")
-    audit = catalogue.audit(after=0, limit=10**6)
+    ledger.expect(seqs == list(range(1, catalogue.change_log.position().seq + 1)), f"the change log has gaps: {seqs}")
+    audit = catalogue.audit_log.read(after=0, limit=10**6)
     ledger.expect([one.seq for one in audit] == list(range(1, len(audit) + 1)), "the audit log has gaps")
     last = {change.vector_id: change.kind for change in log}
     findable = {vector_id for vector_id, kind in last.items() if kind.findable}
@@ -102,7 +104,7 @@ def _settle(entry: Entry, records: list[VectorRecord], log: list[Change], ledger
 
 
 def _check_aliases(catalogue: Catalogue, ledger: Ledger) -> None:
-    found = {(alias.name, alias.alias): alias.vector_id for alias in catalogue.aliases()}
+    found = {(alias.name, alias.alias): alias.vector_id for alias in catalogue.aliases.list()}
     active = {entry.vector_id for entry in ledger.entries if entry.surely(State.ACTIVE)}
     ledger.expect(set(found.values()) <= active, f"an alias points to what is not active: {found}")
     for pointer in ledger.pointers:

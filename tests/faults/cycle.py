@@ -18,8 +18,12 @@ from tests.faults.processes import Api, Died, Door
 from tests.faults.world import World
 
 PORT_STEPS = (
-    *(f"catalogue.{call}" for call in ("reserve", "publish", "release", "references", "delete", "restore", "purge")),
-    *(f"catalogue.{call}" for call in ("set_alias", "drop_alias", "position", "changes", "get_many", "note")),
+    *(f"catalogue.registrations.{call}" for call in ("reserve", "publish", "release", "find_referenced")),
+    *(f"catalogue.vectors.{call}" for call in ("delete", "restore", "purge")),
+    *(f"catalogue.aliases.{call}" for call in ("set", "drop")),
+    *(f"catalogue.change_log.{call}" for call in ("position", "read")),
+    "catalogue.vectors.get_many",
+    "catalogue.audit_log.append",
     *(f"artifacts.{call}" for call in ("put", "get", "delete", "list")),
     *(f"index.{call}" for call in ("apply", "reset", "search")),
 )

@@ -1,8 +1,8 @@
 """Named steps at which a process of a fault cycle dies or stands still.
 
-Steps are named after what is about to happen or has just happened: `catalogue.publish.before`, `artifacts.put.after`,
-`sql.statement`, `sql.write` (a statement that changes rows), `sql.commit`, `file.link.before`. Nothing of the service
-knows of them: ports are wrapped, and SQLAlchemy and the os module are watched from outside.
+Steps are named after the call before or after which they are: `catalogue.registrations.publish.before`,
+`artifacts.put.after`, `sql.statement`, `sql.write` (a statement that changes rows), `sql.commit`, `file.link.before`.
+Nothing of the service knows of them: ports are wrapped, and SQLAlchemy and the os module are watched from outside.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, event
+
+from tests.support.ports import wrap_ports
+from vlibrary.domain.ports.catalogue import Catalogue
 
 FILE_CALLS = ("fsync", "link", "rename", "replace", "unlink", "mkdir", "rmdir")
 
@@ -53,6 +56,10 @@ class Steps:
     def watch_port(self, port: Any, name: str) -> Any:
         """The port, with a step before and after each call."""
         return _Watched(port, name, self.reached)
+
+    def watch_catalogue(self, catalogue: Catalogue) -> Catalogue:
+        """The catalogue, whose ports are watched."""
+        return wrap_ports(catalogue, lambda port, name: self.watch_port(port, f"catalogue.{name}"))
 
     def watch_sql(self) -> None:
         """A step before each statement and before each commit, of every engine of this process."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
-from vlibrary.domain.ports import Artifacts, Catalogue
+from vlibrary.domain.ports.artifacts import Artifacts
+from vlibrary.domain.ports.catalogue import Catalogue
+from vlibrary.domain.ports.registrations import Registrations
 
 
 class LaterStore:
@@ -23,15 +26,21 @@ class LaterStore:
         return self._artifacts.now() + self._ahead
 
 
-class LaterCatalogue:
-    """The catalogue, which knows only of vectors that were purged within this time, whatever grace it is asked for."""
+class LaterRegistrations:
+    """Registrations that know only vectors purged within this time, whatever grace is requested."""
 
-    def __init__(self, catalogue: Catalogue, grace: timedelta = timedelta(0)) -> None:
-        self._catalogue = catalogue
+    def __init__(self, registrations: Registrations, grace: timedelta) -> None:
+        self._registrations = registrations
         self._grace = grace
 
     def __getattr__(self, attribute: str) -> Any:
-        return getattr(self._catalogue, attribute)
+        return getattr(self._registrations, attribute)
 
-    def references(self, object_keys: Collection[str], *, purged_within: timedelta) -> frozenset[str]:
-        return self._catalogue.references(object_keys, purged_within=min(purged_within, self._grace))
+    def find_referenced(self, object_keys: Collection[str], *, purged_within: timedelta) -> frozenset[str]:
+        return self._registrations.find_referenced(object_keys, purged_within=min(purged_within, self._grace))
+
+
+def later_catalogue(catalogue: Catalogue, grace: timedelta = timedelta(0)) -> Catalogue:
+    """The catalogue with LaterRegistrations."""
+    later = LaterRegistrations(catalogue.registrations, grace)
+    return replace(catalogue, registrations=cast("Registrations", later))

@@ -13,9 +13,10 @@ from tests.support.memory.worker import EMBEDDER, MemoryWorker
 from vlibrary.adapters.artifacts.folder import FolderArtifacts
 from vlibrary.adapters.clock import SystemClock
 from vlibrary.adapters.index.faiss_index import FaissIndex
-from vlibrary.adapters.sql.catalogue import SqlCatalogue
+from vlibrary.adapters.sql.catalogue import sql_catalogue
 from vlibrary.adapters.sql.database import connect
-from vlibrary.domain.ports import Artifacts, Catalogue
+from vlibrary.domain.ports.artifacts import Artifacts
+from vlibrary.domain.ports.catalogue import Catalogue
 from vlibrary.library.library import Library
 from vlibrary.library.publish import DEADLINE, Submission, publish
 
@@ -57,7 +58,7 @@ class Replica:
 
     def __init__(self, folder: Path, engine: Engine | None = None) -> None:
         self.engine = engine or connect(f"sqlite:///{folder / 'catalogue.db'}")
-        self.catalogue: Catalogue = SqlCatalogue(self.engine)
+        self.catalogue: Catalogue = sql_catalogue(self.engine)
         self.artifacts: Artifacts = FolderArtifacts(folder / "artifacts")
         self.index: FaissIndex = MergedIndex(EMBEDDER, TINY_EXACT)
         self.worker = MemoryWorker(self.artifacts)

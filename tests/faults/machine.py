@@ -9,13 +9,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cache, partial
 from pathlib import Path
-from typing import cast
 
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from tests.faults.later import LaterCatalogue
+from tests.faults.later import later_catalogue
 from tests.faults.library import Dying, DyingAfterPut, LaterFolder, Replica
 from tests.faults.oracle import Known, Oracle, embedding
 from tests.support import samples
@@ -25,8 +24,8 @@ from vlibrary.adapters.sql.schema import upgrade
 from vlibrary.domain.card import KeyKind, Status, TaskKey
 from vlibrary.domain.errors import KeyReused, StaleRevision, StillAliased, VectorNotFound, VectorPurged, VLibraryError
 from vlibrary.domain.filters import Filter
-from vlibrary.domain.ports import Amendment, Catalogue
 from vlibrary.domain.query import Query
+from vlibrary.domain.registration import Amendment
 from vlibrary.formats.card import parse_card
 from vlibrary.library.publish import DEADLINE, Submission
 from vlibrary.library.reindex import catch_up
@@ -95,7 +94,7 @@ class LibraryMachine(RuleBasedStateMachine):
         known = self.one(data, *Status, None)
         if known is None:
             return
-        act = partial(self.libraries[who].catalogue.delete, known.id)
+        act = partial(self.libraries[who].catalogue.vectors.delete, known.id)
         if known.status is not Status.ACTIVE:
             _refused(VectorNotFound, act)
         elif self.oracle.aliased(known.id):
@@ -110,7 +109,7 @@ class LibraryMachine(RuleBasedStateMachine):
         if known is None:
             return
         catalogue = self.libraries[who].catalogue
-        act = partial(catalogue.purge if becoming is None else catalogue.restore, known.id)
+        act = partial(catalogue.vectors.purge if becoming is None else catalogue.vectors.restore, known.id)
         _refused(StaleRevision, partial(act, expected_revision=known.revision + 1))
         assert act(expected_revision=known.revision) == self.oracle.seq + 1
         self.oracle.stepped(known, becoming)
@@ -123,8 +122,11 @@ class LibraryMachine(RuleBasedStateMachine):
         self.oracle.seq += known.description != text
         known.description, known.tags, known.revision = text, tuple(sorted(tags)), known.revision + 1
         key = TaskKey(KeyKind.DESCRIPTION, embedding(text))
-        change = Amendment(description=text, description_key=key, tags=known.tags)
-        assert self.libraries[who].catalogue.update(known.id, change)[0].revision == known.revision
+        change = Amendment(description=text, tags=known.tags)
+        assert (
+            self.libraries[who].catalogue.vectors.update(known.id, change, description_key=key)[0].revision
+            == known.revision
+        )
 
     @rule(who=st.integers(0, 1), data=st.data(), alias=ALIASES)
     def move_alias(self, who: int, data: st.DataObject, alias: str) -> None:
@@ -133,12 +135,12 @@ class LibraryMachine(RuleBasedStateMachine):
             self.oracle.aliases[known.name, alias] = known.id
             catalogue = self.libraries[who].catalogue
             revision = self.revision(who, known.name, alias)
-            catalogue.set_alias(known.name, alias, known.id, expected=revision)
+            catalogue.aliases.set(known.name, alias, known.id, expected=revision)
 
     @rule(who=st.integers(0, 1), name=NAMES, alias=ALIASES)
     def drop_alias(self, who: int, name: str, alias: str) -> None:
         if self.oracle.aliases.pop((name, alias), None):
-            self.libraries[who].catalogue.drop_alias(name, alias, expected=self.revision(who, name, alias))
+            self.libraries[who].catalogue.aliases.drop(name, alias, expected=self.revision(who, name, alias))
 
     @rule(who=st.integers(0, 1), text=TEXTS, k=st.integers(1, 100))
     def find(self, who: int, text: str, k: int) -> None:
@@ -156,7 +158,7 @@ class LibraryMachine(RuleBasedStateMachine):
         engine.dispose()
         library = self.libraries[who] = Replica(self.folder, engine)
         if from_snapshot:
-            library.index.load(self.snapshots, library.catalogue.position().epoch)
+            library.index.load(self.snapshots, library.catalogue.change_log.position().epoch)
         assert catch_up(library.catalogue, library.index).seq == self.oracle.seq
 
     @precondition(lambda self: self.oracle.seq > 0)
@@ -166,21 +168,21 @@ class LibraryMachine(RuleBasedStateMachine):
         library = self.libraries[who]
         known = list_markers(library.artifacts)
         # What doctor does when it finds nothing wrong.
-        allow_collection(library.artifacts, library.catalogue.renew_epoch(), instead_of=known)
+        allow_collection(library.artifacts, library.catalogue.change_log.renew_epoch(), instead_of=known)
 
     def everything_is_right(self) -> None:
         """The collector leaves what is needed, all of it whole, and nothing else."""
         catalogue, artifacts = self.libraries[0].catalogue, LaterFolder(self.folder / "artifacts")
-        records = {record.id: record for record in catalogue.page(Filter(status=None), limit=10_000).records}
+        records = {record.id: record for record in catalogue.vectors.page(Filter(status=None), limit=10_000).records}
         assert set(records) == {known.id for known in self.oracle.having(*Status)}
         for known in self.oracle.having(*Status):
             record = records[known.id]
             seen = (record.name, record.version, record.status, record.revision, record.card.description, record.tags)
             assert seen == (known.name, known.version, known.status, known.revision, known.description, known.tags)
-        aliases = {(alias.name, alias.alias): alias.vector_id for alias in catalogue.aliases()}
+        aliases = {(alias.name, alias.alias): alias.vector_id for alias in catalogue.aliases.list()}
         assert aliases == self.oracle.aliases
-        assert [change.seq for change in catalogue.changes(0, 10**6)] == list(range(1, self.oracle.seq + 1))
-        later = cast("Catalogue", LaterCatalogue(catalogue))
+        assert [change.seq for change in catalogue.change_log.read(0, 10**6)] == list(range(1, self.oracle.seq + 1))
+        later = later_catalogue(catalogue)
         list(collect(later, artifacts, Rules(grace=DEADLINE), actor="operations"))
         kept = {
             stored.key for stored in artifacts.list() if "/" in stored.key and not stored.key.startswith("collector")
@@ -197,7 +199,7 @@ class LibraryMachine(RuleBasedStateMachine):
 
     def revision(self, who: int, name: str, alias: str) -> int:
         """The alias's revision, 0 if there is none."""
-        found = {one.alias: one.revision for one in self.libraries[who].catalogue.aliases(name)}
+        found = {one.alias: one.revision for one in self.libraries[who].catalogue.aliases.list(name)}
         return found.get(alias, 0)
 
 

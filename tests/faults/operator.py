@@ -13,13 +13,13 @@ from typing import Any, cast
 
 from tests.faults.app import Life
 from tests.faults.failpoints import Steps
-from tests.faults.later import LaterCatalogue, LaterStore
+from tests.faults.later import LaterStore, later_catalogue
 from tests.faults.processes import Died
 from tests.support.memory.worker import EMBEDDER
 from vlibrary import cli
 from vlibrary.bootstrap import OpenStores, open_operator_stores
 from vlibrary.cli import doctor, upkeep
-from vlibrary.domain.ports import Artifacts, Catalogue
+from vlibrary.domain.ports.artifacts import Artifacts
 from vlibrary.library.publish import DEADLINE
 
 PATIENCE_S = 60.0
@@ -65,7 +65,7 @@ def _run(life: Life, arguments: tuple[str, ...], ahead: timedelta) -> None:
         stores = _later(open_operator_stores(**how), ahead) if ahead else open_operator_stores(**how)
         return replace(
             stores,
-            catalogue=steps.watch_port(stores.catalogue, "catalogue"),
+            catalogue=steps.watch_catalogue(stores.catalogue),
             artifacts=steps.watch_port(stores.artifacts, "artifacts"),
         )
 
@@ -79,8 +79,8 @@ def _run(life: Life, arguments: tuple[str, ...], ahead: timedelta) -> None:
 
 def _later(stores: OpenStores, ahead: timedelta) -> OpenStores:
     artifacts = LaterStore(stores.artifacts, ahead)
-    catalogue = LaterCatalogue(stores.catalogue, max(DEADLINE - ahead, timedelta(0)))
-    return replace(stores, catalogue=cast("Catalogue", catalogue), artifacts=cast("Artifacts", artifacts))
+    catalogue = later_catalogue(stores.catalogue, max(DEADLINE - ahead, timedelta(0)))
+    return replace(stores, catalogue=catalogue, artifacts=cast("Artifacts", artifacts))
 
 
 def _settings(life: Life) -> dict[str, str]:

@@ -146,7 +146,7 @@ def _lose_all_objects(cycle: Cycle) -> None:
 
 def _epoch(world: World) -> str:
     with world.catalogue() as catalogue:
-        return catalogue.position().epoch
+        return catalogue.change_log.position().epoch
 
 
 def _failpoint(cycle: Cycle) -> Failpoint:
@@ -221,10 +221,10 @@ def _take_back(cycle: Cycle, moments: Sequence[tuple[list[object], Known]]) -> N
 def _content(world: World) -> list[object]:
     """All that readers see but for the epoch: what a restoration adds to the audit log comes last."""
     with world.catalogue() as catalogue:
-        records = [plain(record) for record in catalogue.page(Filter(status=None), limit=MOST).records]
-        log = [(change.seq, change.kind, change.vector_id) for change in catalogue.changes(0, MOST)]
-        audit = [entry for entry in catalogue.audit(0, MOST) if not entry.action.startswith("library.")]
-        return [records, log, catalogue.aliases(), *audit]
+        records = [plain(record) for record in catalogue.vectors.page(Filter(status=None), limit=MOST).records]
+        log = [(change.seq, change.kind, change.vector_id) for change in catalogue.change_log.read(0, MOST)]
+        audit = [entry for entry in catalogue.audit_log.read(0, MOST) if not entry.action.startswith("library.")]
+        return [records, log, catalogue.aliases.list(), *audit]
 
 
 def _elsewhere(world: World) -> World:

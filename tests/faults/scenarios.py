@@ -23,11 +23,11 @@ LONGEST_CYCLE_S = 300.0
 LOST = (HTTPStatus.CONFLICT, HTTPStatus.PRECONDITION_FAILED, HTTPStatus.SERVICE_UNAVAILABLE)
 # Where a collector may be when it stalls: before, between and after what it reads and what it removes.
 COLLECTOR_STEPS = (
-    "catalogue.stuck_uploads.after",
-    "catalogue.release.before",
-    "catalogue.references.before",
-    "catalogue.references.after",
-    "catalogue.note.after",
+    "catalogue.registrations.list_expired.after",
+    "catalogue.registrations.release.before",
+    "catalogue.registrations.find_referenced.before",
+    "catalogue.registrations.find_referenced.after",
+    "catalogue.audit_log.append.after",
     "artifacts.list.after",
     "artifacts.delete.before",
 )

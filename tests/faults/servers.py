@@ -20,7 +20,7 @@ from tests.support.s3_server import NotAvailable as NoS3
 from tests.support.small_disk import SmallDisk
 from vlibrary.adapters.artifacts.s3 import S3Artifacts, connect
 from vlibrary.adapters.sql.schema import upgrade
-from vlibrary.domain.ports import Artifacts
+from vlibrary.domain.ports.artifacts import Artifacts
 
 REGION = "us-east-1"
 LOG_BYTES = 2**20

@@ -20,7 +20,7 @@ from tests.faults.servers import Servers
 from tests.faults.world import World
 from vlibrary.client import Client, ServiceError
 from vlibrary.domain.filters import Filter
-from vlibrary.domain.ports import Catalogue
+from vlibrary.domain.ports.catalogue import Catalogue
 
 # Seeds of cycles that found something once, with what happened in them.
 FOUND = [(2042, crashes), (64, older_backup)]
@@ -122,13 +122,13 @@ def _remove(cycle: Cycle, catalogue: Catalogue) -> None:
 
 
 def _delete(cycle: Cycle, catalogue: Catalogue) -> None:
-    catalogue.delete(_vector_id(catalogue))
+    catalogue.vectors.delete(_vector_id(catalogue))
 
 
 def _purge(cycle: Cycle, catalogue: Catalogue) -> None:
     vector_id = _vector_id(catalogue)
-    catalogue.delete(vector_id)
-    catalogue.purge(vector_id)
+    catalogue.vectors.delete(vector_id)
+    catalogue.vectors.purge(vector_id)
 
 
 def _forget(cycle: Cycle, catalogue: Catalogue) -> None:
@@ -142,13 +142,13 @@ def _leave_behind(cycle: Cycle, catalogue: Catalogue) -> None:
 
 
 def _file(cycle: Cycle, catalogue: Catalogue) -> Path:
-    return cycle.world.data_dir / "artifacts" / catalogue.get(_vector_id(catalogue)).object_key
+    return cycle.world.data_dir / "artifacts" / catalogue.vectors.get(_vector_id(catalogue)).object_key
 
 
 def _vector_id(catalogue: Catalogue) -> str:
     """A vector that no alias points to."""
-    aliased = {alias.vector_id for alias in catalogue.aliases()}
-    return min(catalogue.ids(Filter()) - aliased)
+    aliased = {alias.vector_id for alias in catalogue.aliases.list()}
+    return min(catalogue.vectors.ids(Filter()) - aliased)
 
 
 @pytest.mark.parametrize("harm", [_damage, _remove, _delete, _purge, _forget, _leave_behind])

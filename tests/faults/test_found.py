@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.library import LaterFolder
-from tests.support.memory.catalogue import MemoryCatalogue
+from tests.support.memory.catalogue import memory_catalogue
 from tests.support.registrations import register
 from vlibrary.adapters.artifacts.folder import FolderArtifacts
 from vlibrary.library.publish import DEADLINE
@@ -21,7 +21,7 @@ def test_a_collector_that_was_killed_while_it_wrote_its_mark_does_not_stop_the_n
     def die(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    catalogue = MemoryCatalogue()
+    catalogue = memory_catalogue()
     update_markers(catalogue, FolderArtifacts(tmp_path))
     register(catalogue)  # so that there is a later place to mark
     collection = collect(catalogue, FolderArtifacts(tmp_path), Rules(), actor="first")
@@ -41,7 +41,7 @@ def test_a_first_start_that_was_killed_while_it_wrote_its_mark_does_not_pause_th
     def die(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    catalogue, artifacts = MemoryCatalogue(), FolderArtifacts(tmp_path)
+    catalogue, artifacts = memory_catalogue(), FolderArtifacts(tmp_path)
     with monkeypatch.context() as dying:
         dying.setattr("os.link", die)
         dying.setattr("os.unlink", die)
@@ -49,4 +49,4 @@ def test_a_first_start_that_was_killed_while_it_wrote_its_mark_does_not_pause_th
             update_markers(catalogue, artifacts)
     update_markers(catalogue, artifacts)
     register(catalogue)
-    assert check_collection_allowed(catalogue, artifacts) == catalogue.position()
+    assert check_collection_allowed(catalogue, artifacts) == catalogue.change_log.position()

@@ -11,9 +11,10 @@ from typing import Any
 
 from tests.faults.app import Life
 from vlibrary.adapters.artifacts.folder import FolderArtifacts
-from vlibrary.adapters.sql.catalogue import SqlCatalogue
+from vlibrary.adapters.sql.catalogue import sql_catalogue
 from vlibrary.adapters.sql.database import connect
-from vlibrary.domain.ports import Artifacts, Catalogue
+from vlibrary.domain.ports.artifacts import Artifacts
+from vlibrary.domain.ports.catalogue import Catalogue
 from vlibrary.upkeep.collector_guard import allow_collection, list_markers
 
 LOG_END = 4_000
@@ -47,7 +48,7 @@ class World:
         """The catalogue, asked directly."""
         engine = connect(self.database_url)
         try:
-            yield SqlCatalogue(engine)
+            yield sql_catalogue(engine)
         finally:
             engine.dispose()
 
@@ -68,7 +69,9 @@ class World:
         with self.catalogue() as catalogue:
             # As doctor does when it finds nothing wrong: the objects of the lost vectors may be collected.
             allow_collection(
-                self.artifacts, catalogue.renew_epoch(actor="faults"), instead_of=list_markers(self.artifacts)
+                self.artifacts,
+                catalogue.change_log.renew_epoch(actor="faults"),
+                instead_of=list_markers(self.artifacts),
             )
 
     def logs(self) -> str:

@@ -42,27 +42,27 @@ class Place(RealLibrary):
             metadata={"shots": 16, "ok": True, "by": "µ𝛼\u2028"},
         )
         self.publish(derived_from=(first.id,))
-        self.catalogue.set_alias("colours", "production", first.id, expected=0, actor="mary")
+        self.catalogue.aliases.set("colours", "production", first.id, expected=0, actor="mary")
         deleted, purged = self.publish(), self.publish()
         for record in (deleted, purged):
-            self.catalogue.delete(record.id)
-        self.catalogue.purge(purged.id)
+            self.catalogue.vectors.delete(record.id)
+        self.catalogue.vectors.purge(purged.id)
         self.reserve()
 
     def content(self) -> tuple[object, ...]:
         """Everything that clients can read, except the epoch and the audit entries of operator procedures."""
-        records = self.catalogue.page(Filter(status=None), limit=100).records
+        records = self.catalogue.vectors.page(Filter(status=None), limit=100).records
         for record in records:
             assert self.artifacts.get(record.object_key, SHA256) == DATA
-        changes = [(change.seq, change.kind, change.vector_id) for change in self.catalogue.changes(0, 100)]
+        changes = [(change.seq, change.kind, change.vector_id) for change in self.catalogue.change_log.read(0, 100)]
         operations = ("catalogue.renew_epoch", "library.backup", "library.restore", "collector.run")
-        audit = [entry for entry in self.catalogue.audit(0, 100) if entry.action not in operations]
-        tagged = self.catalogue.ids(Filter(tags=("a",)))
+        audit = [entry for entry in self.catalogue.audit_log.read(0, 100) if entry.action not in operations]
+        tagged = self.catalogue.vectors.ids(Filter(tags=("a",)))
         return (
             list(map(plain, records)),
             changes,
             audit,
-            self.catalogue.aliases(),
+            self.catalogue.aliases.list(),
             tagged,
-            self.catalogue.position().seq,
+            self.catalogue.change_log.position().seq,
         )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tests.support.registrations import EMBEDDER
-from vlibrary.domain.ports import Change, Hit
+from vlibrary.domain.changes import Change
+from vlibrary.domain.ports.task_index import Hit
 from vlibrary.domain.query import TaskEmbedding, score
 
 

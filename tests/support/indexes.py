@@ -13,7 +13,8 @@ from tests.support.registrations import embedding, published
 from vlibrary.adapters.index.build import IndexLimits
 from vlibrary.adapters.index.faiss_index import FaissIndex
 from vlibrary.adapters.snapshots.folder import FolderSnapshots
-from vlibrary.domain.ports import Change, TaskIndex
+from vlibrary.domain.changes import Change
+from vlibrary.domain.ports.task_index import TaskIndex
 from vlibrary.domain.query import EmbedderSpec
 
 TINY_EXACT = IndexLimits(merged=16)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from tests.support.memory.artifacts import MemoryArtifacts
-from tests.support.memory.catalogue import MemoryCatalogue
+from tests.support.memory.catalogue import memory_catalogue
 from tests.support.memory.index import MemoryIndex
 from tests.support.memory.worker import EMBEDDER, MODEL, MemoryWorker
 from tests.support.samples import artifact, card
 from vlibrary.adapters.clock import SystemClock
 from vlibrary.domain.card import VectorRecord
-from vlibrary.domain.ports import Artifacts, Inference
+from vlibrary.domain.ports.artifacts import Artifacts
+from vlibrary.domain.ports.inference import Inference
 from vlibrary.formats.card import parse_card
 from vlibrary.library.library import Library
 from vlibrary.library.publish import Submission, publish
@@ -19,7 +20,7 @@ def memory_library(artifacts: Artifacts | None = None, worker: Inference | None 
     """Fresh, empty stores and a worker without models, unless they are given."""
     store = artifacts or MemoryArtifacts()
     return Library(
-        catalogue=MemoryCatalogue(SystemClock()),
+        catalogue=memory_catalogue(SystemClock()),
         artifacts=store,
         index=MemoryIndex(EMBEDDER),
         worker=worker or MemoryWorker(store),

@@ -11,8 +11,10 @@ import numpy as np
 from ulid import ULID
 
 from vlibrary.domain.card import KeyKind, TaskKey, VectorCard, VectorRecord
-from vlibrary.domain.ports import ANONYMOUS, Catalogue, Change, ChangeKind, Upload
+from vlibrary.domain.changes import Change, ChangeKind
+from vlibrary.domain.ports.catalogue import Catalogue
 from vlibrary.domain.query import EmbedderSpec, TaskEmbedding, unit
+from vlibrary.domain.registration import ANONYMOUS, Upload
 from vlibrary.domain.vector import Array, ModelSpec, Positions
 
 MODEL = ModelSpec("tests/lvlm", "a" * 64, "Llava", layers=4, hidden_size=8)
@@ -56,8 +58,8 @@ def register(
 ) -> VectorRecord:
     """Reserve and publish one vector."""
     new = upload(key)
-    assert catalogue.reserve(new) is None
-    return catalogue.publish(new, draft(new, name, **more), actor=actor)
+    assert catalogue.registrations.reserve(new) is None
+    return catalogue.registrations.publish(new, draft(new, name, **more), actor=actor)
 
 
 def direction(rng: np.random.Generator, size: int) -> Array:

@@ -16,15 +16,17 @@ from sqlalchemy import update
 
 from tests.support.library import memory_library
 from tests.support.memory.artifacts import MemoryArtifacts
-from tests.support.memory.catalogue import MemoryCatalogue
+from tests.support.memory.catalogue import memory_catalogue
 from tests.support.registrations import draft
 from vlibrary.adapters.artifacts.folder import FolderArtifacts
 from vlibrary.adapters.sql.backup_tables import SqlTables
-from vlibrary.adapters.sql.catalogue import SqlCatalogue
+from vlibrary.adapters.sql.catalogue import sql_catalogue
 from vlibrary.adapters.sql.database import connect
-from vlibrary.adapters.sql.tables import ChangeRow
+from vlibrary.adapters.sql.tables import CHANGES
 from vlibrary.domain.card import VectorRecord
-from vlibrary.domain.ports import Catalogue, Clock, Upload
+from vlibrary.domain.ports.catalogue import Catalogue
+from vlibrary.domain.ports.clock import Clock
+from vlibrary.domain.registration import Upload
 from vlibrary.library.library import Library
 from vlibrary.library.reindex import follow
 from vlibrary.upkeep.collector import Collection, Rules, collect
@@ -66,7 +68,7 @@ class Registrar:
 
     def reserve(self, *, deadline: timedelta = DEADLINE) -> Upload:
         upload = self.upload(deadline=deadline)
-        self.catalogue.reserve(upload)
+        self.catalogue.registrations.reserve(upload)
         return upload
 
     def store(self, *, deadline: timedelta = DEADLINE) -> Upload:
@@ -76,7 +78,7 @@ class Registrar:
 
     def publish(self, **card: Any) -> VectorRecord:
         upload = self.store()
-        return self.catalogue.publish(upload, drafted(upload, **card))
+        return self.catalogue.registrations.publish(upload, drafted(upload, **card))
 
     def collect(self, rules: Rules | None = None, **more: Any) -> Collection:
         return list(collect(self.catalogue, self.artifacts, rules or Rules(), actor="tester", **more))[-1]
@@ -89,7 +91,7 @@ class Registrar:
 class MemoryLibrary(Registrar):
     """On in-memory stores, with a clock that can be moved. make: a catalogue that misbehaves, perhaps."""
 
-    def __init__(self, make: Callable[[Clock], Catalogue] = MemoryCatalogue) -> None:
+    def __init__(self, make: Callable[[Clock], Catalogue] = memory_catalogue) -> None:
         self.clock = HandClock()
         empty = memory_library(MemoryArtifacts(self.clock))
         super().__init__(replace(empty, catalogue=make(self.clock), clock=self.clock))
@@ -101,7 +103,7 @@ class RealLibrary(Registrar):
     def __init__(self, url: str, folder: Path) -> None:
         self.engine = connect(url)
         self.folder = folder
-        super().__init__(replace(memory_library(FolderArtifacts(folder)), catalogue=SqlCatalogue(self.engine)))
+        super().__init__(replace(memory_library(FolderArtifacts(folder)), catalogue=sql_catalogue(self.engine)))
 
     @property
     def stores(self) -> Stores:
@@ -111,7 +113,7 @@ class RealLibrary(Registrar):
         """Make all objects and all changes that there are older."""
         then = time.time() - days * DAY.total_seconds()
         with self.engine.begin() as connection:
-            connection.execute(update(ChangeRow).values(at=datetime.fromtimestamp(then, UTC)))
+            connection.execute(update(CHANGES).values(at=datetime.fromtimestamp(then, UTC)))
         for path in self.folder.rglob("*"):
             if path.is_file():
                 os.utime(path, (then, then))

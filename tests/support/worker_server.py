@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from tests.support.live_server import live
 from vlibrary.domain.errors import WorkerUnavailable
-from vlibrary.domain.ports import Worker
+from vlibrary.domain.ports.inference import Worker
 from vlibrary.worker.app import create_app
 from vlibrary.worker.host import Host
 

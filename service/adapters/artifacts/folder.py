@@ -12,7 +12,7 @@ from vlibrary.adapters.artifacts.checks import check_digest, check_key, digest, 
 from vlibrary.adapters.fsync import fsync
 from vlibrary.domain import objects
 from vlibrary.domain.errors import ArtifactLost
-from vlibrary.domain.ports import StoredObject
+from vlibrary.domain.ports.artifacts import StoredObject
 
 
 class FolderArtifacts:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from vlibrary.adapters.artifacts.folder import FolderArtifacts
 from vlibrary.adapters.artifacts.s3 import S3Artifacts, connect
 from vlibrary.domain.errors import ArtifactsUnavailable
-from vlibrary.domain.ports import Artifacts
+from vlibrary.domain.ports.artifacts import Artifacts
 
 
 def open_artifacts(place: str, *, endpoint_url: str | None = None) -> Artifacts:

@@ -28,7 +28,7 @@ from urllib3.exceptions import HTTPError
 from vlibrary.adapters.artifacts.checks import check_key, damaged, digest, is_key, missing, unavailable
 from vlibrary.domain import objects
 from vlibrary.domain.errors import ArtifactLost, ArtifactsUnavailable
-from vlibrary.domain.ports import StoredObject
+from vlibrary.domain.ports.artifacts import StoredObject
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

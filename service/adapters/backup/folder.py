@@ -22,7 +22,7 @@ from ulid import ULID
 from vlibrary.adapters.fsync import fsync
 from vlibrary.domain.errors import ArtifactsUnavailable, BackupBusy, InvalidBackup
 from vlibrary.domain.objects import is_ours
-from vlibrary.domain.ports import Artifacts
+from vlibrary.domain.ports.artifacts import Artifacts
 from vlibrary.domain.ports.backup import Dump, table_file
 
 FORMAT = 1

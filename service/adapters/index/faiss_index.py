@@ -23,8 +23,9 @@ from vlibrary.adapters.index.build import IndexLimits, build
 from vlibrary.adapters.index.model_index import IndexState, ModelIndex
 from vlibrary.adapters.index.segment import Segment
 from vlibrary.adapters.index.snapshot import snapshot_of, state_of
-from vlibrary.domain.ports import Change, Hit, Position
+from vlibrary.domain.changes import Change, LogPosition
 from vlibrary.domain.ports.snapshots import IndexChecksum, SnapshotDamaged, Snapshots, SnapshotsUnavailable
+from vlibrary.domain.ports.task_index import Hit
 from vlibrary.domain.query import EmbedderSpec, TaskEmbedding, score
 from vlibrary.domain.ranking import best_hits, comparable_keys, finite_row, follow, latest
 from vlibrary.domain.vector import Array
@@ -45,7 +46,7 @@ class FaissIndex:
         self._state = IndexState()
 
     @property
-    def position(self) -> Position | None:
+    def position(self) -> LogPosition | None:
         return self._state.position
 
     @property
@@ -53,10 +54,10 @@ class FaissIndex:
         """Everything, as it is at this moment; for snapshots."""
         return self._state
 
-    def reset(self, epoch: str, *, replacing: Position | None) -> None:
+    def reset(self, epoch: str, *, replacing: LogPosition | None) -> None:
         with self._applying:
             if self._state.position == replacing:
-                self._state = IndexState(Position(epoch, 0))
+                self._state = IndexState(LogPosition(epoch, 0))
 
     def apply(self, changes: Sequence[Change]) -> None:
         with self._applying:
@@ -75,13 +76,13 @@ class FaissIndex:
         found = (pair for segment in keys.segments for pair in segment.candidates(row, k, among))
         return best_hits(((owner, score(query, self._key(key_row), self.spec)) for owner, key_row in found), k)
 
-    def save(self, snapshots: Snapshots) -> Position | None:
+    def save(self, snapshots: Snapshots) -> LogPosition | None:
         state = self._state
         if state.position is not None:
             snapshots.save(snapshot_of(state, state.position, self.spec))
         return state.position
 
-    def load(self, snapshots: Snapshots, epoch: str) -> Position | None:
+    def load(self, snapshots: Snapshots, epoch: str) -> LogPosition | None:
         try:
             snapshot = snapshots.newest(epoch, self.spec.fingerprint)
             if snapshot is None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from vlibrary.adapters.index.build import DEAD_SHARE, IndexLimits
 from vlibrary.adapters.index.segment import Segment
-from vlibrary.domain.ports import Position
+from vlibrary.domain.changes import LogPosition
 
 LOOSE_SHARE = 0.05
 
@@ -82,7 +82,7 @@ class ModelIndex:
 class IndexState:
     """What searches see: one reference to it is one moment. models: by the fingerprint of the base model."""
 
-    position: Position | None = None
+    position: LogPosition | None = None
     models: Mapping[str, ModelIndex] = field(default_factory=dict)
 
 

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from vlibrary.adapters.index.model_index import IndexState, ModelIndex
 from vlibrary.adapters.index.segment import FLAT, LISTS, Members, SearchParams, Segment
-from vlibrary.domain.ports import Position
+from vlibrary.domain.changes import LogPosition
 from vlibrary.domain.ports.snapshots import Snapshot, SnapshotDamaged, SnapshotDraft
 from vlibrary.domain.query import EmbedderSpec
 
@@ -22,7 +22,7 @@ MEMBERS = "members"
 _MEMBERS = TypeAdapter(tuple[list[str], list[int]])
 
 
-def snapshot_of(state: IndexState, position: Position, spec: EmbedderSpec) -> SnapshotDraft:
+def snapshot_of(state: IndexState, position: LogPosition, spec: EmbedderSpec) -> SnapshotDraft:
     """Return the state as a snapshot to be saved."""
     files: dict[str, Callable[[Path], None]] = {}
     for model in state.models.values():

@@ -29,7 +29,7 @@ from vlibrary.adapters.snapshots.manifest import (
     reached,
     spared,
 )
-from vlibrary.domain.ports import Position
+from vlibrary.domain.changes import LogPosition
 from vlibrary.domain.ports.snapshots import Snapshot, SnapshotDamaged, SnapshotDraft, SnapshotsUnavailable
 
 PART = 32 * 2**20  # bytes that are hashed at once: several parts of one file keep several cores busy
@@ -79,7 +79,7 @@ class FolderSnapshots:
         with _reachable():
             return self._place.newest(epoch, embedder)
 
-    def newest_position(self, epoch: str, embedder: str) -> Position | None:
+    def newest_position(self, epoch: str, embedder: str) -> LogPosition | None:
         with _reachable():
             return reached(self._place.found(self._place.names()), epoch, embedder)
 
@@ -106,7 +106,7 @@ class FolderSnapshots:
                 fsync(path)
                 pieces[name] = _measured(path)
         position = draft.position
-        place = (position.epoch, position.seq, position.mark)
+        place = (position.epoch, position.seq, position.token)
         manifest = Manifest(FORMAT, *place, draft.embedder, dict(draft.body), pieces)
         data = dump_manifest(manifest)
         path = folder / manifest_name(data)

@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
-from vlibrary.domain.ports import Position
+from vlibrary.domain.changes import LogPosition
 from vlibrary.domain.ports.snapshots import Snapshot, SnapshotDamaged
 
 FORMAT = 3
@@ -45,8 +45,8 @@ class Manifest:
     files: dict[str, FileInfo]
 
     @property
-    def position(self) -> Position:
-        return Position(self.epoch, self.seq, self.mark)
+    def position(self) -> LogPosition:
+        return LogPosition(self.epoch, self.seq, self.mark)
 
 
 _MANIFEST = TypeAdapter(Manifest)
@@ -120,7 +120,7 @@ def furthest_first(found: Found, epoch: str, embedder: str) -> list[tuple[str, M
     return sorted(mine, key=lambda pair: (pair[1].seq, pair[0]), reverse=True)
 
 
-def reached(found: Found, epoch: str, embedder: str) -> Position | None:
+def reached(found: Found, epoch: str, embedder: str) -> LogPosition | None:
     """How far the furthest of this epoch and embedder goes."""
     return next((manifest.position for _, manifest in furthest_first(found, epoch, embedder)), None)
 

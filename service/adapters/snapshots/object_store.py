@@ -25,8 +25,9 @@ from vlibrary.adapters.snapshots.manifest import (
     reached,
     spared,
 )
+from vlibrary.domain.changes import LogPosition
 from vlibrary.domain.errors import ArtifactLost, ArtifactsUnavailable
-from vlibrary.domain.ports import Artifacts, Position, StoredObject
+from vlibrary.domain.ports.artifacts import Artifacts, StoredObject
 from vlibrary.domain.ports.snapshots import Snapshot, SnapshotDamaged, SnapshotDraft, SnapshotsUnavailable
 
 MANIFESTS, PIECES = "manifests/", "pieces/"
@@ -65,7 +66,7 @@ class ObjectStoreSnapshots:
             theirs = None
         return theirs or mine
 
-    def newest_position(self, epoch: str, embedder: str) -> Position | None:
+    def newest_position(self, epoch: str, embedder: str) -> LogPosition | None:
         try:
             return reached(self._place.found(self._manifest_keys()), epoch, embedder)
         except ArtifactsUnavailable as error:  # then what is kept in the folder is all the more worth

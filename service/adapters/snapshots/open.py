@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vlibrary.adapters.snapshots.folder import FolderSnapshots
 from vlibrary.adapters.snapshots.object_store import ObjectStoreSnapshots
-from vlibrary.domain.ports import Artifacts
+from vlibrary.domain.ports.artifacts import Artifacts
 from vlibrary.domain.ports.snapshots import Snapshots
 
 

@@ -1,60 +1,87 @@
-"""Aliases in a SQL catalogue: moved by compare-and-swap."""
+"""Aliases in a SQL database."""
 
 from __future__ import annotations
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from collections.abc import Sequence
 
-from vlibrary.adapters.sql import mapping
-from vlibrary.adapters.sql.logs import audit
-from vlibrary.adapters.sql.tables import AliasRow, VectorRow
-from vlibrary.adapters.sql.transactions import Writer
+from sqlalchemy import Connection, delete, select
+
+from vlibrary.adapters.sql.logs import append_audit
+from vlibrary.adapters.sql.tables import ALIASES, VECTORS
+from vlibrary.adapters.sql.transactions import Transactions, Writer
 from vlibrary.domain.card import Status
 from vlibrary.domain.labels import check_alias, is_storable
-from vlibrary.domain.ports import Alias
-from vlibrary.domain.registry_rules import alias_not_found, check_alias_expected, check_revision, no_version
+from vlibrary.domain.registration import ANONYMOUS, Alias
+from vlibrary.domain.registry_rules import (
+    alias_not_found,
+    check_alias_expected,
+    check_alias_revision,
+    version_not_found,
+)
+
+_ROW = ALIASES.c
 
 
-def get(session: Session, name: str, alias: str) -> Alias:
-    return mapping.alias(_row(session, name, alias))
+class SqlAliases:
+    """Implements ports.aliases.Aliases."""
+
+    def __init__(self, db: Transactions) -> None:
+        self._db = db
+
+    def get(self, name: str, alias: str) -> Alias:
+        return _required(self._db.read(lambda connection: _find(connection, name, alias)), name, alias)
+
+    def list(self, name: str | None = None) -> Sequence[Alias]:
+        if not is_storable(name):
+            return []
+        query = select(ALIASES) if name is None else select(ALIASES).where(_ROW.name == name)
+        found = self._db.read(lambda connection: [Alias(*row) for row in connection.execute(query)])
+        return sorted(found, key=lambda alias: (alias.name, alias.alias))  # by code point on every database
+
+    def set(self, name: str, alias: str, vector_id: str, *, expected: int, actor: str = ANONYMOUS) -> Alias:
+        check_alias(alias)
+        active = select(VECTORS.c.id).where(
+            VECTORS.c.id == vector_id, VECTORS.c.name == name, VECTORS.c.status == Status.ACTIVE
+        )
+
+        def act(writer: Writer) -> Alias:
+            if not is_storable((name, vector_id)) or writer.connection.scalar(active) is None:
+                raise version_not_found(vector_id, name)
+            old = _find(writer.connection, name, alias)
+            check_alias_expected(name, alias, old.revision if old else 0, expected)
+            detail = {"vector_id": vector_id, "before": old.vector_id if old else None}
+            # The revision is the audit entry's number, so an alias that is dropped and set again gets a new one.
+            revision = append_audit(writer, "alias.set", f"{name}@{alias}", detail)
+            new = Alias(name, alias, vector_id, revision, writer.now())
+            if old:
+                _remove(writer, name, alias)
+            writer.add(ALIASES, vars(new))
+            return new
+
+        return self._db.write(act, actor=actor)
+
+    def drop(self, name: str, alias: str, *, expected: int, actor: str = ANONYMOUS) -> None:
+        def act(writer: Writer) -> None:
+            found = _required(_find(writer.connection, name, alias), name, alias)
+            check_alias_revision(name, alias, found.revision, expected)
+            append_audit(writer, "alias.drop", f"{name}@{alias}", {"vector_id": found.vector_id})
+            _remove(writer, name, alias)
+
+        self._db.write(act, actor=actor)
 
 
-def listed(session: Session, name: str | None) -> list[Alias]:
-    if not is_storable(name):
-        return []
-    query = select(AliasRow)
-    if name is not None:
-        query = query.where(AliasRow.name == name)
-    found = [mapping.alias(row) for row in session.scalars(query)]
-    return sorted(found, key=lambda alias: (alias.name, alias.alias))  # by code point, in every database
+def _find(connection: Connection, name: str, alias: str) -> Alias | None:
+    if not is_storable((name, alias)):
+        return None
+    row = connection.execute(select(ALIASES).where(_ROW.name == name, _ROW.alias == alias)).one_or_none()
+    return None if row is None else Alias(*row)
 
 
-def set_to(writer: Writer, name: str, alias: str, vector_id: str, expected: int) -> Alias:
-    check_alias(alias)
-    session = writer.session
-    vector = session.get(VectorRow, vector_id) if is_storable(vector_id) else None
-    if vector is None or vector.status != Status.ACTIVE or vector.name != name:
-        raise no_version(vector_id, name)
-    row = session.get(AliasRow, (name, alias))
-    check_alias_expected(name, alias, row.revision if row else 0, expected)
-    moved_from = row.vector_id if row else None
-    row = row or AliasRow(name=name, alias=alias)
-    row.vector_id, row.changed_at = vector_id, writer.now()
-    # The audit entry's number: an alias that was dropped and set again has another revision than before.
-    row.revision = audit(writer, "alias.set", f"{name}@{alias}", {"vector_id": vector_id, "before": moved_from})
-    session.add(row)
-    return mapping.alias(row)
-
-
-def drop(writer: Writer, name: str, alias: str, expected: int) -> None:
-    row = _row(writer.session, name, alias)
-    check_revision(f"The alias {name}@{alias}", row.revision, expected)
-    audit(writer, "alias.drop", f"{name}@{alias}", {"vector_id": row.vector_id})
-    writer.session.delete(row)
-
-
-def _row(session: Session, name: str, alias: str) -> AliasRow:
-    row = session.get(AliasRow, (name, alias)) if is_storable((name, alias)) else None
-    if row is None:
+def _required(found: Alias | None, name: str, alias: str) -> Alias:
+    if found is None:
         raise alias_not_found(name, alias)
-    return row
+    return found
+
+
+def _remove(writer: Writer, name: str, alias: str) -> None:
+    writer.connection.execute(delete(ALIASES).where(_ROW.name == name, _ROW.alias == alias))

@@ -13,16 +13,16 @@ from typing import Any
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Column, Connection, Engine, LargeBinary, Table, insert, select, update
 
-from vlibrary.adapters.sql.database import UtcTime, for_reading, our_errors
-from vlibrary.adapters.sql.logs import epochs, renew_epoch
-from vlibrary.adapters.sql.tables import Base, ChangeRow, LogHeadRow
+from vlibrary.adapters.sql.database import UtcTime, for_reading, translate_errors
+from vlibrary.adapters.sql.logs import read_epochs, read_seq, renew_epoch
+from vlibrary.adapters.sql.tables import CHANGES, LOG_HEAD, METADATA
 from vlibrary.adapters.sql.transactions import Transactions, Writer
+from vlibrary.domain.changes import LogPosition
 from vlibrary.domain.errors import CatalogueUnavailable, InvalidBackup, NotEmpty
-from vlibrary.domain.ports import Position
 from vlibrary.domain.ports.backup import Dump, ObjectRef, table_file
 
 # Ordered so that no row references a later table.
-TABLES: Mapping[str, Table] = {table.name: table for table in Base.metadata.sorted_tables}
+TABLES: Mapping[str, Table] = {table.name: table for table in METADATA.sorted_tables}
 ROWS = 1_000
 
 
@@ -33,15 +33,15 @@ class SqlTables:
         self._engine = engine
 
     def includes(self, dump: Dump) -> bool:
-        with our_errors(), self._engine.connect() as connection:
+        with translate_errors(), self._engine.connect() as connection:
             if not dump.mark:
-                return connection.scalars(select(LogHeadRow.n)).one() >= dump.seq
-            found = connection.scalars(select(ChangeRow.mark).where(ChangeRow.seq == dump.seq)).one_or_none()
+                return read_seq(connection) >= dump.seq
+            found = connection.scalars(select(CHANGES.c.mark).where(CHANGES.c.seq == dump.seq)).one_or_none()
             return found == dump.mark
 
     def dump(self, folder: Path) -> Dump:
-        with our_errors(), for_reading(self._engine).connect() as connection, connection.begin():
-            epoch, seq, mark = connection.execute(select(LogHeadRow.epoch, LogHeadRow.n, LogHeadRow.mark)).one()
+        with translate_errors(), for_reading(self._engine).connect() as connection, connection.begin():
+            epoch, seq, mark = connection.execute(select(LOG_HEAD.c.epoch, LOG_HEAD.c.n, LOG_HEAD.c.mark)).one()
             counts = {name: _write(connection, table, table_file(folder, name)) for name, table in TABLES.items()}
             return Dump(schema=_schema(connection), epoch=epoch, seq=seq, rows=counts, mark=mark)
 
@@ -50,9 +50,9 @@ class SqlTables:
             yield ObjectRef(row["object_key"], row["sha256"], row["size"])
 
     def check_loadable(self, dump: Dump, *, replace: bool) -> None:
-        with our_errors(), self._engine.connect() as connection:
+        with translate_errors(), self._engine.connect() as connection:
             ours = _schema(connection)
-            held = connection.scalars(select(LogHeadRow.n)).one()
+            held = read_seq(connection)
         if dump.schema != ours or dump.rows.keys() != TABLES.keys():
             raise InvalidBackup(
                 f"The backup has schema revision {dump.schema}; this release needs {ours}.",
@@ -60,16 +60,16 @@ class SqlTables:
             )
         _check_empty(held, replace)
 
-    def load(self, folder: Path, *, replace: bool, actor: str) -> Position:
-        def act(writer: Writer) -> Position:
-            session = writer.session
-            _check_empty(session.scalars(select(LogHeadRow.n)).one(), replace)
-            replaced = epochs(session)
+    def load(self, folder: Path, *, replace: bool, actor: str) -> LogPosition:
+        def act(writer: Writer) -> LogPosition:
+            connection = writer.connection
+            _check_empty(read_seq(connection), replace)
+            replaced = read_epochs(connection)
             for table in reversed(list(TABLES.values())):
-                if table is not LogHeadRow.__table__:  # the lock on its row serialises writers
-                    session.execute(table.delete())
+                if table is not LOG_HEAD:  # the lock on its row serialises writers
+                    connection.execute(table.delete())
             for name, table in TABLES.items():
-                _load(session.connection(), table, _read_rows(table_file(folder, name)))
+                _load(connection, table, _read_rows(table_file(folder, name)))
             return renew_epoch(writer, replaced=replaced)
 
         return Transactions(self._engine).write(act, actor=actor)
@@ -116,7 +116,7 @@ def _write(connection: Connection, table: Table, path: Path) -> int:
 def _load(connection: Connection, table: Table, lines: Iterable[Mapping[str, Any]]) -> None:
     decode = {column.name: _codec(column)[1] for column in table.columns}
     rows = ({name: None if line[name] is None else decode[name](line[name]) for name in decode} for line in lines)
-    if table is LogHeadRow.__table__:
+    if table is LOG_HEAD:
         connection.execute(update(table), next(rows))
         return
     while batch := list(islice(rows, ROWS)):

@@ -95,7 +95,7 @@ def connect(url: str, *, patience: float = 10.0) -> Engine:
 
 
 @contextmanager
-def our_errors() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """Turns what SQLAlchemy and the driver raise into errors of ours; nothing foreign passes.
 
     DataError, and what sqlite3 raises unwrapped: the value was wrong, trying again would not help.
@@ -113,7 +113,7 @@ def our_errors() -> Iterator[None]:
         ) from error
 
 
-def is_passing(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Whether the transaction is over and another one may fare better at once: PostgreSQL only.
 
     SQLite has no connection to lose, and waits for other writers by itself.
@@ -142,7 +142,7 @@ def for_writing(engine: Engine) -> Engine:
     return engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
 
 
-def insert_unless_there(connection: Connection, table: Table) -> Insert:
+def insert_or_ignore(connection: Connection, table: Table) -> Insert:
     """An insertion that does nothing when a key or a unique column is taken."""
     if connection.dialect.name == "sqlite":
         return sqlite.insert(table).on_conflict_do_nothing()

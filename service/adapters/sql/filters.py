@@ -1,14 +1,14 @@
-"""A domain filter as SQL: the same records pass as Filter.allows lets pass."""
+"""A domain filter as SQL, which selects exactly the records that Filter.allows accepts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, false, or_, select
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy import Column, ColumnElement, and_, false, or_, select
 
 from vlibrary.adapters.sql.mapping import PARENT, TAG
-from vlibrary.adapters.sql.tables import FacetRow, VectorRow
+from vlibrary.adapters.sql.tables import FACETS, VECTORS
 from vlibrary.domain.filters import Between, Condition, Filter, OneOf, ValueKind
 from vlibrary.domain.labels import MetadataValue, is_storable
 
@@ -16,7 +16,7 @@ Clause = ColumnElement[bool]
 
 
 def clauses(which: Filter) -> list[Clause]:
-    """What must all hold of a vector's row."""
+    """Return the clauses that a vector's row must all satisfy."""
     texts = (which.name, which.model_id, which.method, which.parent, *which.tags)
     if not is_storable(texts):
         return [false()]
@@ -24,18 +24,18 @@ def clauses(which: Filter) -> list[Clause]:
 
 
 def _fields(which: Filter) -> Iterator[Clause]:
-    asked = {
-        VectorRow.name: which.name,
-        VectorRow.version: which.version,
-        VectorRow.model_id: which.model_id,
-        VectorRow.method: which.method,
-        VectorRow.status: which.status,
+    wanted = {
+        VECTORS.c.name: which.name,
+        VECTORS.c.version: which.version,
+        VECTORS.c.model_id: which.model_id,
+        VECTORS.c.method: which.method,
+        VECTORS.c.status: which.status,
     }
-    yield from (column == wanted for column, wanted in asked.items() if wanted is not None)
+    yield from (column == value for column, value in wanted.items() if value is not None)
     if which.created_from is not None:
-        yield VectorRow.created_at >= which.created_from
+        yield VECTORS.c.created_at >= which.created_from
     if which.created_before is not None:
-        yield VectorRow.created_at < which.created_before
+        yield VECTORS.c.created_at < which.created_before
 
 
 def _labels(which: Filter) -> Iterator[Clause]:
@@ -46,7 +46,7 @@ def _labels(which: Filter) -> Iterator[Clause]:
 
 
 def _has(kind: str, key: str, *more: Clause) -> Clause:
-    return VectorRow.id.in_(select(FacetRow.vector_id).where(FacetRow.kind == kind, FacetRow.key == key, *more))
+    return VECTORS.c.id.in_(select(FACETS.c.vector_id).where(FACETS.c.kind == kind, FACETS.c.key == key, *more))
 
 
 def _holds(condition: Condition) -> Clause:
@@ -71,8 +71,8 @@ def _between(condition: Between) -> Clause:
     return _has(condition.kind, condition.key, and_(*least, *most))
 
 
-def _column(kind: ValueKind) -> InstrumentedAttribute[str | None] | InstrumentedAttribute[float | None]:
-    return FacetRow.text if kind is ValueKind.TEXT else FacetRow.number
+def _column(kind: ValueKind) -> Column[Any]:
+    return FACETS.c.text if kind is ValueKind.TEXT else FACETS.c.number
 
 
 def _comparable(value: MetadataValue) -> str | float:

@@ -1,28 +1,38 @@
-"""Between the domain's records and the catalogue's rows."""
+"""Conversion between the domain's records and the catalogue's rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
+from itertools import groupby
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Row
+from sqlalchemy import BindParameter, Connection, Row, bindparam, select
 
-from vlibrary.adapters.sql.tables import AliasRow, AuditRow, UploadRow, VectorRow
+from vlibrary.adapters.sql.tables import TASK_KEYS
 from vlibrary.domain.card import KeyKind, Status, TaskKey, VectorCard, VectorRecord
 from vlibrary.domain.filters import ValueKind
-from vlibrary.domain.ports import Alias, AuditEntry, Upload
 from vlibrary.domain.query import Modality, TaskEmbedding
+from vlibrary.domain.registration import Upload
 from vlibrary.domain.vector import Array, ModelSpec, Positions
 
 FLOAT32 = np.dtype("<f4")
-# Kinds of facets beside those of metadata values.
+# Well below every database's limit on parameters.
+IDS_PER_QUERY = 500
+# Kinds of facets other than those of metadata values.
 TAG = "tag"
 PARENT = "parent"
 
+_IDS: BindParameter[Any] = bindparam("ids", expanding=True)
+_KEYS = (
+    select(TASK_KEYS.c.vector_id, TASK_KEYS.c.kind, TASK_KEYS.c.image, TASK_KEYS.c.text)
+    .where(TASK_KEYS.c.vector_id.in_(_IDS))
+    .order_by(TASK_KEYS.c.vector_id, TASK_KEYS.c.number)
+)
 
-def vector_columns(record: VectorRecord) -> dict[str, Any]:
-    """The row of a record that is about to be published, without its keys."""
+
+def vector_row(record: VectorRecord) -> dict[str, Any]:
+    """Return the row of a record, without its keys."""
     card, model = record.card, record.model
     return {
         "id": record.id,
@@ -54,8 +64,8 @@ def vector_columns(record: VectorRecord) -> dict[str, Any]:
     }
 
 
-def facet_columns(vector_id: str, card: VectorCard) -> list[dict[str, Any]]:
-    """What a vector with this card can be filtered by."""
+def facet_rows(vector_id: str, card: VectorCard) -> list[dict[str, Any]]:
+    """Return the properties by which a vector with this card can be filtered."""
     plain = [(TAG, tag) for tag in card.tags] + [(PARENT, parent) for parent in card.derived_from]
     found: list[dict[str, Any]] = [{"kind": kind, "key": key, "text": None, "number": None} for kind, key in plain]
     for key, value in card.metadata.items():
@@ -64,8 +74,8 @@ def facet_columns(vector_id: str, card: VectorCard) -> list[dict[str, Any]]:
     return [facet | {"vector_id": vector_id, "position": position} for position, facet in enumerate(found)]
 
 
-def record(row: VectorRow | Row[Any], keys: tuple[TaskKey, ...]) -> VectorRecord:
-    """The record of a row, or of all its columns, and of its keys."""
+def to_record(row: Row[Any], keys: tuple[TaskKey, ...]) -> VectorRecord:
+    """Return the record of a row and its keys."""
     return VectorRecord(
         id=row.id,
         version=row.version,
@@ -77,7 +87,7 @@ def record(row: VectorRow | Row[Any], keys: tuple[TaskKey, ...]) -> VectorRecord
             thresholds={Modality(modality): least for modality, least in row.thresholds.items()},
             results=row.results,
             tags=tuple(row.tags),
-            metadata=row.facts,
+            metadata=row.metadata,
             derived_from=tuple(row.derived_from),
         ),
         model=ModelSpec(
@@ -101,8 +111,8 @@ def record(row: VectorRow | Row[Any], keys: tuple[TaskKey, ...]) -> VectorRecord
     )
 
 
-def upload_columns(upload: Upload) -> dict[str, Any]:
-    """The reservation of an upload."""
+def upload_row(upload: Upload) -> dict[str, Any]:
+    """Return the row of an unpublished reservation."""
     return {
         "idempotency_key": upload.idempotency_key,
         "request_sha256": upload.request_sha256,
@@ -113,8 +123,8 @@ def upload_columns(upload: Upload) -> dict[str, Any]:
     }
 
 
-def upload(row: UploadRow | Row[Any]) -> Upload:
-    """The upload of a reservation, or of all its columns."""
+def to_upload(row: Row[Any]) -> Upload:
+    """Return the upload of a reservation's row."""
     return Upload(
         vector_id=row.vector_id,
         object_key=row.object_key,
@@ -124,23 +134,8 @@ def upload(row: UploadRow | Row[Any]) -> Upload:
     )
 
 
-def alias(row: AliasRow) -> Alias:
-    """The alias of a row."""
-    return Alias(row.name, row.alias, row.vector_id, row.revision, row.changed_at)
-
-
-def audit_entry(row: AuditRow) -> AuditEntry:
-    """The entry of a row."""
-    return AuditEntry(row.seq, row.at, row.actor, row.action, row.subject, row.detail)
-
-
-def task_key(kind: str, image: bytes | None, text: bytes | None) -> TaskKey:
-    """The key of a row's columns."""
-    return TaskKey(KeyKind(kind), TaskEmbedding(_part(image), _part(text)))
-
-
-def key_columns(vector_id: str, keys: Iterable[TaskKey]) -> list[dict[str, Any]]:
-    """The rows of a vector's keys."""
+def key_rows(vector_id: str, keys: Iterable[TaskKey]) -> list[dict[str, Any]]:
+    """Return the rows of a vector's keys."""
     return [
         {
             "vector_id": vector_id,
@@ -151,6 +146,19 @@ def key_columns(vector_id: str, keys: Iterable[TaskKey]) -> list[dict[str, Any]]
         }
         for number, key in enumerate(keys)
     ]
+
+
+def read_keys(connection: Connection, vector_ids: Collection[str]) -> Mapping[str, tuple[TaskKey, ...]]:
+    """Return the keys, in order, of each vector that has some."""
+    ids = list(vector_ids)
+    found: dict[str, tuple[TaskKey, ...]] = {}
+    for start in range(0, len(ids), IDS_PER_QUERY):
+        rows = connection.execute(_KEYS, {"ids": ids[start : start + IDS_PER_QUERY]})
+        for vector_id, own in groupby(rows, key=lambda row: row.vector_id):
+            found[vector_id] = tuple(
+                TaskKey(KeyKind(row.kind), TaskEmbedding(_part(row.image), _part(row.text))) for row in own
+            )
+    return found
 
 
 def _blob(part: Array | None) -> bytes | None:

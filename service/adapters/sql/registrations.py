@@ -1,4 +1,4 @@
-"""Reservations in a SQL catalogue, and how they become vectors."""
+"""Reservations in a SQL database, and how they become vectors."""
 
 from __future__ import annotations
 
@@ -7,145 +7,157 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Select, and_, bindparam, delete, or_, select, union, update
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, Select, and_, bindparam, delete, or_, select, union, update
 
-from vlibrary.adapters.sql import mapping
 from vlibrary.adapters.sql.database import database_now
-from vlibrary.adapters.sql.logs import append_and_audit
-from vlibrary.adapters.sql.queries import VECTORS, records
-from vlibrary.adapters.sql.tables import ChangeRow, FacetRow, KeyRow, NameRow, UploadRow, VectorRow, table
-from vlibrary.adapters.sql.transactions import Writer
+from vlibrary.adapters.sql.logs import append_change_and_audit
+from vlibrary.adapters.sql.mapping import facet_rows, key_rows, to_upload, upload_row, vector_row
+from vlibrary.adapters.sql.tables import CHANGES, FACETS, NAMES, TASK_KEYS, UPLOADS, VECTORS
+from vlibrary.adapters.sql.transactions import Transactions, Writer
+from vlibrary.adapters.sql.vectors import read_records
 from vlibrary.domain.card import VectorRecord
+from vlibrary.domain.changes import ChangeKind
 from vlibrary.domain.labels import is_storable
-from vlibrary.domain.ports import ChangeKind, Upload
+from vlibrary.domain.registration import ANONYMOUS, Upload
 from vlibrary.domain.registry_rules import (
-    check_own,
-    check_used_key,
-    publication,
-    published_as,
+    check_key_reuse,
+    check_same_request,
+    publish_detail,
+    publish_draft,
     upload_expired,
     upload_replaced,
     vector_exists,
     vector_purged,
 )
 
-# Well below the number of parameters that any database takes.
-KEYS_A_QUERY = 1_000
+# Well below every database's limit on parameters.
+KEYS_PER_QUERY = 1_000
 
-# Made once and of the tables' own columns, since every registration asks them: to put them together from the mapper's
-# attributes takes SQLAlchemy longer than the rest.
-_UPLOAD, _NAME = table(UploadRow).c, table(NameRow).c
-_OF_KEY = _UPLOAD.idempotency_key == bindparam("key")
-_FOUND: Select[Any] = select(*_UPLOAD, database_now().label("now"))
-_RESERVED = _FOUND.where(_OF_KEY)
-_ALIKE = _FOUND.where(or_(_OF_KEY, _UPLOAD.vector_id == bindparam("id"), _UPLOAD.object_key == bindparam("object")))
+# Built once, because every registration executes them, and building takes longer than executing.
+_ROW = UPLOADS.c
+_IS_KEY = _ROW.idempotency_key == bindparam("key")
+_SELECT: Select[Any] = select(UPLOADS, database_now().label("now"))
+_BY_KEY = _SELECT.where(_IS_KEY)
+_CONFLICTING = _SELECT.where(or_(_IS_KEY, _ROW.vector_id == bindparam("id"), _ROW.object_key == bindparam("object")))
+_OPEN = and_(~_ROW.published, _ROW.deadline > database_now())
 _PUBLISH = (
-    update(table(UploadRow))
-    .where(_OF_KEY, _UPLOAD.vector_id == bindparam("id"), _UPLOAD.object_key == bindparam("object"))
-    .where(~_UPLOAD.published, _UPLOAD.deadline > database_now())
+    update(UPLOADS)
+    .where(_IS_KEY, _ROW.vector_id == bindparam("id"), _ROW.object_key == bindparam("object"), _OPEN)
     .values(published=True)
     .returning(database_now())
 )
-_FORGET = delete(table(UploadRow)).where(_OF_KEY)
-_COUNT_VERSION = (
-    update(table(NameRow))
-    .where(_NAME.name == bindparam("name_"))
-    .values(newest=_NAME.newest + 1)
-    .returning(_NAME.newest)
+_DELETE = delete(UPLOADS).where(_IS_KEY)
+_NEXT_VERSION = (
+    update(NAMES).where(NAMES.c.name == bindparam("name_")).values(newest=NAMES.c.newest + 1).returning(NAMES.c.newest)
 )
 
 
+class SqlRegistrations:
+    """Implements ports.registrations.Registrations."""
+
+    def __init__(self, db: Transactions) -> None:
+        self._db = db
+
+    def reserve(self, upload: Upload) -> VectorRecord | None:
+        return self._db.write(lambda writer: reserve(writer, upload))
+
+    def publish(self, upload: Upload, record: VectorRecord, *, actor: str = ANONYMOUS) -> VectorRecord:
+        return self._db.write(lambda writer: publish(writer, upload, record), actor=actor)
+
+    def release(self, upload: Upload) -> None:
+        query = delete(UPLOADS).where(
+            _ROW.idempotency_key == upload.idempotency_key, _ROW.object_key == upload.object_key, ~_ROW.published
+        )
+        self._db.write(lambda writer: writer.connection.execute(query))
+
+    def find_referenced(
+        self, object_keys: Collection[str], *, purged_within: timedelta = timedelta(0)
+    ) -> frozenset[str]:
+        keys = [key for key in object_keys if is_storable(key)]
+
+        def act(writer: Writer) -> frozenset[str]:
+            recent = writer.now() - purged_within
+            purged = select(CHANGES.c.vector_id).where(CHANGES.c.kind == ChangeKind.PURGED, CHANGES.c.at > recent)
+            found: set[str] = set()
+            for start in range(0, len(keys), KEYS_PER_QUERY):
+                part = keys[start : start + KEYS_PER_QUERY]
+                vectors = select(VECTORS.c.object_key).where(VECTORS.c.object_key.in_(part))
+                in_use = or_(_OPEN, _ROW.vector_id.in_(purged))
+                uploads = select(_ROW.object_key).where(_ROW.object_key.in_(part), in_use)
+                found.update(writer.connection.scalars(union(vectors, uploads)))
+            return frozenset(found)
+
+        # A write transaction that writes nothing: every publication that met its deadline has committed by now.
+        return self._db.write(act)
+
+    def list_expired(self, limit: int) -> list[Upload]:
+        expired = select(UPLOADS).where(~_ROW.published, _ROW.deadline <= database_now())
+        query = expired.order_by(_ROW.deadline, _ROW.vector_id).limit(limit)
+        return self._db.read(lambda connection: [to_upload(row) for row in connection.execute(query)])
+
+
 def reserve(writer: Writer, upload: Upload) -> VectorRecord | None:
-    database = writer.connection
-    if writer.add_new(UploadRow, mapping.upload_columns(upload)):
+    """Reserve the upload within a running transaction; see ports.registrations.Registrations.reserve."""
+    connection = writer.connection
+    if writer.add_if_absent(UPLOADS, upload_row(upload)):
         return None
-    known = {row.idempotency_key: row for row in database.execute(_ALIKE, _own(upload))}
-    reserved = known.pop(upload.idempotency_key, None)
+    others = {row.idempotency_key: row for row in connection.execute(_CONFLICTING, _parameters(upload))}
+    reserved = others.pop(upload.idempotency_key, None)
     if reserved is not None and (reserved.published or reserved.deadline > reserved.now):
-        check_used_key(upload, mapping.upload(reserved), published=reserved.published)
+        check_key_reuse(upload, to_upload(reserved), published=reserved.published)
         if reserved.published:
-            return _record(writer.session, upload, reserved.vector_id)
-    if any(row.published or row.deadline > row.now for row in known.values()):
+            return _published_record(connection, upload, reserved.vector_id)
+    if any(row.published or row.deadline > row.now for row in others.values()):
         raise vector_exists(upload)
-    for key in (upload.idempotency_key, *known):
-        database.execute(_FORGET, {"key": key})
-    writer.add(UploadRow, mapping.upload_columns(upload))
+    for key in (upload.idempotency_key, *others):
+        connection.execute(_DELETE, {"key": key})
+    writer.add(UPLOADS, upload_row(upload))
     return None
 
 
 def publish(writer: Writer, upload: Upload, record: VectorRecord) -> VectorRecord:
-    created_at = writer.connection.scalars(_PUBLISH, _own(upload)).one_or_none()
+    """Publish the upload within a running transaction; see ports.registrations.Registrations.publish."""
+    created_at = writer.connection.scalars(_PUBLISH, _parameters(upload)).one_or_none()
     if created_at is None:
-        return _made_or_refused(writer, upload)
-    version = _next_version(writer, record.name)
-    place = partial(published_as, record, version=version, created_at=created_at)
-    seq = append_and_audit(
-        writer, ChangeKind.PUBLISHED, record.id, "vector.publish", lambda seq: publication(place(seq=seq))
+        return _earlier_publication(writer.connection, upload)
+    complete = partial(publish_draft, record, version=_next_version(writer, record.name), created_at=created_at)
+    seq = append_change_and_audit(
+        writer, ChangeKind.PUBLISHED, record.id, "vector.publish", lambda seq: publish_detail(complete(seq=seq))
     )
-    placed = place(seq=seq)
-    writer.add(VectorRow, mapping.vector_columns(placed))
-    writer.add(KeyRow, *mapping.key_columns(placed.id, placed.card.keys))
-    writer.add(FacetRow, *mapping.facet_columns(placed.id, placed.card))
-    return placed
+    published = complete(seq=seq)
+    writer.add(VECTORS, vector_row(published))
+    writer.add(TASK_KEYS, *key_rows(published.id, published.card.keys))
+    writer.add(FACETS, *facet_rows(published.id, published.card))
+    return published
 
 
-def release(writer: Writer, upload: Upload) -> None:
-    reserved = writer.session.get(UploadRow, upload.idempotency_key)
-    if reserved is not None and reserved.object_key == upload.object_key and not reserved.published:
-        writer.session.delete(reserved)
-
-
-def references(writer: Writer, object_keys: Collection[str], purged_within: timedelta) -> frozenset[str]:
-    """As a writer, though it writes nothing: a publisher that made its deadline has committed by now, or never will."""
-    of_late = (ChangeRow.kind == ChangeKind.PURGED, ChangeRow.at > writer.now() - purged_within)
-    purged = select(ChangeRow.vector_id).where(*of_late)
-    asked = [key for key in object_keys if is_storable(key)]
-    found: set[str] = set()
-    for start in range(0, len(asked), KEYS_A_QUERY):
-        part = asked[start : start + KEYS_A_QUERY]
-        kept = select(VectorRow.object_key).where(VectorRow.object_key.in_(part))
-        is_open = and_(~UploadRow.published, UploadRow.deadline > database_now())
-        held = or_(is_open, UploadRow.vector_id.in_(purged))
-        uploads = select(UploadRow.object_key).where(UploadRow.object_key.in_(part), held)
-        found.update(writer.session.scalars(union(kept, uploads)))
-    return frozenset(found)
-
-
-def stuck(session: Session, limit: int) -> list[Upload]:
-    late = (~UploadRow.published, UploadRow.deadline <= database_now())
-    query = select(UploadRow).where(*late).order_by(UploadRow.deadline, UploadRow.vector_id).limit(limit)
-    return [mapping.upload(row) for row in session.scalars(query)]
-
-
-def _made_or_refused(writer: Writer, upload: Upload) -> VectorRecord:
-    """What the upload made before; raises the reason why it cannot be published otherwise."""
-    reserved = writer.connection.execute(_RESERVED, {"key": upload.idempotency_key}).one_or_none()
+def _earlier_publication(connection: Connection, upload: Upload) -> VectorRecord:
+    """Return the record that this upload published before, or raise the reason why it cannot be published."""
+    reserved = connection.execute(_BY_KEY, {"key": upload.idempotency_key}).one_or_none()
     if reserved is None or reserved.vector_id != upload.vector_id:
         raise upload_expired(upload)
     if reserved.published:
-        check_own(upload, mapping.upload(reserved))
-        return _record(writer.session, upload, upload.vector_id)
+        check_same_request(upload, to_upload(reserved))
+        return _published_record(connection, upload, upload.vector_id)
     if reserved.object_key != upload.object_key:
         raise upload_replaced(upload)
     raise upload_expired(upload)
 
 
-def _own(upload: Upload) -> dict[str, str]:
+def _parameters(upload: Upload) -> dict[str, str]:
     return {"key": upload.idempotency_key, "id": upload.vector_id, "object": upload.object_key}
 
 
 def _next_version(writer: Writer, name: str) -> int:
-    version: int | None = writer.connection.scalars(_COUNT_VERSION, {"name_": name}).one_or_none()
+    version: int | None = writer.connection.scalars(_NEXT_VERSION, {"name_": name}).one_or_none()
     if version is not None:
         return version
-    writer.add(NameRow, {"name": name, "newest": 1})
+    writer.add(NAMES, {"name": name, "newest": 1})
     return 1
 
 
-def _record(session: Session, upload: Upload, vector_id: str) -> VectorRecord:
-    """What the upload's idempotency key made."""
-    found = records(session, VECTORS.where(VectorRow.id == vector_id))
+def _published_record(connection: Connection, upload: Upload, vector_id: str) -> VectorRecord:
+    found = read_records(connection, select(VECTORS).where(VECTORS.c.id == vector_id))
     if not found:
         raise vector_purged(upload, vector_id)
     return found[0]

@@ -11,7 +11,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
-from vlibrary.adapters.sql.database import connect, our_errors
+from vlibrary.adapters.sql.database import connect, translate_errors
 from vlibrary.domain.errors import CatalogueUnavailable
 
 URL_ATTRIBUTE = "sqlalchemy.url"
@@ -22,7 +22,7 @@ def upgrade(url: str) -> None:
 
     Raises CatalogueUnavailable, also for a database that a newer version of this service made.
     """
-    with our_errors():
+    with translate_errors():
         try:
             command.upgrade(alembic_config(url), "head")
         except CommandError as error:
@@ -37,7 +37,7 @@ def is_current(url: str) -> bool:
     newest = ScriptDirectory.from_config(alembic_config(url)).get_heads()
     engine = connect(url)
     try:
-        with our_errors(), engine.connect() as connection:
+        with translate_errors(), engine.connect() as connection:
             return set(MigrationContext.configure(connection).get_current_heads()) == set(newest)
     finally:
         engine.dispose()
@@ -63,7 +63,7 @@ def revisions(url: str) -> Revisions:
     script = ScriptDirectory.from_config(alembic_config(url))
     engine = connect(url)
     try:
-        with our_errors(), engine.connect() as connection:
+        with translate_errors(), engine.connect() as connection:
             have = MigrationContext.configure(connection).get_current_revision()
     finally:
         engine.dispose()

@@ -1,195 +1,168 @@
-"""The catalogue's tables. A change here needs a migration (migrations/versions); `alembic check` is a test."""
+"""The catalogue's tables. A change here needs a migration in migrations/versions; a test runs `alembic check`."""
 
 from __future__ import annotations
-
-from datetime import datetime
-from typing import Any
 
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     CheckConstraint,
+    Column,
     Double,
     ForeignKey,
     Index,
+    Integer,
     LargeBinary,
     MetaData,
     String,
     Table,
     UniqueConstraint,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from vlibrary.adapters.sql.database import UtcTime
-from vlibrary.domain.labels import MetadataValue
 
-# Compared by code point, as Python does it, whatever the language of the PostgreSQL database.
+# Compared by code point, as in Python, whatever the locale of the PostgreSQL database.
 PLAIN_TEXT = String().with_variant(String(collation="C"), "postgresql")
 
+# Constraint names are fixed, so that migrations can refer to them on every database.
+METADATA = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
 
-class Base(DeclarativeBase):
-    """Names of constraints are fixed here, so that later migrations can refer to them on every database."""
+# A registered vector. Its artifact and what training recorded never change; a purged vector's row is deleted.
+VECTORS = Table(
+    "vectors",
+    METADATA,
+    Column("id", String, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("status", String, nullable=False),
+    Column("description", String, nullable=False),
+    Column("embedder", String),
+    Column("thresholds", JSON, nullable=False),
+    Column("results", JSON, nullable=False),
+    Column("model_id", String, nullable=False),
+    Column("model_fingerprint", String, nullable=False),
+    Column("model_architecture", String, nullable=False),
+    Column("model_layers", Integer, nullable=False),
+    Column("model_hidden_size", Integer, nullable=False),
+    Column("method", String, nullable=False),
+    Column("positions", String, nullable=False),
+    Column("training", JSON, nullable=False),
+    Column("sha256", String, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("object_key", String, nullable=False, unique=True),
+    Column("tags", JSON, nullable=False),
+    Column("metadata", JSON, nullable=False),
+    Column("derived_from", JSON, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("seq", BigInteger, nullable=False, unique=True),
+    Column("revision", Integer, nullable=False),
+    Column("deleted_at", UtcTime),
+    UniqueConstraint("name", "version"),
+    Index(None, "model_id"),
+)
 
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
+# One task key of a vector: its parts as little-endian float32, NULL for a missing part.
+TASK_KEYS = Table(
+    "task_keys",
+    METADATA,
+    Column("vector_id", ForeignKey("vectors.id"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("kind", String, nullable=False),
+    Column("image", LargeBinary),
+    Column("text", LargeBinary),
+)
 
+# One property that a vector can be filtered by, from its tags, metadata and derived_from. kind: tag, parent (the key is
+# the tag or the parent's id), or the kind of a metadata value, which is in text or number.
+FACETS = Table(
+    "facets",
+    METADATA,
+    Column("vector_id", ForeignKey("vectors.id"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("kind", String, nullable=False),
+    Column("key", String, nullable=False),
+    Column("text", PLAIN_TEXT),
+    Column("number", Double),
+    Index(None, "kind", "key", "text"),
+    Index(None, "kind", "key", "number"),
+)
 
-class VectorRow(Base):
-    """A registered vector. Its file and what was learnt never change; a purged vector's row is gone."""
+# The newest version ever given to a name, so that no version is reused.
+NAMES = Table("names", METADATA, Column("name", String, primary_key=True), Column("newest", Integer, nullable=False))
 
-    __tablename__ = "vectors"
-    __table_args__ = (UniqueConstraint("name", "version"), Index(None, "model_id"))
+ALIASES = Table(
+    "aliases",
+    METADATA,
+    Column("name", String, primary_key=True),
+    Column("alias", String, primary_key=True),
+    Column("vector_id", ForeignKey("vectors.id"), nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("changed_at", UtcTime, nullable=False),
+    Index(None, "vector_id"),
+)
 
-    id: Mapped[str] = mapped_column(primary_key=True)
-    name: Mapped[str]
-    version: Mapped[int]
-    status: Mapped[str]
-    description: Mapped[str]
-    embedder: Mapped[str | None]
-    thresholds: Mapped[dict[str, float]] = mapped_column(JSON)
-    results: Mapped[dict[str, Any]] = mapped_column(JSON)
-    model_id: Mapped[str]
-    model_fingerprint: Mapped[str]
-    model_architecture: Mapped[str]
-    model_layers: Mapped[int]
-    model_hidden_size: Mapped[int]
-    method: Mapped[str]
-    positions: Mapped[str]
-    training: Mapped[dict[str, Any]] = mapped_column(JSON)
-    sha256: Mapped[str]
-    size: Mapped[int] = mapped_column(BigInteger)
-    object_key: Mapped[str] = mapped_column(unique=True)
-    tags: Mapped[list[str]] = mapped_column(JSON)
-    facts: Mapped[dict[str, MetadataValue]] = mapped_column("metadata", JSON)
-    derived_from: Mapped[list[str]] = mapped_column(JSON)
-    created_at: Mapped[datetime] = mapped_column(UtcTime)
-    seq: Mapped[int] = mapped_column(BigInteger, unique=True)
-    revision: Mapped[int]
-    deleted_at: Mapped[datetime | None] = mapped_column(UtcTime)
+# A reservation. Unpublished, it is void after its deadline; published, it answers its idempotency key for good.
+UPLOADS = Table(
+    "uploads",
+    METADATA,
+    Column("idempotency_key", String, primary_key=True),
+    Column("request_sha256", String, nullable=False),
+    Column("vector_id", String, nullable=False, unique=True),
+    Column("object_key", String, nullable=False, unique=True),
+    Column("deadline", UtcTime, nullable=False),
+    Column("published", Boolean, nullable=False),
+    Index(None, "published", "deadline"),
+)
 
-    keys: Mapped[list[KeyRow]] = relationship(order_by="KeyRow.number", lazy="raise")
+# One entry of the change log; it outlives its vector. mark: the token of the transaction that wrote it.
+CHANGES = Table(
+    "changes",
+    METADATA,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", String, nullable=False),
+    Column("vector_id", String, nullable=False),
+    Column("at", UtcTime, nullable=False),
+    Column("mark", String, nullable=False),
+    Index(None, "kind", "at"),
+)
 
+# token: that of the writing transaction, which checks by it whether a commit without an answer succeeded.
+AUDIT = Table(
+    "audit",
+    METADATA,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", UtcTime, nullable=False),
+    Column("actor", String, nullable=False),
+    Column("action", String, nullable=False),
+    Column("subject", String, nullable=False),
+    Column("detail", JSON, nullable=False),
+    Column("token", String, nullable=False, unique=True),
+)
 
-class KeyRow(Base):
-    """One task key of a vector: its parts as little-endian float32, NULL where a part is missing."""
-
-    __tablename__ = "task_keys"
-
-    vector_id: Mapped[str] = mapped_column(ForeignKey("vectors.id"), primary_key=True)
-    number: Mapped[int] = mapped_column(primary_key=True)
-    kind: Mapped[str]
-    image: Mapped[bytes | None] = mapped_column(LargeBinary)
-    text: Mapped[bytes | None] = mapped_column(LargeBinary)
-
-
-class FacetRow(Base):
-    """One thing that a vector can be filtered by, drawn from its tags, metadata and derived_from.
-
-    kind: tag and parent (the key is the tag or the id), or the kind of a metadata value, which text or number holds.
-    """
-
-    __tablename__ = "facets"
-    __table_args__ = (Index(None, "kind", "key", "text"), Index(None, "kind", "key", "number"))
-
-    vector_id: Mapped[str] = mapped_column(ForeignKey("vectors.id"), primary_key=True)
-    position: Mapped[int] = mapped_column(primary_key=True)
-    kind: Mapped[str]
-    key: Mapped[str]
-    text: Mapped[str | None] = mapped_column(PLAIN_TEXT)
-    number: Mapped[float | None] = mapped_column(Double)
-
-
-class NameRow(Base):
-    """The newest version of a name that was ever given, so that none is given twice."""
-
-    __tablename__ = "names"
-
-    name: Mapped[str] = mapped_column(primary_key=True)
-    newest: Mapped[int]
-
-
-class AliasRow(Base):
-    """A movable pointer from a name to one of its vectors."""
-
-    __tablename__ = "aliases"
-    __table_args__ = (Index(None, "vector_id"),)
-
-    name: Mapped[str] = mapped_column(primary_key=True)
-    alias: Mapped[str] = mapped_column(primary_key=True)
-    vector_id: Mapped[str] = mapped_column(ForeignKey("vectors.id"))
-    revision: Mapped[int] = mapped_column(BigInteger)
-    changed_at: Mapped[datetime] = mapped_column(UtcTime)
-
-
-class UploadRow(Base):
-    """A reservation. Unpublished it is void after its deadline; published it answers its idempotency key for ever."""
-
-    __tablename__ = "uploads"
-    __table_args__ = (Index(None, "published", "deadline"),)
-
-    idempotency_key: Mapped[str] = mapped_column(primary_key=True)
-    request_sha256: Mapped[str]
-    vector_id: Mapped[str] = mapped_column(unique=True)
-    object_key: Mapped[str] = mapped_column(unique=True)
-    deadline: Mapped[datetime] = mapped_column(UtcTime)
-    published: Mapped[bool]
-
-
-class ChangeRow(Base):
-    """One entry of the change log: what happened to which vector, and when. It outlives the vector.
-
-    mark: the token of the transaction that wrote it, by which one history is told from another.
-    """
-
-    __tablename__ = "changes"
-    __table_args__ = (Index(None, "kind", "at"),)
-
-    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    kind: Mapped[str]
-    vector_id: Mapped[str]
-    at: Mapped[datetime] = mapped_column(UtcTime)
-    mark: Mapped[str]
-
-
-class AuditRow(Base):
-    """Who did what. token: the writer's own mark, by which it finds out whether its lost commit was kept."""
-
-    __tablename__ = "audit"
-
-    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    at: Mapped[datetime] = mapped_column(UtcTime)
-    actor: Mapped[str]
-    action: Mapped[str]
-    subject: Mapped[str]
-    detail: Mapped[dict[str, Any]] = mapped_column(JSON)
-    token: Mapped[str] = mapped_column(unique=True)
+# The single row that numbers both logs; the transaction that locks it is the only writer. epoch: new for every database
+# and every restore. server: the PostgreSQL cluster and timeline of the epoch. mark: that of the newest change.
+LOG_HEAD = Table(
+    "log_head",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("epoch", String, nullable=False),
+    Column("n", BigInteger, nullable=False),
+    Column("mark", String, nullable=False),
+    Column("audited", BigInteger, nullable=False),
+    Column("server", String),
+    CheckConstraint("id = 1", name="only_one"),
+)
 
 
-class LogHeadRow(Base):
-    """The one row that numbers both logs; who locks it is the one writer.
+class Base:
+    """The tables' metadata under its former name, for migrations/env.py."""
 
-    epoch is new for every database and every restored backup. server: which PostgreSQL server and timeline it was
-    given on. mark: the newest change's.
-    """
-
-    __tablename__ = "log_head"
-    __table_args__ = (CheckConstraint("id = 1", name="only_one"),)
-
-    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    epoch: Mapped[str]
-    n: Mapped[int] = mapped_column(BigInteger)
-    mark: Mapped[str]
-    audited: Mapped[int] = mapped_column(BigInteger)
-    server: Mapped[str | None]
-
-
-def table(row: type[Base]) -> Table:
-    """The table itself, for statements that can do without the mapper's bookkeeping, which takes longer than they."""
-    return Base.metadata.tables[row.__tablename__]
+    metadata = METADATA

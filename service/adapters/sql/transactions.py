@@ -1,8 +1,8 @@
-"""Transactions of the catalogue: one writer at a time, tried again where that is safe, settled when a commit got lost.
+"""Transactions of the catalogue: one writer at a time, retried where that is safe.
 
-Writers run one after another (SQLite: BEGIN IMMEDIATE; PostgreSQL: the lock on the log head's row), readers beside
-them. A publish is a millisecond or two of database time next to an upload of many, and with one writer at a time the
-version, the idempotency key, the alias and the deadline are decided without a race.
+Writers run one at a time (SQLite: BEGIN IMMEDIATE; PostgreSQL: a lock on the log head's row); readers run concurrently.
+A publication is a millisecond or two of database time against an upload of many, and with a single writer the version,
+the idempotency key, the alias and the deadline are decided without races.
 """
 
 from __future__ import annotations
@@ -11,11 +11,9 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, exists, insert, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, Engine, Table, exists, insert, select
 from tenacity import (
     Retrying,
     retry_if_exception,
@@ -29,112 +27,90 @@ from vlibrary.adapters.sql.database import (
     database_now,
     for_reading,
     for_writing,
-    insert_unless_there,
-    is_passing,
-    our_errors,
+    insert_or_ignore,
+    is_transient,
+    translate_errors,
 )
-from vlibrary.adapters.sql.tables import AuditRow, Base, LogHeadRow, table
-from vlibrary.domain.ports import ANONYMOUS
+from vlibrary.adapters.sql.tables import AUDIT, LOG_HEAD
+from vlibrary.domain.registration import ANONYMOUS
 
 T = TypeVar("T")
 
-# Long enough for a connection that broke and a server that restarts, short enough for a client that waits.
+# Long enough for a broken connection and a server restart, short enough for a waiting client.
 RETRY_S = 2.0
-# Made once, since every writer asks them. SQLite leaves FOR UPDATE out.
-_LOCK = select(table(LogHeadRow).c.n).with_for_update()
+# Built once, because every writer executes them. SQLite omits FOR UPDATE.
+_LOCK = select(LOG_HEAD.c.n).with_for_update()
 NOW = select(database_now())
 
 
 @dataclass(frozen=True)
 class Writer:
-    """A running write transaction. token: the mark that its audit entry carries."""
+    """A running write transaction. token: identifies it in its audit entry."""
 
     connection: Connection
     actor: str
     token: str
 
-    @cached_property
-    def session(self) -> Session:
-        """For what is easier with objects; a registration, which must be quick, does without."""
-        return Session(self.connection, join_transaction_mode="rollback_only")
-
     def now(self) -> datetime:
-        """The database's clock."""
+        """Return the database's clock."""
         return self.connection.scalars(NOW).one()
 
-    def add(self, kind: type[Base], *rows: Mapping[str, Any]) -> None:
-        """Insert rows, each as its columns' values."""
+    def add(self, table: Table, *rows: Mapping[str, Any]) -> None:
+        """Insert rows, each as a mapping of its columns."""
         if rows:
-            self.connection.execute(insert(table(kind)), rows if len(rows) > 1 else rows[0])
+            self.connection.execute(insert(table), rows if len(rows) > 1 else rows[0])
 
-    def add_new(self, kind: type[Base], row: Mapping[str, Any]) -> bool:
-        """Insert the row unless one is there that it must not stand beside; whether it was inserted."""
-        return self.connection.execute(insert_unless_there(self.connection, table(kind)), row).rowcount == 1
-
-    def flush(self) -> None:
-        """Send what the session still holds back."""
-        if "session" in self.__dict__:
-            self.session.flush()
-            self.session.close()
+    def add_if_absent(self, table: Table, row: Mapping[str, Any]) -> bool:
+        """Insert the row unless it conflicts with another one; return whether it was inserted."""
+        return self.connection.execute(insert_or_ignore(self.connection, table), row).rowcount == 1
 
 
 class Transactions:
-    """Runs functions in transactions of a database. Threads may share it."""
+    """Runs functions in transactions of a database. Thread-safe."""
 
     def __init__(self, engine: Engine) -> None:
         self._reading = for_reading(engine)
         self._writing = for_writing(engine)
 
-    def read(self, act: Callable[[Session], T]) -> T:
-        """What the function returns for one unchanging state of the database. It may be called several times."""
-
-        def once() -> T:
-            with Session(self._reading) as session, session.begin():
-                return act(session)
-
-        return _with_patience(once)
-
-    def look(self, act: Callable[[Connection], T]) -> T:
-        """As `read`, for queries of columns alone: making and ending a session takes as long as a small query."""
+    def read(self, act: Callable[[Connection], T]) -> T:
+        """Return the function's result for one consistent state of the database. It may be called several times."""
 
         def once() -> T:
             with self._reading.connect() as connection:
                 return act(connection)
 
-        return _with_patience(once)
+        return _retry(once)
 
     def write(self, act: Callable[[Writer], T], *, actor: str = ANONYMOUS) -> T:
-        """What the function returned for the transaction that was kept, once; it may be called several times.
+        """Return the function's result for the committed transaction. It may be called several times.
 
-        When the answer to a commit gets lost, the audit entry tells whether it was kept; a function that writes none
-        must be one that can be repeated.
+        If the answer to a commit is lost, the audit entry shows whether it succeeded; a function that writes no audit
+        entry must be idempotent.
         """
         token = uuid.uuid4().hex
-        unsettled: list[T] = []
+        unconfirmed: list[T] = []
 
         def once() -> T:
             with self._writing.connect() as connection:
-                # The lock: whatever an earlier try left running at the server is over when it is ours.
+                # Once this lock is held, any earlier attempt that was still running at the server has ended.
                 connection.execute(_LOCK).one()
-                if unsettled and connection.scalar(select(exists().where(AuditRow.token == token))):
-                    return unsettled[-1]
-                writer = Writer(connection, actor, token)
-                result = act(writer)
-                writer.flush()
-                unsettled.append(result)
+                if unconfirmed and connection.scalar(select(exists().where(AUDIT.c.token == token))):
+                    return unconfirmed[-1]
+                result = act(Writer(connection, actor, token))
+                unconfirmed.append(result)
                 connection.commit()
                 return result
 
-        return _with_patience(once)
+        return _retry(once)
 
 
-def _with_patience(once: Callable[[], T]) -> T:
+def _retry(once: Callable[[], T]) -> T:
     retrying = Retrying(
-        retry=retry_if_exception(is_passing),
-        # Twice at least: the commit of a transaction that took longer than that may get lost, too, and must be settled.
+        retry=retry_if_exception(is_transient),
+        # At least twice: the answer to a commit can also be lost after a transaction longer than RETRY_S.
         stop=stop_all(stop_after_delay(RETRY_S), stop_after_attempt(2)),
         wait=wait_exponential_jitter(multiplier=0.02, max=0.5, jitter=0.05),
         reraise=True,
     )
-    with our_errors():
+    with translate_errors():
         return retrying(once)

@@ -14,7 +14,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 
 from vlibrary.adapters.workers.member import Member
 from vlibrary.domain.errors import Overloaded, Unavailable, VLibraryError, WorkerUnavailable, WrongModel
-from vlibrary.domain.ports import Inference, Worker
+from vlibrary.domain.ports.inference import Inference, Worker
 from vlibrary.domain.query import EmbedderSpec, Query, TaskEmbedding
 from vlibrary.domain.vector import ModelSpec, SteeringVector
 from vlibrary.domain.wire import GenerateCall, Generation, TextPiece, WorkerInfo

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import httpx
 
 from vlibrary.domain.errors import TimedOut, TooLarge, VLibraryError, WorkerLost, WorkerUnavailable
-from vlibrary.domain.ports import Worker
+from vlibrary.domain.ports.inference import Worker
 from vlibrary.domain.query import Query, TaskEmbedding
 from vlibrary.domain.vector import SteeringVector
 from vlibrary.domain.wire import GenerateCall, Generation, TextPiece, WorkerInfo, WorkerStatus

@@ -13,7 +13,7 @@ from typing import TypeVar
 import structlog
 
 from vlibrary.domain.errors import VLibraryError, WorkerLost, WorkerUnavailable
-from vlibrary.domain.ports import Worker
+from vlibrary.domain.ports.inference import Worker
 from vlibrary.domain.wire import GenerateCall, Generation, TextPiece, WorkerInfo, WorkerStatus
 
 log = structlog.get_logger(__name__)

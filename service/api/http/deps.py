@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from vlibrary.api.http.admission import AdmissionControl, RequestScope
 from vlibrary.domain.labels import ACTOR_PATTERN
-from vlibrary.domain.ports import ANONYMOUS
+from vlibrary.domain.registration import ANONYMOUS
 from vlibrary.library.library import Library
 from vlibrary.library.references import MAX_REFERENCE
 

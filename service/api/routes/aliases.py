@@ -11,7 +11,7 @@ from vlibrary.api.http.deps import NO_PARAMETERS, ActorDep, LibraryDep
 from vlibrary.api.http.etags import IfMatch, require_alias_revision, require_revision, revision_etag
 from vlibrary.api.http.responses import headers, problems
 from vlibrary.domain.card import NAME_PATTERN
-from vlibrary.domain.ports import Alias
+from vlibrary.domain.registration import Alias
 from vlibrary.library.alias import drop, find_alias, point
 from vlibrary.schemas.registry import AliasesOut, AliasIn, AliasOut
 
@@ -32,7 +32,7 @@ class AliasesQuery(BaseModel):
 @router.get("", operation_id="list_aliases", summary="List aliases", responses=problems(422, 503))
 def list_aliases(library: LibraryDep, query: Annotated[AliasesQuery, Query()]) -> AliasesOut:
     """Returns aliases ordered by name and alias. Wherever a vector is referenced, `name@alias` is accepted too."""
-    return AliasesOut(items=list(map(AliasOut.of, library.catalogue.aliases(query.name))))
+    return AliasesOut(items=list(map(AliasOut.of, library.catalogue.aliases.list(query.name))))
 
 
 @router.get(

@@ -51,7 +51,7 @@ def _checks(library: Library) -> dict[str, Callable[[], str]]:
         return "readable and writable"
 
     return {
-        "catalogue": lambda: f"at sequence number {library.catalogue.position().seq}",
+        "catalogue": lambda: f"at sequence number {library.catalogue.change_log.position().seq}",
         "artifacts": check_artifacts,
         "index": lambda: f"applied up to sequence number {catch_up(library.catalogue, library.index).seq}",
         "worker": lambda: f"serves {', '.join(info.model.model_id for info in library.worker.models())}",

@@ -78,7 +78,7 @@ def delete_vector(
 
     With `purge=true`, removes a deleted vector permanently. A vector that an alias points to cannot be deleted.
     """
-    remove = library.catalogue.purge if query.purge else library.catalogue.delete
+    remove = library.catalogue.vectors.purge if query.purge else library.catalogue.vectors.delete
     record = resolve_fixed(vector_id, library.catalogue, status=None if query.purge else Status.ACTIVE)
     seq = remove(record.id, expected_revision=parse_revision(if_match), actor=actor)
     response.headers[SEQ_HEADER] = str(seq)
@@ -97,8 +97,8 @@ def restore_vector(
     """Restores a deleted vector under its id and version; searches and answers use it again."""
     revision = parse_revision(if_match)
     found = resolve_fixed(vector_id, library.catalogue, status=None)
-    seq = library.catalogue.restore(found.id, expected_revision=revision, actor=actor)
-    return _changed(library.catalogue.get(found.id), seq, response)
+    seq = library.catalogue.vectors.restore(found.id, expected_revision=revision, actor=actor)
+    return _changed(library.catalogue.vectors.get(found.id), seq, response)
 
 
 def _changed(record: VectorRecord, seq: int, response: Response) -> VectorOut:

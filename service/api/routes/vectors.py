@@ -15,7 +15,7 @@ from vlibrary.api.http.deps import ADMITTED, NO_PARAMETERS, ActorDep, LibraryDep
 from vlibrary.api.http.etags import content_etag, matches, revision_etag
 from vlibrary.api.http.responses import SEQ_HEADER, headers, problems
 from vlibrary.domain.errors import InvalidInput, TooLarge
-from vlibrary.domain.ports import Linking
+from vlibrary.domain.ports.artifacts import Linking
 from vlibrary.formats.card import parse_card
 from vlibrary.library.lineage import lineage
 from vlibrary.library.publish import Submission, publish
@@ -119,7 +119,7 @@ async def register_vector(
 )
 def list_vectors(library: LibraryDep, query: Annotated[ListQuery, Query()]) -> VectorPage:
     """Returns vectors that match all filters. Pages are stable under concurrent changes; repeat the filters."""
-    found = library.catalogue.page(query.filter(), limit=query.limit, cursor=query.cursor)
+    found = library.catalogue.vectors.page(query.filter(), limit=query.limit, cursor=query.cursor)
     return VectorPage(items=[VectorOut.of(record) for record in found.records], next=found.next)
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from vlibrary.domain.ports import Artifacts, Position
+from vlibrary.domain.changes import LogPosition
+from vlibrary.domain.ports.artifacts import Artifacts
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Tables(Protocol):
         """Raise InvalidBackup for a dump of another schema, NotEmpty if the log has changes and not `replace`."""
         ...
 
-    def load(self, folder: Path, *, replace: bool, actor: str) -> Position:
+    def load(self, folder: Path, *, replace: bool, actor: str) -> LogPosition:
         """Replace the content of all tables by the files' in one transaction, and start a new epoch.
 
         The audit entry lists the replaced epochs: those of the files and those of the previous content.

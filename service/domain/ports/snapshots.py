@@ -13,7 +13,8 @@ from mmap import mmap
 from pathlib import Path
 from typing import Any, Protocol
 
-from vlibrary.domain.ports import Position, TaskIndex
+from vlibrary.domain.changes import LogPosition
+from vlibrary.domain.ports.task_index import TaskIndex
 from vlibrary.domain.query import EmbedderSpec
 
 
@@ -25,7 +26,7 @@ class SnapshotDraft:
     bytes, so a file that the store already has is not written again.
     """
 
-    position: Position
+    position: LogPosition
     embedder: str
     body: Mapping[str, Any]
     files: Mapping[str, Callable[[Path], None]]
@@ -35,7 +36,7 @@ class SnapshotDraft:
 class Snapshot:
     """A saved snapshot. files: memory-mapped, and readable while they are referenced even if deleted on disk."""
 
-    position: Position
+    position: LogPosition
     body: Mapping[str, Any]
     files: Mapping[str, mmap]
 
@@ -57,7 +58,7 @@ class Snapshots(Protocol):
         """
         ...
 
-    def newest_position(self, epoch: str, embedder: str) -> Position | None:
+    def newest_position(self, epoch: str, embedder: str) -> LogPosition | None:
         """Return the position of that snapshot without reading its files, so it may turn out to be corrupt.
 
         None if there is none, or if an object store that other processes write to does not respond.
@@ -69,7 +70,7 @@ class Snapshots(Protocol):
 class IndexChecksum:
     """Order-independent checksum of an index. keys: number of keys. digest: sum of the digests of all keys."""
 
-    position: Position | None
+    position: LogPosition | None
     keys: int
     digest: int
 
@@ -89,11 +90,11 @@ class PersistentIndex(TaskIndex, Protocol):
         """
         ...
 
-    def save(self, snapshots: Snapshots) -> Position | None:
+    def save(self, snapshots: Snapshots) -> LogPosition | None:
         """Save a snapshot and return its position; None if the index has no position. Raises SnapshotsUnavailable."""
         ...
 
-    def load(self, snapshots: Snapshots, epoch: str) -> Position | None:
+    def load(self, snapshots: Snapshots, epoch: str) -> LogPosition | None:
         """Load the newest snapshot of this epoch and return its position; None, and no change, if there is none."""
         ...
 

@@ -11,7 +11,7 @@ from tests.bench.engine.subject import Subject
 from tests.bench.spread import Spread, seconds
 from tests.model.samples import vector
 from vlibrary.adapters.artifacts.folder import FolderArtifacts
-from vlibrary.domain.ports import Artifacts
+from vlibrary.domain.ports.artifacts import Artifacts
 from vlibrary.domain.vector import ModelSpec
 from vlibrary.domain.wire import Applied
 from vlibrary.formats.artifact import encode, sha256_of

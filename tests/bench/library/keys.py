@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vlibrary.domain.card import KeyKind, TaskKey
-from vlibrary.domain.ports import Change, ChangeKind
+from vlibrary.domain.changes import Change, ChangeKind
 from vlibrary.domain.query import EmbedderSpec, TaskEmbedding
 from vlibrary.domain.vector import Array
 

@@ -22,7 +22,7 @@ from tests.support import samples
 from tests.support.memory.worker import CONTEXT_LENGTH, MemoryWorker
 from vlibrary.adapters.artifacts.s3 import S3Artifacts
 from vlibrary.adapters.clock import SystemClock
-from vlibrary.adapters.sql.catalogue import SqlCatalogue
+from vlibrary.adapters.sql.catalogue import sql_catalogue
 from vlibrary.adapters.sql.database import connect
 from vlibrary.domain.card import VectorCard
 from vlibrary.domain.query import Query, TaskEmbedding
@@ -58,7 +58,7 @@ def registrations(servers: Servers, folder: Path) -> dict[str, float]:
     engine = connect(world.database_url)
     artifacts = S3Artifacts(world.client, world.bucket)
     stores: dict[str, Any] = {
-        "catalogue": SqlCatalogue(engine),
+        "catalogue": sql_catalogue(engine),
         "artifacts": artifacts,
         "worker": SizedWorker(artifacts),
         "clock": SystemClock(),

@@ -16,7 +16,7 @@ from tests.bench.library.rivals import RIVALS, Absent, Ask
 from tests.bench.library.subject import Prepared, Subject
 from tests.bench.spread import all_in_turn, seconds
 from tests.support.memory.worker import MODEL
-from vlibrary.domain.ports import Filter
+from vlibrary.domain.filters import Filter
 from vlibrary.domain.query import Query
 from vlibrary.library.retrieve import retrieve
 
@@ -83,7 +83,9 @@ def _plain(subject: Subject) -> Callable[..., object]:
 def _filtered(subject: Subject) -> Callable[..., object]:
     """As the service does it: the ids that pass come from the catalogue, each time."""
     which = Filter(tags=(f"bucket-{BUCKET % BUCKETS}",))
-    return lambda query: subject.index.search(query, model=MODEL.fingerprint, k=K, among=subject.catalogue.ids(which))
+    return lambda query: subject.index.search(
+        query, model=MODEL.fingerprint, k=K, among=subject.catalogue.vectors.ids(which)
+    )
 
 
 def _bare_faiss(subject: Subject) -> Ask:

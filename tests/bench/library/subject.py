@@ -19,12 +19,13 @@ from vlibrary.adapters.index.build import IndexLimits
 from vlibrary.adapters.index.faiss_index import FaissIndex
 from vlibrary.adapters.index.segment import Segment
 from vlibrary.adapters.sql import registrations
-from vlibrary.adapters.sql.catalogue import SqlCatalogue
+from vlibrary.adapters.sql.catalogue import sql_catalogue
 from vlibrary.adapters.sql.database import connect, for_writing
 from vlibrary.adapters.sql.schema import upgrade
 from vlibrary.adapters.sql.transactions import Writer
-from vlibrary.domain.ports import ANONYMOUS, Catalogue
+from vlibrary.domain.ports.catalogue import Catalogue
 from vlibrary.domain.query import Query, TaskEmbedding
+from vlibrary.domain.registration import ANONYMOUS
 from vlibrary.domain.vector import Array
 from vlibrary.library.reindex import catch_up
 
@@ -80,7 +81,7 @@ def build(keys: int, queries: int, limits: IndexLimits, scratch: Path, registere
     for start in range(0, len(tasks), BATCH):
         vectors += _register(engine, rows[start * KEYS : (start + BATCH) * KEYS], start)
         registered(BATCH * KEYS)
-    catalogue = SqlCatalogue(engine)
+    catalogue = sql_catalogue(engine)
     index, exact = FaissIndex(SPEC, limits), FaissIndex(SPEC, IndexLimits(exact=keys))
     for one in (index, exact):
         catch_up(catalogue, one)

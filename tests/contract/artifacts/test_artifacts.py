@@ -13,7 +13,7 @@ import pytest
 from tests.support.memory.artifacts import MemoryArtifacts
 from vlibrary.adapters.artifacts.folder import FolderArtifacts
 from vlibrary.domain.errors import ArtifactLost, InvalidInput
-from vlibrary.domain.ports import Artifacts
+from vlibrary.domain.ports.artifacts import Artifacts
 
 KEY = "01JD/abc.safetensors"
 DATA = bytes(range(256)) * 2_000

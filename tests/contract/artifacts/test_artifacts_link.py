@@ -13,7 +13,7 @@ from vlibrary.adapters.artifacts.checks import digest
 from vlibrary.adapters.artifacts.folder import FolderArtifacts
 from vlibrary.adapters.artifacts.s3 import S3Artifacts, connect
 from vlibrary.domain.errors import ArtifactsUnavailable, InvalidInput
-from vlibrary.domain.ports import Linking
+from vlibrary.domain.ports.artifacts import Linking
 
 KEY = "01JD/abc.safetensors"
 DATA = bytes(range(256)) * 200

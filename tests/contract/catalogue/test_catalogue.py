@@ -9,11 +9,13 @@ from datetime import UTC, datetime, timedelta, timezone
 import numpy as np
 import pytest
 
-from tests.support.memory.catalogue import MemoryCatalogue
+from tests.support.memory.catalogue import memory_catalogue
 from tests.support.registrations import EMBEDDER, MODEL, draft, embedding, key, plain, plain_keys, register, upload
 from vlibrary.domain.card import KeyKind, Status, TaskKey
+from vlibrary.domain.changes import ChangeKind
 from vlibrary.domain.errors import InProgress, InvalidInput, KeyReused, UploadExpired, VectorExists, VectorNotFound
-from vlibrary.domain.ports import Catalogue, ChangeKind, Filter
+from vlibrary.domain.filters import Filter
+from vlibrary.domain.ports.catalogue import Catalogue
 from vlibrary.domain.query import Modality, TaskEmbedding
 from vlibrary.domain.vector import ModelSpec
 
@@ -35,123 +37,123 @@ class TestPublishing:
             thresholds={Modality.TEXT: 0.25, Modality.IMAGE_TEXT: -0.5},
             results={"steered": 0.97, "per_class": {"cat": [1, 2]}},
         )
-        assert catalogue.reserve(new) is None
+        assert catalogue.registrations.reserve(new) is None
         before = datetime.now(UTC) - timedelta(seconds=1)
-        record = catalogue.publish(new, given)
+        record = catalogue.registrations.publish(new, given)
         assert before < record.created_at < datetime.now(UTC) + timedelta(seconds=1)
         assert (record.version, record.seq, record.status) == (1, 1, Status.ACTIVE)
         placed = replace(given, version=1, seq=1, created_at=record.created_at)
         assert plain(record) == plain(placed)
-        assert plain(catalogue.get(new.vector_id)) == plain(placed)
+        assert plain(catalogue.vectors.get(new.vector_id)) == plain(placed)
 
     def test_nothing_is_visible_before_it_is_published(self, catalogue: Catalogue) -> None:
         new = upload()
-        catalogue.reserve(new)
-        assert catalogue.page(limit=9, cursor=None).records == ()
-        assert catalogue.position().seq == 0
+        catalogue.registrations.reserve(new)
+        assert catalogue.vectors.page(limit=9, cursor=None).records == ()
+        assert catalogue.change_log.position().seq == 0
         with pytest.raises(VectorNotFound):
-            catalogue.get(new.vector_id)
+            catalogue.vectors.get(new.vector_id)
 
     def test_versions_count_up_by_name_and_are_never_given_twice(self, catalogue: Catalogue) -> None:
         assert [register(catalogue, "a").version for _ in range(2)] == [1, 2]
         assert register(catalogue, "b").version == 1
-        catalogue.delete(register(catalogue, "a").id)
+        catalogue.vectors.delete(register(catalogue, "a").id)
         assert register(catalogue, "a").version == 4
 
     def test_publishing_the_same_upload_again_changes_nothing(self, catalogue: Catalogue) -> None:
         new = upload()
-        catalogue.reserve(new)
-        first = catalogue.publish(new, draft(new))
-        assert plain(catalogue.publish(new, draft(new))) == plain(first)
-        assert catalogue.position().seq == 1
+        catalogue.registrations.reserve(new)
+        first = catalogue.registrations.publish(new, draft(new))
+        assert plain(catalogue.registrations.publish(new, draft(new))) == plain(first)
+        assert catalogue.change_log.position().seq == 1
 
     def test_an_upload_past_its_deadline_is_not_published(self, catalogue: Catalogue) -> None:
         late = upload(seconds=-1)
-        assert catalogue.reserve(late) is None
+        assert catalogue.registrations.reserve(late) is None
         with pytest.raises(UploadExpired):
-            catalogue.publish(late, draft(late))
-        assert catalogue.position().seq == 0
-        assert catalogue.get_many([late.vector_id]) == []
+            catalogue.registrations.publish(late, draft(late))
+        assert catalogue.change_log.position().seq == 0
+        assert catalogue.vectors.get_many([late.vector_id]) == []
 
     @pytest.mark.parametrize("hours", [-12, 0, 14])
     def test_a_deadline_may_be_told_in_any_time_zone(self, catalogue: Catalogue, hours: int) -> None:
         zone = timezone(timedelta(hours=hours))
         late, new = upload(seconds=-60), upload(seconds=60)
         for one in (late, new):
-            assert catalogue.reserve(replace(one, deadline=one.deadline.astimezone(zone))) is None
+            assert catalogue.registrations.reserve(replace(one, deadline=one.deadline.astimezone(zone))) is None
         with pytest.raises(UploadExpired):
-            catalogue.publish(late, draft(late))
-        assert catalogue.publish(new, draft(new)).seq == 1
+            catalogue.registrations.publish(late, draft(late))
+        assert catalogue.registrations.publish(new, draft(new)).seq == 1
 
     def test_reserving_the_very_same_upload_again_is_fine(self, catalogue: Catalogue) -> None:
         new = upload("key")
-        assert catalogue.reserve(new) is None
-        assert catalogue.reserve(new) is None
-        record = catalogue.publish(new, draft(new))
-        answer = catalogue.reserve(new)
+        assert catalogue.registrations.reserve(new) is None
+        assert catalogue.registrations.reserve(new) is None
+        record = catalogue.registrations.publish(new, draft(new))
+        answer = catalogue.registrations.reserve(new)
         assert answer is not None
         assert answer.id == record.id
 
     def test_an_id_or_object_key_of_another_registration_is_refused(self, catalogue: Catalogue) -> None:
         first = upload("first")
-        catalogue.reserve(first)
+        catalogue.registrations.reserve(first)
         for taken in (
             replace(upload("second"), vector_id=first.vector_id),
             replace(upload("second"), object_key=first.object_key),
         ):
             with pytest.raises(VectorExists):
-                catalogue.reserve(taken)
-        catalogue.publish(first, draft(first))
+                catalogue.registrations.reserve(taken)
+        catalogue.registrations.publish(first, draft(first))
         with pytest.raises(VectorExists):
-            catalogue.reserve(replace(upload("second"), vector_id=first.vector_id))
+            catalogue.registrations.reserve(replace(upload("second"), vector_id=first.vector_id))
 
     def test_an_upload_without_reservation_is_not_published(self, catalogue: Catalogue) -> None:
         unknown = upload()
         with pytest.raises(UploadExpired):
-            catalogue.publish(unknown, draft(unknown))
+            catalogue.registrations.publish(unknown, draft(unknown))
 
 
 class TestIdempotency:
     def test_the_same_request_gets_the_record_that_it_made(self, catalogue: Catalogue) -> None:
         first, again = upload("key"), upload("key")
-        catalogue.reserve(first)
-        record = catalogue.publish(first, draft(first))
-        answer = catalogue.reserve(again)
+        catalogue.registrations.reserve(first)
+        record = catalogue.registrations.publish(first, draft(first))
+        answer = catalogue.registrations.reserve(again)
         assert answer is not None
         assert plain(answer) == plain(record)
 
     def test_it_still_does_after_the_deadline_and_after_a_deletion(self, catalogue: Catalogue) -> None:
         first = upload("key", seconds=2.0)
-        catalogue.reserve(first)
-        catalogue.publish(first, draft(first))
-        catalogue.delete(first.vector_id)
+        catalogue.registrations.reserve(first)
+        catalogue.registrations.publish(first, draft(first))
+        catalogue.vectors.delete(first.vector_id)
         threading.Event().wait(2.05)
-        answer = catalogue.reserve(upload("key"))
+        answer = catalogue.registrations.reserve(upload("key"))
         assert answer is not None
         assert (answer.id, answer.status) == (first.vector_id, Status.DELETED)
 
     def test_another_request_under_the_key_is_refused(self, catalogue: Catalogue) -> None:
         first = upload("key")
-        catalogue.reserve(first)
+        catalogue.registrations.reserve(first)
         with pytest.raises(KeyReused):
-            catalogue.reserve(upload("key", request="another"))
-        catalogue.publish(first, draft(first))
+            catalogue.registrations.reserve(upload("key", request="another"))
+        catalogue.registrations.publish(first, draft(first))
         with pytest.raises(KeyReused):
-            catalogue.reserve(upload("key", request="another"))
+            catalogue.registrations.reserve(upload("key", request="another"))
 
     def test_a_running_request_is_not_started_twice(self, catalogue: Catalogue) -> None:
-        catalogue.reserve(upload("key"))
+        catalogue.registrations.reserve(upload("key"))
         with pytest.raises(InProgress):
-            catalogue.reserve(upload("key"))
+            catalogue.registrations.reserve(upload("key"))
 
     @pytest.mark.parametrize("request_text", ["request", "another"])
     def test_an_expired_reservation_gives_way_for_good(self, catalogue: Catalogue, request_text: str) -> None:
         late, new = upload("key", seconds=-1), upload("key", request=request_text)
-        catalogue.reserve(late)
-        assert catalogue.reserve(new) is None
+        catalogue.registrations.reserve(late)
+        assert catalogue.registrations.reserve(new) is None
         with pytest.raises(UploadExpired):
-            catalogue.publish(late, draft(late))
-        assert catalogue.publish(new, draft(new)).id == new.vector_id
+            catalogue.registrations.publish(late, draft(late))
+        assert catalogue.registrations.publish(new, draft(new)).id == new.vector_id
 
     @pytest.mark.parametrize("request_text", ["request", "another"])
     def test_a_later_upload_of_the_same_vector_takes_the_place_of_one_that_broke_off(
@@ -160,77 +162,77 @@ class TestIdempotency:
         """Such as that of an archive, perhaps of a newer one."""
         broken, new = upload("key"), upload("key", request=request_text)
         new = replace(new, vector_id=broken.vector_id)
-        catalogue.reserve(broken)
-        assert catalogue.reserve(new) is None
+        catalogue.registrations.reserve(broken)
+        assert catalogue.registrations.reserve(new) is None
         with pytest.raises(UploadExpired):
-            catalogue.publish(broken, draft(broken))
-        assert catalogue.publish(new, draft(new)).object_key == new.object_key
+            catalogue.registrations.publish(broken, draft(broken))
+        assert catalogue.registrations.publish(new, draft(new)).object_key == new.object_key
 
     def test_an_upload_whose_place_was_taken_does_not_get_the_others_record(self, catalogue: Catalogue) -> None:
         late, new = upload("key", seconds=-1), upload("key", request="another")
         new = replace(new, vector_id=late.vector_id)
-        catalogue.reserve(late)
-        catalogue.reserve(new)
-        record = catalogue.publish(new, draft(new))
-        with pytest.raises(UploadExpired, match="took this one's place"):
-            catalogue.publish(late, draft(late))
-        assert plain(catalogue.publish(new, draft(new))) == plain(record)
+        catalogue.registrations.reserve(late)
+        catalogue.registrations.reserve(new)
+        record = catalogue.registrations.publish(new, draft(new))
+        with pytest.raises(UploadExpired, match="replaced this one"):
+            catalogue.registrations.publish(late, draft(late))
+        assert plain(catalogue.registrations.publish(new, draft(new))) == plain(record)
 
     def test_a_released_key_is_free_and_its_upload_cannot_be_published(self, catalogue: Catalogue) -> None:
         given_up, new = upload("key"), upload("key")
-        catalogue.reserve(given_up)
-        catalogue.release(given_up)
-        assert catalogue.reserve(new) is None
+        catalogue.registrations.reserve(given_up)
+        catalogue.registrations.release(given_up)
+        assert catalogue.registrations.reserve(new) is None
         with pytest.raises(UploadExpired):
-            catalogue.publish(given_up, draft(given_up))
+            catalogue.registrations.publish(given_up, draft(given_up))
 
     def test_release_leaves_published_foreign_and_unknown_reservations_alone(self, catalogue: Catalogue) -> None:
         new, stranger = upload("key"), upload("key")
-        catalogue.reserve(new)
-        catalogue.release(stranger)
-        catalogue.release(upload())
-        catalogue.publish(new, draft(new))
-        catalogue.release(new)
-        assert catalogue.reserve(upload("key")) is not None
+        catalogue.registrations.reserve(new)
+        catalogue.registrations.release(stranger)
+        catalogue.registrations.release(upload())
+        catalogue.registrations.publish(new, draft(new))
+        catalogue.registrations.release(new)
+        assert catalogue.registrations.reserve(upload("key")) is not None
 
 
 class TestClock:
     def test_the_clock_is_the_one_that_dates_deletions(self, catalogue: Catalogue) -> None:
         record = register(catalogue)
-        before = catalogue.now()
-        catalogue.delete(record.id)
-        deleted_at = catalogue.get(record.id, deleted=True).deleted_at
+        before = catalogue.change_log.now()
+        catalogue.vectors.delete(record.id)
+        deleted_at = catalogue.vectors.get(record.id, deleted=True).deleted_at
         assert deleted_at is not None
         assert before.tzinfo is UTC
-        assert before <= deleted_at <= catalogue.now()
+        assert before <= deleted_at <= catalogue.change_log.now()
 
 
 class TestReading:
     def test_get_many_keeps_the_order_and_leaves_out_what_is_not_there(self, catalogue: Catalogue) -> None:
         ids = [register(catalogue).id for _ in range(4)]
-        catalogue.delete(ids[1])
+        catalogue.vectors.delete(ids[1])
         asked = [ids[3], "unknown", ids[0], ids[1], ids[2]]
-        assert [record.id for record in catalogue.get_many(asked)] == [ids[3], ids[0], ids[2]]
-        assert catalogue.get_many([]) == []
+        assert [record.id for record in catalogue.vectors.get_many(asked)] == [ids[3], ids[0], ids[2]]
+        assert catalogue.vectors.get_many([]) == []
 
     def test_get_many_gives_all_of_a_record_but_its_keys(self, catalogue: Catalogue) -> None:
         whole = register(catalogue, keys=(key(embedding(np.random.default_rng(0))),), tags=("checked",))
-        assert catalogue.get_many([whole.id]) == [replace(whole, card=replace(whole.card, keys=()))]
+        assert catalogue.vectors.get_many([whole.id]) == [replace(whole, card=replace(whole.card, keys=()))]
 
     @pytest.mark.parametrize("vector_id", ["", "unknown", "0" * 300, "a\x00b", "\ud800", "' OR 1=1 --"])
     def test_ids_that_no_vector_has_are_not_found(self, catalogue: Catalogue, vector_id: str) -> None:
         register(catalogue)
         with pytest.raises(VectorNotFound):
-            catalogue.get(vector_id)
+            catalogue.vectors.get(vector_id)
         with pytest.raises(VectorNotFound):
-            catalogue.delete(vector_id)
+            catalogue.vectors.delete(vector_id)
 
     def test_pages_are_newest_first_and_meet_without_overlap(self, catalogue: Catalogue) -> None:
         ids = [register(catalogue, f"n{number % 3}").id for number in range(7)]
-        catalogue.delete(ids.pop(3))
+        catalogue.vectors.delete(ids.pop(3))
         pages, cursor = [], None
         while True:
-            page = catalogue.page(limit=2, cursor=cursor)
+            page = catalogue.vectors.page(limit=2, cursor=cursor)
             pages.append([record.id for record in page.records])
             cursor = page.next
             if cursor is None:
@@ -240,10 +242,10 @@ class TestReading:
 
     def test_what_is_registered_between_two_pages_does_not_shift_them(self, catalogue: Catalogue) -> None:
         first, second = register(catalogue).id, register(catalogue).id
-        page = catalogue.page(limit=1, cursor=None)
+        page = catalogue.vectors.page(limit=1, cursor=None)
         assert page.records[0].id == second
         register(catalogue)
-        following = catalogue.page(limit=1, cursor=page.next)
+        following = catalogue.vectors.page(limit=1, cursor=page.next)
         assert [record.id for record in following.records] == [first]
 
     def test_pages_can_be_kept_to_a_name_and_a_model(self, catalogue: Catalogue) -> None:
@@ -251,18 +253,18 @@ class TestReading:
         register(catalogue, "a")
         wanted = register(catalogue, "a", model=other)
         register(catalogue, "b", model=other)
-        found = catalogue.page(Filter(name="a", model_id=other.model_id), limit=9)
+        found = catalogue.vectors.page(Filter(name="a", model_id=other.model_id), limit=9)
         assert [record.id for record in found.records] == [wanted.id]
-        assert len(catalogue.page(Filter(name="a"), limit=9).records) == 2
-        assert len(catalogue.page(Filter(model_id=MODEL.model_id), limit=9).records) == 1
-        assert catalogue.page(Filter(name="\x00", model_id="\ud800"), limit=9).records == ()
+        assert len(catalogue.vectors.page(Filter(name="a"), limit=9).records) == 2
+        assert len(catalogue.vectors.page(Filter(model_id=MODEL.model_id), limit=9).records) == 1
+        assert catalogue.vectors.page(Filter(name="\x00", model_id="\ud800"), limit=9).records == ()
 
     @pytest.mark.parametrize(
         "cursor", ["", "x", "djE6", "djI6MQ", "djE6MDE", "djE6MQ==", "djE6LTE", "é", "v1:1", "a" * 9999]
     )
     def test_a_foreign_cursor_is_refused(self, catalogue: Catalogue, cursor: str) -> None:
         with pytest.raises(InvalidInput):
-            catalogue.page(limit=9, cursor=cursor)
+            catalogue.vectors.page(limit=9, cursor=cursor)
 
 
 class TestChangeLog:
@@ -271,8 +273,8 @@ class TestChangeLog:
         keys = (TaskKey(KeyKind.CENTROID, part),)
         first = register(catalogue, "a", keys=keys, embedder=EMBEDDER.fingerprint)
         second = register(catalogue, "b")
-        assert catalogue.delete(first.id) == 3
-        log = catalogue.changes(after=0, limit=9)
+        assert catalogue.vectors.delete(first.id) == 3
+        log = catalogue.change_log.read(after=0, limit=9)
         assert [(entry.seq, entry.kind, entry.vector_id) for entry in log] == [
             (1, ChangeKind.PUBLISHED, first.id),
             (2, ChangeKind.PUBLISHED, second.id),
@@ -287,35 +289,35 @@ class TestChangeLog:
     def test_it_is_read_from_any_place_and_in_pieces(self, catalogue: Catalogue) -> None:
         for _ in range(5):
             register(catalogue)
-        assert [entry.seq for entry in catalogue.changes(after=2, limit=2)] == [3, 4]
-        assert catalogue.changes(after=5, limit=2) == []
-        assert catalogue.position().seq == 5
+        assert [entry.seq for entry in catalogue.change_log.read(after=2, limit=2)] == [3, 4]
+        assert catalogue.change_log.read(after=5, limit=2) == []
+        assert catalogue.change_log.position().seq == 5
 
     def test_a_refused_writer_leaves_no_gap(self, catalogue: Catalogue) -> None:
         late = upload(seconds=-1)
-        catalogue.reserve(late)
+        catalogue.registrations.reserve(late)
         with pytest.raises(UploadExpired):
-            catalogue.publish(late, draft(late))
+            catalogue.registrations.publish(late, draft(late))
         with pytest.raises(VectorNotFound):
-            catalogue.delete("unknown")
+            catalogue.vectors.delete("unknown")
         assert register(catalogue).seq == 1
 
     def test_the_epoch_stays_and_another_catalogue_has_another(self, catalogue: Catalogue) -> None:
-        epoch = catalogue.position().epoch
+        epoch = catalogue.change_log.position().epoch
         register(catalogue)
-        assert catalogue.position().epoch == epoch != MemoryCatalogue().position().epoch
+        assert catalogue.change_log.position().epoch == epoch != memory_catalogue().change_log.position().epoch
 
     def test_a_deleted_vector_is_gone_once(self, catalogue: Catalogue) -> None:
         record = register(catalogue)
-        catalogue.delete(record.id)
+        catalogue.vectors.delete(record.id)
         with pytest.raises(VectorNotFound):
-            catalogue.get(record.id)
+            catalogue.vectors.get(record.id)
         with pytest.raises(VectorNotFound):
-            catalogue.delete(record.id)
-        assert catalogue.position().seq == 2
+            catalogue.vectors.delete(record.id)
+        assert catalogue.change_log.position().seq == 2
 
 
 def test_keys_without_a_part_differ_from_keys_of_zeros(catalogue: Catalogue) -> None:
     text_only = TaskEmbedding(text=embedding(np.random.default_rng(2)).text)
     record = register(catalogue, keys=(TaskKey(KeyKind.DESCRIPTION, text_only),))
-    assert catalogue.get(record.id).card.keys[0].embedding.image is None
+    assert catalogue.vectors.get(record.id).card.keys[0].embedding.image is None

@@ -8,48 +8,49 @@ import pytest
 
 from tests.support.registrations import register
 from vlibrary.domain.errors import AliasNotFound, AliasTaken, InvalidInput, StaleRevision, VectorNotFound
-from vlibrary.domain.ports import Amendment, Catalogue
+from vlibrary.domain.ports.catalogue import Catalogue
+from vlibrary.domain.registration import Amendment
 
 
 class TestAliases:
     def test_an_alias_points_to_a_vector_of_its_name(self, catalogue: Catalogue) -> None:
         record = register(catalogue, "a")
-        alias = catalogue.set_alias("a", "production", record.id, expected=0)
+        alias = catalogue.aliases.set("a", "production", record.id, expected=0)
         assert (alias.name, alias.alias, alias.vector_id) == ("a", "production", record.id)
         assert abs(alias.changed_at - datetime.now(UTC)) < timedelta(seconds=5)
-        assert catalogue.alias("a", "production") == alias
+        assert catalogue.aliases.get("a", "production") == alias
 
     def test_it_is_made_once_and_moved_by_who_saw_it_last(self, catalogue: Catalogue) -> None:
         first, second = register(catalogue), register(catalogue)
-        made = catalogue.set_alias("colours", "best", first.id, expected=0)
+        made = catalogue.aliases.set("colours", "best", first.id, expected=0)
         with pytest.raises(AliasTaken):
-            catalogue.set_alias("colours", "best", second.id, expected=0)
-        moved = catalogue.set_alias("colours", "best", second.id, expected=made.revision)
+            catalogue.aliases.set("colours", "best", second.id, expected=0)
+        moved = catalogue.aliases.set("colours", "best", second.id, expected=made.revision)
         with pytest.raises(StaleRevision):
-            catalogue.set_alias("colours", "best", first.id, expected=made.revision)
-        assert catalogue.alias("colours", "best") == moved
+            catalogue.aliases.set("colours", "best", first.id, expected=made.revision)
+        assert catalogue.aliases.get("colours", "best") == moved
         assert moved.vector_id == second.id
 
     def test_one_that_was_dropped_and_made_again_is_another(self, catalogue: Catalogue) -> None:
         record = register(catalogue)
-        made = catalogue.set_alias("colours", "best", record.id, expected=0)
-        catalogue.drop_alias("colours", "best", expected=made.revision)
+        made = catalogue.aliases.set("colours", "best", record.id, expected=0)
+        catalogue.aliases.drop("colours", "best", expected=made.revision)
         with pytest.raises(AliasNotFound):
-            catalogue.alias("colours", "best")
-        with pytest.raises(StaleRevision, match="There is no alias colours@best"):
-            catalogue.set_alias("colours", "best", record.id, expected=made.revision)
-        again = catalogue.set_alias("colours", "best", record.id, expected=0)
+            catalogue.aliases.get("colours", "best")
+        with pytest.raises(StaleRevision, match="colours@best does not exist"):
+            catalogue.aliases.set("colours", "best", record.id, expected=made.revision)
+        again = catalogue.aliases.set("colours", "best", record.id, expected=0)
         assert again.revision != made.revision
         with pytest.raises(StaleRevision):
-            catalogue.drop_alias("colours", "best", expected=made.revision)
+            catalogue.aliases.drop("colours", "best", expected=made.revision)
 
     def test_only_active_vectors_of_the_name_are_pointed_to(self, catalogue: Catalogue) -> None:
         other, gone = register(catalogue, "other"), register(catalogue)
-        catalogue.delete(gone.id)
+        catalogue.vectors.delete(gone.id)
         for vector_id in (other.id, gone.id, "unknown", "\ud800", "a\x00"):
             with pytest.raises(VectorNotFound, match="'colours' has no active version"):
-                catalogue.set_alias("colours", "best", vector_id, expected=0)
-        assert catalogue.aliases() == []
+                catalogue.aliases.set("colours", "best", vector_id, expected=0)
+        assert catalogue.aliases.list() == []
 
     @pytest.mark.parametrize(
         "alias", ["", "3", "v3", "latest", "A", "a b", "a@b", "-a", "a" * 65, "\x00", "\ud800", "a\n"]
@@ -57,35 +58,35 @@ class TestAliases:
     def test_what_reads_as_a_version_or_cannot_be_written_is_no_alias(self, catalogue: Catalogue, alias: str) -> None:
         record = register(catalogue)
         with pytest.raises(InvalidInput):
-            catalogue.set_alias("colours", alias, record.id, expected=0)
+            catalogue.aliases.set("colours", alias, record.id, expected=0)
         with pytest.raises(AliasNotFound):
-            catalogue.alias("colours", alias)
+            catalogue.aliases.get("colours", alias)
         with pytest.raises(AliasNotFound):
-            catalogue.drop_alias("colours", alias, expected=1)
+            catalogue.aliases.drop("colours", alias, expected=1)
 
     def test_they_are_listed_in_order(self, catalogue: Catalogue) -> None:
         a, b = register(catalogue, "a"), register(catalogue, "b")
         made = [
-            catalogue.set_alias(record.name, alias, record.id, expected=0)
+            catalogue.aliases.set(record.name, alias, record.id, expected=0)
             for record, alias in ((b, "x"), (a, "y"), (a, "best"), (a, "a-b"), (a, "a.b"))
         ]
-        assert catalogue.aliases("a") == [made[3], made[4], made[2], made[1]]
-        assert catalogue.aliases() == [made[3], made[4], made[2], made[1], made[0]]
-        assert catalogue.aliases("none") == catalogue.aliases("\x00") == []
+        assert catalogue.aliases.list("a") == [made[3], made[4], made[2], made[1]]
+        assert catalogue.aliases.list() == [made[3], made[4], made[2], made[1], made[0]]
+        assert catalogue.aliases.list("none") == catalogue.aliases.list("\x00") == []
 
 
 class TestAudit:
     def test_it_tells_who_did_what_to_what(self, catalogue: Catalogue) -> None:
         record = register(catalogue, "a", actor="ann")
-        catalogue.update(record.id, Amendment(tags=("x",), description=""), actor="bob")
-        alias = catalogue.set_alias("a", "best", record.id, expected=0, actor="cid")
-        catalogue.drop_alias("a", "best", expected=alias.revision)
-        catalogue.delete(record.id, actor="dan")
-        catalogue.restore(record.id, actor="eve")
-        catalogue.delete(record.id, actor="dan")
-        catalogue.purge(record.id, actor="fay")
-        catalogue.note("library.collect", "all", {"removed": 2}, actor="gus")
-        log = catalogue.audit(after=0, limit=99)
+        catalogue.vectors.update(record.id, Amendment(tags=("x",), description=""), actor="bob")
+        alias = catalogue.aliases.set("a", "best", record.id, expected=0, actor="cid")
+        catalogue.aliases.drop("a", "best", expected=alias.revision)
+        catalogue.vectors.delete(record.id, actor="dan")
+        catalogue.vectors.restore(record.id, actor="eve")
+        catalogue.vectors.delete(record.id, actor="dan")
+        catalogue.vectors.purge(record.id, actor="fay")
+        catalogue.audit_log.append("library.collect", "all", {"removed": 2}, actor="gus")
+        log = catalogue.audit_log.read(after=0, limit=99)
         assert [(entry.seq, entry.actor, entry.action, entry.subject) for entry in log] == [
             (1, "ann", "vector.publish", record.id),
             (2, "bob", "vector.update", record.id),
@@ -113,49 +114,49 @@ class TestAudit:
     def test_what_was_refused_is_not_in_it(self, catalogue: Catalogue) -> None:
         record = register(catalogue)
         with pytest.raises(StaleRevision):
-            catalogue.delete(record.id, expected_revision=7)
+            catalogue.vectors.delete(record.id, expected_revision=7)
         with pytest.raises(AliasNotFound):
-            catalogue.drop_alias("colours", "best", expected=1)
-        catalogue.delete(record.id)
-        assert [entry.seq for entry in catalogue.audit(after=0, limit=99)] == [1, 2]
+            catalogue.aliases.drop("colours", "best", expected=1)
+        catalogue.vectors.delete(record.id)
+        assert [entry.seq for entry in catalogue.audit_log.read(after=0, limit=99)] == [1, 2]
 
     def test_it_is_read_in_pieces(self, catalogue: Catalogue) -> None:
         for _ in range(4):
             register(catalogue)
-        assert [entry.seq for entry in catalogue.audit(after=1, limit=2)] == [2, 3]
-        assert catalogue.audit(after=4, limit=2) == []
+        assert [entry.seq for entry in catalogue.audit_log.read(after=1, limit=2)] == [2, 3]
+        assert catalogue.audit_log.read(after=4, limit=2) == []
 
 
 def test_a_renewed_epoch_is_another_one_at_the_same_place(catalogue: Catalogue) -> None:
     register(catalogue)
-    before = catalogue.position()
-    renewed = catalogue.renew_epoch(actor="restore")
-    assert renewed == catalogue.position()
+    before = catalogue.change_log.position()
+    renewed = catalogue.change_log.renew_epoch(actor="restore")
+    assert renewed == catalogue.change_log.position()
     assert renewed.epoch != before.epoch
-    assert (renewed.seq, renewed.mark) == (before.seq, before.mark)
+    assert (renewed.seq, renewed.token) == (before.seq, before.token)
     assert renewed.seq == 1
-    entry = catalogue.audit(after=1, limit=9)[0]
+    entry = catalogue.audit_log.read(after=1, limit=9)[0]
     assert (entry.actor, entry.action, entry.subject) == ("restore", "catalogue.renew_epoch", renewed.epoch)
 
 
 def test_an_epoch_is_renewed_once_by_all_who_want_the_same_one_gone(catalogue: Catalogue) -> None:
-    before = catalogue.position()
-    renewed = catalogue.renew_epoch(replacing=before.epoch)
+    before = catalogue.change_log.position()
+    renewed = catalogue.change_log.renew_epoch(replacing=before.epoch)
     assert renewed.epoch != before.epoch
-    assert catalogue.renew_epoch(replacing=before.epoch) == renewed == catalogue.position()
-    assert len(catalogue.audit(after=0, limit=9)) == 1
+    assert catalogue.change_log.renew_epoch(replacing=before.epoch) == renewed == catalogue.change_log.position()
+    assert len(catalogue.audit_log.read(after=0, limit=9)) == 1
 
 
 def test_every_change_has_a_mark_of_its_own_and_keeps_it(catalogue: Catalogue) -> None:
-    assert catalogue.position().mark == ""
+    assert catalogue.change_log.position().token == ""
     record = register(catalogue)
     register(catalogue)
-    before = [entry.mark for entry in catalogue.changes(after=0, limit=9)]
-    assert catalogue.position().mark == before[-1]
-    catalogue.delete(record.id)
-    catalogue.purge(record.id)
-    after = [entry.mark for entry in catalogue.changes(after=0, limit=9)]
+    before = [entry.token for entry in catalogue.change_log.read(after=0, limit=9)]
+    assert catalogue.change_log.position().token == before[-1]
+    catalogue.vectors.delete(record.id)
+    catalogue.vectors.purge(record.id)
+    after = [entry.token for entry in catalogue.change_log.read(after=0, limit=9)]
     assert after[:2] == before
-    assert catalogue.position().mark == after[-1]
+    assert catalogue.change_log.position().token == after[-1]
     assert len(set(after)) == 4
     assert all(after)

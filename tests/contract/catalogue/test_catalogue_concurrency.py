@@ -12,7 +12,8 @@ import pytest
 from tests.support.registrations import draft, register, upload
 from vlibrary.domain.card import VectorRecord
 from vlibrary.domain.errors import AliasTaken, InProgress, StaleRevision, StillAliased, VectorNotFound
-from vlibrary.domain.ports import Alias, Amendment, Catalogue
+from vlibrary.domain.ports.catalogue import Catalogue
+from vlibrary.domain.registration import Alias, Amendment
 
 
 def together(count: int, act: Callable[[int], object]) -> list[object]:
@@ -33,7 +34,7 @@ def together(count: int, act: Callable[[int], object]) -> list[object]:
 def test_sixty_four_writers_of_one_name_get_versions_and_numbers_without_gap(catalogue: Catalogue) -> None:
     records = together(64, lambda _: register(catalogue))
     assert sorted(record.version for record in records if isinstance(record, VectorRecord)) == list(range(1, 65))
-    log = catalogue.changes(after=0, limit=99)
+    log = catalogue.change_log.read(after=0, limit=99)
     assert [entry.seq for entry in log] == list(range(1, 65))
     assert {entry.seq: entry.vector_id for entry in log} == {
         record.seq: record.id for record in records if isinstance(record, VectorRecord)
@@ -43,49 +44,49 @@ def test_sixty_four_writers_of_one_name_get_versions_and_numbers_without_gap(cat
 def test_of_sixty_four_equal_requests_exactly_one_publishes(catalogue: Catalogue) -> None:
     def register_once(_: int) -> str:
         new = upload("key")
-        earlier = catalogue.reserve(new)
-        return earlier.id if earlier else catalogue.publish(new, draft(new)).id
+        earlier = catalogue.registrations.reserve(new)
+        return earlier.id if earlier else catalogue.registrations.publish(new, draft(new)).id
 
     answers = together(64, register_once)
     ids = {answer for answer in answers if isinstance(answer, str)}
     assert len(ids) == 1
     assert all(isinstance(answer, (str, InProgress)) for answer in answers)
-    assert catalogue.position().seq == 1
+    assert catalogue.change_log.position().seq == 1
 
 
 def test_of_eight_deleters_one_succeeds(catalogue: Catalogue) -> None:
     record = register(catalogue)
-    answers = together(8, lambda _: catalogue.delete(record.id))
+    answers = together(8, lambda _: catalogue.vectors.delete(record.id))
     assert sorted(str(type(answer).__name__) for answer in answers) == ["VectorNotFound"] * 7 + ["int"]
 
 
 def test_of_sixty_four_who_take_one_alias_exactly_one_gets_it(catalogue: Catalogue) -> None:
     records = [register(catalogue) for _ in range(4)]
     answers = together(
-        64, lambda number: catalogue.set_alias("colours", "production", records[number % 4].id, expected=0)
+        64, lambda number: catalogue.aliases.set("colours", "production", records[number % 4].id, expected=0)
     )
     won = [answer for answer in answers if isinstance(answer, Alias)]
-    assert won == [catalogue.alias("colours", "production")]
+    assert won == [catalogue.aliases.get("colours", "production")]
     assert sum(isinstance(answer, AliasTaken) for answer in answers) == 63
 
 
 def test_an_alias_that_many_move_is_never_lost(catalogue: Catalogue) -> None:
     records = [register(catalogue) for _ in range(2)]
-    catalogue.set_alias("colours", "production", records[0].id, expected=0)
+    catalogue.aliases.set("colours", "production", records[0].id, expected=0)
 
     def move(number: int) -> int:
         moved = 0
         while moved < 4:
-            seen = catalogue.alias("colours", "production")
+            seen = catalogue.aliases.get("colours", "production")
             try:
-                catalogue.set_alias("colours", "production", records[number % 2].id, expected=seen.revision)
+                catalogue.aliases.set("colours", "production", records[number % 2].id, expected=seen.revision)
             except StaleRevision:
                 continue
             moved += 1
         return moved
 
     assert together(8, move) == [4] * 8
-    moves = [entry for entry in catalogue.audit(after=0, limit=99) if entry.action == "alias.set"]
+    moves = [entry for entry in catalogue.audit_log.read(after=0, limit=99) if entry.action == "alias.set"]
     assert len(moves) == 33
     # Each move started from what the one before it had set.
     assert [move.detail["before"] for move in moves[1:]] == [move.detail["vector_id"] for move in moves[:-1]]
@@ -99,13 +100,13 @@ def test_a_vector_is_not_deleted_while_an_alias_is_put_on_it(catalogue: Catalogu
     for _ in range(8):
         record = register(catalogue)
         acts = (
-            partial(catalogue.delete, record.id),
-            partial(catalogue.set_alias, "colours", "now", record.id, expected=0),
+            partial(catalogue.vectors.delete, record.id),
+            partial(catalogue.aliases.set, "colours", "now", record.id, expected=0),
         )
         answers = together(2, partial(_act, acts))
         if isinstance(answers[1], Alias):
             assert isinstance(answers[0], StillAliased)
-            catalogue.drop_alias("colours", "now", expected=answers[1].revision)
+            catalogue.aliases.drop("colours", "now", expected=answers[1].revision)
         else:
             assert isinstance(answers[1], VectorNotFound)
             assert isinstance(answers[0], int)
@@ -114,10 +115,10 @@ def test_a_vector_is_not_deleted_while_an_alias_is_put_on_it(catalogue: Catalogu
 def test_of_two_amendments_for_one_revision_one_is_refused(catalogue: Catalogue) -> None:
     record = register(catalogue)
     answers = together(
-        2, lambda number: catalogue.update(record.id, Amendment(tags=(str(number),)), expected_revision=1)
+        2, lambda number: catalogue.vectors.update(record.id, Amendment(tags=(str(number),)), expected_revision=1)
     )
     assert sum(isinstance(answer, StaleRevision) for answer in answers) == 1
-    assert catalogue.get(record.id).revision == 2
+    assert catalogue.vectors.get(record.id).revision == 2
 
 
 def test_a_reader_beside_writers_never_sees_a_gap(catalogue: Catalogue) -> None:
@@ -130,8 +131,8 @@ def test_a_reader_beside_writers_never_sees_a_gap(catalogue: Catalogue) -> None:
             done.set()
             return None
         seen: list[int] = []
-        while not done.is_set() or len(seen) < catalogue.position().seq:
-            seen += [entry.seq for entry in catalogue.changes(after=len(seen), limit=3)]
+        while not done.is_set() or len(seen) < catalogue.change_log.position().seq:
+            seen += [entry.seq for entry in catalogue.change_log.read(after=len(seen), limit=3)]
         return seen
 
     seen = together(4, act)[0]

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from tests.support.registrations import MODEL, register
 from vlibrary.domain.errors import InvalidInput
-from vlibrary.domain.filters import Between, Condition, OneOf, ValueKind
+from vlibrary.domain.filters import Between, Condition, Filter, OneOf, ValueKind
 from vlibrary.domain.labels import MetadataValue
-from vlibrary.domain.ports import Catalogue, Filter
+from vlibrary.domain.ports.catalogue import Catalogue
 from vlibrary.domain.vector import ModelSpec
 
 OTHER_MODEL = ModelSpec("tests/other", "c" * 64, "Llava", layers=4, hidden_size=8)
@@ -48,8 +48,8 @@ VALUES: list[MetadataValue] = [
 
 def names_found(catalogue: Catalogue, *conditions: Condition) -> list[str]:
     """Every vector has the name of its place in VALUES."""
-    page = catalogue.page(Filter(conditions=conditions), limit=99)
-    assert catalogue.ids(Filter(conditions=conditions)) == {record.id for record in page.records}
+    page = catalogue.vectors.page(Filter(conditions=conditions), limit=99)
+    assert catalogue.vectors.ids(Filter(conditions=conditions)) == {record.id for record in page.records}
     return sorted(record.name for record in page.records)
 
 
@@ -63,7 +63,7 @@ def valued(catalogue: Catalogue) -> Catalogue:
 
 class TestMetadata:
     def test_every_value_comes_back_with_its_type(self, valued: Catalogue) -> None:
-        found = {record.name: record.metadata["x"] for record in valued.page(limit=99).records}
+        found = {record.name: record.metadata["x"] for record in valued.vectors.page(limit=99).records}
         for number, value in enumerate(VALUES):
             again = found[f"v{number:02}"]
             assert (type(again), again) == (type(value), value)
@@ -124,44 +124,44 @@ class TestFields:
     def test_tags_must_all_be_there(self, catalogue: Catalogue) -> None:
         both = register(catalogue, tags=("a", "b b"))
         one = register(catalogue, tags=("a",), metadata={"tag": "b b"})
-        assert catalogue.ids(Filter(tags=("a",))) == {both.id, one.id}
-        assert catalogue.ids(Filter(tags=("b b", "a"))) == {both.id}
-        assert catalogue.ids(Filter(tags=("A",))) == frozenset()
-        assert catalogue.ids(Filter(tags=("\x00",))) == frozenset()
+        assert catalogue.vectors.ids(Filter(tags=("a",))) == {both.id, one.id}
+        assert catalogue.vectors.ids(Filter(tags=("b b", "a"))) == {both.id}
+        assert catalogue.vectors.ids(Filter(tags=("A",))) == frozenset()
+        assert catalogue.vectors.ids(Filter(tags=("\x00",))) == frozenset()
 
     def test_children_are_found_by_their_parent(self, catalogue: Catalogue) -> None:
         parent, other = register(catalogue), register(catalogue)
         child = register(catalogue, "child", derived_from=(other.id, parent.id))
-        assert catalogue.get(child.id).derived_from == (other.id, parent.id)
-        assert catalogue.ids(Filter(parent=parent.id)) == {child.id}
-        assert catalogue.ids(Filter(parent=child.id)) == frozenset()
+        assert catalogue.vectors.get(child.id).derived_from == (other.id, parent.id)
+        assert catalogue.vectors.ids(Filter(parent=parent.id)) == {child.id}
+        assert catalogue.vectors.ids(Filter(parent=child.id)) == frozenset()
         # A tag that looks like the id is no parent.
         register(catalogue, tags=(child.id,))
-        assert catalogue.ids(Filter(parent=child.id)) == frozenset()
+        assert catalogue.vectors.ids(Filter(parent=child.id)) == frozenset()
 
     def test_name_version_model_and_method(self, catalogue: Catalogue) -> None:
         a1, a2 = register(catalogue, "a"), register(catalogue, "a", method="icv")
         b1 = register(catalogue, "b", model=OTHER_MODEL)
-        assert catalogue.ids(Filter(name="a", version=2)) == {a2.id}
-        assert catalogue.ids(Filter(version=1)) == {a1.id, b1.id}
-        assert catalogue.ids(Filter(method="icv")) == {a2.id}
-        assert catalogue.ids(Filter(model_id=MODEL.model_id, method="m2iv")) == {a1.id}
+        assert catalogue.vectors.ids(Filter(name="a", version=2)) == {a2.id}
+        assert catalogue.vectors.ids(Filter(version=1)) == {a1.id, b1.id}
+        assert catalogue.vectors.ids(Filter(method="icv")) == {a2.id}
+        assert catalogue.vectors.ids(Filter(model_id=MODEL.model_id, method="m2iv")) == {a1.id}
 
     def test_created_in_a_half_open_range_in_any_time_zone(self, catalogue: Catalogue) -> None:
         record = register(catalogue)
         at = record.created_at
         moment = timedelta(milliseconds=1)
-        assert catalogue.ids(Filter(created_from=at)) == {record.id}
-        assert catalogue.ids(Filter(created_before=at)) == frozenset()
-        assert catalogue.ids(Filter(created_from=at - moment, created_before=at + moment)) == {record.id}
-        assert catalogue.ids(Filter(created_from=at + moment)) == frozenset()
-        assert catalogue.ids(Filter(created_from=datetime.max.replace(tzinfo=UTC))) == frozenset()
+        assert catalogue.vectors.ids(Filter(created_from=at)) == {record.id}
+        assert catalogue.vectors.ids(Filter(created_before=at)) == frozenset()
+        assert catalogue.vectors.ids(Filter(created_from=at - moment, created_before=at + moment)) == {record.id}
+        assert catalogue.vectors.ids(Filter(created_from=at + moment)) == frozenset()
+        assert catalogue.vectors.ids(Filter(created_from=datetime.max.replace(tzinfo=UTC))) == frozenset()
 
     def test_pages_of_a_filter_meet_without_overlap(self, catalogue: Catalogue) -> None:
         wanted = [register(catalogue, tags=("x",)).id for _ in range(5) if register(catalogue)]
         which, seen, cursor = Filter(tags=("x",)), list[str](), None
         while True:
-            page = catalogue.page(which, limit=2, cursor=cursor)
+            page = catalogue.vectors.page(which, limit=2, cursor=cursor)
             seen += [record.id for record in page.records]
             if (cursor := page.next) is None:
                 break

@@ -18,15 +18,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from sqlalchemy import Engine
 
-from tests.support.memory.catalogue import MemoryCatalogue
+from tests.support.memory.catalogue import memory_catalogue
 from tests.support.registrations import EMBEDDER, draft, key, plain, plain_keys
-from vlibrary.adapters.sql.catalogue import SqlCatalogue
+from vlibrary.adapters.sql.catalogue import sql_catalogue
 from vlibrary.adapters.sql.database import connect
 from vlibrary.domain.card import KeyKind, Status, TaskKey, VectorRecord
+from vlibrary.domain.changes import Change
 from vlibrary.domain.errors import VLibraryError
-from vlibrary.domain.filters import Between, OneOf
-from vlibrary.domain.ports import Alias, Amendment, AuditEntry, Catalogue, Change, Filter, Page, Upload
+from vlibrary.domain.filters import Between, Filter, OneOf
+from vlibrary.domain.ports.catalogue import Catalogue
 from vlibrary.domain.query import TaskEmbedding
+from vlibrary.domain.registration import Alias, Amendment, AuditEntry, Page, Upload
 
 OPERATIONS = int(os.environ.get("VLIBRARY_TEST_OPERATIONS", "500"))
 STEPS = 50
@@ -50,14 +52,14 @@ class CatalogueMachine(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         self.url = type(self).new_database()
-        self.twin = MemoryCatalogue()
+        self.twin = memory_catalogue()
         self.open()
         for number, name in enumerate("aab"):  # so that there is something to act upon from the first step on
             self.register(number, name)
 
     def open(self) -> None:
         self.engine: Engine = connect(self.url)
-        self.real = SqlCatalogue(self.engine)
+        self.real = sql_catalogue(self.engine)
 
     def teardown(self) -> None:
         self.engine.dispose()
@@ -69,11 +71,11 @@ class CatalogueMachine(RuleBasedStateMachine):
 
     @rule(number=numbers, again=st.integers(0, 2), request=st.sampled_from("rs"), late=st.booleans())
     def reserve(self, number: int, again: int, request: str, late: bool) -> None:
-        self.both(lambda catalogue: catalogue.reserve(an_upload(number, again, request, late=late)))
+        self.both(lambda catalogue: catalogue.registrations.reserve(an_upload(number, again, request, late=late)))
 
     @rule(number=numbers, again=st.integers(0, 2), late=st.booleans())
     def release(self, number: int, again: int, late: bool) -> None:
-        self.both(lambda catalogue: catalogue.release(an_upload(number, again, "r", late=late)))
+        self.both(lambda catalogue: catalogue.registrations.release(an_upload(number, again, "r", late=late)))
 
     @rule(number=numbers, again=st.integers(0, 2), name=names, tags=tags, metadata=metadata, parent=st.none() | numbers)
     def publish(self, number: int, again: int, name: str, tags: Any, metadata: Any, parent: int | None) -> None:
@@ -88,7 +90,7 @@ class CatalogueMachine(RuleBasedStateMachine):
             metadata=metadata,
             derived_from=derived_from,
         )
-        self.both(lambda catalogue: catalogue.publish(upload, record, actor="p"))
+        self.both(lambda catalogue: catalogue.registrations.publish(upload, record, actor="p"))
 
     @rule(number=numbers)
     def purge(self, number: int) -> None:
@@ -105,18 +107,21 @@ class CatalogueMachine(RuleBasedStateMachine):
     @rule(number=numbers, text=st.none() | st.sampled_from(["", "old", "new"]), tags=tags, revision=revisions, hit=hits)
     def update(self, number: int, text: str | None, tags: Any, revision: Any, hit: bool) -> None:
         target, expected = self.target(number, revision, Status.ACTIVE if hit else None)
-        change = Amendment(text, a_key(number, KeyKind.DESCRIPTION) if text else None, tags, {"p": len(tags)})
-        self.both(lambda catalogue: catalogue.update(target, change, expected_revision=expected))
+        change = Amendment(text, tags, {"p": len(tags)})
+        key = a_key(number, KeyKind.DESCRIPTION) if text else None
+        self.both(
+            lambda catalogue: catalogue.vectors.update(target, change, description_key=key, expected_revision=expected)
+        )
 
     @rule(step=st.sampled_from(["delete", "restore", "purge"]), number=numbers, revision=revisions, hit=hits)
     def live_and_die(self, step: str, number: int, revision: Any, hit: bool = True) -> None:
         fitting = Status.ACTIVE if step == "delete" else Status.DELETED
         target, expected = self.target(number, revision, fitting if hit else None)
-        self.both(lambda catalogue: getattr(catalogue, step)(target, expected_revision=expected))
+        self.both(lambda catalogue: getattr(catalogue.vectors, step)(target, expected_revision=expected))
 
     def target(self, number: int, revision: Any, status: Status | None) -> tuple[str, int | None]:
         """One of the vectors with this status, or any id, perhaps of none; and the revision to expect."""
-        known = {record.id: record for record in self.twin.page(Filter(status=status), limit=99).records}
+        known = {record.id: record for record in self.twin.vectors.page(Filter(status=status), limit=99).records}
         ids = sorted(known) if status else [vector_id(other) for other in range(6)]
         chosen = ids[number % len(ids)] if ids else vector_id(number)
         if revision != "right":
@@ -126,41 +131,41 @@ class CatalogueMachine(RuleBasedStateMachine):
     @rule(name=names, alias=aliases, number=numbers, expected=st.integers(0, 1), drop=st.booleans())
     def move_alias(self, name: str, alias: str, number: int, expected: int, drop: bool) -> None:
         """expected: 1 stands for the revision that it has."""
-        ids = sorted(record.id for record in self.twin.page(Filter(name), limit=99).records)
+        ids = sorted(record.id for record in self.twin.vectors.page(Filter(name), limit=99).records)
         target = ids[number % len(ids)] if ids and number else vector_id(number)
-        found = [known.revision for known in self.twin.aliases(name) if known.alias == alias]
+        found = [known.revision for known in self.twin.aliases.list(name) if known.alias == alias]
         revision = found[0] if found and expected else expected
         if drop:
-            self.both(lambda catalogue: catalogue.drop_alias(name, alias, expected=revision))
+            self.both(lambda catalogue: catalogue.aliases.drop(name, alias, expected=revision))
         else:
-            self.both(lambda catalogue: catalogue.set_alias(name, alias, target, expected=revision))
+            self.both(lambda catalogue: catalogue.aliases.set(name, alias, target, expected=revision))
 
     @rule(name=st.none() | names, tags=tags, metadata=metadata, status=st.none() | st.sampled_from(Status))
     def find(self, name: str | None, tags: Any, metadata: Any, status: Status | None) -> None:
         wanted = tuple(OneOf(key, (value,)) for key, value in metadata.items())
         which = Filter(name, tags=tags, conditions=(*wanted, Between("p", least=0)), status=status)
-        self.both(lambda catalogue: catalogue.ids(which))
-        self.both(lambda catalogue: catalogue.page(which, limit=2))
+        self.both(lambda catalogue: catalogue.vectors.ids(which))
+        self.both(lambda catalogue: catalogue.vectors.page(which, limit=2))
 
     @rule(number=numbers)
     def look_up(self, number: int) -> None:
-        self.both(lambda catalogue: catalogue.get(vector_id(number), deleted=True))
-        self.both(lambda catalogue: catalogue.ids(Filter(parent=vector_id(number))))
-        self.both(lambda catalogue: catalogue.stuck_uploads(99))
-        self.both(lambda catalogue: catalogue.references(OBJECT_KEYS))
+        self.both(lambda catalogue: catalogue.vectors.get(vector_id(number), deleted=True))
+        self.both(lambda catalogue: catalogue.vectors.ids(Filter(parent=vector_id(number))))
+        self.both(lambda catalogue: catalogue.registrations.list_expired(99))
+        self.both(lambda catalogue: catalogue.registrations.find_referenced(OBJECT_KEYS))
 
     @invariant()
     def they_hold_the_same(self) -> None:
         for look in (
-            lambda catalogue: catalogue.page(Filter(status=None), limit=99),
-            lambda catalogue: catalogue.aliases(),
-            lambda catalogue: catalogue.position().seq,
-            lambda catalogue: catalogue.stuck_uploads(99),
-            lambda catalogue: catalogue.references(
+            lambda catalogue: catalogue.vectors.page(Filter(status=None), limit=99),
+            lambda catalogue: catalogue.aliases.list(),
+            lambda catalogue: catalogue.change_log.position().seq,
+            lambda catalogue: catalogue.registrations.list_expired(99),
+            lambda catalogue: catalogue.registrations.find_referenced(
                 [an_upload(n, a, "r").object_key for n in range(12) for a in (0, 1, 2)]
             ),
-            lambda catalogue: catalogue.changes(after=self.twin.position().seq - 3, limit=99),
-            lambda catalogue: catalogue.audit(after=self.twin.position().seq - 3, limit=99),
+            lambda catalogue: catalogue.change_log.read(after=self.twin.change_log.position().seq - 3, limit=99),
+            lambda catalogue: catalogue.audit_log.read(after=self.twin.change_log.position().seq - 3, limit=99),
         ):
             self.both(look)
 
@@ -205,7 +210,7 @@ def comparable(answer: object) -> object:
         case AuditEntry():
             return replace(answer, at=LONG_AGO)
         case Change():
-            return (replace(answer, keys=(), mark=""), plain_keys(answer.keys))
+            return (replace(answer, keys=(), token=""), plain_keys(answer.keys))
         case Page():
             return (comparable(list(answer.records)), answer.next)
         case list() | tuple():

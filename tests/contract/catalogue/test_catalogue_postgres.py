@@ -12,11 +12,13 @@ from sqlalchemy.pool import PoolProxiedConnection
 
 from tests.support.postgres_server import PostgresServer
 from tests.support.registrations import draft, register, upload
-from vlibrary.adapters.sql.catalogue import SqlCatalogue
+from vlibrary.adapters.sql.catalogue import sql_catalogue
 from vlibrary.adapters.sql.database import connect
 from vlibrary.domain.card import Status
 from vlibrary.domain.errors import CatalogueUnavailable
-from vlibrary.domain.ports import Amendment, Catalogue, Filter
+from vlibrary.domain.filters import Filter
+from vlibrary.domain.ports.catalogue import Catalogue
+from vlibrary.domain.registration import Amendment
 
 pytestmark = pytest.mark.real
 
@@ -32,8 +34,8 @@ def engine(postgres_url: str) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def catalogue(engine: Engine) -> SqlCatalogue:
-    return SqlCatalogue(engine)
+def catalogue(engine: Engine) -> Catalogue:
+    return sql_catalogue(engine)
 
 
 def break_next_commit(engine: Engine, patch: pytest.MonkeyPatch, *, kept: bool) -> None:
@@ -57,11 +59,17 @@ def break_next_commit(engine: Engine, patch: pytest.MonkeyPatch, *, kept: bool) 
 
 # Writes that cannot simply be repeated, with what they answer for the first vector of a catalogue.
 WRITES: dict[str, tuple[Callable[[Catalogue, str], object], object]] = {
-    "update": (lambda catalogue, vector: catalogue.update(vector, Amendment(), expected_revision=1)[0].revision, 2),
-    "delete": (lambda catalogue, vector: catalogue.delete(vector, expected_revision=1), 2),
-    "set_alias": (lambda catalogue, vector: catalogue.set_alias("colours", "best", vector, expected=0).revision, 2),
-    "renew_epoch": (lambda catalogue, vector: catalogue.renew_epoch().seq, 1),
-    "note": (lambda catalogue, vector: catalogue.note("library.collect", "all", {}, actor="gc"), None),
+    "update": (
+        lambda catalogue, vector: catalogue.vectors.update(vector, Amendment(), expected_revision=1)[0].revision,
+        2,
+    ),
+    "delete": (lambda catalogue, vector: catalogue.vectors.delete(vector, expected_revision=1), 2),
+    "set_alias": (
+        lambda catalogue, vector: catalogue.aliases.set("colours", "best", vector, expected=0).revision,
+        2,
+    ),
+    "renew_epoch": (lambda catalogue, vector: catalogue.change_log.renew_epoch().seq, 1),
+    "note": (lambda catalogue, vector: catalogue.audit_log.append("library.collect", "all", {}, actor="gc"), None),
 }
 
 
@@ -69,53 +77,53 @@ class TestLostConnections:
     @pytest.mark.parametrize("kept", [True, False])
     @pytest.mark.parametrize("write", WRITES)
     def test_a_write_whose_commit_was_lost_is_done_once(
-        self, catalogue: SqlCatalogue, engine: Engine, monkeypatch: pytest.MonkeyPatch, write: str, kept: bool
+        self, catalogue: Catalogue, engine: Engine, monkeypatch: pytest.MonkeyPatch, write: str, kept: bool
     ) -> None:
         record = register(catalogue)
         act, expected = WRITES[write]
         break_next_commit(engine, monkeypatch, kept=kept)
         assert act(catalogue, record.id) == expected
-        assert len(catalogue.audit(after=0, limit=99)) == 2
+        assert len(catalogue.audit_log.read(after=0, limit=99)) == 2
 
     @pytest.mark.parametrize("kept", [True, False])
     def test_a_registration_whose_commits_were_lost_is_made_once(
-        self, catalogue: SqlCatalogue, engine: Engine, kept: bool
+        self, catalogue: Catalogue, engine: Engine, kept: bool
     ) -> None:
         new = upload("key")
         with pytest.MonkeyPatch.context() as patch:
             break_next_commit(engine, patch, kept=kept)
-            assert catalogue.reserve(new) is None
+            assert catalogue.registrations.reserve(new) is None
         with pytest.MonkeyPatch.context() as patch:
             break_next_commit(engine, patch, kept=kept)
-            assert catalogue.publish(new, draft(new)).version == 1
-        assert catalogue.get(new.vector_id).version == 1
-        assert catalogue.position().seq == 1
+            assert catalogue.registrations.publish(new, draft(new)).version == 1
+        assert catalogue.vectors.get(new.vector_id).version == 1
+        assert catalogue.change_log.position().seq == 1
 
     def test_the_commit_of_a_long_transaction_is_settled_too(
-        self, catalogue: SqlCatalogue, engine: Engine, monkeypatch: pytest.MonkeyPatch
+        self, catalogue: Catalogue, engine: Engine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("vlibrary.adapters.sql.transactions.RETRY_S", 0.0)
         record = register(catalogue)
         break_next_commit(engine, monkeypatch, kept=True)
-        assert catalogue.delete(record.id) == 2
+        assert catalogue.vectors.delete(record.id) == 2
 
     def test_connections_that_the_server_closed_are_replaced(
-        self, catalogue: SqlCatalogue, engine: Engine, postgres: PostgresServer
+        self, catalogue: Catalogue, engine: Engine, postgres: PostgresServer
     ) -> None:
         record = register(catalogue)
         for ask in (
-            lambda: catalogue.get(record.id),
-            lambda: catalogue.ids(Filter(status=Status.ACTIVE)),
+            lambda: catalogue.vectors.get(record.id),
+            lambda: catalogue.vectors.ids(Filter(status=Status.ACTIVE)),
             lambda: register(catalogue),
         ):
             postgres.execute(END_ALL.format(engine.url.database))
             ask()
-        assert catalogue.position().seq == 2
+        assert catalogue.change_log.position().seq == 2
 
 
 class TestServers:
     def test_what_was_acknowledged_survives_killed_servers_once_and_without_a_gap(
-        self, catalogue: SqlCatalogue, postgres: PostgresServer
+        self, catalogue: Catalogue, postgres: PostgresServer
     ) -> None:
         acknowledged: list[str] = []
         unknown: list[str] = []
@@ -125,8 +133,8 @@ class TestServers:
             while not done.is_set():
                 new = upload()
                 try:
-                    catalogue.reserve(new)
-                    acknowledged.append(catalogue.publish(new, draft(new)).id)
+                    catalogue.registrations.reserve(new)
+                    acknowledged.append(catalogue.registrations.publish(new, draft(new)).id)
                 except CatalogueUnavailable:
                     unknown.append(new.vector_id)
 
@@ -142,19 +150,19 @@ class TestServers:
             done.set()
             for writer in writers:
                 writer.join()
-        log = catalogue.changes(after=0, limit=100_000)
+        log = catalogue.change_log.read(after=0, limit=100_000)
         assert [entry.seq for entry in log] == list(range(1, len(log) + 1))
         published = [entry.vector_id for entry in log]
         assert len(set(published)) == len(published)
         assert set(acknowledged) <= set(published) <= set(acknowledged) | set(unknown)
-        versions = [record.version for record in catalogue.page(limit=100_000).records]
+        versions = [record.version for record in catalogue.vectors.page(limit=100_000).records]
         assert versions == list(range(len(published), 0, -1))
         assert len(acknowledged) > 20
 
     def test_a_server_that_is_away_is_told_after_a_short_while(self, postgres: PostgresServer) -> None:
         away = connect("postgresql+psycopg://postgres@/none?host=/nowhere")
         with pytest.raises(CatalogueUnavailable):
-            SqlCatalogue(away).position()
+            sql_catalogue(away).change_log.position()
         away.dispose()
 
     def test_an_ordinary_user_of_the_database_is_enough(self, postgres: PostgresServer, postgres_url: str) -> None:
@@ -164,8 +172,8 @@ class TestServers:
             connection.execute(text("CREATE ROLE plain LOGIN"))
             connection.execute(text("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO plain"))
         plain = connect(postgres.url(str(owner.url.database), user="plain"))
-        catalogue = SqlCatalogue(plain)
-        assert register(catalogue).seq == catalogue.position().seq == 1
+        catalogue = sql_catalogue(plain)
+        assert register(catalogue).seq == catalogue.change_log.position().seq == 1
         plain.dispose()
         with owner.begin() as connection:
             connection.execute(text("DROP OWNED BY plain"))
@@ -174,7 +182,7 @@ class TestServers:
 
 
 class TestStandingStill:
-    def test_a_writer_that_stands_still_loses_its_turn(self, catalogue: SqlCatalogue, postgres_url: str) -> None:
+    def test_a_writer_that_stands_still_loses_its_turn(self, catalogue: Catalogue, postgres_url: str) -> None:
         frozen = connect(postgres_url, patience=0.3)
         connection = frozen.connect()
         connection.execute(HOLD)
@@ -183,15 +191,15 @@ class TestStandingStill:
         frozen.dispose()
 
     def test_a_writer_waits_only_so_long_for_its_turn(
-        self, catalogue: SqlCatalogue, engine: Engine, postgres_url: str
+        self, catalogue: Catalogue, engine: Engine, postgres_url: str
     ) -> None:
         hasty = connect(postgres_url, patience=0.2)
-        catalogue.position()
+        catalogue.change_log.position()
         with engine.connect() as connection:
             connection.execute(HOLD)
             with pytest.raises(CatalogueUnavailable):
-                SqlCatalogue(hasty).reserve(upload())
-            assert SqlCatalogue(hasty).position().seq == 0
+                sql_catalogue(hasty).registrations.reserve(upload())
+            assert sql_catalogue(hasty).change_log.position().seq == 0
         hasty.dispose()
 
 
@@ -200,43 +208,43 @@ class TestEpochs:
         connection.execute(text("UPDATE log_head SET server = '1/00000001'"))
 
     def test_a_database_that_finds_itself_on_another_server_gets_a_new_epoch_once(
-        self, catalogue: SqlCatalogue, engine: Engine
+        self, catalogue: Catalogue, engine: Engine
     ) -> None:
         register(catalogue)
-        before = catalogue.position()
-        assert catalogue.position() == before
+        before = catalogue.change_log.position()
+        assert catalogue.change_log.position() == before
         with engine.begin() as connection:
             self.move(connection)
-        after = catalogue.position()
+        after = catalogue.change_log.position()
         assert after.epoch != before.epoch
         assert after.seq == before.seq
-        assert catalogue.position() == after
-        assert [entry.action for entry in catalogue.audit(after=1, limit=9)] == ["catalogue.renew_epoch"]
+        assert catalogue.change_log.position() == after
+        assert [entry.action for entry in catalogue.audit_log.read(after=1, limit=9)] == ["catalogue.renew_epoch"]
 
-    def test_replicas_that_notice_it_together_agree(self, catalogue: SqlCatalogue, engine: Engine) -> None:
-        catalogue.position()
+    def test_replicas_that_notice_it_together_agree(self, catalogue: Catalogue, engine: Engine) -> None:
+        catalogue.change_log.position()
         with engine.begin() as connection:
             self.move(connection)
         found: list[object] = []
-        replicas = [threading.Thread(target=lambda: found.append(catalogue.position())) for _ in range(8)]
+        replicas = [threading.Thread(target=lambda: found.append(catalogue.change_log.position())) for _ in range(8)]
         for replica in replicas:
             replica.start()
         for replica in replicas:
             replica.join()
-        assert found == [catalogue.position()] * 8
+        assert found == [catalogue.change_log.position()] * 8
 
     def test_a_standby_that_takes_over_is_another_server(
-        self, catalogue: SqlCatalogue, engine: Engine, postgres: PostgresServer
+        self, catalogue: Catalogue, engine: Engine, postgres: PostgresServer
     ) -> None:
         register(catalogue)
-        before = catalogue.position()
+        before = catalogue.change_log.position()
         standby = postgres.standby()
         try:
             another = connect(standby.url(str(engine.url.database)))
-            replica = SqlCatalogue(another)
-            assert replica.position() == before  # it only reads, and knows no more than it was told
+            replica = sql_catalogue(another)
+            assert replica.change_log.position() == before  # it only reads, and knows no more than it was told
             standby.promote()
-            after = replica.position()
+            after = replica.change_log.position()
             assert after.epoch != before.epoch
             assert register(replica).seq == 2
             another.dispose()

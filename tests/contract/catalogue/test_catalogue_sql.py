@@ -18,7 +18,7 @@ from sqlalchemy import Engine, event, text
 from sqlalchemy.pool import PoolProxiedConnection
 
 from tests.support.registrations import draft, register, upload
-from vlibrary.adapters.sql.catalogue import SqlCatalogue
+from vlibrary.adapters.sql.catalogue import sql_catalogue
 from vlibrary.adapters.sql.database import connect
 from vlibrary.adapters.sql.schema import upgrade
 from vlibrary.domain.errors import CatalogueUnavailable, InvalidInput
@@ -49,15 +49,15 @@ class TestErrors:
             raise error.__new__(error)
 
         expected = InvalidInput if issubclass(error, sqlalchemy.exc.DataError) else CatalogueUnavailable
-        catalogue = SqlCatalogue(engine)
-        for ask in (catalogue.position, lambda: catalogue.reserve(upload())):
+        catalogue = sql_catalogue(engine)
+        for ask in (catalogue.change_log.position, lambda: catalogue.registrations.reserve(upload())):
             with pytest.raises(expected):
                 ask()
 
     def test_a_database_without_tables_is_unavailable(self, tmp_path: Path) -> None:
         engine = connect(f"sqlite:///{tmp_path / 'empty.db'}")
         with pytest.raises(CatalogueUnavailable):
-            SqlCatalogue(engine).position()
+            sql_catalogue(engine).change_log.position()
         engine.dispose()
 
     def test_a_file_that_is_no_database_is_unavailable(self, tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ class TestErrors:
         for path in (tmp_path / "garbage.db", tmp_path, tmp_path / "no" / "such.db"):
             engine = connect(f"sqlite:///{path}")
             with pytest.raises(CatalogueUnavailable):
-                SqlCatalogue(engine).position()
+                sql_catalogue(engine).change_log.position()
             with pytest.raises(CatalogueUnavailable):
                 upgrade(f"sqlite:///{path}")
             engine.dispose()
@@ -81,9 +81,9 @@ class TestErrors:
 
     def test_a_value_that_cannot_be_stored_is_the_callers_error(self, engine: Engine) -> None:
         with pytest.raises(InvalidInput):
-            SqlCatalogue(engine).reserve(upload("\ud800"))
+            sql_catalogue(engine).registrations.reserve(upload("\ud800"))
         with pytest.raises(InvalidInput):
-            SqlCatalogue(engine).changes(after=2**80, limit=1)
+            sql_catalogue(engine).change_log.read(after=2**80, limit=1)
 
 
 class TestLostAnswers:
@@ -91,12 +91,12 @@ class TestLostAnswers:
 
     def test_a_commit_that_sqlite_refuses_is_told_and_nothing_is_kept(self, sqlite_url: str) -> None:
         engine = connect(sqlite_url)
-        catalogue = SqlCatalogue(engine)
+        catalogue = sql_catalogue(engine)
         commit = engine.dialect.do_commit
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(engine.dialect, "do_commit", _full_disk)
             with pytest.raises(CatalogueUnavailable):
-                catalogue.reserve(upload("key"))
+                catalogue.registrations.reserve(upload("key"))
         assert engine.dialect.do_commit == commit
         assert register(catalogue, key="key").seq == 1
         engine.dispose()
@@ -106,7 +106,7 @@ def test_a_publisher_that_commits_past_its_deadline_keeps_its_object(database_ur
     """It looked at the clock before its deadline, then took long: a collector that asks meanwhile waits for it."""
     patient = connect(database_url)
     new, late = upload(seconds=0.5), threading.Event()
-    SqlCatalogue(patient).reserve(new)
+    sql_catalogue(patient).registrations.reserve(new)
     commit = patient.dialect.do_commit
 
     def slow_commit(connection: PoolProxiedConnection) -> None:
@@ -115,11 +115,11 @@ def test_a_publisher_that_commits_past_its_deadline_keeps_its_object(database_ur
 
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor() as pool:
         patch.setattr(patient.dialect, "do_commit", slow_commit)
-        published = pool.submit(SqlCatalogue(patient).publish, new, draft(new))
+        published = pool.submit(sql_catalogue(patient).registrations.publish, new, draft(new))
         late.wait(0.7)
         assert not published.done()
         collector = connect(database_url)
-        assert SqlCatalogue(collector).references([new.object_key]) == {new.object_key}
+        assert sql_catalogue(collector).registrations.find_referenced([new.object_key]) == {new.object_key}
         assert published.result().id == new.vector_id
     patient.dispose()
     collector.dispose()
@@ -133,24 +133,24 @@ class TestSqlite:
     def test_readers_go_on_beside_a_writer_and_a_second_writer_waits_its_patience(
         self, sqlite_engine: Engine, sqlite_url: str
     ) -> None:
-        catalogue = SqlCatalogue(sqlite_engine)
+        catalogue = sql_catalogue(sqlite_engine)
         record = register(catalogue)
         busy = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
         busy.execute("BEGIN IMMEDIATE")
-        assert catalogue.get(record.id).id == record.id
+        assert catalogue.vectors.get(record.id).id == record.id
         with pytest.raises(CatalogueUnavailable):
-            catalogue.reserve(upload())
+            catalogue.registrations.reserve(upload())
         busy.execute("COMMIT")
         busy.close()
         assert register(catalogue).seq == 2
 
     def test_a_writer_goes_on_beside_a_reader_that_takes_long(self, sqlite_engine: Engine, sqlite_url: str) -> None:
-        register(SqlCatalogue(sqlite_engine))
+        register(sql_catalogue(sqlite_engine))
         reader = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
         reader.execute("BEGIN")
         count = "SELECT count(*) FROM vectors"
         assert reader.execute(count).fetchone() == (1,)
-        register(SqlCatalogue(sqlite_engine))
+        register(sql_catalogue(sqlite_engine))
         assert reader.execute(count).fetchone() == (1,)
         reader.execute("COMMIT")
         assert reader.execute(count).fetchone() == (2,)
@@ -163,10 +163,10 @@ class TestSqlite:
     def test_what_was_acknowledged_survives_a_kill_and_the_log_has_no_gap(self, sqlite_url: str) -> None:
         child = (
             "import sys\n"
-            "from vlibrary.adapters.sql.catalogue import SqlCatalogue\n"
+            "from vlibrary.adapters.sql.catalogue import sql_catalogue\n"
             "from vlibrary.adapters.sql.database import connect\n"
             "from tests.support.registrations import register\n"
-            "catalogue = SqlCatalogue(connect(sys.argv[1]))\n"
+            "catalogue = sql_catalogue(connect(sys.argv[1]))\n"
             "while True: print(register(catalogue).id, flush=True)\n"
         )
         root = Path(__file__).parents[3]
@@ -176,9 +176,9 @@ class TestSqlite:
             process.kill()
             acknowledged += [line.decode().strip() for line in process.stdout if line.endswith(b"\n")]
         engine = connect(sqlite_url)
-        catalogue = SqlCatalogue(engine)
-        log = catalogue.changes(after=0, limit=10_000)
-        assert [entry.seq for entry in log] == list(range(1, catalogue.position().seq + 1))
+        catalogue = sql_catalogue(engine)
+        log = catalogue.change_log.read(after=0, limit=10_000)
+        assert [entry.seq for entry in log] == list(range(1, catalogue.change_log.position().seq + 1))
         assert set(acknowledged) <= {entry.vector_id for entry in log}
         assert register(catalogue).version == len(log) + 1
         engine.dispose()

@@ -17,12 +17,15 @@ from sqlalchemy import Connection, Engine, MetaData, text
 from tests.contract.conftest import DATABASES
 from tests.support.postgres_server import PostgresServer
 from tests.support.registrations import register, upload
-from vlibrary.adapters.sql.catalogue import SqlCatalogue
+from vlibrary.adapters.sql.catalogue import sql_catalogue
 from vlibrary.adapters.sql.database import connect
 from vlibrary.adapters.sql.schema import alembic_config, is_current, upgrade
 from vlibrary.domain.card import Status
+from vlibrary.domain.changes import ChangeKind
 from vlibrary.domain.errors import CatalogueUnavailable
-from vlibrary.domain.ports import Amendment, Catalogue, ChangeKind, Filter
+from vlibrary.domain.filters import Filter
+from vlibrary.domain.ports.catalogue import Catalogue
+from vlibrary.domain.registration import Amendment
 
 ROOT = Path(__file__).parents[3]
 
@@ -48,9 +51,9 @@ def test_the_migrations_make_the_tables_that_the_code_uses(database_url: str) ->
 
 
 def test_an_upgrade_keeps_the_data_and_can_be_repeated(engine: Engine, database_url: str) -> None:
-    record = register(SqlCatalogue(engine))
+    record = register(sql_catalogue(engine))
     upgrade(database_url)
-    assert SqlCatalogue(engine).get(record.id).version == 1
+    assert sql_catalogue(engine).vectors.get(record.id).version == 1
 
 
 def test_down_and_up_again(bare_url: str) -> None:
@@ -73,7 +76,7 @@ def test_a_newer_versions_database_is_left_alone(engine: Engine, database_url: s
 
 def test_every_new_database_has_an_epoch_of_its_own(engine: Engine, bare: Engine, bare_url: str) -> None:
     upgrade(bare_url)
-    assert SqlCatalogue(bare).position().epoch != SqlCatalogue(engine).position().epoch
+    assert sql_catalogue(bare).change_log.position().epoch != sql_catalogue(engine).change_log.position().epoch
 
 
 def test_processes_that_upgrade_together_do_not_get_in_each_others_way(bare: Engine, bare_url: str) -> None:
@@ -81,7 +84,7 @@ def test_processes_that_upgrade_together_do_not_get_in_each_others_way(bare: Eng
     started = [subprocess.Popen([sys.executable, "-c", code, bare_url], cwd=ROOT) for _ in range(3)]
     assert [process.wait(60) for process in started] == [0, 0, 0]
     assert is_current(bare_url)
-    assert register(SqlCatalogue(bare)).seq == 1
+    assert register(sql_catalogue(bare)).seq == 1
 
 
 def test_the_command_line_of_alembic_works_for_developers(database_url: str) -> None:
@@ -105,7 +108,7 @@ class TestFromTheFirstTables:
         with bare.begin() as connection:
             fill(connection)
         self.epoch = self._epoch(bare)
-        return SqlCatalogue(bare)
+        return sql_catalogue(bare)
 
     def _epoch(self, engine: Engine) -> str:
         with engine.connect() as connection:
@@ -114,7 +117,7 @@ class TestFromTheFirstTables:
 
     def test_nothing_is_lost(self, old: Catalogue, bare_url: str) -> None:
         upgrade(bare_url)
-        kept, gone = old.get("first"), old.get("second", deleted=True)
+        kept, gone = old.vectors.get("first"), old.vectors.get("second", deleted=True)
         assert (kept.version, kept.seq, kept.revision, kept.status) == (1, 1, 1, Status.ACTIVE)
         assert kept.created_at == at(1)
         assert (kept.tags, dict(kept.metadata), kept.derived_from, kept.deleted_at) == ((), {}, (), None)
@@ -122,30 +125,34 @@ class TestFromTheFirstTables:
         assert list(kept.card.keys[0].embedding.text) == [1.0]
         assert (gone.version, gone.seq, gone.revision, gone.status) == (2, 2, 2, Status.DELETED)
         assert gone.deleted_at == at(3)
-        assert [entry.kind for entry in old.changes(after=0, limit=9)] == [
+        assert [entry.kind for entry in old.change_log.read(after=0, limit=9)] == [
             ChangeKind.PUBLISHED,
             ChangeKind.PUBLISHED,
             ChangeKind.DELETED,
         ]
-        assert [(entry.seq, entry.action, entry.subject) for entry in old.audit(after=0, limit=9)] == [
+        assert [(entry.seq, entry.action, entry.subject) for entry in old.audit_log.read(after=0, limit=9)] == [
             (1, "vector.publish", "first"),
             (2, "vector.publish", "second"),
             (3, "vector.delete", "second"),
         ]
-        assert (old.position().epoch, old.position().seq) == (self.epoch, 3)
-        assert old.position().mark == old.changes(after=2, limit=1)[0].mark != old.changes(after=1, limit=1)[0].mark
-        assert [one.vector_id for one in old.stuck_uploads(9)] == ["late"]
+        assert (old.change_log.position().epoch, old.change_log.position().seq) == (self.epoch, 3)
+        assert (
+            old.change_log.position().token
+            == old.change_log.read(after=2, limit=1)[0].token
+            != old.change_log.read(after=1, limit=1)[0].token
+        )
+        assert [one.vector_id for one in old.registrations.list_expired(9)] == ["late"]
 
     def test_everything_new_works_on_it(self, old: Catalogue, bare_url: str) -> None:
         upgrade(bare_url)
-        assert old.restore("second") == 4
-        assert old.delete("second") == 5
-        assert old.purge("second") == 6
+        assert old.vectors.restore("second") == 4
+        assert old.vectors.delete("second") == 5
+        assert old.vectors.purge("second") == 6
         assert register(old, "a").version == 3
-        old.update("first", Amendment(tags=("x",)))
-        assert old.ids(Filter(tags=("x",))) == {"first"}
-        assert old.set_alias("a", "best", "first", expected=0).revision == 9
-        known = old.reserve(upload("key-1"))
+        old.vectors.update("first", Amendment(tags=("x",)))
+        assert old.vectors.ids(Filter(tags=("x",))) == {"first"}
+        assert old.aliases.set("a", "best", "first", expected=0).revision == 9
+        known = old.registrations.reserve(upload("key-1"))
         assert known is not None
         assert known.id == "first"
 
@@ -154,11 +161,11 @@ class TestFromTheFirstTables:
         command.downgrade(alembic_config(bare_url), "0001")
         assert self._epoch(bare) == self.epoch
         upgrade(bare_url)
-        assert old.get("first").created_at == at(1)
-        old.restore("second")
+        assert old.vectors.get("first").created_at == at(1)
+        old.vectors.restore("second")
         with pytest.raises(CommandError):
             command.downgrade(alembic_config(bare_url), "0001")
-        assert old.get("second").revision == 3
+        assert old.vectors.get("second").revision == 3
 
 
 def fill(connection: Connection) -> None:

@@ -15,8 +15,9 @@ from tests.support.indexes import ALL
 from tests.support.memory.index import MemoryIndex
 from tests.support.registrations import EMBEDDER, deleted, direction, embedding, published
 from vlibrary.adapters.index.faiss_index import FaissIndex
+from vlibrary.domain.changes import Change, ChangeKind, LogPosition
 from vlibrary.domain.errors import InvalidQuery
-from vlibrary.domain.ports import Change, ChangeKind, Hit, IndexGap, Position, TaskIndex
+from vlibrary.domain.ports.task_index import Hit, IndexGap, TaskIndex
 from vlibrary.domain.query import EmbedderSpec, TaskEmbedding, score
 
 
@@ -45,17 +46,17 @@ class TestPosition:
         index.apply([published(1, "v", embedding(rng))])
         index.reset("later", replacing=outdated)
         index.reset("epoch", replacing=None)
-        assert index.position == Position("later", 1)
+        assert index.position == LogPosition("later", 1)
         assert len(index.search(embedding(rng), model="m", k=9)) == 1
 
     def test_it_follows_what_was_applied(self, index: TaskIndex, rng: np.random.Generator) -> None:
-        assert index.position == Position("epoch", 0)
+        assert index.position == LogPosition("epoch", 0)
         index.apply([published(1, "a", embedding(rng)), deleted(2, "a")])
-        assert index.position == Position("epoch", 2)
+        assert index.position == LogPosition("epoch", 2)
         index.apply([])
-        assert index.position == Position("epoch", 2)
+        assert index.position == LogPosition("epoch", 2)
         index.reset("later", replacing=index.position)
-        assert index.position == Position("later", 0)
+        assert index.position == LogPosition("later", 0)
 
     def test_changes_may_come_twice(self, index: TaskIndex, rng: np.random.Generator) -> None:
         log = [published(1, "a", embedding(rng)), published(2, "b", embedding(rng)), deleted(3, "a")]
@@ -71,7 +72,7 @@ class TestPosition:
     ) -> None:
         with pytest.raises(IndexGap):
             index.apply([published(number, f"v{number}", embedding(rng)) for number in numbers])
-        assert index.position == Position("epoch", 0)
+        assert index.position == LogPosition("epoch", 0)
         assert index.search(embedding(rng), model="m", k=9) == []
 
     def test_nothing_can_be_applied_before_a_reset(self, rng: np.random.Generator) -> None:
@@ -262,7 +263,7 @@ def test_searches_beside_an_applier_always_see_one_moment(kind: str) -> None:
             index.apply(batch)
         done.set()
         assert all(future.result() > 0 for future in looking)
-    assert index.position == Position("epoch", len(log))
+    assert index.position == LogPosition("epoch", len(log))
 
 
 def _renumber(change: Change, seq: int) -> Change:

@@ -14,7 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.support.exact_search import exact
 from tests.support.indexes import ALL, EXACT, Make
 from tests.support.registrations import EMBEDDER, deleted, embedding, published
-from vlibrary.domain.ports import Change, ChangeKind, Hit, IndexGap
+from vlibrary.domain.changes import Change, ChangeKind
+from vlibrary.domain.ports.task_index import Hit, IndexGap
 
 
 class IndexMachine(RuleBasedStateMachine):

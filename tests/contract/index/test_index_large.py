@@ -14,8 +14,9 @@ from tests.support.indexes import MergedIndex
 from tests.support.registrations import EMBEDDER, deleted, direction, embedding, published
 from vlibrary.adapters.index.build import IndexLimits
 from vlibrary.adapters.index.faiss_index import FaissIndex
-from vlibrary.domain.ports import Change, Hit, Position
+from vlibrary.domain.changes import Change, LogPosition
 from vlibrary.domain.ports.snapshots import MergeStopped
+from vlibrary.domain.ports.task_index import Hit
 from vlibrary.domain.query import EmbedderSpec, TaskEmbedding, unit
 from vlibrary.domain.vector import Array
 
@@ -153,7 +154,7 @@ class TestMergingBeside:
             index.apply([published(1, "new", embedding(rng))])
 
         _beside_a_merge(index, change)
-        assert index.position == Position("later", 1)
+        assert index.position == LogPosition("later", 1)
         assert [hit.vector_id for hit in index.search(embedding(rng), model="m", k=500)] == ["new"]
 
     def test_a_stopped_merge_leaves_everything_as_it_was(self, rng: np.random.Generator) -> None:

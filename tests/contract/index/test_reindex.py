@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,13 @@ from tests.support.registrations import EMBEDDER, MODEL, embedding, key, registe
 from vlibrary.adapters.artifacts.folder import FolderArtifacts
 from vlibrary.adapters.index.faiss_index import FaissIndex
 from vlibrary.adapters.snapshots.folder import FolderSnapshots
-from vlibrary.adapters.sql.catalogue import SqlCatalogue
+from vlibrary.adapters.sql.catalogue import sql_catalogue
 from vlibrary.adapters.sql.database import connect
+from vlibrary.adapters.sql.logs import SqlChangeLog
+from vlibrary.adapters.sql.transactions import Transactions
+from vlibrary.domain.changes import LogPosition
 from vlibrary.domain.errors import CatalogueUnavailable, CollectorPaused
-from vlibrary.domain.ports import Position, TaskIndex
+from vlibrary.domain.ports.task_index import TaskIndex
 from vlibrary.domain.query import EmbedderSpec
 from vlibrary.library.reindex import catch_up
 from vlibrary.upkeep.collector import Rules, collect
@@ -34,7 +38,7 @@ class Database:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.engine = connect(f"sqlite:///{path}")
-        self.catalogue = SqlCatalogue(self.engine)
+        self.catalogue = sql_catalogue(self.engine)
         self._rng = np.random.default_rng(2)
 
     def register(self, count: int) -> list[str]:
@@ -71,10 +75,10 @@ def found(index: TaskIndex) -> set[str]:
 def test_what_is_registered_is_found_and_what_is_deleted_is_not(database: Database, index: TaskIndex) -> None:
     first, second = database.register(2)
     assert catch_up(database.catalogue, index).seq == 2
-    database.catalogue.delete(first)
+    database.catalogue.vectors.delete(first)
     assert catch_up(database.catalogue, index).seq == 3
     assert found(index) == {second}
-    assert index.position == database.catalogue.position()
+    assert index.position == database.catalogue.change_log.position()
 
 
 @pytest.mark.parametrize("since", [0, 1, 2, 3, 9])
@@ -86,13 +90,13 @@ def test_a_database_that_was_put_back_is_noticed_however_far_its_log_has_gone_on
     copy = database.copy()
     database.register(3)
     catch_up(database.catalogue, index)
-    epoch = database.catalogue.position().epoch
+    epoch = database.catalogue.change_log.position().epoch
     database.put_back(copy)
     kept += database.register(since)
     assert catch_up(database.catalogue, index).seq == 2 + since
     assert found(index) == set(kept)
-    assert database.catalogue.position() == index.position
-    assert database.catalogue.position().epoch != epoch, "nobody else hears of it"
+    assert database.catalogue.change_log.position() == index.position
+    assert database.catalogue.change_log.position().epoch != epoch, "nobody else hears of it"
 
 
 def test_a_database_put_back_to_where_the_index_is_needs_nothing(database: Database, index: TaskIndex) -> None:
@@ -106,7 +110,7 @@ def test_a_database_put_back_to_where_the_index_is_needs_nothing(database: Datab
     catch_up(database.catalogue, index)
     assert found(index) == set(kept)
     assert before is not None
-    assert database.catalogue.position().epoch == before.epoch
+    assert database.catalogue.change_log.position().epoch == before.epoch
 
 
 def test_a_snapshot_of_the_lost_history_is_of_no_use(database: Database, tmp_path: Path) -> None:
@@ -119,7 +123,7 @@ def test_a_snapshot_of_the_lost_history_is_of_no_use(database: Database, tmp_pat
     database.put_back(copy)
     kept += database.register(5)
     restarted = FaissIndex(EMBEDDER)
-    restarted.load(snapshots, database.catalogue.position().epoch)
+    restarted.load(snapshots, database.catalogue.change_log.position().epoch)
     assert restarted.position == index.position
     catch_up(database.catalogue, restarted)
     assert found(restarted) == set(kept)
@@ -156,10 +160,10 @@ def test_threads_that_notice_together_end_with_one_history(database: Database, i
 def test_of_two_processes_that_notice_together_one_renews_the_epoch(database: Database, index: TaskIndex) -> None:
     other = MemoryIndex(EMBEDDER)
 
-    class Overtaken(SqlCatalogue):
-        """Another process notices between the two questions of this one."""
+    class Overtaken(SqlChangeLog):
+        """Another process notices between the two calls of this one."""
 
-        def position(self) -> Position:
+        def position(self) -> LogPosition:
             before = super().position()
             catch_up(database.catalogue, other)
             return before
@@ -171,10 +175,10 @@ def test_of_two_processes_that_notice_together_one_renews_the_epoch(database: Da
         catch_up(database.catalogue, one)
     database.put_back(copy)
     kept += database.register(1)
-    catch_up(Overtaken(database.engine), index)
+    catch_up(replace(database.catalogue, change_log=Overtaken(Transactions(database.engine))), index)
     assert found(index) == found(other) == set(kept)
-    assert index.position == other.position == database.catalogue.position()
-    renewals = [entry for entry in database.catalogue.audit(0, 99) if entry.action == "catalogue.renew_epoch"]
+    assert index.position == other.position == database.catalogue.change_log.position()
+    renewals = [entry for entry in database.catalogue.audit_log.read(0, 99) if entry.action == "catalogue.renew_epoch"]
     assert [entry.actor for entry in renewals] == ["system"]
 
 
@@ -201,4 +205,4 @@ def test_a_log_whose_head_names_another_entry_is_an_error_and_not_given_epoch_af
     for _ in range(3):
         with pytest.raises(CatalogueUnavailable, match="does not lead"):
             catch_up(database.catalogue, index)
-    assert len(database.catalogue.audit(0, 99)) == count
+    assert len(database.catalogue.audit_log.read(0, 99)) == count

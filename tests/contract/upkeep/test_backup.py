@@ -15,9 +15,9 @@ from sqlalchemy import event
 from tests.contract.conftest import DATABASES
 from tests.support.backups import Place, backup_in
 from vlibrary.adapters.artifacts.folder import FolderArtifacts
+from vlibrary.domain.changes import LogPosition
 from vlibrary.domain.errors import CollectorPaused, NotEmpty, VectorPurged
 from vlibrary.domain.filters import Filter
-from vlibrary.domain.ports import Position
 from vlibrary.upkeep.backup import back_up, restore
 from vlibrary.upkeep.collector import Rules
 from vlibrary.upkeep.collector_guard import allow_collection, list_markers
@@ -32,14 +32,14 @@ from vlibrary.adapters.sql import backup_tables
 from vlibrary.adapters.artifacts.folder import FolderArtifacts
 from vlibrary.adapters.backup.folder import BackupFolder
 from vlibrary.adapters.sql.backup_tables import SqlTables
-from vlibrary.adapters.sql.catalogue import SqlCatalogue
+from vlibrary.adapters.sql.catalogue import sql_catalogue
 from vlibrary.adapters.sql.database import connect
 from vlibrary.upkeep.backup import restore
 from vlibrary.upkeep.stores import Stores
 
 backup_tables.renew_epoch = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 engine = connect(sys.argv[1])
-stores = Stores(SqlCatalogue(engine), FolderArtifacts(Path(sys.argv[2])), SqlTables(engine))
+stores = Stores(sql_catalogue(engine), FolderArtifacts(Path(sys.argv[2])), SqlTables(engine))
 for step in restore(stores, BackupFolder(Path(sys.argv[3]), FolderArtifacts), overwrite=True, actor="killed"):
     if step.done == int(sys.argv[4]):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -67,12 +67,12 @@ def test_a_library_comes_back_whole_on_either_database(source: Place, target: Pl
     assert (copied.copied, copied.lost) == (3, ())
     assert target.restore(tmp_path / "backup").copied == 3
     assert target.content() == source.content()
-    assert target.catalogue.position().epoch != source.catalogue.position().epoch
+    assert target.catalogue.change_log.position().epoch != source.catalogue.change_log.position().epoch
     assert _found(target) == []
     for _ in range(5):
         target.upload()  # these ids are taken
     assert target.publish().version == 5  # no version and no number is given twice
-    assert target.catalogue.position().seq == source.catalogue.position().seq + 1
+    assert target.catalogue.change_log.position().seq == source.catalogue.change_log.position().seq + 1
 
 
 def test_what_is_registered_while_the_tables_are_written_is_whole_or_absent(
@@ -104,13 +104,13 @@ def test_an_idempotency_key_is_still_known_after_a_restoration(source: Place, ta
     source.back_up(tmp_path / "backup")
     target.restore(tmp_path / "backup")
     repeat = target.upload()  # the first one's id, key and request
-    found = target.catalogue.reserve(repeat)
+    found = target.catalogue.registrations.reserve(repeat)
     assert found is not None
     assert found.id == repeat.vector_id
     for _ in range(2):
         target.upload()
     with pytest.raises(VectorPurged):
-        target.catalogue.reserve(target.upload())
+        target.catalogue.registrations.reserve(target.upload())
 
 
 def test_the_collector_waits_after_a_restoration(source: Place, target: Place, tmp_path: Path) -> None:
@@ -141,12 +141,12 @@ def test_a_backup_is_of_one_moment_and_the_next_one_copies_what_is_new(source: P
     late = source.publish()
     list(steps)
     assert late.object_key not in [found.key for found in backup_in(folder).objects.list()]
-    gone = source.catalogue.page(limit=1, cursor=source.catalogue.page(limit=1).next).records[0]
-    source.catalogue.delete(gone.id)
-    source.catalogue.purge(gone.id)
+    gone = source.catalogue.vectors.page(limit=1, cursor=source.catalogue.vectors.page(limit=1).next).records[0]
+    source.catalogue.vectors.delete(gone.id)
+    source.catalogue.vectors.purge(gone.id)
     again = source.back_up(folder)
     assert (again.copied, again.there) == (1, 2)
-    kept = [record.object_key for record in source.catalogue.page(Filter(status=None), limit=10).records]
+    kept = [record.object_key for record in source.catalogue.vectors.page(Filter(status=None), limit=10).records]
     assert [found.key for found in backup_in(folder).objects.list()] == sorted(kept)
     assert len(list(folder.glob("catalogue-*"))) == 1
 
@@ -175,13 +175,15 @@ def test_a_restoration_that_is_killed_leaves_the_old_library_and_goes_on(
 ) -> None:
     source.back_up(tmp_path / "backup")
     target.publish()
-    before = target.catalogue.position(), target.catalogue.page(limit=10)
+    before = target.catalogue.change_log.position(), target.catalogue.vectors.page(limit=10)
     url = target.engine.url.render_as_string(hide_password=False)
     arguments = [url, str(target.folder), str(tmp_path / "backup"), str(copied)]
     killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], check=False)
     assert killed.returncode == -signal.SIGKILL
-    assert target.catalogue.position() == before[0]
-    assert [record.id for record in target.catalogue.page(limit=10).records] == [one.id for one in before[1].records]
+    assert target.catalogue.change_log.position() == before[0]
+    assert [record.id for record in target.catalogue.vectors.page(limit=10).records] == [
+        one.id for one in before[1].records
+    ]
     with pytest.raises(CollectorPaused):
         target.collect()
     done = target.restore(tmp_path / "backup", replace=True)
@@ -190,7 +192,9 @@ def test_a_restoration_that_is_killed_leaves_the_old_library_and_goes_on(
     with pytest.raises(CollectorPaused):
         target.collect()
     assert _found(target) == []
-    allow_collection(target.artifacts, target.catalogue.position(), instead_of=list_markers(target.artifacts))
+    allow_collection(
+        target.artifacts, target.catalogue.change_log.position(), instead_of=list_markers(target.artifacts)
+    )
     assert target.collect(Rules(dry_run=True)).removed == 0
 
 
@@ -236,7 +240,9 @@ def test_a_restoration_that_dies_at_one_of_its_marks_ends_paused_when_it_is_run_
     with pytest.raises(CollectorPaused):
         target.collect()
     assert _found(target) == []
-    allow_collection(target.artifacts, target.catalogue.position(), instead_of=list_markers(target.artifacts))
+    allow_collection(
+        target.artifacts, target.catalogue.change_log.position(), instead_of=list_markers(target.artifacts)
+    )
     assert target.collect().removed == 0
 
 
@@ -246,7 +252,9 @@ def test_no_examination_ends_the_pause_of_a_restoration_under_way(source: Place,
     steps = restore(target.stores, backup_in(tmp_path / "backup"), overwrite=True, actor="tester")
     assert [next(steps).done for _ in range(3)] == [0, 1, 2]
     assert [finding.kind for finding in _found(target)] == ["restoration-unfinished"]
-    allow_collection(target.artifacts, target.catalogue.position(), instead_of=before)  # one that had begun before
+    allow_collection(
+        target.artifacts, target.catalogue.change_log.position(), instead_of=before
+    )  # one that had begun before
     target.age()
     with pytest.raises(CollectorPaused):
         target.collect()
@@ -256,16 +264,16 @@ def test_no_examination_ends_the_pause_of_a_restoration_under_way(source: Place,
 
 
 def test_a_restored_library_knows_the_epochs_that_it_replaces(source: Place, target: Place, tmp_path: Path) -> None:
-    own = [source.catalogue.position(), source.catalogue.renew_epoch()]
-    own += [target.catalogue.position(), target.catalogue.renew_epoch()]
+    own = [source.catalogue.change_log.position(), source.catalogue.change_log.renew_epoch()]
+    own += [target.catalogue.change_log.position(), target.catalogue.change_log.renew_epoch()]
     source.back_up(tmp_path / "backup")
     target.restore(tmp_path / "backup", replace=True)
-    own.append(target.catalogue.position())
+    own.append(target.catalogue.change_log.position())
     target.restore(tmp_path / "backup", replace=True)
     for position in own:
         allow_collection(target.artifacts, position, instead_of=())
     assert _found(target) == []
-    other = Position("0" * 32, 1, "mark")
+    other = LogPosition("0" * 32, 1, "mark")
     allow_collection(target.artifacts, other, instead_of=())
     assert [finding.subject for finding in _found(target)] == [other.epoch]
 

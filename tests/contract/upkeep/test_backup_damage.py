@@ -57,14 +57,14 @@ def test_a_flipped_byte_of_the_catalogue_is_noticed(source: Place, target: Place
     path.write_bytes(data)
     with pytest.raises(InvalidBackup, match=r"vectors\.jsonl"):
         target.restore(tmp_path / "backup")
-    assert target.catalogue.position().seq == 0
+    assert target.catalogue.change_log.position().seq == 0
 
 
 def test_a_damaged_object_is_named_and_the_rest_comes_back_on_demand(
     source: Place, target: Place, tmp_path: Path
 ) -> None:
     source.back_up(tmp_path / "backup")
-    damaged = source.catalogue.page(limit=1).records[0]
+    damaged = source.catalogue.vectors.page(limit=1).records[0]
     (tmp_path / "backup" / "objects" / damaged.object_key).write_bytes(b"x" * len(DATA))
     before = target.content()
     with pytest.raises(InvalidBackup, match=r"1 of 3 objects.*--despite-losses"):

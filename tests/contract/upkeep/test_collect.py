@@ -27,7 +27,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from vlibrary.adapters.artifacts.folder import FolderArtifacts
-from vlibrary.adapters.sql.catalogue import SqlCatalogue
+from vlibrary.adapters.sql.catalogue import sql_catalogue
 from vlibrary.adapters.sql.database import connect
 from vlibrary.upkeep.collector import Rules, collect
 
@@ -43,7 +43,7 @@ class Deadly(FolderArtifacts):
         if self.left < 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-catalogue = SqlCatalogue(connect(sys.argv[1]))
+catalogue = sql_catalogue(connect(sys.argv[1]))
 list(collect(catalogue, Deadly(Path(sys.argv[2])), Rules(), actor="killed"))
 """
 
@@ -58,8 +58,8 @@ def library(database_url: str, tmp_path: Path) -> Iterator[RealLibrary]:
 def test_only_what_nobody_can_need_any_more_is_removed(library: RealLibrary) -> None:
     active, deleted, purged = (library.publish() for _ in range(3))
     for record in (deleted, purged):
-        library.catalogue.delete(record.id)
-    library.catalogue.purge(purged.id)
+        library.catalogue.vectors.delete(record.id)
+    library.catalogue.vectors.purge(purged.id)
     open_still, expired = library.store(), library.store(deadline=timedelta(0))
     library.age()
     young = library.store(deadline=timedelta(0))
@@ -67,16 +67,16 @@ def test_only_what_nobody_can_need_any_more_is_removed(library: RealLibrary) -> 
     assert (done.removed, done.young, done.released) == (2, 1, 2)
     kept = [active.object_key, deleted.object_key, open_still.object_key, young.object_key]
     assert library.keys() == sorted(kept)
-    assert library.catalogue.publish(open_still, drafted(open_still)).version == 4
+    assert library.catalogue.registrations.publish(open_still, drafted(open_still)).version == 4
     with pytest.raises(UploadExpired):
-        library.catalogue.publish(expired, drafted(expired))
+        library.catalogue.registrations.publish(expired, drafted(expired))
 
 
 def test_a_database_put_back_finds_the_objects_of_what_was_purged_since(library: RealLibrary) -> None:
     record = library.publish()
     library.age()
-    library.catalogue.delete(record.id)
-    library.catalogue.purge(record.id)
+    library.catalogue.vectors.delete(record.id)
+    library.catalogue.vectors.purge(record.id)
     assert library.collect().removed == 0
     assert library.artifacts.get(record.object_key, SHA256) == DATA
     library.age()
@@ -99,7 +99,7 @@ def test_a_collector_that_is_killed_loses_nothing_and_the_next_one_ends_its_work
     library.collect()
     assert library.keys() == sorted(record.object_key for record in records)
     assert all(library.artifacts.get(record.object_key, SHA256) == DATA for record in records)
-    log = [entry for entry in library.catalogue.audit(0, 100) if entry.action == "collector.remove"]
+    log = [entry for entry in library.catalogue.audit_log.read(0, 100) if entry.action == "collector.remove"]
     assert len({key for entry in log for key in entry.detail["objects"]}) == 5
     assert library.collect(Rules(dry_run=True)).removed == 0
 

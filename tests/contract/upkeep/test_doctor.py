@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from tests.faults.app import Life
 from tests.faults.failpoints import Failpoint
 from tests.faults.operator import vlibrary
-from tests.support.memory.catalogue import MemoryCatalogue
+from tests.support.memory.catalogue import memory_catalogue
 from tests.support.registrations import direction, key
 from tests.support.upkeep import DATA, RealLibrary
 from vlibrary.adapters.index.faiss_index import FaissIndex
@@ -42,7 +42,7 @@ def library(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     library = RealLibrary(f"sqlite:///{tmp_path / 'catalogue.db'}", tmp_path / "artifacts")
     for _ in range(3):
         library.publish()
-    library.catalogue.set_alias("colours", "production", f"{1:026}", expected=0)
+    library.catalogue.aliases.set("colours", "production", f"{1:026}", expected=0)
     return library
 
 
@@ -55,7 +55,7 @@ def doctor(*options: str) -> tuple[int, dict[str, Any]]:
 
 def _file(library: RealLibrary) -> Path:
     """The bytes of the vector that the alias points to."""
-    return library.folder / library.catalogue.get(f"{1:026}").object_key
+    return library.folder / library.catalogue.vectors.get(f"{1:026}").object_key
 
 
 def _sql(library: RealLibrary, statement: str) -> None:
@@ -94,7 +94,7 @@ def _delete_behind(library: RealLibrary) -> None:
 
 
 def _leave_object(library: RealLibrary) -> None:
-    library.catalogue.release(library.store())
+    library.catalogue.registrations.release(library.store())
     library.age()
 
 
@@ -160,17 +160,17 @@ def test_an_examination_that_is_too_small_ends_no_pause_and_says_so(
 
 
 def test_a_store_with_another_librarys_mark_is_left_alone_until_it_is_taken_over(library: RealLibrary) -> None:
-    other = MemoryCatalogue()
+    other = memory_catalogue()
     update_markers(other, library.artifacts)
     code, report = doctor("--no-index")
     assert (code, report["sound"], report["collector_cleared"]) == (1, False, False)
     (finding,) = report["findings"]
-    assert (finding["kind"], finding["subject"]) == ("other-library", other.position().epoch)
+    assert (finding["kind"], finding["subject"]) == ("other-library", other.change_log.position().epoch)
     assert "--take-over" in finding["cure"]
     code, report = doctor("--no-index", "--take-over")
     assert (code, report["sound"], report["collector_cleared"]) == (0, True, True)
     assert [finding["kind"] for finding in report["findings"]] == ["other-library"]
-    entry = library.catalogue.audit(0, 100)[-1]
+    entry = library.catalogue.audit_log.read(0, 100)[-1]
     assert entry.detail == {"other-library": 1, "cleared": True, "take_over": True}
     assert library.collect().removed == 0
     assert doctor("--no-index") == (0, SOUND)
@@ -250,7 +250,7 @@ def test_an_index_that_is_not_what_the_catalogue_says_is_named_and_repaired(libr
 def _keep_empty_snapshot(library: RealLibrary, spec: EmbedderSpec) -> None:
     """One that says that it is at the change log's end, and holds nothing."""
     index = FaissIndex(spec)
-    index.reset(library.catalogue.position().epoch, replacing=index.position)
-    for change in library.catalogue.changes(0, 100):
+    index.reset(library.catalogue.change_log.position().epoch, replacing=index.position)
+    for change in library.catalogue.change_log.read(0, 100):
         index.apply([replace(change, keys=())])
     index.save(FolderSnapshots(Settings().snapshots_cache))

@@ -13,7 +13,7 @@ from tests.support.memory.worker import MODEL
 from tests.support.samples import artifact, card
 from vlibrary.domain.errors import VectorExists, VectorPurged
 from vlibrary.domain.filters import Filter
-from vlibrary.domain.ports import Catalogue
+from vlibrary.domain.ports.catalogue import Catalogue
 from vlibrary.domain.query import Query
 from vlibrary.formats.archive import Item, open_archive, pack
 from vlibrary.formats.card import parse_card
@@ -46,9 +46,9 @@ def test_an_imported_vector_keeps_its_id_and_gets_an_object_of_its_own(catalogue
     assert (record.id, record.tags, record.metadata) == (VECTOR_ID, ("a",), {"shots": 16})
     assert VECTOR_ID not in record.object_key
     assert library.artifacts.get(record.object_key, record.sha256) == artifact(MODEL)
-    before = catalogue.position()
+    before = catalogue.change_log.position()
     assert load(library, data).outcome is Outcome.PRESENT
-    assert catalogue.position() == before
+    assert catalogue.change_log.position() == before
 
 
 def test_a_vector_that_was_purged_is_not_imported_again(catalogue: Catalogue) -> None:
@@ -90,13 +90,13 @@ def test_a_vector_with_another_card_stays_as_it_is_unless_it_shall_be_updated(
     library = replace(memory_library(), catalogue=catalogue)
     first = load(library, packed(tags=["a"], metadata={"shots": 1})).record
     assert first is not None
-    before = catalogue.position()
+    before = catalogue.change_log.position()
     assert load(library, other).outcome is Outcome.DIFFERS
-    assert (catalogue.position(), catalogue.get(VECTOR_ID).revision) == (before, 1)
+    assert (catalogue.change_log.position(), catalogue.vectors.get(VECTOR_ID).revision) == (before, 1)
     updated = load(library, other, update=True)
     assert updated.outcome is Outcome.UPDATED
-    assert updated.seq == catalogue.position().seq
-    record = catalogue.get(VECTOR_ID)
+    assert updated.seq == catalogue.change_log.position().seq
+    record = catalogue.vectors.get(VECTOR_ID)
     text = parse_card(open_archive(io.BytesIO(other)).item(updated.entry, artifact_bytes=9_999, card_bytes=9_999).card)
     assert (record.card.description, record.tags, dict(record.metadata)) == (text.description, text.tags, text.metadata)
     assert type(record.metadata.get("shots")) is type(text.metadata.get("shots"))
@@ -109,10 +109,10 @@ def test_a_vector_with_another_card_stays_as_it_is_unless_it_shall_be_updated(
 def test_a_deleted_vector_is_not_updated(catalogue: Catalogue) -> None:
     library = replace(memory_library(), catalogue=catalogue)
     load(library, packed())
-    catalogue.delete(VECTOR_ID)
+    catalogue.vectors.delete(VECTOR_ID)
     assert load(library, packed()).outcome is Outcome.PRESENT
     assert load(library, packed(tags=["b"]), update=True).outcome is Outcome.DIFFERS
-    assert catalogue.get(VECTOR_ID, deleted=True).tags == ()
+    assert catalogue.vectors.get(VECTOR_ID, deleted=True).tags == ()
 
 
 def test_the_same_bytes_under_another_name_are_another_vector(catalogue: Catalogue) -> None:
@@ -124,5 +124,5 @@ def test_the_same_bytes_under_another_name_are_another_vector(catalogue: Catalog
 
 
 def forget(library: Library, vector_id: str) -> None:
-    library.catalogue.delete(vector_id)
-    library.catalogue.purge(vector_id)
+    library.catalogue.vectors.delete(vector_id)
+    library.catalogue.vectors.purge(vector_id)

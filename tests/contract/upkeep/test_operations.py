@@ -18,7 +18,7 @@ from tests.support.registrations import EMBEDDER, embedding, key
 from tests.support.upkeep import DATA, SHA256, RealLibrary
 from vlibrary.adapters.index.faiss_index import FaissIndex
 from vlibrary.adapters.snapshots.folder import FolderSnapshots
-from vlibrary.adapters.sql.catalogue import SqlCatalogue
+from vlibrary.adapters.sql.catalogue import sql_catalogue
 from vlibrary.adapters.sql.database import connect
 from vlibrary.bootstrap import open_operator_stores
 from vlibrary.cli import app
@@ -31,7 +31,7 @@ from vlibrary.domain.errors import (
     NotEmpty,
     VLibraryError,
 )
-from vlibrary.domain.ports import Catalogue
+from vlibrary.domain.ports.catalogue import Catalogue
 from vlibrary.library.reindex import catch_up
 from vlibrary.upkeep.index_check import check_index
 
@@ -65,14 +65,14 @@ def refusal(*arguments: str) -> VLibraryError:
 
 def test_gc_tells_what_it_would_remove_and_removes_it(library: RealLibrary) -> None:
     record = library.publish()
-    library.catalogue.release(library.store())
+    library.catalogue.registrations.release(library.store())
     library.age()
     counted = answer("gc", "--dry-run")
     assert (counted["removed"], counted["seen"], counted["dry_run"]) == (1, 2, True)
     assert len(library.keys()) == 2
     assert answer("gc", "--rate", "1000", "--actor", "mary")["removed"] == 1
     assert library.keys() == [record.object_key]
-    assert [entry.actor for entry in library.catalogue.audit(0, 100)][-1] == "mary"
+    assert [entry.actor for entry in library.catalogue.audit_log.read(0, 100)][-1] == "mary"
     assert "0 of 1 objects removed" in vlibrary("gc", "--grace", "7d", "--retention", "30d").stdout
 
 
@@ -87,7 +87,7 @@ def test_gc_tells_of_objects_that_are_no_librarys(library: RealLibrary) -> None:
 def test_an_actor_that_no_log_could_show_is_refused(library: RealLibrary, actor: str) -> None:
     library.publish()
     assert isinstance(refusal("gc", "--actor", actor), InvalidInput)
-    assert [entry.action for entry in library.catalogue.audit(0, 100)] == ["vector.publish"]
+    assert [entry.action for entry in library.catalogue.audit_log.read(0, 100)] == ["vector.publish"]
 
 
 def test_gc_refuses_a_grace_that_is_too_short_or_no_duration(library: RealLibrary) -> None:
@@ -112,13 +112,13 @@ def test_a_library_goes_into_a_backup_and_comes_back_elsewhere(
     assert isinstance(refusal("restore", str(tmp_path / "backup")), NotEmpty)
     monkeypatch.setenv("VLIBRARY_DATA_DIR", str(tmp_path / "new"))
     assert answer("restore", str(tmp_path / "backup"))["copied"] == 1
-    restored = SqlCatalogue(connect(f"sqlite:///{tmp_path / 'new' / 'catalogue.db'}"))
-    assert restored.get(record.id).sha256 == record.sha256
+    restored = sql_catalogue(connect(f"sqlite:///{tmp_path / 'new' / 'catalogue.db'}"))
+    assert restored.vectors.get(record.id).sha256 == record.sha256
     assert isinstance(refusal("gc"), CollectorPaused)
     examined = answer("doctor", "--deep", "--no-index")
     assert examined == {"sound": True, "findings": [], "collector_cleared": True}
     assert answer("gc")["removed"] == 0
-    actions = [entry.action for entry in restored.audit(0, 100)]
+    actions = [entry.action for entry in restored.audit_log.read(0, 100)]
     operations = ["library.restore", "library.examine", "collector.run"]
     assert actions == ["vector.publish", "catalogue.renew_epoch", *operations]
 
@@ -140,7 +140,7 @@ def test_doctor_finds_what_is_wrong_and_does_not_clear_the_collector(library: Re
     lost, hidden = library.publish(), library.publish()
     library.artifacts.delete(lost.object_key)
     library.collect()
-    library.catalogue.renew_epoch()
+    library.catalogue.change_log.renew_epoch()
     with library.engine.begin() as connection:
         connection.execute(text("DELETE FROM changes WHERE seq = 2"))
     report = answer("doctor", "--deep", "--no-index", code=1)
@@ -168,7 +168,7 @@ class TestMigrate:
         assert (done["before"], done["after"]) == (None, done["needed"])
         assert answer("migrate", "--check")["before"] == done["needed"]
         answer("migrate")  # nothing to do, nothing to tell
-        (noted,) = open_operator_stores().catalogue.audit(0, 100)
+        (noted,) = open_operator_stores().catalogue.audit_log.read(0, 100)
         assert (noted.action, noted.subject, noted.detail) == ("library.migrate", done["needed"], {"from": None})
 
     def test_a_library_of_a_newer_release_is_refused(self, library: RealLibrary) -> None:
@@ -195,7 +195,7 @@ class TestIndex:
         made = check_index(catalogue, snapshots, EMPTY, repair=True)
         assert made.loaded == made.expected
         assert made.expected.keys == 40
-        catalogue.delete(catalogue.page(limit=1).records[0].id)
+        catalogue.vectors.delete(catalogue.vectors.page(limit=1).records[0].id)
         later = check_index(catalogue, snapshots, EMPTY)
         assert later.loaded == later.expected
         assert later.expected.keys == 38
@@ -206,10 +206,10 @@ class TestIndex:
     ) -> None:
         snapshots = FolderSnapshots(tmp_path / "snapshots")
         wrong = FaissIndex(EMBEDDER)
-        wrong.reset(catalogue.position().epoch, replacing=wrong.position)
-        for change in catalogue.changes(0, 100):
+        wrong.reset(catalogue.change_log.position().epoch, replacing=wrong.position)
+        for change in catalogue.change_log.read(0, 100):
             # One vector's keys in the place of another's: as many as there should be.
-            wrong.apply([replace(change, keys=catalogue.changes(0, 1)[0].keys) if change.seq == 3 else change])
+            wrong.apply([replace(change, keys=catalogue.change_log.read(0, 1)[0].keys) if change.seq == 3 else change])
         wrong.save(snapshots)
         found = check_index(catalogue, snapshots, EMPTY)
         assert found.loaded is not None
@@ -219,13 +219,13 @@ class TestIndex:
         assert check_index(catalogue, snapshots, EMPTY).findings() == []
         wrong.save(snapshots)  # as a service does when it ends that has run all the while
         assert check_index(catalogue, snapshots, EMPTY).findings() == []
-        assert catch_up(catalogue, wrong) == catalogue.position()
+        assert catch_up(catalogue, wrong) == catalogue.change_log.position()
         assert wrong.checksum() == check_index(catalogue, snapshots, EMPTY).expected
 
     def test_the_order_of_the_segments_does_not_matter(self, catalogue: Catalogue) -> None:
         at_once, one_by_one = FaissIndex(EMBEDDER), FaissIndex(EMBEDDER)
         catch_up(catalogue, at_once)
-        one_by_one.reset(catalogue.position().epoch, replacing=one_by_one.position)
-        for change in catalogue.changes(0, 100):
+        one_by_one.reset(catalogue.change_log.position().epoch, replacing=one_by_one.position)
+        for change in catalogue.change_log.read(0, 100):
             one_by_one.apply([change])
         assert at_once.checksum() == one_by_one.checksum()

@@ -19,7 +19,7 @@ from tests.support.library import memory_library
 from tests.support.s3_server import ACCESS_KEY, SECRET_KEY, S3Server
 from tests.support.upkeep import DATA, SHA256, Registrar
 from vlibrary.adapters.artifacts.s3 import S3Artifacts
-from vlibrary.adapters.sql.catalogue import SqlCatalogue
+from vlibrary.adapters.sql.catalogue import sql_catalogue
 from vlibrary.adapters.sql.database import connect
 
 pytestmark = pytest.mark.real
@@ -43,7 +43,7 @@ class Place(Registrar):
         self._client, self._bucket = client, bucket
         self._names = (f"command{number}" for number in itertools.count())
         stores = memory_library(S3Artifacts(client, bucket, prefix=PREFIX))
-        super().__init__(replace(stores, catalogue=SqlCatalogue(self.engine)))
+        super().__init__(replace(stores, catalogue=sql_catalogue(self.engine)))
 
     def command(self, *arguments: str, code: int = 0, later: timedelta = timedelta(0)) -> dict[str, Any]:
         """What the command reports. later: by so much the store's clock is ahead of the time of all that is stored."""
@@ -87,8 +87,8 @@ def library(
 
 def test_the_collector_counts_and_then_removes_what_nobody_needs(library: Place) -> None:
     kept, deleted = library.publish(), library.publish()
-    library.catalogue.delete(deleted.id)
-    library.catalogue.release(library.store())
+    library.catalogue.vectors.delete(deleted.id)
+    library.catalogue.registrations.release(library.store())
     library.store(deadline=timedelta(0))
     assert library.command("gc")["young"] == 4
     counted = library.command("gc", "--dry-run", "--retention", "0s", later=DAYS)
@@ -104,7 +104,7 @@ def test_the_collector_counts_and_then_removes_what_nobody_needs(library: Place)
 
 def test_the_collector_goes_on_after_a_key(library: Place) -> None:
     for _ in range(3):
-        library.catalogue.release(library.store())
+        library.catalogue.registrations.release(library.store())
     first, *_ = library.keys()
     done = library.command("gc", "--after", first, later=DAYS)
     assert (done["seen"], library.keys()) == (2, [first])

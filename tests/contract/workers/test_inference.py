@@ -26,7 +26,7 @@ from vlibrary.domain.errors import (
     VLibraryError,
     WrongModel,
 )
-from vlibrary.domain.ports import Inference, Worker
+from vlibrary.domain.ports.inference import Inference, Worker
 from vlibrary.domain.query import Query
 from vlibrary.domain.vector import ModelSpec, NormRule, SteeringVector
 from vlibrary.domain.wire import Applied, Decoding, Demonstration, GenerateCall, Generation, Prompt, TextPiece

@@ -206,7 +206,7 @@ def test_an_interrupted_export_leaves_no_file(tmp_path: Path) -> None:
     file = tmp_path / "vectors.tar"
     with live(create_app(library)) as url, Client(url) as client:
         ids = [upload(client, seed=seed) for seed in range(2)]
-        library.artifacts.delete(library.catalogue.get(ids[0]).object_key)
+        library.artifacts.delete(library.catalogue.vectors.get(ids[0]).object_key)
         with pytest.raises(ServiceError):
             vlibrary(client, "export", str(file))
     assert list(tmp_path.iterdir()) == []

@@ -27,7 +27,7 @@ from vlibrary.domain.errors import (
     WorkerUnavailable,
     WrongModel,
 )
-from vlibrary.domain.ports import Worker
+from vlibrary.domain.ports.inference import Worker
 from vlibrary.domain.query import Query, TaskEmbedding
 from vlibrary.domain.vector import ModelSpec, SteeringVector
 from vlibrary.domain.wire import GenerateCall, Generation, Prompt, TextPiece, WorkerInfo, WorkerStatus

@@ -7,7 +7,8 @@ from datetime import datetime
 
 from vlibrary.adapters.artifacts.checks import check_digest, check_key, missing
 from vlibrary.adapters.clock import SystemClock
-from vlibrary.domain.ports import Clock, StoredObject
+from vlibrary.domain.ports.artifacts import StoredObject
+from vlibrary.domain.ports.clock import Clock
 
 
 class MemoryArtifacts:

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vlibrary.domain.card import TaskKey
-from vlibrary.domain.ports import Change, Hit, Position
+from vlibrary.domain.changes import Change, LogPosition
+from vlibrary.domain.ports.task_index import Hit
 from vlibrary.domain.query import EmbedderSpec, TaskEmbedding, score
 from vlibrary.domain.ranking import best_hits, comparable_keys, finite_row, follow
 
 
 @dataclass(frozen=True)
 class _IndexState:
-    position: Position | None
+    position: LogPosition | None
     keys: dict[str, tuple[str, tuple[TaskKey, ...]]]  # by vector: its model's id and its keys
 
 
@@ -27,13 +28,13 @@ class MemoryIndex:
         self._state = _IndexState(None, {})
 
     @property
-    def position(self) -> Position | None:
+    def position(self) -> LogPosition | None:
         return self._state.position
 
-    def reset(self, epoch: str, *, replacing: Position | None) -> None:
+    def reset(self, epoch: str, *, replacing: LogPosition | None) -> None:
         with self._applying:
             if self._state.position == replacing:
-                self._state = _IndexState(Position(epoch, 0), {})
+                self._state = _IndexState(LogPosition(epoch, 0), {})
 
     def apply(self, changes: Sequence[Change]) -> None:
         with self._applying:

@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 
 from vlibrary.domain.errors import Overloaded, PromptTooLong
-from vlibrary.domain.ports import Artifacts, Worker
+from vlibrary.domain.ports.artifacts import Artifacts
+from vlibrary.domain.ports.inference import Worker
 from vlibrary.domain.query import EmbedderSpec, Query, TaskEmbedding, unit
 from vlibrary.domain.vector import Array, ModelSpec, SteeringVector, check_applicable
 from vlibrary.domain.wire import GenerateCall, Generation, TextPiece, WorkerInfo, WorkerStatus

@@ -14,7 +14,7 @@ from tests.support.registrations import EMBEDDER, deleted, embedding
 from vlibrary.adapters.index.build import IndexLimits
 from vlibrary.adapters.index.faiss_index import FaissIndex
 from vlibrary.adapters.snapshots.folder import FolderSnapshots
-from vlibrary.domain.ports import Position
+from vlibrary.domain.changes import LogPosition
 
 TINY = IndexLimits(exact=40, merged=16)
 
@@ -36,9 +36,9 @@ def test_a_restart_resumes_from_the_snapshot(index: FaissIndex, snapshots: Folde
     index.compact()
     fill(index, 5, after=100)
     index.apply([deleted(106, "v3"), deleted(107, "v104")])
-    assert index.save(snapshots) == Position("epoch", 107)
+    assert index.save(snapshots) == LogPosition("epoch", 107)
     again = FaissIndex(EMBEDDER, TINY)
-    assert again.load(snapshots, "epoch") == again.position == Position("epoch", 107)
+    assert again.load(snapshots, "epoch") == again.position == LogPosition("epoch", 107)
     query = embedding(np.random.default_rng(9))
     assert again.search(query, model="m", k=500) == index.search(query, model="m", k=500)
     fill(again, 50, after=107)

@@ -22,7 +22,7 @@ from vlibrary.adapters.artifacts.folder import FolderArtifacts
 from vlibrary.adapters.snapshots.folder import ABANDONED_S, PART, FolderSnapshots, read_manifest
 from vlibrary.adapters.snapshots.manifest import TRIES, Manifest, Place
 from vlibrary.adapters.snapshots.object_store import ObjectStoreSnapshots
-from vlibrary.domain.ports import Position
+from vlibrary.domain.changes import LogPosition
 from vlibrary.domain.ports.snapshots import Snapshot, SnapshotDamaged, SnapshotDraft, Snapshots, SnapshotsUnavailable
 
 EMBEDDER = "b" * 64
@@ -32,7 +32,7 @@ def draft(
     seq: int, files: Mapping[str, bytes] | None = None, *, epoch: str = "epoch", by: str = EMBEDDER
 ) -> SnapshotDraft:
     writers = {name: _writer(data) for name, data in (files or {"a": b"x"}).items()}
-    return SnapshotDraft(Position(epoch, seq), by, {"n": seq}, writers)
+    return SnapshotDraft(LogPosition(epoch, seq), by, {"n": seq}, writers)
 
 
 def _writer(data: bytes) -> Callable[[Path], None]:
@@ -62,7 +62,7 @@ class TestKeeping:
         snapshots.save(draft(3, {"rows": b"rows", "members": b"members"}))
         found = FolderSnapshots(root).newest("epoch", EMBEDDER)
         assert found is not None
-        assert found.position == Position("epoch", 3)
+        assert found.position == LogPosition("epoch", 3)
         assert found.body == {"n": 3}
         assert {name: bytes(piece) for name, piece in found.files.items()} == {"rows": b"rows", "members": b"members"}
 
@@ -183,14 +183,14 @@ class TestChoosing:
         machine("two").save(draft(6, {"b": b"of the other"}, by="c" * 64))
         assert newest_seq(machine("new")) == 5
         machine("late").save(draft(2, epoch="older"))
-        assert machine("newer").newest_position("epoch", "c" * 64) == Position("epoch", 6)
+        assert machine("newer").newest_position("epoch", "c" * 64) == LogPosition("epoch", 6)
 
     def test_it_tells_how_far_the_furthest_goes(self, machine: Make) -> None:
         assert machine().newest_position("epoch", EMBEDDER) is None
         for seq in (5, 4):
             machine().save(draft(seq))
         machine().save(draft(9, epoch="older"))
-        assert machine("two").newest_position("epoch", EMBEDDER) == Position("epoch", 5)
+        assert machine("two").newest_position("epoch", EMBEDDER) == LogPosition("epoch", 5)
         assert machine("two").newest_position("another", EMBEDDER) is None
         assert machine("two").newest_position("epoch", "c" * 64) is None
 
@@ -297,7 +297,7 @@ class TestFailing:
             raise OSError(28, "No space left on device")
 
         with pytest.raises(SnapshotsUnavailable, match="No space left"):
-            snapshots.save(SnapshotDraft(Position("epoch", 2), EMBEDDER, {}, {"b": fail}))
+            snapshots.save(SnapshotDraft(LogPosition("epoch", 2), EMBEDDER, {}, {"b": fail}))
         assert newest_seq(snapshots) == 1
         assert len(list(snapshots.folders()[0].parent.iterdir())) == 1
 
@@ -342,7 +342,7 @@ class TestMirror:
         here.save(draft(3, {"rows": b"r" * 2 * PART + b"end", "members": b"members"}))
         found = there.newest("epoch", EMBEDDER)
         assert found is not None
-        assert found.position == Position("epoch", 3)
+        assert found.position == LogPosition("epoch", 3)
         assert found.body == {"n": 3}
         assert {name: bytes(piece[-8:]) for name, piece in found.files.items()} == {
             "rows": b"rrrrrend",

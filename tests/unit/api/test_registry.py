@@ -169,7 +169,7 @@ def test_a_store_that_serves_others_is_linked_to(library: Library, api: TestClie
     location = httpx2.URL(answer.headers["location"])
     assert (location.host, location.path) == (
         "store",
-        f"/bucket/p/{library.catalogue.get(record['id']).object_key}",
+        f"/bucket/p/{library.catalogue.vectors.get(record['id']).object_key}",
     )
     assert location.params["X-Amz-Expires"] == "300"
     assert location.params["X-Amz-Algorithm"] == "AWS4-HMAC-SHA256"
@@ -389,5 +389,5 @@ def test_what_is_no_archive_is_refused_whole(api: TestClient, monkeypatch: pytes
 
 def test_an_export_that_cannot_begin_is_a_problem(api: TestClient, library: Library) -> None:
     record = upload(api)
-    library.artifacts.delete(library.catalogue.get(record["id"]).object_key)
+    library.artifacts.delete(library.catalogue.vectors.get(record["id"]).object_key)
     assert_problem(api.get("/export"), 500, "artifact-lost")

@@ -11,7 +11,7 @@ import pytest
 from vlibrary.domain.card import VectorCard
 from vlibrary.domain.errors import InvalidCard
 from vlibrary.domain.labels import check_tags
-from vlibrary.domain.ports import Amendment
+from vlibrary.domain.registration import Amendment
 from vlibrary.formats.card import dump_card, parse_card
 
 PARENT = "01K9Z4T0XJ4V6W8M2Q5R7S9A1B"

@@ -10,10 +10,11 @@ import pytest
 
 from tests.support.library import memory_library, register
 from tests.support.memory.artifacts import MemoryArtifacts
-from tests.support.memory.catalogue import MemoryCatalogue
+from tests.support.memory.catalogue import MemoryChangeLog, MemoryRegistrations, memory_catalogue
 from tests.support.memory.worker import EMBEDDER, MODEL
 from tests.support.samples import artifact, card, vector
 from vlibrary.domain.card import KeyKind, VectorRecord
+from vlibrary.domain.changes import LogPosition
 from vlibrary.domain.errors import (
     ArtifactLost,
     ArtifactsUnavailable,
@@ -23,11 +24,11 @@ from vlibrary.domain.errors import (
     KeyReused,
     WrongModel,
 )
-from vlibrary.domain.ports import ANONYMOUS, Position, Upload
+from vlibrary.domain.registration import ANONYMOUS, Amendment, Upload
 from vlibrary.domain.vector import SteeringVector
 from vlibrary.formats.artifact import decode, encode
 from vlibrary.formats.card import digest_of, dump_card, parse_card
-from vlibrary.library.amend import Changes, amend
+from vlibrary.library.amend import amend
 from vlibrary.library.library import Library
 from vlibrary.library.publish import Submission, publish
 from vlibrary.library.reindex import catch_up
@@ -48,8 +49,8 @@ def send(library: Library, data: bytes, text: str) -> None:
 
 
 def assert_nothing_registered(library: Library) -> None:
-    assert library.catalogue.position().seq == 0
-    assert library.catalogue.page(limit=10).records == ()
+    assert library.catalogue.change_log.position().seq == 0
+    assert library.catalogue.vectors.page(limit=10).records == ()
 
 
 def test_a_registered_vector_comes_back_byte_for_byte() -> None:
@@ -59,7 +60,7 @@ def test_a_registered_vector_comes_back_byte_for_byte() -> None:
     assert data == artifact(MODEL, 7)
     assert decode(data) == vector(MODEL, 7)
     assert (record.version, record.seq, record.size) == (1, 1, len(data))
-    assert library.catalogue.get(record.id) == record
+    assert library.catalogue.vectors.get(record.id) == record
 
 
 def test_versions_count_up_within_a_name() -> None:
@@ -79,7 +80,7 @@ def test_the_same_idempotency_key_registers_once() -> None:
     library = memory_library()
     first = register(library, "colour", "any", key="k1")
     assert register(library, "colour", "any", key="k1").id == first.id
-    assert library.catalogue.position().seq == 1
+    assert library.catalogue.change_log.position().seq == 1
     with pytest.raises(KeyReused):
         register(library, "colour", "another", key="k1")
 
@@ -118,45 +119,45 @@ def test_a_store_that_fails_leaves_nothing_registered_and_the_key_free() -> None
 
 
 def test_who_never_heard_what_became_of_a_registration_sends_it_again_at_once() -> None:
-    class Away(MemoryCatalogue):
-        kept = away = False
+    class FailingRegistrations(MemoryRegistrations):
+        commits = fails = False
 
         def publish(self, upload: Upload, record: VectorRecord, *, actor: str = ANONYMOUS) -> VectorRecord:
-            if self.kept or not self.away:
+            if self.commits or not self.fails:
                 record = super().publish(upload, record, actor=actor)
-            if self.away:
-                raise CatalogueUnavailable("It does not answer.", "Try again.")
+            if self.fails:
+                raise CatalogueUnavailable("The database did not respond.", "Retry.")
             return record
 
-    for kept in (False, True):
-        catalogue = Away()
+    for commits in (False, True):
+        catalogue = memory_catalogue(registrations=FailingRegistrations)
         library = replace(memory_library(), catalogue=catalogue)
-        catalogue.away, catalogue.kept = True, kept
+        FailingRegistrations.fails, FailingRegistrations.commits = True, commits
         with pytest.raises(CatalogueUnavailable):
             register(library, "colour", "Which colour is it?", key="k1")
-        catalogue.away = False
+        FailingRegistrations.fails = False
         record = register(library, "colour", "Which colour is it?", key="k1")
-        assert catalogue.page(limit=10).records == (record,)
+        assert catalogue.vectors.page(limit=10).records == (record,)
         assert library.artifacts.get(record.object_key, record.sha256)
 
 
 def test_a_registration_and_an_amendment_are_told_even_if_the_index_cannot_follow_now() -> None:
     """The client would send them again, and make a second vector."""
 
-    class Away(MemoryCatalogue):
-        away = True
+    class FailingChangeLog(MemoryChangeLog):
+        fails = True
 
-        def position(self) -> Position:
-            if self.away:
-                raise CatalogueUnavailable("It does not answer.", "Wait.")
+        def position(self) -> LogPosition:
+            if self.fails:
+                raise CatalogueUnavailable("The database did not respond.", "Retry.")
             return super().position()
 
-    catalogue = Away()
+    catalogue = memory_catalogue(change_log=FailingChangeLog)
     library = replace(memory_library(), catalogue=catalogue)
     record = register(library, "colour", "Which colour is it?")
-    amended, seq = amend(record, Changes(tags=("a",)), library, expected_revision=1)
+    amended, seq = amend(record, Amendment(tags=("a",)), library, expected_revision=1)
     assert (amended.card.tags, seq) == (("a",), 1)
-    catalogue.away = False
+    FailingChangeLog.fails = False
     assert catch_up(catalogue, library.index).seq == 1
 
 

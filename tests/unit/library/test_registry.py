@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.support.library import memory_library, register
-from tests.support.memory.catalogue import MemoryCatalogue
+from tests.support.memory.catalogue import MemoryAliases, MemoryVectors, memory_catalogue
 from tests.support.memory.worker import MODEL, MemoryWorker
 from tests.support.samples import artifact, card
 from vlibrary.domain.card import Status, VectorRecord
@@ -23,14 +23,14 @@ from vlibrary.domain.errors import (
     StillAliased,
     VectorNotFound,
 )
-from vlibrary.domain.filters import Between, OneOf
-from vlibrary.domain.ports import Alias, Amendment, Filter
+from vlibrary.domain.filters import Between, Filter, OneOf
 from vlibrary.domain.query import EmbedderSpec, Query
+from vlibrary.domain.registration import Alias, Amendment
 from vlibrary.domain.wire import WorkerInfo
 from vlibrary.formats.card import parse_card
 from vlibrary.library import audit
 from vlibrary.library.alias import drop, find_alias, point
-from vlibrary.library.amend import Changes, amend
+from vlibrary.library.amend import amend
 from vlibrary.library.audit import read_audit
 from vlibrary.library.library import Library
 from vlibrary.library.lineage import MAX_CHILDREN, lineage
@@ -59,7 +59,7 @@ def find(library: Library, text: str, among: Filter | None = None, min_seq: int 
     return [match.record.id for match in matches]
 
 
-def change(library: Library, record: VectorRecord, changes: Changes, *, revision: int | None = None) -> VectorRecord:
+def change(library: Library, record: VectorRecord, changes: Amendment, *, revision: int | None = None) -> VectorRecord:
     after, seq = amend(
         record,
         changes,
@@ -67,7 +67,7 @@ def change(library: Library, record: VectorRecord, changes: Changes, *, revision
         library=library,
         actor="ann",
     )
-    assert seq == library.catalogue.position().seq
+    assert seq == library.catalogue.change_log.position().seq
     return after
 
 
@@ -88,7 +88,7 @@ def test_a_vector_is_named_by_id_version_alias_or_name(library: Library) -> None
         "colour": second,
     }.items():
         assert resolve(reference, library.catalogue).id == meant.id, reference
-    library.catalogue.delete(second.id)
+    library.catalogue.vectors.delete(second.id)
     assert resolve("colour", library.catalogue).id == first.id
 
 
@@ -116,28 +116,25 @@ def test_an_unknown_alias_and_an_impossible_one_are_not_found(library: Library) 
         resolve("colour@v3", library.catalogue)
 
 
-class MovesOn(MemoryCatalogue):
-    """Moves the alias, and deletes what it pointed to, right after it was first read."""
+def test_an_alias_that_moves_while_it_is_resolved_leads_to_its_new_vector() -> None:
+    moves: list[tuple[VectorRecord, VectorRecord]] = []
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.left: list[VectorRecord] = []
+    class MovingAliases(MemoryAliases):
+        """Moves the alias and deletes its former target right after the alias is first read."""
 
-    def alias(self, name: str, alias: str) -> Alias:
-        found = super().alias(name, alias)
-        if self.left:
-            old, new = self.left.pop(), self.left.pop()
-            self.set_alias(name, alias, new.id, expected=found.revision)
-            self.delete(old.id)
-        return found
+        def get(self, name: str, alias: str) -> Alias:
+            found = super().get(name, alias)
+            if moves:
+                old, new = moves.pop()
+                self.set(name, alias, new.id, expected=found.revision)
+                MemoryVectors(self._tables).delete(old.id)
+            return found
 
-
-def test_an_alias_that_moves_while_it_is_followed_leads_to_its_new_vector() -> None:
-    catalogue = MovesOn()
+    catalogue = memory_catalogue(aliases=MovingAliases)
     library = replace(memory_library(), catalogue=catalogue)
     old, new = (register(library, "colour", HUE, seed=seed) for seed in (1, 2))
-    catalogue.set_alias("colour", "production", old.id, expected=0)
-    catalogue.left = [new, old]
+    catalogue.aliases.set("colour", "production", old.id, expected=0)
+    moves.append((old, new))
     assert resolve("colour@production", catalogue).id == new.id
 
 
@@ -148,7 +145,7 @@ def test_what_is_changed_is_named_by_what_never_means_another(library: Library) 
     for reference in ("colour", "colour@production"):
         with pytest.raises(InvalidInput, match="another vector"):
             resolve_fixed(reference, library.catalogue)
-    library.catalogue.delete(record.id)
+    library.catalogue.vectors.delete(record.id)
     for reference in ("colour:1", record.id):
         with pytest.raises(VectorNotFound):
             resolve_fixed(reference, library.catalogue)
@@ -159,33 +156,33 @@ def test_an_amended_vector_is_found_by_its_new_description_only(library: Library
     record = register(library, "colour", HUE)
     other = register(library, "animals", "Is there an animal, and what is its shape?")
     assert find(library, HUE) == [record.id, other.id]
-    after = change(library, record, Changes(description=COUNT, tags=("b", "a"), metadata={"shots": 16}))
+    after = change(library, record, Amendment(description=COUNT, tags=("b", "a"), metadata={"shots": 16}))
     assert (after.revision, after.card.description) == (2, COUNT)
     assert (after.tags, after.metadata) == (("a", "b"), {"shots": 16})
     assert find(library, COUNT) == [record.id, other.id]
     assert find(library, HUE) == [other.id, record.id]
-    entry = library.catalogue.audit(0, 100)[-1]
+    entry = library.catalogue.audit_log.read(0, 100)[-1]
     assert (entry.actor, entry.action, entry.subject) == ("ann", "vector.update", record.id)
 
 
 def test_what_an_amendment_leaves_out_stays(library: Library) -> None:
-    record = change(library, register(library, "colour", HUE), Changes(tags=("a",)))
-    after = change(library, record, Changes(metadata={"checked": True}))
+    record = change(library, register(library, "colour", HUE), Amendment(tags=("a",)))
+    after = change(library, record, Amendment(metadata={"checked": True}))
     assert (after.card.description, after.tags, after.metadata) == (HUE, ("a",), {"checked": True})
     assert find(library, HUE) == [record.id]
 
 
 def test_an_amendment_of_an_earlier_revision_is_refused(library: Library) -> None:
     record = register(library, "colour", HUE)
-    change(library, record, Changes(tags=("a",)))
+    change(library, record, Amendment(tags=("a",)))
     with pytest.raises(StaleRevision):
-        change(library, record, Changes(tags=("b",)))
-    assert library.catalogue.get(record.id).tags == ("a",)
+        change(library, record, Amendment(tags=("b",)))
+    assert library.catalogue.vectors.get(record.id).tags == ("a",)
 
 
 def test_the_last_key_cannot_be_taken_away(library: Library) -> None:
     with pytest.raises(InvalidCard, match="neither keys nor a description"):
-        change(library, register(library, "colour", HUE), Changes(description=" "))
+        change(library, register(library, "colour", HUE), Amendment(description=" "))
 
 
 class OtherEmbedder(MemoryWorker):
@@ -198,8 +195,8 @@ def test_a_description_does_not_get_a_key_of_another_embedder_than_the_other_key
     record = register(library, "colour", HUE)
     changed = replace(library, worker=OtherEmbedder(library.artifacts))
     with pytest.raises(InvalidCard, match="embedder"):
-        change(changed, record, Changes(description=COUNT))
-    assert change(changed, record, Changes(tags=("a",))).tags == ("a",)
+        change(changed, record, Amendment(description=COUNT))
+    assert change(changed, record, Amendment(tags=("a",))).tags == ("a",)
 
 
 def test_an_alias_moves_only_from_where_the_caller_saw_it(library: Library) -> None:
@@ -250,20 +247,20 @@ def test_deleting_restoring_and_purging(library: Library) -> None:
     record = register(library, "colour", HUE)
     alias = point("colour", "production", "colour", expected=0, catalogue=library.catalogue)
     with pytest.raises(StillAliased, match="colour@production"):
-        library.catalogue.delete(record.id)
+        library.catalogue.vectors.delete(record.id)
     drop("colour", "production", expected=alias.revision, catalogue=library.catalogue)
     with pytest.raises(NotDeleted):
-        library.catalogue.purge(record.id)
+        library.catalogue.vectors.purge(record.id)
     with pytest.raises(StaleRevision):
-        library.catalogue.delete(record.id, expected_revision=7)
-    library.catalogue.delete(record.id, expected_revision=1)
+        library.catalogue.vectors.delete(record.id, expected_revision=7)
+    library.catalogue.vectors.delete(record.id, expected_revision=1)
     assert find(library, HUE) == []
-    assert library.catalogue.restore(record.id) == 3
+    assert library.catalogue.vectors.restore(record.id) == 3
     assert find(library, HUE) == [record.id]
-    library.catalogue.delete(record.id)
-    assert library.catalogue.purge(record.id) == 5
+    library.catalogue.vectors.delete(record.id)
+    assert library.catalogue.vectors.purge(record.id) == 5
     assert find(library, HUE) == []
-    assert library.catalogue.page(Filter(status=None), limit=5).records == ()
+    assert library.catalogue.vectors.page(Filter(status=None), limit=5).records == ()
 
 
 def test_lineage_knows_parents_children_and_what_is_missing(library: Library) -> None:
@@ -271,7 +268,7 @@ def test_lineage_knows_parents_children_and_what_is_missing(library: Library) ->
     root = register(library, "colour", HUE)
     middle = derived(library, "colour", root.id, gone)
     leaf = derived(library, "count", middle.id)
-    library.catalogue.delete(root.id)
+    library.catalogue.vectors.delete(root.id)
     found = lineage(middle, library.catalogue)
     assert [parent.id for parent in found.parents] == [root.id]
     assert found.parents[0].status is Status.DELETED
@@ -291,7 +288,7 @@ def test_lineage_says_when_there_are_more_children(library: Library) -> None:
 def test_the_audit_log_is_sieved_and_read_in_pages(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit, "BATCH", 4)
     for number in range(10):
-        library.catalogue.note("test.note", f"thing-{number % 2}", {}, actor="ann" if number % 3 else "bob")
+        library.catalogue.audit_log.append("test.note", f"thing-{number % 2}", {}, actor="ann" if number % 3 else "bob")
     page = read_audit(library.catalogue, after=0, limit=2, subject="thing-1", actor="ann")
     assert [entry.seq for entry in page.entries] == [2, 6]
     rest = read_audit(library.catalogue, after=page.next or 0, limit=2, subject="thing-1", actor="ann")
@@ -303,15 +300,15 @@ def test_a_question_to_the_audit_log_reads_only_so_far(library: Library, monkeyp
     monkeypatch.setattr(audit, "BATCH", 2)
     monkeypatch.setattr(audit, "MOST_READ", 4)
     for _ in range(9):
-        library.catalogue.note("test.note", "thing", {}, actor="ann")
+        library.catalogue.audit_log.append("test.note", "thing", {}, actor="ann")
     page = read_audit(library.catalogue, after=0, limit=5, actor="nobody")
     assert (page.entries, page.next) == ((), 4)
 
 
 def test_retrieval_finds_only_what_passes_the_filter(library: Library) -> None:
     first, second, _ = (register(library, "colour", HUE, seed=seed) for seed in (1, 2, 3))
-    change(library, first, Changes(tags=("checked",), metadata={"shots": 16}))
-    change(library, second, Changes(metadata={"shots": 4}))
+    change(library, first, Amendment(tags=("checked",), metadata={"shots": 16}))
+    change(library, second, Amendment(metadata={"shots": 4}))
     assert len(find(library, HUE)) == 3
     assert find(library, HUE, Filter(tags=("checked",))) == [first.id]
     assert find(library, HUE, Filter(conditions=(OneOf("shots", (4,)),))) == [second.id]
@@ -326,8 +323,8 @@ def test_a_search_knows_of_every_write_before_it(library: Library) -> None:
         find(library, HUE, min_seq=seq + 1)
 
 
-class Untags(MemoryCatalogue):
-    """Takes the tag away from whatever passed, before the search goes on."""
+class UntaggingVectors(MemoryVectors):
+    """Removes the tags of the vectors that pass a filter before the search continues."""
 
     def ids(self, which: Filter) -> frozenset[str]:
         passing = super().ids(which)
@@ -337,6 +334,6 @@ class Untags(MemoryCatalogue):
 
 
 def test_a_vector_that_stops_passing_during_the_search_is_not_returned() -> None:
-    library = replace(memory_library(), catalogue=Untags())
-    change(library, register(library, "colour", HUE), Changes(tags=("checked",)))
+    library = replace(memory_library(), catalogue=memory_catalogue(vectors=UntaggingVectors))
+    change(library, register(library, "colour", HUE), Amendment(tags=("checked",)))
     assert find(library, HUE, Filter(tags=("checked",))) == []

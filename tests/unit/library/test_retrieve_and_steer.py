@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from tests.support.library import memory_library, register
-from tests.support.memory.catalogue import MemoryCatalogue
+from tests.support.memory.catalogue import MemoryVectors, memory_catalogue
 from tests.support.memory.index import MemoryIndex
 from tests.support.memory.worker import EMBEDDER
 from tests.support.scripted_worker import ScriptedWorker, Then
 from vlibrary.domain.card import Status, VectorRecord
 from vlibrary.domain.errors import InvalidInput, InvalidQuery, ModelNotFound, VectorNotFound, WorkerLost
-from vlibrary.domain.ports import Filter, Hit
+from vlibrary.domain.filters import Filter
+from vlibrary.domain.ports.task_index import Hit
 from vlibrary.domain.query import Query
 from vlibrary.domain.steering import SteeringReason
 from vlibrary.domain.wire import Decoding, Prompt, TextPiece
@@ -75,37 +76,38 @@ def test_the_nearest_vector_comes_first_and_only_near_ones_are_accepted() -> Non
 def test_a_retired_vector_is_gone_at_once() -> None:
     library = memory_library()
     colour = register(library, "colour", COLOUR)
-    library.catalogue.delete(colour.id)
+    library.catalogue.vectors.delete(colour.id)
     assert find(library, COLOUR) == []
     with pytest.raises(VectorNotFound):
-        library.catalogue.delete(colour.id)
+        library.catalogue.vectors.delete(colour.id)
 
 
-class Meanwhile(MemoryCatalogue):
-    """Something happens, once, between the search and the records of what it found."""
+class DeletingVectors(MemoryVectors):
+    """Deletes the best hit, once, between the search and the read of its record."""
 
-    def __init__(self, act: Callable[[list[str]], object]) -> None:
-        super().__init__()
-        self._acts = [act]
+    deleted = False
 
     def get_many(self, vector_ids: Sequence[str]) -> list[VectorRecord]:
-        while self._acts:
-            self._acts.pop()(list(vector_ids))
+        if not self.deleted:
+            self.deleted = True
+            self.delete(vector_ids[0])
         return super().get_many(vector_ids)
 
 
 def test_a_hit_that_is_deleted_meanwhile_makes_room_for_the_next_best() -> None:
-    library = replace(memory_library(), catalogue=Meanwhile(lambda hits: library.catalogue.delete(hits[0])))
+    library = replace(memory_library(), catalogue=memory_catalogue(vectors=DeletingVectors))
     colour, again = (register(library, "colour", COLOUR, seed=seed) for seed in range(2))
     (match,) = find(library, COLOUR, k=1)
     gone = {colour.id, again.id} - {match.record.id}
-    assert [one.id for one in library.catalogue.page(Filter(status=Status.DELETED), limit=9).records] == list(gone)
+    assert [one.id for one in library.catalogue.vectors.page(Filter(status=Status.DELETED), limit=9).records] == list(
+        gone
+    )
 
 
 def test_an_index_that_another_request_begins_to_rebuild_is_searched_again() -> None:
     def begin_to_rebuild(hits: list[str]) -> None:
-        library.catalogue.renew_epoch()
-        library.index.reset(library.catalogue.position().epoch, replacing=library.index.position)
+        library.catalogue.change_log.renew_epoch()
+        library.index.reset(library.catalogue.change_log.position().epoch, replacing=library.index.position)
 
     class Emptied(MemoryIndex):
         """Somebody resets it just before it is searched, once."""

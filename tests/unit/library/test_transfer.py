@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests.support.library import memory_library, register
 from tests.support.memory.artifacts import MemoryArtifacts
-from tests.support.memory.catalogue import MemoryCatalogue
+from tests.support.memory.catalogue import MemoryRegistrations, memory_catalogue
 from tests.support.memory.worker import MODEL
 from tests.support.samples import artifact, card
 from vlibrary.domain.card import Status, VectorRecord
@@ -29,8 +29,9 @@ from vlibrary.domain.errors import (
     VLibraryError,
     WrongModel,
 )
-from vlibrary.domain.ports import Filter, Upload
+from vlibrary.domain.filters import Filter
 from vlibrary.domain.query import Query
+from vlibrary.domain.registration import Upload
 from vlibrary.formats.archive import MANIFEST, Item, open_archive, pack
 from vlibrary.formats.card import parse_card
 from vlibrary.library.library import Library
@@ -87,8 +88,8 @@ def test_another_library_gets_the_same_vectors() -> None:
 
     loaded = load(target, exported(source))
     assert outcomes(loaded) == [Outcome.IMPORTED] * 2
-    ours = [target.catalogue.get(record.id) for record in source.catalogue.page(limit=5).records]
-    theirs = source.catalogue.page(limit=5).records
+    ours = [target.catalogue.vectors.get(record.id) for record in source.catalogue.vectors.page(limit=5).records]
+    theirs = source.catalogue.vectors.page(limit=5).records
     assert list(map(known, ours)) == list(map(known, theirs))
     for mine, other in zip(ours, theirs, strict=True):
         assert target.artifacts.get(mine.object_key, mine.sha256) == source.artifacts.get(
@@ -97,7 +98,7 @@ def test_another_library_gets_the_same_vectors() -> None:
         assert mine.object_key != other.object_key
     found = retrieve(Query(text=HUE), target, k=5, model_id=None)
     assert {match.record.id for match in found} == {record.id for record in theirs}
-    assert {entry.actor for entry in target.catalogue.audit(0, 9)} == {"ann"}
+    assert {entry.actor for entry in target.catalogue.audit_log.read(0, 9)} == {"ann"}
 
 
 def test_importing_twice_changes_nothing() -> None:
@@ -106,10 +107,10 @@ def test_importing_twice_changes_nothing() -> None:
         register(source, "colour", HUE, seed=seed)
     data = exported(source)
     load(target, data)
-    before = (target.catalogue.position(), target.catalogue.audit(0, 99))
+    before = (target.catalogue.change_log.position(), target.catalogue.audit_log.read(0, 99))
     again = load(target, data)
     assert outcomes(again) == [Outcome.PRESENT] * 2
-    assert (target.catalogue.position(), target.catalogue.audit(0, 99)) == before
+    assert (target.catalogue.change_log.position(), target.catalogue.audit_log.read(0, 99)) == before
     assert outcomes(load(source, data)) == [Outcome.PRESENT] * 2
 
 
@@ -133,17 +134,17 @@ def test_an_import_that_broke_off_can_go_on_with_a_newer_archive() -> None:
 
 
 def test_no_client_can_take_the_key_of_an_import() -> None:
-    class Noting(MemoryCatalogue):
-        keys: list[str]
+    keys: list[str] = []
 
+    class RecordingRegistrations(MemoryRegistrations):
         def reserve(self, upload: Upload) -> VectorRecord | None:
-            self.keys = [upload.idempotency_key]
+            keys.append(upload.idempotency_key)
             return super().reserve(upload)
 
-    catalogue = Noting()
+    catalogue = memory_catalogue(registrations=RecordingRegistrations)
     load(replace(memory_library(), catalogue=catalogue), b"".join(pack([item()])))
     with pytest.raises(UnicodeEncodeError):
-        catalogue.keys[0].encode("latin-1")  # as headers are
+        keys[0].encode("latin-1")  # as headers are
 
 
 def test_a_vector_that_was_deleted_here_stays_so() -> None:
@@ -151,7 +152,7 @@ def test_a_vector_that_was_deleted_here_stays_so() -> None:
     record = register(source, "colour", HUE)
     data = exported(source)
     load(target, data)
-    target.catalogue.delete(record.id)
+    target.catalogue.vectors.delete(record.id)
     (loaded,) = load(target, data)
     assert loaded.outcome is Outcome.PRESENT
     assert loaded.record is not None
@@ -180,7 +181,7 @@ def test_an_export_with_a_lost_artifact_breaks_off_and_cannot_be_loaded() -> Non
     library = memory_library()
     for seed in (1, 2):
         register(library, "colour", HUE, seed=seed)
-    lost = library.catalogue.page(limit=2).records[1]
+    lost = library.catalogue.vectors.page(limit=2).records[1]
     library.artifacts.delete(lost.object_key)
     pieces: list[bytes] = []
     with pytest.raises(ArtifactLost):
@@ -229,7 +230,7 @@ def test_one_bad_vector_does_not_keep_the_others_out() -> None:
     ]
     loaded = load(library, b"".join(pack(items)))
     assert refusals(loaded) == [None, InvalidArtifact, InvalidArchive, WrongModel]
-    assert len(library.catalogue.page(limit=9).records) == 1
+    assert len(library.catalogue.vectors.page(limit=9).records) == 1
 
 
 def test_wrong_digests_are_refused_one_by_one() -> None:
@@ -339,7 +340,7 @@ def test_a_damaged_archive_never_brings_in_a_damaged_vector(cut: int, bit: int) 
     except InvalidArchive:
         return
     sent = {hashlib.sha256(artifact(MODEL, seed)).hexdigest() for seed in (0, 5)}
-    for record in library.catalogue.page(limit=5).records:
+    for record in library.catalogue.vectors.page(limit=5).records:
         assert record.sha256 in sent
         assert library.artifacts.get(record.object_key, record.sha256)
         assert (record.name, record.card.description) == ("colour", HUE)

@@ -12,27 +12,27 @@ import pytest
 
 from tests.support.library import memory_library
 from tests.support.memory.artifacts import MemoryArtifacts
-from tests.support.memory.catalogue import MemoryCatalogue
+from tests.support.memory.catalogue import MemoryChangeLog, MemoryTables, memory_catalogue
 from tests.support.registrations import EMBEDDER, embedding, key, register
 from vlibrary.adapters.index.build import IndexLimits
 from vlibrary.adapters.index.faiss_index import FaissIndex
 from vlibrary.adapters.snapshots.folder import FolderSnapshots, read_manifest
-from vlibrary.domain.ports import Position
+from vlibrary.domain.changes import LogPosition
 from vlibrary.upkeep.background import BackgroundTasks
 from vlibrary.upkeep.collector_guard import list_markers
 from vlibrary.upkeep.heartbeat import Heartbeat
 from vlibrary.upkeep.snapshot_writer import SnapshotSchedule, SnapshotWriter
 
 
-class Blocking(MemoryCatalogue):
-    """A catalogue that does not respond while it is blocked."""
+class BlockingChangeLog(MemoryChangeLog):
+    """A change log that does not respond while it is blocked."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, tables: MemoryTables) -> None:
+        super().__init__(tables)
         self.called, self.unblocked = threading.Event(), threading.Event()
         self.unblocked.set()
 
-    def position(self) -> Position:
+    def position(self) -> LogPosition:
         self.called.set()
         self.unblocked.wait(30)
         return super().position()
@@ -42,13 +42,17 @@ class Service:
     """Background tasks on an index with tiny limits, so that it merges early."""
 
     def __init__(self, folder: Path) -> None:
-        self.catalogue, self.artifacts = Blocking(), MemoryArtifacts()
+        self.catalogue, self.artifacts = memory_catalogue(change_log=self._blocking_change_log), MemoryArtifacts()
         self.index = FaissIndex(EMBEDDER, IndexLimits(exact=40, merged=16))
         self.snapshots = FolderSnapshots(folder)
         library = replace(memory_library(self.artifacts), catalogue=self.catalogue, index=self.index)
         writer = SnapshotWriter(self.index, self.snapshots, SnapshotSchedule(changes=10_000), now=lambda: 0.0)
         heartbeat = Heartbeat(library, now=lambda: 0.0)
         self.tasks = BackgroundTasks(library, self.index, writer, heartbeat)
+
+    def _blocking_change_log(self, tables: MemoryTables) -> BlockingChangeLog:
+        self.change_log = BlockingChangeLog(tables)
+        return self.change_log
 
     def register(self, count: int) -> None:
         rng = np.random.default_rng(0)
@@ -67,10 +71,10 @@ def service(tmp_path: Path) -> Service:
 def test_a_tick_replays_the_change_log(service: Service) -> None:
     service.register(1)
     service.tasks.tick()
-    assert service.index.position == service.catalogue.position()
+    assert service.index.position == service.catalogue.change_log.position()
     service.register(1)
     service.tasks.tick()
-    assert service.index.position == service.catalogue.position()
+    assert service.index.position == service.catalogue.change_log.position()
 
 
 def test_a_tick_sends_the_heartbeat(service: Service) -> None:
@@ -107,19 +111,19 @@ def test_close_saves_the_last_changes_and_sends_the_last_heartbeat(service: Serv
 
 def test_the_thread_ticks_until_it_is_closed(service: Service) -> None:
     service.tasks.start()
-    assert service.catalogue.called.wait(10)
+    assert service.change_log.called.wait(10)
     service.tasks.close()
     assert len(list_markers(service.artifacts)) == 1
 
 
 def test_close_does_not_wait_for_a_store_that_does_not_respond(service: Service) -> None:
     service.register(3)
-    service.catalogue.called.clear()
-    service.catalogue.unblocked.clear()
+    service.change_log.called.clear()
+    service.change_log.unblocked.clear()
     service.tasks.start()
-    assert service.catalogue.called.wait(10)
+    assert service.change_log.called.wait(10)
     started = time.monotonic()
     service.tasks.close(wait_s=0.05)
     assert time.monotonic() - started < 5
     assert (list_markers(service.artifacts), service.saved()) == (frozenset(), [])
-    service.catalogue.unblocked.set()
+    service.change_log.unblocked.set()

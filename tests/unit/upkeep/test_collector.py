@@ -15,14 +15,16 @@ from ulid import ULID
 from tests.support.interleaving import Interleaving
 from tests.support.library import memory_library
 from tests.support.memory.artifacts import MemoryArtifacts
-from tests.support.memory.catalogue import MemoryCatalogue
+from tests.support.memory.catalogue import memory_catalogue
+from tests.support.ports import wrap_ports
 from tests.support.registrations import register
 from tests.support.upkeep import DATA, DAY, DEADLINE, SHA256, Beats, MemoryLibrary, drafted
 from vlibrary.domain.card import Status, VectorRecord
+from vlibrary.domain.changes import LogPosition
 from vlibrary.domain.errors import ArtifactsUnavailable, CollectorPaused, InvalidInput, UploadExpired, VectorNotFound
 from vlibrary.domain.filters import Filter
 from vlibrary.domain.objects import artifact_key, check_key, draft_name
-from vlibrary.domain.ports import Position, StoredObject
+from vlibrary.domain.ports.artifacts import StoredObject
 from vlibrary.upkeep.collector import Collection, Rules, collect
 from vlibrary.upkeep.collector_guard import (
     allow_collection,
@@ -44,25 +46,25 @@ def test_only_old_objects_without_an_owner_are_removed(library: MemoryLibrary) -
     orphan = library.store()
     active, deleted, purged = (library.publish() for _ in range(3))
     for record in (deleted, purged):
-        library.catalogue.delete(record.id)
-    library.catalogue.purge(purged.id)
+        library.catalogue.vectors.delete(record.id)
+    library.catalogue.vectors.purge(purged.id)
     library.clock.at += DAY + timedelta(seconds=1)
     reserved, young = library.store(), library.store()
-    library.catalogue.release(young)
+    library.catalogue.registrations.release(young)
     done = library.collect()
     assert library.keys() == sorted([active.object_key, deleted.object_key, reserved.object_key, young.object_key])
     assert (done.seen, done.removed, done.freed, done.young) == (6, 2, 2 * len(DATA), 2)
     with pytest.raises(UploadExpired):
-        library.catalogue.publish(orphan, drafted(orphan))
+        library.catalogue.registrations.publish(orphan, drafted(orphan))
 
 
 def test_a_dry_run_counts_the_same_and_changes_nothing(library: MemoryLibrary) -> None:
     library.store()
-    library.catalogue.delete(library.publish().id)
+    library.catalogue.vectors.delete(library.publish().id)
     library.clock.at += 2 * DAY
-    before = library.catalogue.position(), library.keys(), library.catalogue.audit(0, 100)
+    before = library.catalogue.change_log.position(), library.keys(), library.catalogue.audit_log.read(0, 100)
     counted = library.collect(Rules(retention=DAY, dry_run=True))
-    assert (library.catalogue.position(), library.keys(), library.catalogue.audit(0, 100)) == before
+    assert (library.catalogue.change_log.position(), library.keys(), library.catalogue.audit_log.read(0, 100)) == before
     assert replace(counted, cursor=None) == Collection(released=1, purged=1, seen=2, removed=1, freed=len(DATA))
     done = library.collect(Rules(retention=DAY))
     assert (done.released, done.purged) == (1, 1)
@@ -78,7 +80,7 @@ def test_a_store_whose_clock_is_ahead_purges_nothing_before_its_time(library: Me
             return library.clock.at + 400 * DAY
 
     record = library.publish()
-    library.catalogue.delete(record.id)
+    library.catalogue.vectors.delete(record.id)
     library.clock.at += DAY
     ahead = Ahead(library.clock)
     update_markers(library.catalogue, library.artifacts)
@@ -86,14 +88,14 @@ def test_a_store_whose_clock_is_ahead_purges_nothing_before_its_time(library: Me
         ahead.put(mark, b"", hashlib.sha256(b"").hexdigest())
     (*_, done) = collect(library.catalogue, ahead, Rules(retention=30 * DAY), actor="tester")
     assert done.purged == 0
-    library.catalogue.restore(record.id)
+    library.catalogue.vectors.restore(record.id)
 
 
 def test_the_object_of_a_purged_vector_outlives_every_backup_within_the_grace(library: MemoryLibrary) -> None:
     record = library.publish()
     library.clock.at += 30 * DAY
-    library.catalogue.delete(record.id)
-    library.catalogue.purge(record.id)
+    library.catalogue.vectors.delete(record.id)
+    library.catalogue.vectors.purge(record.id)
     library.clock.at += DAY - timedelta(seconds=1)
     assert library.collect().removed == 0
     assert library.artifacts.get(record.object_key, SHA256) == DATA
@@ -117,20 +119,20 @@ def test_stuck_reservations_are_released_and_open_ones_stay(library: MemoryLibra
     library.clock.at += DEADLINE
     still_open = library.reserve()
     assert library.collect().released == len(stuck)
-    assert library.catalogue.stuck_uploads(10) == []
-    assert library.catalogue.publish(still_open, drafted(still_open)).version == 1
+    assert library.catalogue.registrations.list_expired(10) == []
+    assert library.catalogue.registrations.publish(still_open, drafted(still_open)).version == 1
 
 
 def test_vectors_are_purged_only_when_they_were_deleted_long_ago(library: MemoryLibrary) -> None:
     long_ago, restored, lately = (library.publish() for _ in range(3))
     for record in (long_ago, restored):
-        library.catalogue.delete(record.id)
+        library.catalogue.vectors.delete(record.id)
     library.clock.at += 30 * DAY
-    library.catalogue.restore(restored.id)
-    library.catalogue.delete(lately.id)
+    library.catalogue.vectors.restore(restored.id)
+    library.catalogue.vectors.delete(lately.id)
     assert library.collect().purged == 0
     assert library.collect(Rules(retention=7 * DAY)).purged == 1
-    left = library.catalogue.page(Filter(status=None), limit=10).records
+    left = library.catalogue.vectors.page(Filter(status=None), limit=10).records
     assert {record.id for record in left} == {restored.id, lately.id}
 
 
@@ -140,7 +142,7 @@ def test_every_removal_is_in_the_audit_log_before_it_happens(library: MemoryLibr
     seen: list[str] = []
 
     def pace() -> None:
-        newest = library.catalogue.audit(0, 100)[-1]
+        newest = library.catalogue.audit_log.read(0, 100)[-1]
         seen.extend(newest.detail["objects"])
         assert newest.actor == "tester"
 
@@ -168,7 +170,7 @@ def test_a_restored_catalogue_must_be_cleared_first(library: MemoryLibrary) -> N
     library.collect()
     library.store()
     library.clock.at += 2 * DAY
-    position = library.catalogue.renew_epoch()
+    position = library.catalogue.change_log.renew_epoch()
     with pytest.raises(CollectorPaused):
         library.collect()
     with pytest.raises(CollectorPaused):
@@ -193,7 +195,7 @@ def test_a_pause_stops_a_collector_that_is_at_work(library: MemoryLibrary) -> No
 
 def test_a_pause_that_begins_while_the_library_is_looked_at_outlives_the_clearance(library: MemoryLibrary) -> None:
     pause_collection(library.artifacts)
-    before, position = list_markers(library.artifacts), library.catalogue.position()
+    before, position = list_markers(library.artifacts), library.catalogue.change_log.position()
     pause_collection(library.artifacts)
     allow_collection(library.artifacts, position, instead_of=before)
     with pytest.raises(CollectorPaused):
@@ -216,7 +218,7 @@ def test_a_store_that_nobody_has_cleared_is_left_alone_unless_all_is_empty() -> 
     library.publish()
     library.store()
     library.clock.at += 2 * DAY
-    stranger = MemoryCatalogue(library.clock)
+    stranger = memory_catalogue(library.clock)
     with pytest.raises(CollectorPaused):
         list(collect(stranger, library.artifacts, Rules(), actor="tester"))
     for mark in list_markers(library.artifacts):
@@ -240,9 +242,9 @@ def test_a_mark_that_is_lost_to_a_later_one_while_it_is_made_is_no_error(library
                 record_progress(self, after)
                 self.get(key, sha256)  # as S3Artifacts reads it back
 
-    before = library.catalogue.position()
+    before = library.catalogue.change_log.position()
     library.publish()
-    after = library.catalogue.position()
+    after = library.catalogue.change_log.position()
     raced = Raced()
     record_progress(raced, before)
     assert check_collection_allowed(library.catalogue, raced) == after
@@ -263,9 +265,9 @@ def test_a_listing_that_is_damaged_on_its_way_pauses_nobody_and_hides_no_pause(l
 
     library.publish()
     artifacts = Flipped()
-    allow_collection(artifacts, library.catalogue.position(), instead_of=())
+    allow_collection(artifacts, library.catalogue.change_log.position(), instead_of=())
     artifacts.flips = 1
-    assert check_collection_allowed(library.catalogue, artifacts) == library.catalogue.position()
+    assert check_collection_allowed(library.catalogue, artifacts) == library.catalogue.change_log.position()
     pause_collection(artifacts)
     for flips in (0, 1, 2):
         artifacts.flips = flips
@@ -291,15 +293,15 @@ def test_a_store_that_is_away_when_the_service_starts_is_cleared_when_it_is_back
     register(catalogue)
     beats.seconds += RETRY_S
     beats.tick()
-    assert index.position == catalogue.position() == check_collection_allowed(catalogue, artifacts)
+    assert index.position == catalogue.change_log.position() == check_collection_allowed(catalogue, artifacts)
 
 
 def test_one_mark_that_no_longer_holds_outweighs_one_that_does(library: MemoryLibrary) -> None:
     """Who noted the later place was killed before it removed the earlier one."""
     update_markers(library.catalogue, library.artifacts)
-    lost = Position(library.catalogue.position().epoch, 7, "lost")
+    lost = LogPosition(library.catalogue.change_log.position().epoch, 7, "lost")
     library.publish()
-    library.artifacts.put(f"collector/{lost.epoch}.{lost.seq}.{lost.mark}", b"", hashlib.sha256(b"").hexdigest())
+    library.artifacts.put(f"collector/{lost.epoch}.{lost.seq}.{lost.token}", b"", hashlib.sha256(b"").hexdigest())
     with pytest.raises(CollectorPaused):
         library.collect()
 
@@ -339,7 +341,7 @@ def test_marks_of_the_collector_are_neither_counted_nor_removed(library: MemoryL
     library.clock.at += 2 * DAY
     done = library.collect()
     assert (done.seen, done.foreign) == (1, 0)
-    library.catalogue.renew_epoch()
+    library.catalogue.change_log.renew_epoch()
     with pytest.raises(CollectorPaused):
         library.collect()
 
@@ -354,7 +356,7 @@ class Bustle:
         self.library = MemoryLibrary()
         self._chance = random.Random(seed)
         self._turns = Interleaving(seed)
-        self._catalogue = self._turns.gate(self.library.catalogue)
+        self._catalogue = wrap_ports(self.library.catalogue, lambda port, _: self._turns.gate(port))
         self._artifacts = self._turns.gate(self.library.artifacts)
         self.kept: list[VectorRecord] = []
 
@@ -365,21 +367,21 @@ class Bustle:
     def _write(self) -> None:
         upload = self.library.upload()
         with suppress(UploadExpired):
-            self._catalogue.reserve(upload)
+            self._catalogue.registrations.reserve(upload)
             if self._chance.random() < 0.2:
                 return
             self._artifacts.put(upload.object_key, DATA, SHA256)
             if self._chance.random() < 0.4:
                 return
-            self.kept.append(self._catalogue.publish(upload, drafted(upload)))
+            self.kept.append(self._catalogue.registrations.publish(upload, drafted(upload)))
 
     def _hide(self) -> None:
         """Delete what there is and bring it back, unless it was purged meanwhile."""
         for record in list(self.kept):
             self.kept.remove(record)
-            self._catalogue.delete(record.id)
+            self._catalogue.vectors.delete(record.id)
             with suppress(VectorNotFound):
-                self._catalogue.restore(record.id)
+                self._catalogue.vectors.restore(record.id)
                 self.kept.append(record)
 
     def _collect(self) -> None:
@@ -398,13 +400,13 @@ def test_no_interleaving_of_writers_a_deleter_and_two_collectors_loses_a_vector(
         bustle.run()
         library = bustle.library
         for record in bustle.kept:
-            assert library.artifacts.get(library.catalogue.get(record.id).object_key, SHA256) == DATA, seed
+            assert library.artifacts.get(library.catalogue.vectors.get(record.id).object_key, SHA256) == DATA, seed
         kept += len(bustle.kept)
         library.clock.at += 3 * DAY
         left = len(library.keys())
         library.collect(Rules(retention=DAY))
         removed += left - len(library.keys())
-        records = library.catalogue.page(Filter(status=None), limit=100).records
+        records = library.catalogue.vectors.page(Filter(status=None), limit=100).records
         assert library.keys() == sorted(record.object_key for record in records), seed
     assert kept > 50
     assert removed > 20
@@ -424,4 +426,4 @@ def test_a_stalled_collector_that_wakes_late_removes_nothing_that_came_since(lib
 
     library.collect(pace=stall)
     assert library.keys() == [came[0].object_key]
-    assert library.catalogue.get(came[0].id).status is Status.ACTIVE
+    assert library.catalogue.vectors.get(came[0].id).status is Status.ACTIVE

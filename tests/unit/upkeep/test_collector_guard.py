@@ -11,11 +11,13 @@ from structlog.testing import capture_logs
 
 from tests.support.library import memory_library
 from tests.support.memory.artifacts import MemoryArtifacts
-from tests.support.memory.catalogue import MemoryCatalogue
+from tests.support.memory.catalogue import memory_catalogue
 from tests.support.registrations import register
 from tests.support.upkeep import DATA, SHA256, Beats
+from vlibrary.domain.changes import LogPosition
 from vlibrary.domain.errors import ArtifactsUnavailable, CollectorPaused
-from vlibrary.domain.ports import Artifacts, Catalogue, Position, StoredObject
+from vlibrary.domain.ports.artifacts import Artifacts, StoredObject
+from vlibrary.domain.ports.catalogue import Catalogue
 from vlibrary.upkeep.collector_guard import (
     allow_collection,
     check_collection_allowed,
@@ -35,9 +37,9 @@ def store() -> MemoryArtifacts:
     return MemoryArtifacts()
 
 
-def library(store: Artifacts, *, vectors: int = 0) -> MemoryCatalogue:
+def library(store: Artifacts, *, vectors: int = 0) -> Catalogue:
     """A catalogue whose service has started on the store, and has registered something since."""
-    catalogue = MemoryCatalogue()
+    catalogue = memory_catalogue()
     update_markers(catalogue, store)
     for _ in range(vectors):
         store.put(register(catalogue).object_key, DATA, SHA256)
@@ -57,14 +59,14 @@ def found(catalogue: Catalogue, store: Artifacts) -> list[tuple[str, str]]:
     return [(step.kind, step.subject) for step in steps if isinstance(step, Finding)]
 
 
-def marker(position: Position) -> str:
-    return f"collector/{position.epoch}.{position.seq}.{position.mark}"
+def marker(position: LogPosition) -> str:
+    return f"collector/{position.epoch}.{position.seq}.{position.token}"
 
 
 class TestOneLibraryPerStore:
     def test_two_libraries_that_start_in_an_empty_store_block_each_other(self, store: MemoryArtifacts) -> None:
-        first, second = library(store), MemoryCatalogue()
-        record_progress(store, second.position())  # it listed the markers before the first one's was written
+        first, second = library(store), memory_catalogue()
+        record_progress(store, second.change_log.position())  # it listed the markers before the first one's was written
         for catalogue in (first, second):
             register(catalogue)
             assert not may_collect(catalogue, store)
@@ -75,38 +77,38 @@ class TestOneLibraryPerStore:
         second = library(store, vectors=1)
         for catalogue, other in ((first, second), (second, first)):
             assert not may_collect(catalogue, store)
-            assert found(catalogue, store) == [("other-library", other.position().epoch)]
+            assert found(catalogue, store) == [("other-library", other.change_log.position().epoch)]
 
     def test_an_empty_library_is_not_allowed_next_to_the_marker_of_another(self, store: MemoryArtifacts) -> None:
         library(store)
         second = library(store)
         assert not may_collect(second, store)
-        assert marker(second.position()) not in list_markers(store)
+        assert marker(second.change_log.position()) not in list_markers(store)
 
     def test_an_uncleared_library_stays_uncleared_until_examined(self, store: MemoryArtifacts) -> None:
-        store.put(register(MemoryCatalogue()).object_key, DATA, SHA256)
+        store.put(register(memory_catalogue()).object_key, DATA, SHA256)
         late = library(store, vectors=1)
         update_markers(late, store)
         assert not may_collect(late, store)
         assert found(late, store) == []
-        allow_collection(store, late.position(), instead_of=list_markers(store))
-        assert list_markers(store) == {marker(late.position())}
+        allow_collection(store, late.change_log.position(), instead_of=list_markers(store))
+        assert list_markers(store) == {marker(late.change_log.position())}
 
     def test_a_claimed_store_is_blocked_again_if_the_other_library_is_alive(self, store: MemoryArtifacts) -> None:
         first, second = library(store, vectors=1), library(store, vectors=1)
-        allow_collection(store, second.position(), instead_of=list_markers(store))
+        allow_collection(store, second.change_log.position(), instead_of=list_markers(store))
         assert may_collect(second, store)
         assert not may_collect(first, store)
         update_markers(first, store)
         assert not may_collect(second, store)
-        assert found(second, store) == [("other-library", first.position().epoch)]
+        assert found(second, store) == [("other-library", first.change_log.position().epoch)]
 
     def test_former_epochs_of_a_library_are_not_foreign(self, store: MemoryArtifacts) -> None:
         catalogue = library(store, vectors=2)
         for number in range(1_100):  # more entries than one batch
-            catalogue.note("collector.remove", str(number), {}, actor="tester")
+            catalogue.audit_log.append("collector.remove", str(number), {}, actor="tester")
         for _ in range(2):
-            catalogue.renew_epoch()
+            catalogue.change_log.renew_epoch()
             update_markers(catalogue, store)
             assert not may_collect(catalogue, store)
         assert len(list_markers(store)) == 3
@@ -139,7 +141,7 @@ class TestRestorations:
         catalogue = library(store, vectors=1)
         before = list_markers(store)
         with pausing_for_restoration(store):
-            allow_collection(store, catalogue.position(), instead_of=before)
+            allow_collection(store, catalogue.change_log.position(), instead_of=before)
             assert not may_collect(catalogue, store)
             assert [kind for kind, _ in found(catalogue, store)] == ["restoration-unfinished"]
         self.assert_paused_until_examined(catalogue, store)
@@ -164,7 +166,7 @@ class TestRestorations:
     def assert_paused_until_examined(self, catalogue: Catalogue, store: Artifacts) -> None:
         assert found(catalogue, store) == []
         assert not may_collect(catalogue, store)
-        allow_collection(store, catalogue.position(), instead_of=list_markers(store))
+        allow_collection(store, catalogue.change_log.position(), instead_of=list_markers(store))
         assert may_collect(catalogue, store)
 
 
@@ -173,35 +175,35 @@ class TestHeartbeat:
         return Beats(replace(memory_library(store), catalogue=catalogue))
 
     def test_the_marker_is_at_most_one_interval_behind_the_log(self, store: MemoryArtifacts) -> None:
-        catalogue = MemoryCatalogue()
+        catalogue = memory_catalogue()
         beats = self.beats(catalogue, store)
-        first = catalogue.position()
+        first = catalogue.change_log.position()
         register(catalogue)
         beats.seconds += INTERVAL_S - 1
         beats.tick()
         assert list_markers(store) == {marker(first)}
         beats.seconds += 1
         beats.tick()
-        assert list_markers(store) == {marker(catalogue.position())}
+        assert list_markers(store) == {marker(catalogue.change_log.position())}
 
     def test_the_last_beat_records_the_newest_change(self, store: MemoryArtifacts) -> None:
-        catalogue = MemoryCatalogue()
+        catalogue = memory_catalogue()
         beats = self.beats(catalogue, store)
         register(catalogue)
         beats.last()
-        assert list_markers(store) == {marker(catalogue.position())}
+        assert list_markers(store) == {marker(catalogue.change_log.position())}
 
     def test_an_idle_library_detects_that_another_one_claimed_the_store(self, store: MemoryArtifacts) -> None:
-        first, second = MemoryCatalogue(), MemoryCatalogue()
+        first, second = memory_catalogue(), memory_catalogue()
         beats = self.beats(first, store)
         store.put(register(first).object_key, DATA, SHA256)
         beats.last()
         update_markers(second, store)
-        allow_collection(store, second.position(), instead_of=list_markers(store))
+        allow_collection(store, second.change_log.position(), instead_of=list_markers(store))
         assert may_collect(second, store)
         beats.seconds += INTERVAL_S
         beats.tick()
-        assert has_marker(store, first.position().epoch)
+        assert has_marker(store, first.change_log.position().epoch)
         assert not may_collect(second, store)
 
     def test_an_idle_library_writes_no_markers(self) -> None:
@@ -212,7 +214,7 @@ class TestHeartbeat:
                 self.written += 1
                 super().put(key, data, sha256)
 
-        catalogue, store = MemoryCatalogue(), Counting()
+        catalogue, store = memory_catalogue(), Counting()
         beats = self.beats(catalogue, store)
         for _ in range(10):
             beats.seconds += INTERVAL_S
@@ -221,10 +223,10 @@ class TestHeartbeat:
         assert store.written == 1
 
     def test_a_library_in_a_new_store_that_was_unavailable_at_first_may_collect(self, store: MemoryArtifacts) -> None:
-        store.put(register(MemoryCatalogue()).object_key, DATA, SHA256)
+        store.put(register(memory_catalogue()).object_key, DATA, SHA256)
         catalogue = library(MemoryArtifacts(), vectors=2)
         other = MemoryArtifacts()
-        for record in catalogue.page(limit=9).records:
+        for record in catalogue.vectors.page(limit=9).records:
             other.put(record.object_key, DATA, SHA256)
         for there, allowed in ((other, True), (store, False)):
             self.beats(catalogue, there)
@@ -241,7 +243,7 @@ class TestHeartbeat:
                     raise ArtifactsUnavailable("The store does not respond.", "Wait.")
                 super().put(key, data, sha256)
 
-        catalogue, store = MemoryCatalogue(), Unreliable()
+        catalogue, store = memory_catalogue(), Unreliable()
         beats = self.beats(catalogue, store)
         register(catalogue)
         store.available = False
@@ -257,4 +259,4 @@ class TestHeartbeat:
         store.available = True
         beats.seconds += RETRY_S
         beats.tick()
-        assert list_markers(store) == {marker(catalogue.position())}
+        assert list_markers(store) == {marker(catalogue.change_log.position())}

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
-from tests.support.memory.catalogue import MemoryCatalogue
+from tests.support.memory.catalogue import MemoryAliases, MemoryChangeLog, MemoryVectors, memory_catalogue
 from tests.support.upkeep import DATA, DAY, SHA256, HandClock, MemoryLibrary, drafted
 from vlibrary.domain.card import VectorRecord
+from vlibrary.domain.changes import Change, ChangeKind
 from vlibrary.domain.filters import EVERYTHING_ACTIVE, Filter
-from vlibrary.domain.ports import Alias, Change, ChangeKind, Page
+from vlibrary.domain.registration import Alias, Page
 from vlibrary.upkeep.examine import examine, examine_vectors
 from vlibrary.upkeep.findings import Finding, Level, Progress, Report
 
@@ -33,11 +35,11 @@ def examined(library: MemoryLibrary) -> list[tuple[str, str]]:
 def busy(library: MemoryLibrary) -> list[VectorRecord]:
     """A library in which everything has happened that may happen."""
     records = [library.publish() for _ in range(4)]
-    library.catalogue.set_alias("colours", "production", records[0].id, expected=0)
+    library.catalogue.aliases.set("colours", "production", records[0].id, expected=0)
     for record in records[1:]:
-        library.catalogue.delete(record.id)
-    library.catalogue.restore(records[2].id)
-    library.catalogue.purge(records[3].id)
+        library.catalogue.vectors.delete(record.id)
+    library.catalogue.vectors.restore(records[2].id)
+    library.catalogue.vectors.purge(records[3].id)
     library.artifacts.delete(records[3].object_key)
     library.reserve()
     library.store()
@@ -67,15 +69,15 @@ def test_a_missing_object_is_found_for_deleted_vectors_too(library: MemoryLibrar
 
 def test_objects_of_another_size_or_with_other_bytes_are_found(library: MemoryLibrary) -> None:
     short, damaged = library.store(), library.store()
-    library.catalogue.publish(short, replace(drafted(short), size=len(DATA) + 1))
-    library.catalogue.publish(damaged, replace(drafted(damaged), sha256="0" * 64))
+    library.catalogue.registrations.publish(short, replace(drafted(short), size=len(DATA) + 1))
+    library.catalogue.registrations.publish(damaged, replace(drafted(damaged), sha256="0" * 64))
     assert set(examined(library)) == {("object-size", short.vector_id), ("object-damaged", damaged.vector_id)}
     unread = examine_vectors(library.catalogue, library.artifacts, sample=0.0)
     assert found(unread) == [("object-size", short.vector_id)]
 
 
 def test_a_vector_that_is_purged_while_it_is_looked_at_is_no_finding() -> None:
-    class PurgedMeanwhile(MemoryCatalogue):
+    class PurgingVectors(MemoryVectors):
         def page(self, which: Filter = EVERYTHING_ACTIVE, *, limit: int, cursor: str | None = None) -> Page:
             page = super().page(which, limit=limit, cursor=cursor)
             for record in page.records:
@@ -84,7 +86,7 @@ def test_a_vector_that_is_purged_while_it_is_looked_at_is_no_finding() -> None:
                 purging.artifacts.delete(record.object_key)
             return page
 
-    purging = MemoryLibrary(PurgedMeanwhile)
+    purging = MemoryLibrary(partial(memory_catalogue, vectors=PurgingVectors))
     purging.publish()
     assert found(examine_vectors(purging.catalogue, purging.artifacts, sample=1.0)) == []
     assert purging.keys() == []
@@ -103,23 +105,23 @@ def test_an_examination_goes_on_where_it_was_broken_off(library: MemoryLibrary) 
     assert found(rest) == [("object-missing", records[0].id)]
 
 
-class Tampered(MemoryCatalogue):
+class TamperedChangeLog(MemoryChangeLog):
     """Its change log is not what was written. kinds: by seq; None: the entry is lost."""
 
     kinds: Mapping[int, ChangeKind | None] = {}
 
-    def changes(self, after: int, limit: int) -> list[Change]:
-        entries = super().changes(after, limit)
+    def read(self, after: int, limit: int) -> list[Change]:
+        entries = super().read(after, limit)
         kinds = [(entry, self.kinds.get(entry.seq, entry.kind)) for entry in entries]
         return [replace(entry, kind=kind) for entry, kind in kinds if kind is not None]
 
 
 @pytest.mark.parametrize(("lost", "named"), [({2}, "2-2"), ({1}, "1-1"), ({3, 4}, "3-4"), ({8}, "8-8")])
 def test_lost_entries_of_the_change_log_are_named(lost: set[int], named: str) -> None:
-    class Gappy(Tampered):
+    class GappyChangeLog(TamperedChangeLog):
         kinds = dict.fromkeys(lost)
 
-    library = MemoryLibrary(Gappy)
+    library = MemoryLibrary(partial(memory_catalogue, change_log=GappyChangeLog))
     for _ in range(8):
         library.publish()
     findings = examined(library)
@@ -128,12 +130,12 @@ def test_lost_entries_of_the_change_log_are_named(lost: set[int], named: str) ->
 
 
 def test_a_change_log_that_leads_elsewhere_is_found() -> None:
-    class Elsewhere(Tampered):
+    class WrongChangeLog(TamperedChangeLog):
         kinds: Mapping[int, ChangeKind | None] = {1: ChangeKind.DELETED, 3: ChangeKind.RESTORED}
 
-    library = MemoryLibrary(Elsewhere)
+    library = MemoryLibrary(partial(memory_catalogue, change_log=WrongChangeLog))
     hidden, shown = library.publish(), library.publish()
-    library.catalogue.delete(shown.id)
+    library.catalogue.vectors.delete(shown.id)
     assert examined(library) == [("log-differs", hidden.id), ("log-differs", shown.id)]
 
 
@@ -141,23 +143,23 @@ def test_what_is_registered_and_deleted_meanwhile_is_no_finding(library: MemoryL
     findings = []
     for step in examine(library.catalogue, library.artifacts):
         findings += [step] if isinstance(step, Finding) else []
-        library.catalogue.delete(library.publish().id)
+        library.catalogue.vectors.delete(library.publish().id)
         library.publish()
     assert findings == []
 
 
 def test_an_alias_to_a_deleted_vector_is_found_and_one_that_was_dropped_is_not() -> None:
-    class Careless(MemoryCatalogue):
-        def aliases(self, name: str | None = None) -> list[Alias]:
-            return [self.alias("colours", "production"), Alias("colours", "dropped", "gone", 1, HandClock().now())]
+    class WrongAliases(MemoryAliases):
+        def list(self, name: str | None = None) -> Sequence[Alias]:
+            return [self.get("colours", "production"), Alias("colours", "dropped", "gone", 1, HandClock().now())]
 
-        def alias(self, name: str, alias: str) -> Alias:
+        def get(self, name: str, alias: str) -> Alias:
             if alias == "production":
                 return Alias(name, alias, f"{1:026}", 1, HandClock().now())
-            return super().alias(name, alias)
+            return super().get(name, alias)
 
-    library = MemoryLibrary(Careless)
-    library.catalogue.delete(library.publish().id)
+    library = MemoryLibrary(partial(memory_catalogue, aliases=WrongAliases))
+    library.catalogue.vectors.delete(library.publish().id)
     assert examined(library) == [("alias-dangling", "colours@production")]
 
 

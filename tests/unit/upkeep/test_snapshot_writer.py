@@ -11,7 +11,7 @@ from tests.support.indexes import fill
 from tests.support.registrations import EMBEDDER
 from vlibrary.adapters.index.faiss_index import FaissIndex
 from vlibrary.adapters.snapshots.folder import FolderSnapshots, read_manifest
-from vlibrary.domain.ports import Position
+from vlibrary.domain.changes import LogPosition
 from vlibrary.upkeep.snapshot_writer import SnapshotSchedule, SnapshotWriter
 
 SCHEDULE = SnapshotSchedule(changes=10, seconds=300.0)
@@ -20,7 +20,7 @@ SCHEDULE = SnapshotSchedule(changes=10, seconds=300.0)
 class Process:
     """An index with its snapshot writer and a clock; loaded: position of the snapshot that it started from."""
 
-    def __init__(self, snapshots: FolderSnapshots, loaded: Position | None = None) -> None:
+    def __init__(self, snapshots: FolderSnapshots, loaded: LogPosition | None = None) -> None:
         self.seconds = 0.0
         self.index = FaissIndex(EMBEDDER)
         self.index.reset("epoch", replacing=self.index.position)
@@ -85,7 +85,7 @@ class TestOneProcess:
 
     @pytest.mark.parametrize("loaded", [3, 27], ids=["as far", "further"])
     def test_an_unchanged_index_is_not_saved_again(self, snapshots: FolderSnapshots, loaded: int) -> None:
-        process = Process(snapshots, Position("epoch", loaded))
+        process = Process(snapshots, LogPosition("epoch", loaded))
         fill(process.index, 3)
         for process.seconds in (0.0, 1_000.0):
             process.tick()
@@ -109,18 +109,18 @@ class TestSharedStorage:
     @pytest.mark.parametrize(
         ("theirs", "mine", "loaded", "kept"),
         [
-            (20, 20, Position("epoch", 1), [20]),
-            (20, 27, Position("epoch", 1), [20]),
-            (27, 20, Position("epoch", 1), [27]),
-            (20, 20, Position("older", 99), [20]),
-            (20, 31, Position("epoch", 1), [31, 20]),
-            (1, 2, Position("epoch", 1), [2, 1]),
+            (20, 20, LogPosition("epoch", 1), [20]),
+            (20, 27, LogPosition("epoch", 1), [20]),
+            (27, 20, LogPosition("epoch", 1), [27]),
+            (20, 20, LogPosition("older", 99), [20]),
+            (20, 31, LogPosition("epoch", 1), [31, 20]),
+            (1, 2, LogPosition("epoch", 1), [2, 1]),
         ],
         ids=["as far", "nearly as far", "further", "in a new epoch", "not nearly as far", "no further than the loaded"],
     )
     @pytest.mark.parametrize("at_the_end", [False, True])
     def test_a_snapshot_of_another_process_is_reused(
-        self, snapshots: FolderSnapshots, theirs: int, mine: int, loaded: Position, kept: list[int], at_the_end: bool
+        self, snapshots: FolderSnapshots, theirs: int, mine: int, loaded: LogPosition, kept: list[int], at_the_end: bool
     ) -> None:
         process = Process(snapshots, loaded)
         save_elsewhere(theirs, snapshots)
@@ -133,7 +133,7 @@ class TestSharedStorage:
         assert saved(snapshots) == kept
 
     def test_snapshots_continue_when_the_other_process_has_ended(self, snapshots: FolderSnapshots) -> None:
-        process = Process(snapshots, Position("epoch", 1))
+        process = Process(snapshots, LogPosition("epoch", 1))
         save_elsewhere(20, snapshots)
         fill(process.index, 20)
         process.tick()
@@ -152,7 +152,7 @@ class TestSharedStorage:
         process = Process(snapshots, loaded=None)
         fill(process.index, 20)
         process.tick()
-        assert index.load(snapshots, "epoch") == Position("epoch", 20)
+        assert index.load(snapshots, "epoch") == LogPosition("epoch", 20)
 
     @pytest.mark.parametrize("newest", [20, 25])
     def test_a_newer_snapshot_that_could_not_be_loaded_is_replaced(
@@ -164,14 +164,14 @@ class TestSharedStorage:
             path.unlink()
             path.write_bytes(b"damaged")
         index = FaissIndex(EMBEDDER)
-        assert index.load(snapshots, "epoch") == Position("epoch", 10)
-        process = Process(snapshots, Position("epoch", 10))
+        assert index.load(snapshots, "epoch") == LogPosition("epoch", 10)
+        process = Process(snapshots, LogPosition("epoch", 10))
         fill(process.index, newest)
         process.tick()
-        assert index.load(snapshots, "epoch") == Position("epoch", newest)
+        assert index.load(snapshots, "epoch") == LogPosition("epoch", newest)
 
     def test_a_merged_index_is_saved_even_if_another_process_has(self, snapshots: FolderSnapshots) -> None:
-        process = Process(snapshots, Position("epoch", 1))
+        process = Process(snapshots, LogPosition("epoch", 1))
         save_elsewhere(20, snapshots)
         fill(process.index, 20)
         process.tick(merged=True)

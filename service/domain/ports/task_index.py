@@ -1,0 +1,61 @@
+"""The port of the task index."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from vlibrary.domain.changes import Change, LogPosition
+from vlibrary.domain.query import TaskEmbedding
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A vector found by one of its keys, with the score of its best key."""
+
+    vector_id: str
+    score: float
+
+
+class IndexGap(Exception):
+    """The changes do not follow the index's position: reset it and replay the log. Never reaches a client."""
+
+
+class TaskIndex(Protocol):
+    """Search over task keys: a cache of the catalogue that can be rebuilt from the change log at any time.
+
+    Any number of threads may search while one applies changes.
+    """
+
+    @property
+    def position(self) -> LogPosition | None:
+        """The position up to which the change log is applied; None before the first reset."""
+        ...
+
+    def reset(self, epoch: str, *, replacing: LogPosition | None) -> None:
+        """Empty the index and start at seq 0 of this epoch, but only if its position is still `replacing`.
+
+        If several threads find the same position outdated, only one resets, so none discards a rebuilt index.
+        """
+        ...
+
+    def apply(self, changes: Sequence[Change]) -> None:
+        """Apply entries that follow the position; skip entries that were applied before.
+
+        The keys of a vector's newest entry replace its earlier ones. Keys of another embedder than the index's and keys
+        that are not finite are ignored. Raises IndexGap, leaving the index unchanged, if an entry is missing or the
+        index was never reset.
+        """
+        ...
+
+    def search(self, query: TaskEmbedding, *, model: str, k: int, among: frozenset[str] | None = None) -> list[Hit]:
+        """Return the k best vectors for this model, best first, one hit per vector; ties go to the newest.
+
+        model: fingerprint of the base model, so that results do not depend on the name that it is served under.
+        among: consider only these vectors, for example the ids that pass a catalogue filter.
+        Scores equal those of vlibrary.domain.query.score bit for bit. A small index is exact; a large one may miss
+        fewer than one in a hundred of the ten best, with any filter. Raises InvalidQuery for an embedding that is not
+        finite.
+        """
+        ...
