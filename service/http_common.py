@@ -1,4 +1,4 @@
-"""What both HTTP faces, the api's and a worker's, do alike: the status of an error, and clients who leave."""
+"""Shared by the HTTP servers of the API and of workers: the status of an error, and cancellation on disconnect."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from vlibrary.domain import errors
 
 T = TypeVar("T")
 
-# The nearest ancestor in this table decides; a new error class without one fails a test.
+# The status of a class without an entry is that of its nearest base class.
 STATUS: Mapping[type[errors.VLibraryError], HTTPStatus] = {
     errors.InvalidInput: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.NotFound: HTTPStatus.NOT_FOUND,
     errors.Conflict: HTTPStatus.CONFLICT,
     errors.StaleRevision: HTTPStatus.PRECONDITION_FAILED,
-    errors.AliasTaken: HTTPStatus.PRECONDITION_FAILED,  # only If-None-Match: * asks for there being none
+    errors.AliasTaken: HTTPStatus.PRECONDITION_FAILED,  # only `If-None-Match: *` requires that there is none
     errors.RevisionRequired: HTTPStatus.PRECONDITION_REQUIRED,
     errors.InProgress: HTTPStatus.CONFLICT,
     errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -33,17 +33,17 @@ STATUS: Mapping[type[errors.VLibraryError], HTTPStatus] = {
 
 
 def status_of(error: errors.VLibraryError) -> HTTPStatus:
-    """The status of the error's nearest ancestor in STATUS."""
+    """Return the HTTP status of an error."""
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
-async def while_there(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """The work's result. Cancels it and raises ClientDisconnect as soon as the client goes away.
+async def run_until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """Return the result of the work; cancel it and raise ClientDisconnect as soon as the client disconnects.
 
-    The request's body must be read already: from then on, receive() only waits for the client to leave.
+    The request's body must have been read: from then on, receive() returns only when the client disconnects.
     """
     working = asyncio.create_task(work)
-    leaving = asyncio.create_task(_gone(receive))
+    leaving = asyncio.create_task(_wait_for_disconnect(receive))
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
@@ -55,6 +55,6 @@ async def while_there(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
         await asyncio.gather(working, leaving, return_exceptions=True)
 
 
-async def _gone(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -1,1 +1,1 @@
-"""Process 2: holds one LVLM with its slot table, and the query embedder."""
+"""The worker process: one LVLM with its slot table, and the query embedder."""

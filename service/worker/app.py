@@ -1,4 +1,4 @@
-"""A worker's HTTP face, for the api only: messages of formats/messages.py, one shared token, and health pages."""
+"""The HTTP endpoints of a worker, for the API process only: messages, a shared token, and health checks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vlibrary.formats.artifact import decode
 from vlibrary.formats.messages import CALL, LARGE_BYTES, QUERY, STATUS, dump_embedding, dump_event
 from vlibrary.http_common import status_of
 from vlibrary.worker.host import Host
-from vlibrary.worker.stream import AnswerStream, unforeseen
+from vlibrary.worker.stream import AnswerStream, unexpected_error
 
 log = structlog.get_logger(__name__)
 
@@ -35,9 +35,9 @@ MAX_BODY_BYTES = 192 * 2**20
 def create_app(
     host: Host, registry: CollectorRegistry, *, token: str | None = None, max_body_bytes: int = MAX_BODY_BYTES
 ) -> Starlette:
-    """The app; it starts and closes the host. registry: what /metrics shows.
+    """Return the app, which starts and closes the host. registry: the metrics of /metrics.
 
-    token: what callers must send as `Authorization: Bearer`; None lets everybody in.
+    token: callers must send it as `Authorization: Bearer`; None disables authentication.
     """
 
     @asynccontextmanager
@@ -46,26 +46,26 @@ def create_app(
         yield
         host.close()
 
-    face = _Face(host, registry)
+    endpoints = _Endpoints(host, registry)
     guard = [Middleware(TokenGuard, token=token)]
     return Starlette(
         routes=[
-            Route("/generate", face.generate, methods=["POST"], middleware=guard),
-            Route("/embed", face.embed, methods=["POST"], middleware=guard),
-            Route("/check", face.check, methods=["POST"], middleware=guard),
-            Route("/status", face.status, middleware=guard),
-            Route("/livez", face.live),
-            Route("/readyz", face.ready),
-            Route("/metrics", face.metrics),
+            Route("/generate", endpoints.generate, methods=["POST"], middleware=guard),
+            Route("/embed", endpoints.embed, methods=["POST"], middleware=guard),
+            Route("/check", endpoints.check, methods=["POST"], middleware=guard),
+            Route("/status", endpoints.status, middleware=guard),
+            Route("/livez", endpoints.live),
+            Route("/readyz", endpoints.ready),
+            Route("/metrics", endpoints.metrics),
         ],
-        exception_handlers={VLibraryError: _ours, Exception: _unforeseen},
+        exception_handlers={VLibraryError: _handle_error, Exception: _handle_unexpected},
         lifespan=lifespan,
         max_body_size=max_body_bytes,
     )
 
 
 class TokenGuard:
-    """ASGI middleware: 401 without the shared token."""
+    """ASGI middleware that answers 401 without the shared token."""
 
     def __init__(self, app: ASGIApp, token: str | None) -> None:
         self._app = app
@@ -77,15 +77,13 @@ class TokenGuard:
             await self._app(scope, receive, send)
             return
         refused = WorkerUnavailable(
-            "The worker refuses this service's token.",
-            "Give the api and its workers the same VLIBRARY_WORKER_TOKEN.",
+            "The worker rejected the token.",
+            "Set the same VLIBRARY_WORKER_TOKEN for the API and its workers.",
         )
-        await _problem(refused, 401)(scope, receive, send)
+        await _error_response(refused, 401)(scope, receive, send)
 
 
-class _Face:
-    """The endpoints."""
-
+class _Endpoints:
     def __init__(self, host: Host, registry: CollectorRegistry) -> None:
         self._host = host
         self._registry = registry
@@ -105,7 +103,7 @@ class _Face:
         return Response(status_code=204)
 
     async def status(self, _request: Request) -> Response:
-        # Not in the thread pool: a heartbeat must not wait behind embeddings.
+        # Not in the thread pool, where it would queue behind embeddings.
         return Response(STATUS.to_json(self._host.status()), media_type=JSON)
 
     async def live(self, _request: Request) -> Response:
@@ -123,26 +121,26 @@ class _Face:
 
 
 async def _read(parse: Callable[[bytes], T], request: Request) -> T:
-    """The message. Raises WorkerUnavailable for one that another release wrote: it is not the user's mistake."""
+    """Parse the request's message. Raises WorkerUnavailable: only another release of the API sends an invalid one."""
     body = await request.body()
     try:
         return await run_in_threadpool(parse, body) if len(body) > LARGE_BYTES else parse(body)
     except ValueError as error:
         raise WorkerUnavailable(
             f"The worker cannot read the message: {error}",
-            "Run the same release of VLibrary on the api and on its workers.",
+            "Run the same release of VLibrary for the API and its workers.",
         ) from error
 
 
-async def _ours(_request: Request, error: Exception) -> Response:
+async def _handle_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, VLibraryError)
-    return _problem(error, status_of(error))
+    return _error_response(error, status_of(error))
 
 
-async def _unforeseen(request: Request, error: Exception) -> Response:
-    log.error("worker.unforeseen", path=request.url.path, exc_info=error)
-    return _problem(unforeseen(), 500)
+async def _handle_unexpected(request: Request, error: Exception) -> Response:
+    log.error("worker.unexpected_error", path=request.url.path, exc_info=error)
+    return _error_response(unexpected_error(), 500)
 
 
-def _problem(error: VLibraryError, status: int) -> Response:
+def _error_response(error: VLibraryError, status: int) -> Response:
     return Response(dump_event(error), status_code=status, media_type=JSON)

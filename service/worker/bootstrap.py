@@ -1,4 +1,4 @@
-"""Composition root of a worker: the only place that turns settings into models."""
+"""Composition root of a worker: the only module that opens models from settings."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def open_lvlm(settings: Settings) -> Lvlm:
     folder = LVLM_FOLDER if settings.lvlm == BUNDLED else settings.lvlm
     model_id = settings.model_name or (LVLM_ID if settings.lvlm == BUNDLED else None)
     flush_denormals()
-    # The bundled model is too small for threads to help, and threads do not take the flag over everywhere.
+    # The bundled model is too small to gain from threads, and new threads may not inherit the flag.
     threads = settings.threads or (1 if settings.lvlm == BUNDLED else 0)
     if threads:
         torch.set_num_threads(threads)
@@ -50,27 +50,27 @@ def open_lvlm(settings: Settings) -> Lvlm:
 
 
 def open_embedder(settings: Settings) -> Embedder:
-    """The query embedder that the settings name."""
+    """Load the query embedder that the settings name."""
     folder = EMBEDDER_FOLDER if settings.embedder == BUNDLED else settings.embedder
     return Embedder.load(folder, device=settings.device)
 
 
 def open_worker(settings: Settings, artifacts: Artifacts, registry: CollectorRegistry | None = None) -> LocalWorker:
-    """A worker on this process's device, its engine running."""
+    """Open a worker in this process, with its engine started."""
     lvlm = open_lvlm(settings)
     return LocalWorker(
         lvlm,
         open_embedder(settings),
         artifacts,
         open_engine(settings, lvlm),
-        most_inside=settings.max_batch + settings.max_waiting,
-        most_held=settings.prepared_mb * 2**20,
+        max_requests=settings.max_batch + settings.max_waiting,
+        max_prepared_bytes=settings.prepared_mb * 2**20,
         registry=registry,
     )
 
 
 def open_engine(settings: Settings, lvlm: Lvlm) -> Engine:
-    """The engine that the settings name, started."""
+    """Open and start the engine that the settings name."""
     if settings.engine == "static":
         return StaticBatchEngine(lvlm, rows=settings.max_batch, waiting=settings.max_waiting).start()
     budget = Budget(
@@ -86,28 +86,28 @@ def open_engine(settings: Settings, lvlm: Lvlm) -> Engine:
 
 
 def open_server(settings: Settings) -> tuple[WorkerServer, Host]:
-    """A server for a worker of its own, not yet run, and the host that will load the models.
+    """Return a server for a worker process, not yet started, and the host that will load its models.
 
-    Raises InvalidInput when other machines could reach it without a token.
+    Raises InvalidInput if other machines could reach it without a token.
     """
-    check_reach(settings)
-    flush_denormals()  # for the threads that the server starts; they take the setting over from this one
+    check_exposure(settings)
+    flush_denormals()  # threads that the server starts inherit the setting
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     artifacts = open_artifacts(settings.artifacts_place, endpoint_url=settings.s3_endpoint_url)
     host = Host(lambda: open_worker(settings, artifacts, registry))
-    # Pictures travel as base64, a third longer than the api took them.
+    # Images travel as base64, which is a third longer.
     app = create_app(host, registry, token=settings.shared_token, max_body_bytes=2 * settings.max_request_bytes)
     address, port, grace_s = settings.worker_host, settings.worker_port, settings.worker_grace_s
     return WorkerServer(app, host, address=address, port=port, grace_s=grace_s), host
 
 
-def check_reach(settings: Settings) -> None:
-    """Raises InvalidInput for a worker that other machines could ask without a token."""
+def check_exposure(settings: Settings) -> None:
+    """Raise InvalidInput if other machines could use the worker without a token."""
     if settings.shared_token is None and not _is_loopback(settings.worker_host):
         raise InvalidInput(
-            f"The worker would listen on {settings.worker_host!r}, where others may reach it, without a token.",
-            "Give the api and its workers the same VLIBRARY_WORKER_TOKEN, a long random text, or listen on 127.0.0.1.",
+            f"A worker that listens on {settings.worker_host!r} needs a token, since other machines can reach it.",
+            "Set the same VLIBRARY_WORKER_TOKEN, a long random text, for the API and its workers, or use 127.0.0.1.",
         )
 
 

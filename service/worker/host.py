@@ -1,4 +1,4 @@
-"""A worker while it loads, while it works and while it leaves."""
+"""The lifecycle of a worker in its process: loading, serving, shutting down."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ log = structlog.get_logger(__name__)
 
 
 class Host:
-    """Holds the worker of this process; loading takes seconds to minutes, and livez answers meanwhile.
+    """Holds the worker of this process. Loading takes seconds to minutes and runs in a thread, so /livez responds.
 
-    failure: why it could not be loaded, or cannot answer any more.
+    leaving: whether the worker is shutting down. failure: why it could not be loaded, or why its model has stopped.
     """
 
     def __init__(self, open_worker: Callable[[], Worker]) -> None:
         self._open = open_worker
         self._worker: Worker | None = None
-        self._leaving = False
+        self.leaving = False
         self.failure: Exception | None = None
 
     def start(self) -> None:
-        """Load in a thread that does not keep the process alive."""
+        """Load the worker in a daemon thread."""
         threading.Thread(target=self._load, name="load", daemon=True).start()
 
     def worker(self) -> Worker:
-        """The worker, for new work. Raises WorkerUnavailable while it loads and once it leaves."""
-        if self._leaving:
-            raise WorkerUnavailable("The worker is shutting down.", "Ask another worker.")
-        return self._loaded()
+        """Return the worker for a new request. Raises WorkerUnavailable while it loads and while it shuts down."""
+        if self.leaving:
+            raise WorkerUnavailable("The worker is shutting down.", "Use another worker.")
+        return self._loaded_worker()
 
     def status(self) -> WorkerStatus:
-        """The heartbeat, which goes on while the worker leaves, since answers still run.
+        """Return the heartbeat, also during shutdown, while answers still run.
 
-        Raises WorkerUnavailable while it loads, and when its model has died.
+        Raises WorkerUnavailable while the worker loads, and when its model's thread has ended.
         """
-        status = self._loaded().status()
-        return replace(status, room=0, leaving=True) if self._leaving else status
+        status = self._loaded_worker().status()
+        return replace(status, room=0, leaving=True) if self.leaving else status
 
     def watch(self) -> None:
-        """Note it as the failure when the loaded worker's model has died: only a new process can mend that."""
+        """Set `failure` if the loaded model's thread has ended, since only a new process can recover from that."""
         if self._worker is None:
             return
         try:
@@ -54,27 +54,23 @@ class Host:
         except WorkerUnavailable as error:
             self.failure = error
 
-    @property
-    def leaving(self) -> bool:
-        return self._leaving
-
     def leave(self) -> None:
-        """Take no new work; what runs goes on."""
-        self._leaving = True
+        """Refuse new requests; running ones continue."""
+        self.leaving = True
 
     def close(self) -> None:
         if self._worker is not None:
             self._worker.close()
 
-    def _loaded(self) -> Worker:
+    def _loaded_worker(self) -> Worker:
         if self._worker is None:
-            raise WorkerUnavailable("The worker is still loading its models.", "Ask again in a moment.")
+            raise WorkerUnavailable("The worker is loading its models.", "Retry in a moment.")
         return self._worker
 
     def _load(self) -> None:
         try:
             self._worker = self._open()
-        except Exception as error:  # noqa: BLE001  whatever it is, whoever started the process must be told
+        except Exception as error:  # noqa: BLE001  reported by the main thread
             self.failure = error
             return
         log.info("worker.ready", models=[info.model.model_id for info in self._worker.models()])

@@ -1,4 +1,4 @@
-"""The worker: this is where a vector becomes tokens. One object serves the Inference port in the same process."""
+"""A worker in this process: it loads the vectors of a request, encodes the prompt and streams the engine's answer."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from vlibrary.domain.wire import GenerateCall, Generation, TextPiece, WorkerInfo
 from vlibrary.engine.request import Engine, Event, Request, encode_prompt
 from vlibrary.models.embedder import Embedder
 from vlibrary.models.lvlm import Lvlm
-from vlibrary.worker.metrics import Answers, Parts
+from vlibrary.worker.metrics import AnswerMetrics, StateCollector
 from vlibrary.worker.residency import Residency
 
-# Vectors kept in host memory, about 1 MB each for an 8 B model.
+# Vectors cached in host memory, about 1 MB each for a model of 8 B parameters.
 HOST_VECTORS = 256
-# Threads that fetch vectors and prepare pictures; decoding a picture leaves the interpreter to the others.
-PREPARERS = 4
+# Threads that load vectors and encode prompts; image decoding releases the GIL.
+PREPARATION_THREADS = 4
 
 
 class LocalWorker(Worker):
     """A worker with its models in this process; safe for many callers.
 
-    A request is prepared (vector fetched, prompt encoded) on a small pool of threads, and answered by the engine on the
-    model's thread. No more requests are inside than the engine runs and queues; others are refused at once.
+    A small thread pool prepares requests (loads vectors, encodes prompts); the engine answers them on the model's
+    thread. Requests beyond those that the engine runs and queues are refused immediately.
     """
 
     def __init__(
@@ -43,46 +43,46 @@ class LocalWorker(Worker):
         artifacts: Artifacts,
         engine: Engine,
         *,
-        most_inside: int,
-        most_held: int = 2**31,
+        max_requests: int,
+        max_prepared_bytes: int = 2**31,
         registry: CollectorRegistry | None = None,
     ) -> None:
-        """engine: started, on this lvlm. registry: where its metrics go.
+        """engine: started, for this lvlm. registry: receives the metrics.
 
-        most_inside: requests under way or waiting; most_held: bytes of their prepared prompts.
+        max_requests: running and waiting ones together. max_prepared_bytes: of their encoded prompts in host memory.
         """
         registry = registry or CollectorRegistry()
         self._lvlm = lvlm
         self._embedder = embedder
         self._engine = engine
-        self._most_inside = most_inside
-        self._inside = 0
-        self._most_held = most_held
-        self._held = 0
-        self._counting = threading.Lock()
-        self._preparers = ThreadPoolExecutor(PREPARERS, thread_name_prefix="prepare")
-        self._answers = Answers(registry)
-        self._residency = Residency(artifacts, self.check, HOST_VECTORS, self._answers.load.observe)
-        registry.register(Parts(engine, lvlm.table, self._residency))
+        self._max_requests = max_requests
+        self._requests = 0
+        self._max_prepared_bytes = max_prepared_bytes
+        self._prepared_bytes = 0
+        self._lock = threading.Lock()
+        self._preparation = ThreadPoolExecutor(PREPARATION_THREADS, thread_name_prefix="prepare")
+        self._metrics = AnswerMetrics(registry)
+        self._residency = Residency(artifacts, self.check, HOST_VECTORS, self._metrics.load.observe)
+        registry.register(StateCollector(engine, lvlm.table, self._residency))
 
     def models(self) -> tuple[WorkerInfo, ...]:
         if not self._engine.is_open:
-            raise WorkerUnavailable("The model's thread has ended.", "Restart the worker; its log says why.")
+            raise WorkerUnavailable("The model's thread has ended.", "Restart the worker; its log has the cause.")
         return (WorkerInfo(self._lvlm.spec, self._embedder.spec, self._lvlm.context_length),)
 
     def status(self) -> WorkerStatus:
-        """The heartbeat; requests that are being prepared count as waiting.
+        """Return the heartbeat; requests in preparation count as waiting.
 
         Raises WorkerUnavailable when the model's thread has ended.
         """
         info = self.models()[0]
-        running, inside = self._engine.load().running, self._inside
-        return WorkerStatus(info, running, max(0, inside - running), max(0, self._most_inside - inside))
+        running, admitted = self._engine.load().running, self._requests
+        return WorkerStatus(info, running, max(0, admitted - running), max(0, self._max_requests - admitted))
 
     def close(self) -> None:
-        """Stop the threads; requests under way, and later ones, end with WorkerUnavailable."""
+        """Stop the threads; running and later requests end with WorkerUnavailable."""
         self._engine.close()
-        self._preparers.shutdown()
+        self._preparation.shutdown()
 
     def check(self, vector: SteeringVector) -> None:
         self._lvlm.table.check(vector)
@@ -95,11 +95,11 @@ class LocalWorker(Worker):
         steered = bool(call.vectors)
         end = "cancelled"
         try:
-            with self._admitted():
+            with self._admit():
                 async with aclosing(self._answer(call)) as events:
                     async for event in events:
                         if isinstance(event, Generation):
-                            self._answers.answered(event, steered=steered)
+                            self._metrics.record_answer(event, steered=steered)
                             end = ""
                         yield event
         except VLibraryError as error:
@@ -110,13 +110,13 @@ class LocalWorker(Worker):
             raise
         finally:
             if end:
-                self._answers.ended(end, steered=steered)
+                self._metrics.record_end(end, steered=steered)
 
     async def _answer(self, call: GenerateCall) -> AsyncGenerator[TextPiece | Generation]:
         deadline = None if call.timeout_s is None else time.monotonic() + call.timeout_s
         events: asyncio.Queue[Event] = asyncio.Queue()
-        request = await self._prepared(call, _into(events), deadline)
-        with self._holding(request.prompt.bytes):
+        request = await self._prepare(call, _emit_to(events), deadline)
+        with self._reserve(request.prompt.bytes):
             self._engine.submit(request)
             try:
                 while True:
@@ -129,7 +129,7 @@ class LocalWorker(Worker):
             finally:
                 self._engine.cancel(request)
 
-    async def _prepared(self, call: GenerateCall, emit: Callable[[Event], None], deadline: float | None) -> Request:
+    async def _prepare(self, call: GenerateCall, emit: Callable[[Event], None], deadline: float | None) -> Request:
         def prepare() -> Request:
             submitted = time.monotonic()
             vector, key = self._residency.get(call.vectors)
@@ -137,47 +137,47 @@ class LocalWorker(Worker):
             return Request(prompt, call.decoding, emit, vector, key, deadline, submitted)
 
         try:
-            prepared = asyncio.wrap_future(self._preparers.submit(prepare))
+            prepared = asyncio.wrap_future(self._preparation.submit(prepare))
         except RuntimeError as error:  # the pool is shut down
-            raise WorkerUnavailable("The worker is stopping.", "Try again.") from error
+            raise WorkerUnavailable("The worker is shutting down.", "Retry.") from error
         try:
             async with asyncio.timeout(call.timeout_s):
                 return await prepared
         except TimeoutError as error:
-            raise TimedOut("The request could not be prepared in time.", "Allow more time, or try later.") from error
+            raise TimedOut("The request was not prepared in time.", "Allow more time, or retry later.") from error
 
     @contextmanager
-    def _admitted(self) -> Iterator[None]:
-        with self._counting:
-            if self._inside >= self._most_inside:
-                raise Overloaded(f"{self._inside} requests are under way or waiting already.", "Try again later.")
-            self._inside += 1
+    def _admit(self) -> Iterator[None]:
+        with self._lock:
+            if self._requests >= self._max_requests:
+                raise Overloaded(f"{self._requests} requests are running or waiting.", "Retry later.")
+            self._requests += 1
         try:
             yield
         finally:
-            with self._counting:
-                self._inside -= 1
+            with self._lock:
+                self._requests -= 1
 
     @contextmanager
-    def _holding(self, size: int) -> Iterator[None]:
-        """Room for a prepared prompt in host memory; the only one there always has it."""
-        with self._counting:
-            if self._held and self._held + size > self._most_held:
-                raise Overloaded(f"Prepared prompts hold {self._held:,} bytes already.", "Try again later.")
-            self._held += size
+    def _reserve(self, size: int) -> Iterator[None]:
+        """Reserve host memory for an encoded prompt; the only one is always admitted. Raises Overloaded."""
+        with self._lock:
+            if self._prepared_bytes and self._prepared_bytes + size > self._max_prepared_bytes:
+                raise Overloaded(f"Prepared prompts take {self._prepared_bytes:,} bytes.", "Retry later.")
+            self._prepared_bytes += size
         try:
             yield
         finally:
-            with self._counting:
-                self._held -= size
+            with self._lock:
+                self._prepared_bytes -= size
 
 
-def _into(events: asyncio.Queue[Event]) -> Callable[[Event], None]:
-    """Hands events from the model's thread to the loop that runs here."""
+def _emit_to(events: asyncio.Queue[Event]) -> Callable[[Event], None]:
+    """Return a function that passes events from the model's thread to the queue of this event loop."""
     loop = asyncio.get_running_loop()
 
     def emit(event: Event) -> None:
-        with suppress(RuntimeError):  # the loop is closed, the process is ending: nobody is left to tell
+        with suppress(RuntimeError):  # the loop is closed because the process is ending
             loop.call_soon_threadsafe(events.put_nowait, event)
 
     return emit

@@ -1,10 +1,9 @@
-"""Vectors on their way from the object store to the model: fetched and checked once, however many want them."""
+"""The host cache of vectors between the artifact store and the slot table: each is fetched and checked once."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import reduce
@@ -12,6 +11,7 @@ from operator import add
 from typing import Generic, TypeVar
 
 import numpy as np
+from cachetools import LRUCache
 
 from vlibrary.domain.ports.artifacts import Artifacts
 from vlibrary.domain.vector import SteeringVector
@@ -22,78 +22,68 @@ V = TypeVar("V")
 
 
 class SingleFlight(Generic[V]):
-    """Values by key, each made once even if many threads ask at a time; the least recently used are forgotten.
+    """An LRU cache that computes each value once, even if many threads request it at the same time.
 
-    A failure is told to everybody who waited for it, and not remembered.
+    A failure is raised in all threads that wait for it and is not cached. A value that is evicted while it is computed
+    still reaches its waiting threads.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._made: OrderedDict[str, Future[V]] = OrderedDict()
+    def __init__(self, size: int) -> None:
+        self._futures: LRUCache[str, Future[V]] = LRUCache(size)
         self._lock = threading.Lock()
         self.hits = self.misses = self.evictions = 0
 
     def __len__(self) -> int:
-        return len(self._made)
+        return len(self._futures)
 
-    def get(self, key: str, make: Callable[[], V]) -> V:
-        """The value of this key, made here or awaited. Raises what `make` raises."""
+    def get(self, key: str, compute: Callable[[], V]) -> V:
+        """Return the cached value of this key, or compute it. Raises what `compute` raises."""
         with self._lock:
-            future = self._made.get(key)
-            mine = future is None
-            if future is None:
-                future = self._made[key] = Future()
-                self.misses += 1
-            else:
+            future = self._futures.get(key)
+            if future is not None:
                 self.hits += 1
-            self._made.move_to_end(key)
-            self._forget_oldest()
-        if mine:
-            self._make(key, future, make)
-        return future.result()
-
-    def _make(self, key: str, future: Future[V], make: Callable[[], V]) -> None:
+            else:
+                self.misses += 1
+                self.evictions += len(self._futures) == self._futures.maxsize
+                mine = self._futures[key] = Future()
+        if future is not None:
+            return future.result()
         try:
-            future.set_result(make())
-        except BaseException as error:  # noqa: BLE001  raised again for everybody who waits, this caller included
+            mine.set_result(compute())
+        except BaseException as error:  # noqa: BLE001  raised in every waiting thread, including this one
             with self._lock:
-                if self._made.get(key) is future:
-                    del self._made[key]
-            future.set_exception(error)
-
-    def _forget_oldest(self) -> None:
-        """Requests that hold a forgotten value keep it; only the next one makes it again."""
-        while len(self._made) > self._most:
-            self._made.popitem(last=False)
-            self.evictions += 1
+                if self._futures.get(key) is mine:
+                    del self._futures[key]
+            mine.set_exception(error)
+        return mine.result()
 
 
 class Residency:
-    """Vectors in host memory, ready for a slot: single ones by digest, and weighted sums by digests and strengths.
+    """Vectors in host memory: single vectors by digest, and weighted sums by digests and strengths.
 
-    Safe for many threads. An artifact is immutable and its digest is checked on the way in, so what is here stays true
-    whatever happens to the store; whether a vector may still be used is the catalogue's affair.
+    Safe for many threads. Artifacts are immutable and their digests are checked when they are loaded, so cached vectors
+    stay valid whatever happens to the store. The catalogue decides whether a vector may still be used.
     """
 
     def __init__(
         self,
         artifacts: Artifacts,
         check: Callable[[SteeringVector], None],
-        most: int,
-        took: Callable[[float], None],
+        size: int,
+        observe_load: Callable[[float], None],
     ) -> None:
-        """check: raises WrongModel or UnsupportedEdit for what the model cannot apply.
+        """check: raises WrongModel or UnsupportedEdit for a vector that the model cannot apply.
 
-        most: vectors kept. took: told how many seconds each load took.
+        size: the number of cached vectors and sums. observe_load: called with the seconds of each load.
         """
         self._artifacts = artifacts
         self._check = check
-        self.single = SingleFlight[SteeringVector](most)
-        self.combined = SingleFlight[SteeringVector](most)
-        self._took = took
+        self.single = SingleFlight[SteeringVector](size)
+        self.combined = SingleFlight[SteeringVector](size)
+        self._observe_load = observe_load
 
     def get(self, applied: tuple[Applied, ...]) -> tuple[SteeringVector | None, str | None]:
-        """All vectors at their strengths as one, and the identity of that content; None for none.
+        """Return the sum of the vectors at their strengths and a key of that content; (None, None) without vectors.
 
         Raises ArtifactLost, ArtifactsUnavailable, InvalidArtifact, WrongModel, UnsupportedEdit.
         """
@@ -103,17 +93,17 @@ class Residency:
         return self.combined.get(key, lambda: self._combine(applied)), key
 
     def _combine(self, applied: tuple[Applied, ...]) -> SteeringVector:
-        with np.errstate(over="ignore", invalid="ignore"):  # an overflow is refused by the check, with a reason
-            vector = reduce(add, [self._one(one) * one.strength for one in applied])
+        with np.errstate(over="ignore", invalid="ignore"):  # the check refuses an overflow, with a reason
+            vector = reduce(add, [self._load_once(one) * one.strength for one in applied])
         self._check(vector)
         return vector
 
-    def _one(self, applied: Applied) -> SteeringVector:
+    def _load_once(self, applied: Applied) -> SteeringVector:
         return self.single.get(f"{applied.object_key} {applied.sha256}", lambda: self._load(applied))
 
     def _load(self, applied: Applied) -> SteeringVector:
         start = time.perf_counter()
         vector = decode(self._artifacts.get(applied.object_key, applied.sha256))
         self._check(vector)
-        self._took(time.perf_counter() - start)
+        self._observe_load(time.perf_counter() - start)
         return vector

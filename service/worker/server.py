@@ -1,4 +1,4 @@
-"""Runs a worker's app until it is told to leave, and then until its answers are finished, or until its model dies."""
+"""The HTTP server of a worker, with a graceful shutdown."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from starlette.applications import Starlette
 
 from vlibrary.worker.host import Host
 
-# Longer than the api keeps an idle connection, so that it never sends into one that is just being closed.
+# Longer than the API keeps an idle connection, so that it never sends on a connection that is closing.
 KEEP_ALIVE_S = 30
 
 
 class WorkerServer(uvicorn.Server):
-    """At the first signal readyz goes 503 and new work is refused; what runs may finish within the grace time.
+    """A uvicorn server that keeps its socket open while it shuts down.
 
-    A second signal ends it at once, and so does a failure of the host. uvicorn alone would close the door at the first
-    signal, and readyz with it.
+    On the first signal /readyz returns 503, new requests are refused, and running ones have grace_s seconds to finish.
+    A second signal, or a failure of the host, ends the server immediately.
     """
 
     def __init__(self, app: Starlette, host: Host, *, address: str, port: int, grace_s: float) -> None:
@@ -35,16 +35,16 @@ class WorkerServer(uvicorn.Server):
         )
         self._host = host
         self._grace_s = grace_s
-        self._leave_by = float("inf")
+        self._deadline = float("inf")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._host.leaving:
             super().handle_exit(sig, frame)
             return
         self._host.leave()
-        self._leave_by = time.monotonic() + self._grace_s
+        self._deadline = time.monotonic() + self._grace_s
 
     async def on_tick(self, counter: int) -> bool:
         self._host.watch()
-        finished = self._host.leaving and (not self.server_state.tasks or time.monotonic() > self._leave_by)
+        finished = self._host.leaving and (not self.server_state.tasks or time.monotonic() > self._deadline)
         return await super().on_tick(counter) or finished or self._host.failure is not None

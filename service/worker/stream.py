@@ -1,4 +1,4 @@
-"""One answer as a stream of JSON lines, given up as soon as its reader leaves."""
+"""An answer as a stream of JSON lines, cancelled when the client disconnects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 from vlibrary.domain.errors import VLibraryError, WorkerLost
 from vlibrary.domain.wire import Generation, TextPiece
 from vlibrary.formats.messages import dump_event
-from vlibrary.http_common import while_there
+from vlibrary.http_common import run_until_disconnect
 
 log = structlog.get_logger(__name__)
 
@@ -20,50 +20,45 @@ MEDIA_TYPE = "application/x-ndjson"
 
 
 class AnswerStream:
-    """An ASGI response. An error before the first event is raised, so that it gets a status of its own.
+    """An ASGI response of JSON lines. An error before the first event is raised, so that it gets an HTTP status.
 
-    Starlette's own streaming response sees a reader leave only once something was sent, and cancels again and again,
-    which would break into a generator's clean-up.
+    Starlette's StreamingResponse notices a disconnect only after it has sent something, and cancels repeatedly, which
+    would interrupt the generator's clean-up.
     """
 
     def __init__(self, events: AsyncGenerator[TextPiece | Generation]) -> None:
         self._events = events
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        with suppress(ClientDisconnect):  # nobody is left to tell
-            await while_there(receive, self._answer(send))
+        with suppress(ClientDisconnect):
+            await run_until_disconnect(receive, self._answer(send))
 
     async def _answer(self, send: Send) -> None:
         async with aclosing(self._events) as events:
             first = await anext(events)
-            await send(_start())
+            headers = [(b"content-type", MEDIA_TYPE.encode())]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send(_body(dump_event(first) + b"\n"))
-            async for line in _rest(events):
+            async for line in _remaining_lines(events):
                 await send(_body(line + b"\n"))
             await send(_body(b"", more=False))
 
 
-async def _rest(events: AsyncGenerator[TextPiece | Generation]) -> AsyncGenerator[bytes]:
-    """The remaining lines; after the status was sent, an error can only be one of them."""
+async def _remaining_lines(events: AsyncGenerator[TextPiece | Generation]) -> AsyncGenerator[bytes]:
+    """Yield the remaining lines. The status is already sent, so an error becomes the last line."""
     try:
         async for event in events:
             yield dump_event(event)
     except VLibraryError as error:
         yield dump_event(error)
-    except Exception as error:  # the process's border: the reader must hear that the answer is not whole
-        log.exception("worker.unforeseen", exc_info=error)
-        yield dump_event(unforeseen())
+    except Exception as error:  # the client must learn that the answer is incomplete
+        log.exception("worker.unexpected_error", exc_info=error)
+        yield dump_event(unexpected_error())
 
 
-def unforeseen() -> WorkerLost:
-    """What the other side hears of an error that nobody foresaw."""
-    return WorkerLost(
-        "The worker met an error that nobody foresaw; its log has it.", "If it stays, report it with the worker's log."
-    )
-
-
-def _start() -> Message:
-    return {"type": "http.response.start", "status": 200, "headers": [(b"content-type", MEDIA_TYPE.encode())]}
+def unexpected_error() -> WorkerLost:
+    """Return the error that the API receives for an unexpected exception."""
+    return WorkerLost("Unexpected error in the worker; see its log.", "Retry; if it persists, report it with the log.")
 
 
 def _body(data: bytes, *, more: bool = True) -> Message:

@@ -87,12 +87,18 @@ def open_desk(llava: Lvlm, clip_embedder: Embedder) -> Iterator[Open]:
     """Workers that are closed in the end, with every slot free then."""
     opened: list[Desk] = []
 
-    def make(*, most_inside: int = 80, most_held: int = 2**31, start: bool = True, rows: int = 16) -> Desk:
+    def make(*, max_requests: int = 80, max_prepared_bytes: int = 2**31, start: bool = True, rows: int = 16) -> Desk:
         engine, store, registry = InFlightEngine(llava, Budget(rows=rows)), Store(), CollectorRegistry()
         if start:
             engine.start()
         worker = LocalWorker(
-            llava, clip_embedder, store, engine, most_inside=most_inside, most_held=most_held, registry=registry
+            llava,
+            clip_embedder,
+            store,
+            engine,
+            max_requests=max_requests,
+            max_prepared_bytes=max_prepared_bytes,
+            registry=registry,
         )
         opened.append(Desk(llava, store, engine, worker, registry))
         return opened[-1]

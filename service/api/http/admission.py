@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from fastapi import Request
 
 from vlibrary.domain.errors import Overloaded, TimedOut, Unavailable
-from vlibrary.http_common import while_there
+from vlibrary.http_common import run_until_disconnect
 
 T = TypeVar("T")
 
@@ -132,7 +132,7 @@ class RequestScope:
             async with self.deadline():
                 return await self._control.run_in_thread(call)
 
-        return await while_there(self.request.receive, work())
+        return await run_until_disconnect(self.request.receive, work())
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Return the result of a coroutine that keeps the deadline itself. Raises ClientDisconnect, Unavailable."""
@@ -141,7 +141,7 @@ class RequestScope:
             async with self.until_stopped():
                 return await work
 
-        return await while_there(self.request.receive, stoppable())
+        return await run_until_disconnect(self.request.receive, stoppable())
 
 
 def _timed_out() -> TimedOut:

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from vlibrary.api.http.admission import RequestScope
 from vlibrary.api.http.problems import Problem, report
 from vlibrary.domain.wire import TextPiece
-from vlibrary.http_common import while_there
+from vlibrary.http_common import run_until_disconnect
 from vlibrary.library.steer import Answer
 
 Event = TextPiece | Answer
@@ -93,7 +93,7 @@ async def stream_answer(scope: RequestScope, events: AsyncGenerator[Event], form
     """
     buffer = EventBuffer(scope, events)
     try:
-        first = await while_there(scope.request.receive, buffer.next(FIRST_EVENT_WAIT_S))
+        first = await run_until_disconnect(scope.request.receive, buffer.next(FIRST_EVENT_WAIT_S))
     except BaseException:
         await buffer.aclose()
         raise

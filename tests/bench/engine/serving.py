@@ -35,7 +35,7 @@ def cost_of_serving(subject: Subject) -> Mapping[str, Spread]:
 @contextmanager
 def _opened(lvlm: Lvlm, store: FolderArtifacts) -> Iterator[LocalWorker]:
     engine = open_engine(lvlm, rows=16).start()
-    worker = LocalWorker(lvlm, Embedder.load(EMBEDDER_FOLDER), store, engine, most_inside=16)
+    worker = LocalWorker(lvlm, Embedder.load(EMBEDDER_FOLDER), store, engine, max_requests=16)
     try:
         yield worker
     finally:

@@ -38,7 +38,7 @@ def cost_of_fetching(subject: Subject) -> Mapping[str, Spread]:
     model, count = subject.lvlm.model, subject.size.singles
     store = FolderArtifacts(subject.scratch / "real-size")
     table = SlotTable(REAL, count, model.device, model.dtype)
-    residency = Residency(store, table.check, count, took=lambda _seconds: None)
+    residency = Residency(store, table.check, count, observe_load=lambda _seconds: None)
 
     def fetch(reference: Applied) -> None:
         found, key = residency.get((reference,))

@@ -67,7 +67,7 @@ def real_worker() -> Iterator[tuple[LocalWorker, MemoryArtifacts]]:
     store = MemoryArtifacts()
     lvlm = Lvlm.load(LVLM_FOLDER, device="cpu", dtype="float32", model_id=LVLM_ID, slots=8)
     embedder = Embedder.load(EMBEDDER_FOLDER, device="cpu")
-    worker = LocalWorker(lvlm, embedder, store, InFlightEngine(lvlm).start(), most_inside=80)
+    worker = LocalWorker(lvlm, embedder, store, InFlightEngine(lvlm).start(), max_requests=80)
     yield worker, store
     worker.close()
 

@@ -73,7 +73,7 @@ async def load(desk: Desk, seconds: float) -> Tally:
 
 @pytest.mark.parametrize("seconds", SECONDS)
 def test_ten_times_too_many_callers_are_answered_rightly_or_refused(open_desk: Open, seconds: float) -> None:
-    desk = open_desk(most_inside=ROWS + WAITING, rows=ROWS)
+    desk = open_desk(max_requests=ROWS + WAITING, rows=ROWS)
     for asked in POOL:  # before the engine's thread uses the model
         solo(desk.lvlm, asked)
     tally = asyncio.run(load(desk, seconds))

@@ -64,12 +64,12 @@ def test_several_vectors_are_applied_as_their_weighted_sum(open_desk: Open) -> N
 
 def test_prepared_prompts_do_not_fill_the_hosts_memory(open_desk: Open) -> None:
     """A request alone always goes, however large; others wait outside until there is room."""
-    desk = open_desk(most_held=1, start=False)
+    desk = open_desk(max_prepared_bytes=1, start=False)
 
     async def scene() -> None:
         first = asyncio.create_task(answer(desk.worker.generate(desk.call())))
         await desk.waiting(1)
-        with pytest.raises(Overloaded, match="Prepared prompts hold"):
+        with pytest.raises(Overloaded, match="Prepared prompts take"):
             await answer(desk.worker.generate(desk.call()))
         await stepped(desk, [first])
         second = asyncio.create_task(answer(desk.worker.generate(desk.call())))
@@ -80,7 +80,7 @@ def test_prepared_prompts_do_not_fill_the_hosts_memory(open_desk: Open) -> None:
 
 
 def test_one_request_too_many_is_refused_before_anything_is_done_for_it(open_desk: Open) -> None:
-    desk = open_desk(most_inside=2, start=False)
+    desk = open_desk(max_requests=2, start=False)
     no_picture = desk.call(prompt=Prompt("what?", (b"no picture at all",)))
 
     async def scene() -> None:
@@ -196,7 +196,7 @@ def test_the_deadline_counts_from_the_request_to_the_end_of_the_answer(open_desk
 
 
 def test_the_heartbeat_counts_who_runs_and_who_waits(open_desk: Open) -> None:
-    desk = open_desk(most_inside=10, start=False, rows=2)
+    desk = open_desk(max_requests=10, start=False, rows=2)
 
     async def scene() -> None:
         tasks = [asyncio.create_task(answer(desk.worker.generate(desk.call(Asked(1, 0, LONG))))) for _ in range(3)]

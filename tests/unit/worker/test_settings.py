@@ -7,7 +7,7 @@ import pytest
 from vlibrary.bootstrap import read_settings
 from vlibrary.config import Settings
 from vlibrary.domain.errors import InvalidInput
-from vlibrary.worker.bootstrap import check_reach
+from vlibrary.worker.bootstrap import check_exposure
 
 
 def test_workers_are_addresses_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,12 +37,12 @@ def test_a_token_is_long_and_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "worker.example"])
 def test_a_worker_that_others_can_reach_needs_a_token(host: str) -> None:
-    with pytest.raises(InvalidInput, match="without a token") as caught:
-        check_reach(Settings(worker_host=host))
+    with pytest.raises(InvalidInput, match="needs a token") as caught:
+        check_exposure(Settings(worker_host=host))
     assert "VLIBRARY_WORKER_TOKEN" in caught.value.cure
-    check_reach(Settings.model_validate({"worker_host": host, "worker_token": "long enough"}))
+    check_exposure(Settings.model_validate({"worker_host": host, "worker_token": "long enough"}))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.9", "::1", "localhost"])
 def test_a_worker_of_this_machine_needs_none(host: str) -> None:
-    check_reach(Settings(worker_host=host))
+    check_exposure(Settings(worker_host=host))
