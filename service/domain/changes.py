@@ -37,8 +37,8 @@ class Change:
     """One entry of the change log.
 
     model (fingerprint of the base model), keys and embedder (fingerprint of the embedder that made them) are set for
-    findable kinds, to the vector's current values; they are empty if it has been purged since. token: random, assigned
-    when the entry was written.
+    findable kinds, to the vector's current values; they are empty if it has been purged since. registered: for the
+    same kinds, the seq of the vector's PUBLISHED entry. token: random, assigned when the entry was written.
     """
 
     seq: int
@@ -48,6 +48,7 @@ class Change:
     keys: tuple[TaskKey, ...] = ()
     embedder: str | None = None
     token: str = ""
+    registered: int = 0
 
 
 @dataclass(frozen=True)

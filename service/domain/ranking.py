@@ -1,4 +1,4 @@
-"""What every task index does alike: which changes are news, which keys can be compared, how hits are ranked."""
+"""Rules that all task indexes share: which changes are new, which keys are comparable, how hits are ranked."""
 
 from __future__ import annotations
 
@@ -14,26 +14,22 @@ from vlibrary.domain.query import EmbedderSpec, TaskEmbedding
 from vlibrary.domain.vector import Array
 
 
-def follow(position: LogPosition | None, changes: Sequence[Change]) -> tuple[LogPosition, list[Change]]:
-    """The position after these changes, and those among them that are new. Raises IndexGap when one is missing."""
+def new_changes(position: LogPosition | None, changes: Sequence[Change]) -> tuple[LogPosition, list[Change]]:
+    """Return the position after these changes, and the changes beyond `position`. Raises IndexGap."""
     if position is None:
         raise IndexGap("The index has no position yet: reset it first.")
-    fresh = [change for change in changes if change.seq > position.seq]
-    for expected, change in enumerate(fresh, start=position.seq + 1):
+    new = [change for change in changes if change.seq > position.seq]
+    for expected, change in enumerate(new, start=position.seq + 1):
         if change.seq != expected:
             raise IndexGap(f"Change {expected} is missing before {change.seq}.")
-    return (LogPosition(position.epoch, fresh[-1].seq, fresh[-1].token) if fresh else position), fresh
-
-
-def latest(changes: Iterable[Change]) -> dict[str, Change]:
-    """The last change of each vector: what it says of the vector's keys replaces all that was known of them."""
-    return {change.vector_id: change for change in changes}
+    return (LogPosition(position.epoch, new[-1].seq, new[-1].token) if new else position), new
 
 
 def comparable_keys(change: Change, spec: EmbedderSpec) -> list[TaskKey]:
-    """The keys that the vector has after this change and that lie in this embedder's space.
+    """Return the keys by which the vector can be found after this change.
 
-    Keys of an unnamed embedder are the service's own. One that is not finite is left out: it has no score.
+    These are keys of the spec's embedder or of an unnamed one, which is the service's own. Non-finite keys are left
+    out, since they have no score.
     """
     if not change.kind.findable or change.embedder not in (None, spec.fingerprint):
         return []
@@ -41,7 +37,7 @@ def comparable_keys(change: Change, spec: EmbedderSpec) -> list[TaskKey]:
 
 
 def finite_row(query: TaskEmbedding, spec: EmbedderSpec) -> Array:
-    """The query's row. Raises InvalidQuery for one that has no score with any key."""
+    """Return the query's row, shape [row_size]. Raises InvalidQuery if it has no finite score with any key."""
     row = query.row(spec)
     if query.parts == 0 or row.shape != (spec.row_size,) or not np.isfinite(row).all():
         raise InvalidQuery(
@@ -51,11 +47,14 @@ def finite_row(query: TaskEmbedding, spec: EmbedderSpec) -> Array:
     return row
 
 
-def best_hits(scored: Iterable[tuple[str, float]], k: int) -> list[Hit]:
-    """The k best vectors of (vector id, score of one of its keys), best first, of equal ones the newest."""
-    best: dict[str, float] = {}
-    for vector_id, score in scored:
-        best[vector_id] = max(score, best.get(vector_id, score))
-    # Ids begin with the time: of two that were trained for one description, the second one is meant.
-    ranked = sorted(best.items(), key=lambda item: (item[1], item[0]), reverse=True)
-    return [Hit(vector_id, score) for vector_id, score in ranked[: max(k, 0)]]
+def best_hits(scored: Iterable[tuple[str, int, float]], k: int) -> list[Hit]:
+    """Return the k best vectors, best first; of equal scores the last registered vector first.
+
+    scored: vector id, sequence number of its registration, and the score of one of its keys. Ids do not tell which is
+    newer, since an imported vector keeps its id.
+    """
+    best: dict[str, tuple[float, int]] = {}
+    for vector_id, registered, score in scored:
+        best[vector_id] = max((score, registered), best.get(vector_id, (score, registered)))
+    ranked = sorted(best.items(), key=lambda item: item[1], reverse=True)
+    return [Hit(vector_id, score) for vector_id, (score, _) in ranked[: max(k, 0)]]

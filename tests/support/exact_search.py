@@ -16,7 +16,7 @@ def exact(
     """What a search must answer, straight from the log."""
     last = {change.vector_id: change for change in log}
     scores = {
-        change.vector_id: max(score(query, key.embedding, EMBEDDER) for key in change.keys)
+        (change.vector_id, change.registered): max(score(query, key.embedding, EMBEDDER) for key in change.keys)
         for change in last.values()
         if change.kind.findable
         and change.keys
@@ -24,5 +24,5 @@ def exact(
         and change.embedder in (None, EMBEDDER.fingerprint)
         and (among is None or change.vector_id in among)
     }
-    ranked = sorted(scores.items(), key=lambda item: (item[1], item[0]), reverse=True)
-    return [Hit(vector_id, found) for vector_id, found in ranked[:k]]
+    ranked = sorted(scores.items(), key=lambda item: (item[1], item[0][1]), reverse=True)
+    return [Hit(vector_id, found) for (vector_id, _), found in ranked[:k]]

@@ -96,7 +96,8 @@ def _list(part: Array | None) -> list[float] | None:
 def published(
     seq: int, vector_id: str, *keys: TaskEmbedding, model: str = "m", embedder: str | None = EMBEDDER.fingerprint
 ) -> Change:
-    return Change(seq, ChangeKind.PUBLISHED, vector_id, model, tuple(key(part) for part in keys), embedder)
+    task_keys = tuple(key(part) for part in keys)
+    return Change(seq, ChangeKind.PUBLISHED, vector_id, model, task_keys, embedder, registered=seq)
 
 
 def deleted(seq: int, vector_id: str) -> Change:

@@ -1,1 +1,1 @@
-"""The task index on FAISS, and its snapshots."""
+"""The task index on FAISS. Its public class is `FaissIndex`; `IndexLimits` configures it."""

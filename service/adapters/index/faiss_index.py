@@ -1,11 +1,11 @@
-"""The task index on FAISS: readers never wait, and neither do those who apply changes.
+"""The task index on FAISS. Neither searches nor `apply` wait for each other or for merges.
 
-All that a search sees is one immutable state behind one reference. Applying a batch makes the next state: new keys in
-a small segment beside the large one, the dead marked in a copy. Merging into a large segment takes seconds to minutes
-and is done by `compact`, in a thread of its own (index_upkeep.py), on a state that was sealed for it.
+A search reads one immutable state through one reference. Applying a batch creates the next state: new keys go into a
+small segment, and dead vectors are flagged in a copy. Merging into a large segment takes seconds to minutes; `compact`
+does it in a background thread, on segments that were sealed for it.
 
-FAISS proposes candidates; their scores are computed once more by domain.query.score. So equal keys score equal to the
-last bit wherever they lie, and a score never depends on how FAISS sums.
+FAISS proposes candidates, and domain.query.score computes their scores. So equal keys have equal scores, bit by bit, in
+whichever segment they are, and a score does not depend on the order in which FAISS adds.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ import structlog
 
 from vlibrary.adapters.index.build import IndexLimits, build
 from vlibrary.adapters.index.model_index import IndexState, ModelIndex
-from vlibrary.adapters.index.segment import Segment
-from vlibrary.adapters.index.snapshot import snapshot_of, state_of
+from vlibrary.adapters.index.segment import Members, Segment
+from vlibrary.adapters.index.snapshot import from_snapshot, to_draft
+from vlibrary.domain.card import TaskKey
 from vlibrary.domain.changes import Change, LogPosition
 from vlibrary.domain.ports.snapshots import IndexChecksum, SnapshotDamaged, Snapshots, SnapshotsUnavailable
 from vlibrary.domain.ports.task_index import Hit
 from vlibrary.domain.query import EmbedderSpec, TaskEmbedding, score
-from vlibrary.domain.ranking import best_hits, comparable_keys, finite_row, follow, latest
-from vlibrary.domain.vector import Array
+from vlibrary.domain.ranking import best_hits, comparable_keys, finite_row, new_changes
 
 log = structlog.get_logger(__name__)
 
-_DIGEST_BYTES = 8
+DIGEST_BYTES = 8
 
 
 class FaissIndex:
-    """ports.TaskIndex for the keys of one embedder. Exact up to limits.exact keys of a model."""
+    """ports.PersistentIndex for the keys of one embedder; exact up to limits.exact keys per model."""
 
     def __init__(self, spec: EmbedderSpec, limits: IndexLimits | None = None) -> None:
         self.spec = spec
@@ -51,7 +51,7 @@ class FaissIndex:
 
     @property
     def state(self) -> IndexState:
-        """Everything, as it is at this moment; for snapshots."""
+        """The current state, which is immutable."""
         return self._state
 
     def reset(self, epoch: str, *, replacing: LogPosition | None) -> None:
@@ -61,25 +61,32 @@ class FaissIndex:
 
     def apply(self, changes: Sequence[Change]) -> None:
         with self._applying:
-            position, fresh = follow(self._state.position, changes)
-            last = latest(fresh)
-            models = {name: model.without(last, self._limits) for name, model in self._state.models.items()}
-            for fingerprint, segment in self._segments(last.values()).items():
-                models[fingerprint] = models.get(fingerprint, ModelIndex()).plus(segment, self._limits)
+            position, new = new_changes(self._state.position, changes)
+            last = {change.vector_id: change for change in new}  # replaces what was known of the vector
+            models = {key: model.without(last, self._limits) for key, model in self._state.models.items()}
+            for fingerprint, segment in self._new_segments(last.values()).items():
+                models[fingerprint] = models.get(fingerprint, ModelIndex()).add(segment, self._limits)
             self._state = IndexState(position, models)
 
     def search(self, query: TaskEmbedding, *, model: str, k: int, among: frozenset[str] | None = None) -> list[Hit]:
         row = finite_row(query, self.spec)
-        keys = self._state.models.get(model)
-        if keys is None or k < 1 or (among is not None and not among):
+        index = self._state.models.get(model)
+        if index is None or k < 1 or (among is not None and not among):
             return []
-        found = (pair for segment in keys.segments for pair in segment.candidates(row, k, among))
-        return best_hits(((owner, score(query, self._key(key_row), self.spec)) for owner, key_row in found), k)
+        candidates = chain.from_iterable(segment.candidates(row, k, among) for segment in index.segments)
+        size = self.spec.image_size
+        return best_hits(
+            (
+                (vector_id, registered, score(query, TaskEmbedding(image=key[:size], text=key[size:]), self.spec))
+                for vector_id, registered, key in candidates
+            ),
+            k,
+        )
 
     def save(self, snapshots: Snapshots) -> LogPosition | None:
         state = self._state
         if state.position is not None:
-            snapshots.save(snapshot_of(state, state.position, self.spec))
+            snapshots.save(to_draft(state, state.position, self.spec))
         return state.position
 
     def load(self, snapshots: Snapshots, epoch: str) -> LogPosition | None:
@@ -87,7 +94,7 @@ class FaissIndex:
             snapshot = snapshots.newest(epoch, self.spec.fingerprint)
             if snapshot is None:
                 return None
-            state = state_of(snapshot, self.spec)
+            state = from_snapshot(snapshot, self.spec)
         except SnapshotsUnavailable as reason:
             log.warning("snapshots.unavailable", reason=str(reason))
             return None
@@ -96,24 +103,22 @@ class FaissIndex:
             return None
         with self._applying:
             self._state = state
-        return snapshot.position
+        return state.position
 
     def checksum(self) -> IndexChecksum:
         state = self._state
         keys = digest = 0
         for fingerprint, model in state.models.items():
             for segment in model.segments:
-                for vector_id, row in segment.live_keys():
-                    label = f"{fingerprint}\0{vector_id}\0".encode()
+                members = segment.live_members
+                owners = np.repeat(np.array(members.ids, object), members.counts)
+                for vector_id, row in zip(owners, chain.from_iterable(segment.live_rows()), strict=True):
+                    content = f"{fingerprint}\0{vector_id}\0".encode() + row.tobytes()
                     keys += 1
-                    digest += int.from_bytes(hashlib.blake2b(label + row.tobytes(), digest_size=_DIGEST_BYTES).digest())
-        return IndexChecksum(state.position, keys, digest % 2 ** (8 * _DIGEST_BYTES))
+                    digest += int.from_bytes(hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest())
+        return IndexChecksum(state.position, keys, digest % 2 ** (8 * DIGEST_BYTES))
 
     def compact(self, stop: threading.Event | None = None) -> bool:
-        """Merge the keys of one model that want it into one segment; whether there was one.
-
-        Searches and `apply` go on meanwhile. Raises MergeStopped when stop is set.
-        """
         with self._compacting:
             sealed = self._seal()
             if sealed is None:
@@ -122,43 +127,45 @@ class FaissIndex:
             try:
                 built = build(model.segments, self._limits, self.spec.image_size, stop or threading.Event())
             except BaseException:
-                self._replace(fingerprint, lambda now: now.unseal())
+                self._update(fingerprint, lambda now: now.unseal())
                 raise
-            self._replace(fingerprint, lambda now: now.merged(model, built) or now)
+            self._update(fingerprint, lambda now: now.complete_merge(model, built))
             return True
 
     def _seal(self) -> tuple[str, ModelIndex] | None:
+        """Seal the segments of a model that needs a merge."""
         with self._applying:
             for fingerprint, model in self._state.models.items():
-                if model.wants_merge(self._limits):
+                if model.needs_merge(self._limits):
                     sealed = model.seal()
-                    self._swap(fingerprint, sealed)
+                    self._replace(fingerprint, sealed)
                     return fingerprint, sealed
         return None
 
-    def _replace(self, fingerprint: str, change: Callable[[ModelIndex], ModelIndex]) -> None:
-        """Change one model as it is now, if there is one."""
+    def _update(self, fingerprint: str, change: Callable[[ModelIndex], ModelIndex]) -> None:
+        """Change the index of a model, unless a reset has removed it."""
         with self._applying:
             model = self._state.models.get(fingerprint)
             if model is not None:
-                self._swap(fingerprint, change(model))
+                self._replace(fingerprint, change(model))
 
-    def _swap(self, fingerprint: str, model: ModelIndex) -> None:
+    def _replace(self, fingerprint: str, model: ModelIndex) -> None:
         self._state = replace(self._state, models={**self._state.models, fingerprint: model})
 
-    def _segments(self, changes: Iterable[Change]) -> dict[str, Segment]:
-        """One new segment for each model that the changes bring keys for."""
-        rows: dict[str, dict[str, list[Array]]] = {}
+    def _new_segments(self, changes: Iterable[Change]) -> dict[str, Segment]:
+        """Return a segment with the changes' keys for each model that has some."""
+        found: dict[str, list[tuple[Change, list[TaskKey]]]] = {}
         for change in changes:
-            for key in comparable_keys(change, self.spec):
-                rows.setdefault(change.model, {}).setdefault(change.vector_id, []).append(key.embedding.row(self.spec))
+            if keys := comparable_keys(change, self.spec):
+                found.setdefault(change.model, []).append((change, keys))
         return {
-            fingerprint: Segment.of(
-                list(vectors), [len(keys) for keys in vectors.values()], np.stack(list(chain(*vectors.values())))
+            fingerprint: Segment.from_rows(
+                Members(
+                    [change.vector_id for change, _ in pairs],
+                    np.array([len(keys) for _, keys in pairs], np.int32),
+                    np.array([change.registered for change, _ in pairs], np.int64),
+                ),
+                np.stack([key.embedding.row(self.spec) for _, keys in pairs for key in keys]),
             )
-            for fingerprint, vectors in rows.items()
+            for fingerprint, pairs in found.items()
         }
-
-    def _key(self, row: Array) -> TaskEmbedding:
-        """The key that the row was made of; a part of zeros scores like a missing one."""
-        return TaskEmbedding(image=row[: self.spec.image_size], text=row[self.spec.image_size :])

@@ -1,4 +1,4 @@
-"""A model: all keys of one model, as one large segment and small ones beside it."""
+"""The index of one model: a large main segment, and a delta of small segments with newer keys."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from vlibrary.adapters.index.build import DEAD_SHARE, IndexLimits
-from vlibrary.adapters.index.segment import Segment
+from vlibrary.adapters.index.segment import Members, Segment
 from vlibrary.domain.changes import LogPosition
 
-LOOSE_SHARE = 0.05
+DELTA_SHARE = 0.05
 
 
 @dataclass(frozen=True, eq=False)
 class ModelIndex:
-    """main: made in the background. sealed: being merged into it now. delta: newer keys, longest first."""
+    """The segments of one model.
+
+    main: built in the background. sealed: segments that are being merged into the next main. delta: newer segments,
+    longest first.
+    """
 
     main: Segment | None = None
     sealed: tuple[Segment, ...] = ()
@@ -24,37 +28,35 @@ class ModelIndex:
 
     @property
     def segments(self) -> tuple[Segment, ...]:
-        return (*self._settled, *self.delta)
+        return (*self.merging, *self.delta)
 
     @property
-    def _settled(self) -> tuple[Segment, ...]:
-        """What a merge that is under way works on."""
+    def merging(self) -> tuple[Segment, ...]:
+        """The segments that a running merge reads."""
         return (() if self.main is None else (self.main,)) + self.sealed
 
-    def plus(self, segment: Segment, limits: IndexLimits) -> ModelIndex:
-        return replace(self, delta=_put(self.delta, segment, limits.merged))
+    def add(self, segment: Segment, limits: IndexLimits) -> ModelIndex:
+        return replace(self, delta=_append(self.delta, segment, limits.merged))
 
     def without(self, vector_ids: Iterable[str], limits: IndexLimits) -> ModelIndex:
-        gone = set(vector_ids)
+        dead = set(vector_ids)
         return ModelIndex(
-            main=None if self.main is None else self.main.without(gone),
-            sealed=tuple(segment.without(gone) for segment in self.sealed),
-            delta=_compact(self.delta, gone, limits.merged),
+            main=None if self.main is None else self.main.without(dead),
+            sealed=tuple(segment.without(dead) for segment in self.sealed),
+            delta=_compact(self.delta, dead, limits.merged),
         )
 
-    def wants_merge(self, limits: IndexLimits) -> bool:
-        """Whether searches would gain by one main segment of everything."""
-        main_rows = 0 if self.main is None else self.main.rows
-        loose = sum(segment.rows for segment in self.delta)
-        return (
-            loose > max(limits.merged, min(LOOSE_SHARE * main_rows, 4 * limits.merged))
-            or (self.main is not None and self.main.live_rows < (1 - DEAD_SHARE) * main_rows)
-            or self._outgrown(limits)
-        )
-
-    def _outgrown(self, limits: IndexLimits) -> bool:
+    def needs_merge(self, limits: IndexLimits) -> bool:
+        """Return whether merging all segments into one would speed up searches."""
+        main_rows = 0 if self.main is None else self.main.row_count
+        if sum(segment.row_count for segment in self.delta) > max(
+            limits.merged, min(DELTA_SHARE * main_rows, 4 * limits.merged)
+        ):
+            return True
+        if self.main is not None and self.main.live_row_count < (1 - DEAD_SHARE) * main_rows:
+            return True
         exact = self.main is None or self.main.lists is None
-        return exact and sum(segment.live_rows for segment in self.segments) > limits.exact
+        return exact and sum(segment.live_row_count for segment in self.segments) > limits.exact
 
     def seal(self) -> ModelIndex:
         return replace(self, sealed=(*self.sealed, *self.delta), delta=())
@@ -62,14 +64,15 @@ class ModelIndex:
     def unseal(self) -> ModelIndex:
         return replace(self, sealed=(), delta=(*self.sealed, *self.delta))
 
-    def merged(self, sealed: ModelIndex, built: Segment) -> ModelIndex | None:
-        """This model with what was built of its state when it was sealed; None when it was reset since.
+    def complete_merge(self, sealed: ModelIndex, built: Segment) -> ModelIndex:
+        """Return this index with the segment that was built from its sealed state.
 
-        What has died in between is dead in the new segment too.
+        Vectors that died during the merge are marked dead in the new segment. If the index was reset during the merge,
+        the segment is dropped.
         """
-        now, then = self._settled, sealed._settled
+        now, then = self.merging, sealed.merging
         if [segment.name for segment in now] != [segment.name for segment in then]:
-            return None
+            return self
         died = {
             after.members.ids[number]
             for before, after in zip(then, now, strict=True)
@@ -80,39 +83,37 @@ class ModelIndex:
 
 @dataclass(frozen=True, eq=False)
 class IndexState:
-    """What searches see: one reference to it is one moment. models: by the fingerprint of the base model."""
+    """All that a search reads, at one log position. models: by fingerprint of the base model."""
 
     position: LogPosition | None = None
     models: Mapping[str, ModelIndex] = field(default_factory=dict)
 
 
-def _put(delta: tuple[Segment, ...], segment: Segment, limit: int) -> tuple[Segment, ...]:
-    """The segments with one more, merged with those before it that are not more than twice as long.
+def _append(delta: tuple[Segment, ...], segment: Segment, limit: int) -> tuple[Segment, ...]:
+    """Append a segment, merged with the preceding ones that are at most twice as long.
 
-    So a key is copied a logarithmic number of times while the delta grows, and a search asks few segments.
+    So each key is copied a logarithmic number of times as the delta grows, and a search reads few segments.
     """
-    while delta and delta[-1].live_rows <= min(2 * segment.live_rows, limit - segment.live_rows):
-        segment = _joined(delta[-1], segment)
+    while delta and delta[-1].live_row_count <= min(2 * segment.live_row_count, limit - segment.live_row_count):
+        segment = _merge(delta[-1], segment)
         delta = delta[:-1]
     return (*delta, segment)
 
 
-def _compact(delta: tuple[Segment, ...], gone: set[str], limit: int) -> tuple[Segment, ...]:
-    """The segments without these vectors; one that is half dead is written anew, so dead rows never pile up."""
+def _compact(delta: tuple[Segment, ...], dead: set[str], limit: int) -> tuple[Segment, ...]:
+    """Mark these vectors dead; rewrite a segment that is at least half dead, so that dead rows do not pile up."""
     compacted: tuple[Segment, ...] = ()
     for segment in delta:
-        left = segment.without(gone)
-        if left.live_rows > left.rows / 2:
+        left = segment.without(dead)
+        if left.live_row_count > left.row_count / 2:
             compacted = (*compacted, left)
-        elif left.live_rows:
-            compacted = _put(compacted, _joined(left), limit)
+        elif left.live_row_count:
+            compacted = _append(compacted, _merge(left), limit)
     return compacted
 
 
-def _joined(*segments: Segment) -> Segment:
-    living = [segment.living() for segment in segments]
-    return Segment.of(
-        [vector_id for members in living for vector_id in members.ids],
-        np.concatenate([members.counts for members in living]).tolist(),
-        np.concatenate([rows for segment in segments for rows in segment.chunks()]),
+def _merge(*segments: Segment) -> Segment:
+    return Segment.from_rows(
+        Members.concatenate([segment.live_members for segment in segments]),
+        np.concatenate([rows for segment in segments for rows in segment.live_rows()]),
     )

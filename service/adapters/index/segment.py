@@ -1,11 +1,11 @@
-"""Segments of the task index: keys that never change once built, and which of their vectors still count.
+"""Segments of the task index: sets of keys that never change, and flags of the vectors that are still alive.
 
-An add beside a search crashes FAISS, so a segment is never added to; what changes is a bit a vector, in a copy. Every
-segment can be searched exactly (`flat`); a large one also has inverted lists that propose candidates fast.
+FAISS crashes when an index is searched while rows are added, so rows are never added to a segment. Every segment can
+be searched exactly (`flat`); a large one also has inverted lists, which propose candidates fast.
 
-Deleted vectors, vectors that a filter leaves out, and the many keys of one vector are the same thing to a search: rows
-that do not count. The proposals are made without regard to them, and more are fetched until enough of them count, from
-as many more lists. When so few rows pass that this would fetch nearly as many, those that pass are compared instead.
+To a search, deleted vectors, vectors that do not pass a filter and the many keys of one vector are all the same: rows
+to skip. Candidates are proposed regardless of them, and more are fetched, from more lists, until enough rows remain. If
+so few rows pass that this would fetch about as many, the passing rows are compared directly instead.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from mmap import mmap
-from typing import Any
+from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
@@ -25,144 +25,169 @@ import numpy.typing as npt
 
 from vlibrary.domain.vector import Array
 
-# Far above what float32 sums of unit vectors can be off (about 1e-6), far below a difference that matters.
+# Far above the rounding error of float32 dot products of unit vectors (about 1e-6), far below a relevant difference.
 MARGIN = 1e-4
-PASSING_PER_PROPOSAL = 2  # with fewer, comparing all that pass is cheaper
-FLAT, LISTS = "flat", "lists"  # the parts of a segment that FAISS holds
-USUAL_K = 10  # a SearchParams is measured for this many
+PASSING_PER_CANDIDATE = 2  # with fewer, comparing all passing rows is cheaper
+FLAT, LISTS = "flat", "lists"  # the FAISS indexes of a segment, as named in snapshots
+TUNED_K = 10  # SearchParams are tuned for this k
 CHUNK = 1_024  # rows copied at once
 
-Numbers = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
 class Members:
-    """Whose rows a segment holds: ids of vectors, and how many rows in a row each one has."""
+    """The vectors of a segment, in the order of their rows.
+
+    counts: number of rows of each vector. registered: sequence number of its registration.
+    """
 
     ids: Sequence[str]
     counts: npt.NDArray[np.int32]
+    registered: Numbers
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Members]) -> Members:
+        return cls(
+            list(chain.from_iterable(part.ids for part in parts)),
+            np.concatenate([part.counts for part in parts]),
+            np.concatenate([part.registered for part in parts]),
+        )
 
     @cached_property
     def numbers(self) -> dict[str, int]:
-        """Each vector's number; of one that was deleted and came back, the last one's."""
+        """The number of each vector; the last one if a vector was deleted and restored."""
         return dict(zip(self.ids, range(len(self.ids)), strict=True))
 
     @cached_property
     def owners(self) -> npt.NDArray[np.int32]:
-        """The number of the vector that each row belongs to."""
+        """The number of each row's vector."""
         return np.repeat(np.arange(len(self.ids), dtype=np.int32), self.counts)
 
+    def select(self, flags: Flags) -> Members:
+        """Return the members with a flag."""
+        (numbers,) = np.nonzero(flags)
+        ids = [self.ids[number] for number in numbers.tolist()]
+        return Members(ids, self.counts[numbers], self.registered[numbers])
+
     def flags(self, among: frozenset[str]) -> Flags:
-        """Which vectors are among these."""
+        """Return which members are among these vectors."""
         flags = np.zeros(len(self.ids), np.bool_)
-        shared = self.numbers.keys() & among  # walks the smaller of the two
+        shared = self.numbers.keys() & among  # iterates over the smaller of the two
         flags[[self.numbers[vector_id] for vector_id in shared]] = True
         return flags
 
 
 @dataclass(frozen=True)
 class SearchParams:
-    """How far lists are searched. lists: how many are read; proposals: rows compared for each vector asked for."""
+    """How inverted lists are searched, as in FAISS. nprobe: lists read. k_factor: candidates compared per result."""
 
-    lists: int = 1
-    proposals: int = 4
+    nprobe: int = 1
+    k_factor: int = 4
+
+
+class Candidate(NamedTuple):
+    """A row that may be a hit. registered: sequence number of its vector's registration. row: [d]."""
+
+    vector_id: str
+    registered: int
+    row: Array
 
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """Keys that never change.
+    """A set of keys that never changes.
 
-    flat: all rows [n, d], for exact search. alive: which of the members still count.
-    lists: an index over the same rows; None where exact search is fast enough.
-    name: of the keys, not of their aliveness. backing: files that FLAT and LISTS lie in,
-    if they were read from a snapshot.
+    flat: all rows [n, d], for exact search. alive: flags of the members that can be found. lists: inverted lists of the
+    same rows; None if exact search is fast enough. name: identifies the keys, not the flags. backing: the files of FLAT
+    and LISTS, if the segment was loaded from a snapshot.
     """
 
     flat: faiss.IndexFlatIP
     members: Members
     alive: Flags
     lists: Any = None
-    search_params: SearchParams = SearchParams()
+    params: SearchParams = SearchParams()
     name: str = field(default_factory=lambda: uuid.uuid4().hex)
     backing: Mapping[str, mmap] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, ids: Sequence[str], counts: Sequence[int], rows: Array) -> Segment:
-        """An exact segment. rows: [sum of counts, d], each vector's together."""
+    def from_rows(cls, members: Members, rows: Array) -> Segment:
+        """Create a segment without lists. rows: [sum of the members' counts, d], grouped by vector."""
         flat = faiss.IndexFlatIP(rows.shape[1])
         flat.add(np.ascontiguousarray(rows))
-        return cls(flat, Members(list(ids), np.array(counts, np.int32)), np.ones(len(ids), np.bool_))
+        return cls(flat, members, np.ones(len(members.ids), np.bool_))
 
     @property
-    def rows(self) -> int:
+    def row_count(self) -> int:
         return int(self.flat.ntotal)
 
     @cached_property
-    def live_rows(self) -> int:
+    def live_row_count(self) -> int:
         return int(self.members.counts[self.alive].sum())
 
     def without(self, vector_ids: Iterable[str]) -> Segment:
-        """The same keys, without these vectors; itself when it has none of them."""
+        """Return the segment with these vectors marked dead; itself if it has none of them."""
         numbers = self.members.numbers
-        gone = [numbers[vector_id] for vector_id in vector_ids if vector_id in numbers]
-        if not gone:
+        dead = [numbers[vector_id] for vector_id in vector_ids if vector_id in numbers]
+        if not dead:
             return self
         alive = self.alive.copy()
-        alive[gone] = False
+        alive[dead] = False
         return replace(self, alive=alive)
 
-    def living(self) -> Members:
-        """Whose rows `chunks` yields."""
-        (numbers,) = np.nonzero(self.alive)
-        return Members([self.members.ids[number] for number in numbers.tolist()], self.members.counts[numbers])
+    @property
+    def live_members(self) -> Members:
+        return self.members.select(self.alive)
 
-    def live_keys(self) -> Iterator[tuple[str, Array]]:
-        """The rows that count, each with the id of its vector."""
-        members = self.living()
-        owners = (vector_id for vector_id, count in zip(members.ids, members.counts, strict=True) for _ in range(count))
-        return zip(owners, chain.from_iterable(self.chunks()), strict=True)
-
-    def chunks(self) -> Iterator[Array]:
-        """The rows that count, in order, a few at a time."""
+    def live_rows(self) -> Iterator[Array]:
+        """Yield the rows of the live members, in order, in chunks [≤ CHUNK, d]."""
         (numbers,) = np.nonzero(self.alive[self.members.owners])
         for start in range(0, len(numbers), CHUNK):
             yield self.flat.reconstruct_batch(numbers[start : start + CHUNK])
 
-    def candidates(self, row: Array, k: int, among: frozenset[str] | None) -> list[tuple[str, Array]]:
-        """Ids and rows among which are the best rows of the segment's k best vectors, ties included when exact."""
-        numbers = self.proposed(row, k, among)
+    def candidates(self, row: Array, k: int, among: frozenset[str] | None) -> Iterable[Candidate]:
+        """Return candidates that include the best rows of the k best vectors, with all ties at the k-th place."""
+        numbers = self.search_lists(row, k, among)
         if numbers is None:
-            numbers = self.compared(row, k, among)
+            numbers = self.search_exact(row, k, among)
         if not len(numbers):
             return []
         rows = self.flat.reconstruct_batch(numbers)
-        ids, owners = self.members.ids, self.members.owners
-        return [(ids[owners[number]], row) for number, row in zip(numbers, rows, strict=True)]
+        owners = self.members.owners[numbers]
+        ids, registered = self.members.ids, self.members.registered[owners].tolist()
+        return map(Candidate, [ids[owner] for owner in owners.tolist()], registered, rows)
 
-    def proposed(self, row: Array, k: int, among: frozenset[str] | None) -> Numbers | None:
-        """The best rows of the k best vectors, as far as the lists find them.
+    def search_lists(self, row: Array, k: int, among: frozenset[str] | None) -> Numbers | None:
+        """Return the best rows of the k best vectors that the lists find.
 
-        None when comparing every row that passes is cheaper, or the lists found too little.
+        None if comparing all passing rows is cheaper, or if the lists found fewer than k vectors.
         """
         if self.lists is None:
             return None
-        passing = self.live_rows if among is None else min(1.0, len(among) / len(self.members.ids)) * self.live_rows
-        fetched = math.ceil(self.search_params.proposals * max(k, USUAL_K) * self.rows / passing) if passing else 0
-        while passing > PASSING_PER_PROPOSAL * fetched:
-            numbers = self._counting(self._nearest(row, fetched), among)
+        passing = self.live_row_count
+        if among is not None:
+            passing = math.floor(min(1.0, len(among) / len(self.members.ids)) * passing)
+        fetched = math.ceil(self.params.k_factor * max(k, TUNED_K) * self.row_count / passing) if passing else 0
+        while passing > PASSING_PER_CANDIDATE * fetched:
+            estimates, numbers = self._fetch(row, fetched)
+            # Of rows that are equal the lists return any, so none may be cut off with the last one's estimate.
+            cut_off = estimates[-1] if len(numbers) == fetched else -np.inf
+            kept = self._passes(numbers, among)
+            estimates, numbers = estimates[kept], numbers[kept]
             scores = self.flat.reconstruct_batch(numbers) @ row if len(numbers) else np.zeros(0, np.float32)
             order = np.argsort(-scores)
-            best, least = self._best(scores[order], numbers[order], k)
-            if least > -np.inf:
-                return best
+            best, least = self._select_best(scores[order], numbers[order], k)
+            if least > -np.inf and estimates[order][best].min() > cut_off:
+                return numbers[order][best]
             fetched *= 4
         return None
 
-    def compared(self, row: Array, k: int, among: frozenset[str] | None) -> Numbers:
-        """The best rows of the k best vectors, surely: every row that passes is compared.
+    def search_exact(self, row: Array, k: int, among: frozenset[str] | None) -> Numbers:
+        """Return the best rows of the k best vectors, ties included, by comparing all passing rows.
 
-        One vector may hold many of the best rows, so more are fetched until k vectors lie clearly above the rest.
+        One vector may own many of the best rows, so more are fetched until k vectors are clearly above the rest.
         """
         passing = self.alive if among is None else self.alive & self.members.flags(among)
         count = int(self.members.counts[passing].sum())
@@ -171,38 +196,39 @@ class Segment:
         # The selector does not own the bits, so both must outlive the search.
         bits = np.packbits(passing[self.members.owners], bitorder="little")
         selector = faiss.IDSelectorBitmap(bits)
-        selection = None if count == self.rows else faiss.SearchParameters(sel=selector)
+        params = None if count == self.row_count else faiss.SearchParameters(sel=selector)
         fetched = 4 * k
         while True:
             fetched = min(fetched, count)
-            scores, numbers = (found[0] for found in self.flat.search(row[None], fetched, params=selection))
-            best, least = self._best(scores, numbers, k)
+            scores, numbers = (found[0] for found in self.flat.search(row[None], fetched, params=params))
+            best, least = self._select_best(scores, numbers, k)
             if fetched == count or least > scores[-1] + MARGIN:
-                return best
+                found: Numbers = numbers[best]
+                return found
             fetched *= 4
 
-    def _nearest(self, row: Array, count: int) -> Numbers:
-        """The numbers of about so many rows that look best to the lists; of more rows, from more lists."""
-        widening = max(1.0, count / (self.search_params.proposals * USUAL_K))
-        read = min(int(self.lists.nlist), round(self.search_params.lists * widening))
-        numbers = self.lists.search(row[None], count, params=faiss.IVFSearchParameters(nprobe=read))[1][0]
-        found: Numbers = numbers[numbers >= 0]  # FAISS fills up with -1
-        return found
+    def _fetch(self, row: Array, count: int) -> tuple[Array, Numbers]:
+        """Return the estimated scores and numbers of the `count` best rows by the lists; the more, the more lists."""
+        widening = max(1.0, count / (self.params.k_factor * TUNED_K))
+        nprobe = min(int(self.lists.nlist), round(self.params.nprobe * widening))
+        estimates, numbers = self.lists.search(row[None], count, params=faiss.IVFSearchParameters(nprobe=nprobe))
+        found = numbers[0] >= 0  # FAISS pads with -1
+        return estimates[0][found], numbers[0][found]
 
-    def _counting(self, numbers: Numbers, among: frozenset[str] | None) -> Numbers:
+    def _passes(self, numbers: Numbers, among: frozenset[str] | None) -> Flags:
         owners = self.members.owners[numbers]
-        counts = self.alive[owners]
+        passes = self.alive[owners]
         if among is not None:
             ids = self.members.ids
-            counts &= np.array([ids[owner] in among for owner in owners.tolist()], np.bool_)
-        return numbers[counts]
+            passes &= np.array([ids[owner] in among for owner in owners.tolist()], np.bool_)
+        return passes
 
-    def _best(self, scores: Array, numbers: Numbers, k: int) -> tuple[Numbers, float]:
-        """Of a ranking of rows: the best ones of each of the k best vectors, and the k-th vector's score.
+    def _select_best(self, scores: Array, numbers: Numbers, k: int) -> tuple[Flags, float]:
+        """Return which ranked rows are the best ones of the k best vectors, and the score of the k-th vector.
 
-        All vectors' best rows and -inf when they are fewer than k. Rows within the margin are taken as equal.
+        With fewer than k vectors: the best rows of all, and -inf. Rows within MARGIN count as equal.
         """
         _, first, vector = np.unique(self.members.owners[numbers], return_index=True, return_inverse=True)
         least = float(scores[np.sort(first)[k - 1]]) if len(first) >= k else -np.inf
-        best: Numbers = numbers[scores >= np.maximum(scores[first][vector], least) - MARGIN]
+        best: Flags = scores >= np.maximum(scores[first][vector], least) - MARGIN
         return best, least

@@ -1,9 +1,10 @@
-"""The task index's state as a snapshot, and back, without copying: FAISS reads its rows where the file is mapped."""
+"""Converts the state of a task index to a snapshot and back. FAISS reads rows from the mapped file without a copy."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from mmap import mmap
 from pathlib import Path
 from typing import Any
@@ -19,98 +20,93 @@ from vlibrary.domain.ports.snapshots import Snapshot, SnapshotDamaged, SnapshotD
 from vlibrary.domain.query import EmbedderSpec
 
 MEMBERS = "members"
-_MEMBERS = TypeAdapter(tuple[list[str], list[int]])
+_MEMBERS = TypeAdapter(tuple[list[str], list[int], list[int]])
+
+Writer = Callable[[Path], None]
 
 
-def snapshot_of(state: IndexState, position: LogPosition, spec: EmbedderSpec) -> SnapshotDraft:
+def to_draft(state: IndexState, position: LogPosition, spec: EmbedderSpec) -> SnapshotDraft:
     """Return the state as a snapshot to be saved."""
-    files: dict[str, Callable[[Path], None]] = {}
+    files: dict[str, Writer] = {}
     for model in state.models.values():
         for segment in model.segments:
             files |= _writers(segment)
-    body = {"models": {fingerprint: _model_body(model) for fingerprint, model in state.models.items()}}
-    return SnapshotDraft(position, spec.fingerprint, body, files)
+    models = {
+        fingerprint: {
+            "main": None if model.main is None else _segment_body(model.main),
+            "delta": [_segment_body(segment) for segment in (*model.sealed, *model.delta)],
+        }
+        for fingerprint, model in state.models.items()
+    }
+    return SnapshotDraft(position, spec.fingerprint, {"models": models}, files)
 
 
-def state_of(snapshot: Snapshot, spec: EmbedderSpec) -> IndexState:
-    """Return the saved state. Raises SnapshotDamaged if another release wrote it, of this service or of FAISS."""
+def from_snapshot(snapshot: Snapshot, spec: EmbedderSpec) -> IndexState:
+    """Return the saved state. Raises SnapshotDamaged if another release of this service or of FAISS wrote it."""
     try:
-        return IndexState(
-            snapshot.position,
-            {fingerprint: _model(body, snapshot.files, spec) for fingerprint, body in snapshot.body["models"].items()},
-        )
+        models = {
+            fingerprint: ModelIndex(
+                main=None if body["main"] is None else _read_segment(body["main"], snapshot.files, spec),
+                delta=tuple(_read_segment(segment, snapshot.files, spec) for segment in body["delta"]),
+            )
+            for fingerprint, body in snapshot.body["models"].items()
+        }
     except (LookupError, TypeError, ValueError, RuntimeError) as error:
         raise SnapshotDamaged(f"{type(error).__name__}: {error}") from error
+    return IndexState(snapshot.position, models)
 
 
-def _writers(segment: Segment) -> dict[str, Callable[[Path], None]]:
-    """By the name of the piece, what writes it."""
-    writers = {_piece(segment, MEMBERS): _members_writer(segment.members), _piece(segment, FLAT): _writer(segment.flat)}
-    if segment.lists is not None:
-        writers[_piece(segment, LISTS)] = _writer(segment.lists)
-    return writers
-
-
-def _piece(segment: Segment, part: str) -> str:
-    return f"{segment.name}.{part}"
-
-
-def _writer(native: Any) -> Callable[[Path], None]:
-    def write(path: Path) -> None:
-        try:
-            faiss.write_index(native, str(path))
-        except RuntimeError as error:  # FAISS's word for a full disk
-            raise OSError("FAISS cannot write its index") from error
-
-    return write
-
-
-def _members_writer(members: Members) -> Callable[[Path], None]:
-    def write(path: Path) -> None:
-        path.write_bytes(_MEMBERS.dump_json((list(members.ids), members.counts.tolist())))
-
-    return write
-
-
-def _model_body(model: ModelIndex) -> dict[str, Any]:
-    return {
-        "main": None if model.main is None else _segment_body(model.main),
-        "delta": [_segment_body(segment) for segment in (*model.sealed, *model.delta)],
+def _writers(segment: Segment) -> dict[str, Writer]:
+    """Return a writer for each file of the segment, by file name."""
+    writers: dict[str, Writer] = {
+        MEMBERS: partial(_write_members, segment.members),
+        FLAT: partial(_write_index, segment.flat),
     }
+    if segment.lists is not None:
+        writers[LISTS] = partial(_write_index, segment.lists)
+    return {_file_name(segment.name, part): write for part, write in writers.items()}
+
+
+def _file_name(segment: str, part: str) -> str:
+    return f"{segment}.{part}"
+
+
+def _write_members(members: Members, path: Path) -> None:
+    path.write_bytes(_MEMBERS.dump_json((list(members.ids), members.counts.tolist(), members.registered.tolist())))
+
+
+def _write_index(index: Any, path: Path) -> None:
+    try:
+        faiss.write_index(index, str(path))
+    except RuntimeError as error:  # what FAISS raises when the disk is full
+        raise OSError("FAISS cannot write its index") from error
 
 
 def _segment_body(segment: Segment) -> dict[str, Any]:
     return {
         "name": segment.name,
-        "search_params": None if segment.lists is None else asdict(segment.search_params),
+        "params": None if segment.lists is None else asdict(segment.params),
         "dead": np.nonzero(~segment.alive)[0].tolist(),
     }
 
 
-def _model(body: Mapping[str, Any], files: Mapping[str, mmap], spec: EmbedderSpec) -> ModelIndex:
-    main = body["main"]
-    return ModelIndex(
-        main=None if main is None else _segment(main, files, spec),
-        delta=tuple(_segment(segment, files, spec) for segment in body["delta"]),
-    )
-
-
-def _segment(body: Mapping[str, Any], files: Mapping[str, mmap], spec: EmbedderSpec) -> Segment:
-    name, search_params = body["name"], body["search_params"]
-    backing = {part: files[f"{name}.{part}"] for part in (FLAT, LISTS) if part == FLAT or search_params is not None}
-    ids, counts = _MEMBERS.validate_json(files[f"{name}.{MEMBERS}"][:])
+def _read_segment(body: Mapping[str, Any], files: Mapping[str, mmap], spec: EmbedderSpec) -> Segment:
+    name, params = body["name"], body["params"]
+    backing = {part: files[_file_name(name, part)] for part in ([FLAT] if params is None else [FLAT, LISTS])}
+    ids, counts, registered = _MEMBERS.validate_json(files[_file_name(name, MEMBERS)][:])
     alive = np.ones(len(ids), np.bool_)
     alive[body["dead"]] = False
-    flat = _read(backing[FLAT])
-    if flat.ntotal != sum(counts) or flat.d != spec.row_size or len(ids) != len(counts):
+    flat = _read_index(backing[FLAT])
+    if flat.ntotal != sum(counts) or flat.d != spec.row_size or not len(ids) == len(counts) == len(registered):
         raise SnapshotDamaged(f"segment {name} has {flat.ntotal} rows of {flat.d} numbers")
-    segment = Segment(flat, Members(ids, np.array(counts, np.int32)), alive, name=name, backing=backing)
-    if search_params is None:
+    members = Members(ids, np.array(counts, np.int32), np.array(registered, np.int64))
+    segment = Segment(flat, members, alive, name=name, backing=backing)
+    if params is None:
         return segment
-    return replace(segment, lists=_read(backing[LISTS]), search_params=SearchParams(**search_params))
+    return replace(segment, lists=_read_index(backing[LISTS]), params=SearchParams(**params))
 
 
-def _read(mapped: mmap) -> Any:
-    """The index in this memory, which must live as long as it."""
+def _read_index(mapped: mmap) -> Any:
+    """Return the index in the mapped file, which must outlive it."""
     data = np.frombuffer(mapped, np.uint8)
     return faiss.read_index(faiss.ZeroCopyIOReader(faiss.swig_ptr(data), data.size))

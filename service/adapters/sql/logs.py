@@ -53,6 +53,7 @@ _CHANGES = (
         VECTORS.c.model_fingerprint,
         VECTORS.c.embedder,
         CHANGES.c.mark,
+        VECTORS.c.seq.label("registered"),
     )
     .outerjoin_from(CHANGES, VECTORS, VECTORS.c.id == CHANGES.c.vector_id)
     .where(CHANGES.c.seq > bindparam("after"))
@@ -86,10 +87,10 @@ class SqlChangeLog:
             rows = connection.execute(_CHANGES, {"after": after, "limit": limit}).all()
             keys = read_keys(connection, {row.vector_id for row in rows if ChangeKind(row.kind).findable})
             return [
-                Change(seq, ChangeKind(kind), vector_id, model, keys.get(vector_id, ()), embedder, mark)
+                Change(seq, ChangeKind(kind), vector_id, model, keys.get(vector_id, ()), embedder, mark, registered)
                 if model is not None and ChangeKind(kind).findable  # None: purged since
                 else Change(seq, ChangeKind(kind), vector_id, token=mark)
-                for seq, kind, vector_id, model, embedder, mark in rows
+                for seq, kind, vector_id, model, embedder, mark, registered in rows
             ]
 
         return self._db.read(act)

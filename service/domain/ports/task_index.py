@@ -50,8 +50,10 @@ class TaskIndex(Protocol):
         ...
 
     def search(self, query: TaskEmbedding, *, model: str, k: int, among: frozenset[str] | None = None) -> list[Hit]:
-        """Return the k best vectors for this model, best first, one hit per vector; ties go to the newest.
+        """Return the k best vectors for this model, best first, one hit per vector.
 
+        Of equal scores the last registered vector comes first: by the seq of its PUBLISHED entry, not by id, and later
+        changes do not make a vector newer.
         model: fingerprint of the base model, so that results do not depend on the name that it is served under.
         among: consider only these vectors, for example the ids that pass a catalogue filter.
         Scores equal those of vlibrary.domain.query.score bit for bit. A small index is exact; a large one may miss

@@ -70,6 +70,7 @@ def changes(tasks: Tasks, rng: np.random.Generator, batch: int = 1_000) -> Itera
                 MODEL,
                 keys_of(rows[number * KEYS : (number + 1) * KEYS]),
                 SPEC.fingerprint,
+                registered=start + number + 1,
             )
             for number in range(len(rows) // KEYS)
         ]

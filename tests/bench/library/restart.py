@@ -79,7 +79,7 @@ def _read_all(index: FaissIndex, row: Array) -> None:
     """Compare the row with every key, and look into every list."""
     for model in index.state.models.values():
         for segment in model.segments:
-            segment.compared(row, 10, None)
+            segment.search_exact(row, 10, None)
             if segment.lists is not None:
                 everywhere = faiss.IVFSearchParameters(nprobe=segment.lists.nlist)
                 segment.lists.search(row[None], 10, params=everywhere)

@@ -93,11 +93,11 @@ def _bare_faiss(subject: Subject) -> Ask:
     if main.lists is None:
         return lambda row: main.flat.search(row[None], K)
     refined = faiss.IndexRefine(main.lists, main.flat)
-    search_params = faiss.IndexRefineSearchParameters(
-        k_factor=main.search_params.proposals,
-        base_index_params=faiss.IVFSearchParameters(nprobe=main.search_params.lists),
+    params = faiss.IndexRefineSearchParameters(
+        k_factor=main.params.k_factor,
+        base_index_params=faiss.IVFSearchParameters(nprobe=main.params.nprobe),
     )
-    return lambda row: refined.search(row[None], K, params=search_params)
+    return lambda row: refined.search(row[None], K, params=params)
 
 
 def _recall(subject: Subject, filters: Sequence[frozenset[str] | None]) -> float:

@@ -99,15 +99,6 @@ class TestSearch:
         assert index.search(query, model="m", k=5) == exact(crowd + others, query, "m", 5)
         assert len({hit.vector_id for hit in index.search(query, model="m", k=5)}) == 5
 
-    def test_of_equal_ones_the_newest_comes_first_however_they_came_in(
-        self, index: TaskIndex, rng: np.random.Generator
-    ) -> None:
-        query, shared = embedding(rng), embedding(rng)
-        ids = [f"v{number:02}" for number in rng.permutation(60)]
-        for seq, vector_id in enumerate(ids, start=1):
-            index.apply([published(seq, vector_id, shared)])
-        assert [hit.vector_id for hit in index.search(query, model="m", k=7)] == sorted(ids)[:-8:-1]
-
     def test_a_query_part_that_keys_lack_counts_nothing(self, index: TaskIndex, rng: np.random.Generator) -> None:
         text_only = embedding(rng, image=False)
         log = [published(1, "text", text_only), published(2, "both", embedding(rng))]
@@ -267,7 +258,7 @@ def test_searches_beside_an_applier_always_see_one_moment(kind: str) -> None:
 
 
 def _renumber(change: Change, seq: int) -> Change:
-    return Change(seq, change.kind, change.vector_id, change.model, change.keys, change.embedder)
+    return replace(change, seq=seq)
 
 
 class TestFaissSegments:
@@ -290,8 +281,8 @@ class TestFaissSegments:
         index.reset("epoch", replacing=index.position)
         for batch in batches:
             index.apply(batch)
-        (model,) = index._state.models.values()
-        return [segment.rows for segment in model.segments]
+        (model,) = index.state.models.values()
+        return [segment.row_count for segment in model.segments]
 
 
 def test_scores_and_ties_do_not_depend_on_how_faiss_sums() -> None:

@@ -73,7 +73,7 @@ def large(library: Library) -> FaissIndex:
     main = index.state.models["m"].main
     assert main is not None
     assert main.lists is not None
-    assert main.rows > 8_000
+    assert main.row_count > 8_000
     return index
 
 
@@ -119,7 +119,7 @@ def test_a_large_index_shrinks_to_an_exact_one(library: Library) -> None:
     main = index.state.models["m"].main
     assert main is not None
     assert main.lists is None
-    assert main.rows < 1_000
+    assert main.row_count < 1_000
     assert {hit.vector_id for hit in index.search(library.queries[0], model="m", k=500)} == {
         change.vector_id for change in library.log[-300:]
     }

@@ -320,8 +320,8 @@ class MemoryChangeLog:
         record = self._tables.records.get(entry.vector_id)
         if record is None or not entry.kind.findable:
             return Change(seq, entry.kind, entry.vector_id, token=entry.token)
-        card = record.card
-        return Change(seq, entry.kind, record.id, record.model.fingerprint, card.keys, card.embedder, entry.token)
+        card, model = record.card, record.model.fingerprint
+        return Change(seq, entry.kind, record.id, model, card.keys, card.embedder, entry.token, record.seq)
 
 
 class MemoryAuditLog:

@@ -1,4 +1,4 @@
-"""The task index's in-memory twin."""
+"""In-memory task index."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vlibrary.domain.card import TaskKey
 from vlibrary.domain.changes import Change, LogPosition
 from vlibrary.domain.ports.task_index import Hit
 from vlibrary.domain.query import EmbedderSpec, TaskEmbedding, score
-from vlibrary.domain.ranking import best_hits, comparable_keys, finite_row, follow
+from vlibrary.domain.ranking import best_hits, comparable_keys, finite_row, new_changes
 
 
 @dataclass(frozen=True)
 class _IndexState:
     position: LogPosition | None
-    keys: dict[str, tuple[str, tuple[TaskKey, ...]]]  # by vector: its model's id and its keys
+    newest: dict[str, Change]  # by vector
 
 
 class MemoryIndex:
-    """ports.TaskIndex that scores every key one by one: slow, and plainly right."""
+    """ports.TaskIndex that scores every key; the reference for the FAISS index."""
 
     def __init__(self, spec: EmbedderSpec) -> None:
         self._spec = spec
@@ -38,20 +37,17 @@ class MemoryIndex:
 
     def apply(self, changes: Sequence[Change]) -> None:
         with self._applying:
-            position, fresh = follow(self._state.position, changes)
-            keys = dict(self._state.keys)
-            for change in fresh:
-                keys[change.vector_id] = (change.model, tuple(comparable_keys(change, self._spec)))
-            self._state = _IndexState(position, keys)
+            position, new = new_changes(self._state.position, changes)
+            self._state = _IndexState(position, self._state.newest | {change.vector_id: change for change in new})
 
     def search(self, query: TaskEmbedding, *, model: str, k: int, among: frozenset[str] | None = None) -> list[Hit]:
         finite_row(query, self._spec)
         return best_hits(
             (
-                (vector_id, score(query, key.embedding, self._spec))
-                for vector_id, (owner_model, keys) in self._state.keys.items()
-                if owner_model == model and (among is None or vector_id in among)
-                for key in keys
+                (change.vector_id, change.registered, score(query, key.embedding, self._spec))
+                for change in self._state.newest.values()
+                if change.model == model and (among is None or change.vector_id in among)
+                for key in comparable_keys(change, self._spec)
             ),
             k,
         )

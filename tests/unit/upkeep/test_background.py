@@ -88,7 +88,7 @@ def test_a_tick_merges_segments_and_saves_the_result(service: Service) -> None:
     (model,) = service.index.state.models.values()
     main = model.main
     assert main is not None
-    assert main.rows == 100
+    assert main.row_count == 100
     assert service.saved() == [100]
 
 
