@@ -15,6 +15,8 @@ import json
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict
+from os import PathLike
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -107,6 +109,16 @@ def decode(data: bytes) -> SteeringVector:
         raise InvalidArtifact(f"The file is corrupt: {error}.", "Upload the file again.") from error
     edits = {site: _edit(site, tensors) for site in Site if f"{site}.vectors" in tensors}
     return SteeringVector(model, edits, record.method, record.positions, record.norm, record.training)
+
+
+def load_vector(path: str | PathLike[str]) -> SteeringVector:
+    """Return the vector in a .safetensors file. Raises InvalidArtifact, or OSError if the file cannot be read."""
+    return decode(Path(path).read_bytes())
+
+
+def save_vector(vector: SteeringVector, path: str | PathLike[str]) -> None:
+    """Write the vector to a .safetensors file. Raises InvalidArtifact for a vector that `encode` refuses."""
+    Path(path).write_bytes(encode(vector))
 
 
 def _read_header(data: bytes) -> dict[str, Any]:
