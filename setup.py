@@ -6,7 +6,6 @@ setup(
     packages=[
         "vlibrary",
         *(f"vlibrary.{package}" for package in find_packages("service")),
-        "vlibrary.migrations",
-        *(f"vlibrary.migrations.{package}" for package in find_packages("migrations")),
+        "vlibrary.migrations",  # versions/ is data: Alembic loads its files by path
     ]
 )
