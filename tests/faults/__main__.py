@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from rich.console import Console
 
 from tests.faults.cycle import Cycle
-from tests.faults.operator_scenarios import OPERATORS
+from tests.faults.processes.servers import NoServers, Servers, running_servers
 from tests.faults.progress import Line
 from tests.faults.running import Scenarios, run_cycle
-from tests.faults.scenarios import LOCAL
-from tests.faults.server_scenarios import LONG, ON_SERVERS
-from tests.faults.servers import NoServers, Servers, running_servers
+from tests.faults.scenarios.crashes import LOCAL
+from tests.faults.scenarios.operators import OPERATORS
+from tests.faults.scenarios.servers import LONG, ON_SERVERS
 
 BY_NAME: dict[str, Callable[[Cycle], None]] = {act.__name__: act for act in (*LOCAL, *ON_SERVERS, *LONG, *OPERATORS)}
 

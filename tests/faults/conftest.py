@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.servers import NoServers, Servers, running_servers
+from tests.faults.processes.servers import NoServers, Servers, running_servers
 
 
 @pytest.fixture(scope="session")

@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from tests.faults.checks import check, check_nothing_is_left
-from tests.faults.clients import Actor, register_until_known
-from tests.faults.failpoints import FILE_CALLS, Failpoint
-from tests.faults.ledger import Ledger, State
-from tests.faults.processes import Api, Died, Door
-from tests.faults.world import World
+from tests.faults.checks.invariants import check, check_nothing_is_left
+from tests.faults.checks.ledger import Ledger, State
+from tests.faults.processes.api_process import Api, Died, Door
+from tests.faults.processes.clients import Actor, register_until_known
+from tests.faults.processes.failpoints import FILE_CALLS, Failpoint
+from tests.faults.processes.world import World
 
 PORT_STEPS = (
     *(f"catalogue.registrations.{call}" for call in ("reserve", "publish", "release", "find_referenced")),

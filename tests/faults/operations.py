@@ -1,4 +1,4 @@
-"""Random operations of the library beside an oracle (tests/faults/machine.py), as many as are wanted.
+"""Random operations of the library beside an oracle (tests/faults/model/machine.py), as many as are wanted.
 
 `python -m tests.faults.operations --ops 200000 --seed 1` runs them in chunks of the seeds 1, 2, ..., each in a process
 of its own, since hypothesis remembers every choice of a run. The last line is {"operations", "violations"}.
@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, seed, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, run_state_machine_as_test
 from rich.console import Console
 
-from tests.faults.machine import LibraryMachine
+from tests.faults.model.machine import LibraryMachine
 from tests.faults.progress import Line
 
 # Operations in one history: a new, empty library each.

@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.faults.checks.ledger import Ledger
 from tests.faults.cycle import Cycle
-from tests.faults.ledger import Ledger
-from tests.faults.operator_scenarios import OPERATORS
-from tests.faults.processes import Died
-from tests.faults.scenarios import LOCAL
-from tests.faults.server_scenarios import LONG, ON_SERVERS
-from tests.faults.servers import Servers
-from tests.faults.world import World
+from tests.faults.processes.api_process import Died
+from tests.faults.processes.servers import Servers
+from tests.faults.processes.world import World
+from tests.faults.scenarios.crashes import LOCAL
+from tests.faults.scenarios.operators import OPERATORS
+from tests.faults.scenarios.servers import LONG, ON_SERVERS
 from tests.support.small_disk import NotAvailable
 from vlibrary.client import ServiceError
 

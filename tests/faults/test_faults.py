@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.checks.ledger import Ledger
 from tests.faults.cycle import Cycle, work
-from tests.faults.ledger import Ledger
-from tests.faults.processes import Api
+from tests.faults.processes.api_process import Api
+from tests.faults.processes.servers import Servers
+from tests.faults.processes.world import World
 from tests.faults.running import run_cycle
-from tests.faults.scenarios import LOCAL, crashes, older_backup, started
-from tests.faults.server_scenarios import FAULTS, ON_SERVERS, bad_network, black_hole, full_database_disk
-from tests.faults.servers import Servers
-from tests.faults.world import World
+from tests.faults.scenarios.crashes import LOCAL, crashes, older_backup, started
+from tests.faults.scenarios.servers import FAULTS, ON_SERVERS, bad_network, black_hole, full_database_disk
 from vlibrary.client import Client, ServiceError
 from vlibrary.domain.filters import Filter
 from vlibrary.domain.ports.catalogue import Catalogue

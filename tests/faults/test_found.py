@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.library import LaterFolder
+from tests.faults.model.library import LaterFolder
 from tests.support.memory.catalogue import memory_catalogue
 from tests.support.registrations import register
 from vlibrary.adapters.artifacts.folder import FolderArtifacts

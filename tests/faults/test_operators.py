@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from tests.faults.cycle import Cycle
-from tests.faults.operator_scenarios import OPERATORS
+from tests.faults.processes.servers import Servers
 from tests.faults.running import run_cycle
-from tests.faults.servers import Servers
+from tests.faults.scenarios.operators import OPERATORS
 
 ON_SERVERS = 1  # a seed whose cycle runs on servers, where there are some
 

@@ -21,7 +21,7 @@ from tests.bench.library.restart import keep, restart
 from tests.bench.library.rivals import RIVALS
 from tests.bench.library.search import Figures, against, latency, recall
 from tests.bench.library.subject import build
-from tests.faults.servers import NoServers, running_servers
+from tests.faults.processes.servers import NoServers, running_servers
 from vlibrary.adapters.index.build import IndexLimits
 
 GOALS = {

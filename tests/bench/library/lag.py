@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.faults.processes import Api, Door
-from tests.faults.servers import Servers
+from tests.faults.processes.api_process import Api, Door
+from tests.faults.processes.servers import Servers
 from tests.support import samples
 from tests.support.memory.worker import MODEL
 from vlibrary.config import Settings

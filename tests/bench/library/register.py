@@ -17,7 +17,7 @@ from ulid import ULID
 
 from tests.bench.library.keys import KEYS, SPEC, Tasks, keys_of
 from tests.bench.spread import balanced, in_turn
-from tests.faults.servers import Servers, ServerWorld
+from tests.faults.processes.servers import Servers, ServerWorld
 from tests.support import samples
 from tests.support.memory.worker import CONTEXT_LENGTH, MemoryWorker
 from vlibrary.adapters.artifacts.s3 import S3Artifacts

@@ -18,9 +18,9 @@ from sqlalchemy import text
 from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
-from tests.faults.app import Life
-from tests.faults.failpoints import Failpoint
-from tests.faults.operator import vlibrary
+from tests.faults.processes.app import Life
+from tests.faults.processes.failpoints import Failpoint
+from tests.faults.processes.operator import vlibrary
 from tests.support.memory.catalogue import memory_catalogue
 from tests.support.registrations import direction, key
 from tests.support.upkeep import DATA, RealLibrary

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from mypy_boto3_s3 import S3Client
 
-from tests.faults.app import Life
-from tests.faults.operator import vlibrary
+from tests.faults.processes.app import Life
+from tests.faults.processes.operator import vlibrary
 from tests.support.library import memory_library
 from tests.support.s3_server import ACCESS_KEY, SECRET_KEY, S3Server
 from tests.support.upkeep import DATA, SHA256, Registrar

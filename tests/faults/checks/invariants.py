@@ -6,10 +6,10 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 
-from tests.faults.clients import MOST_MATCHES
-from tests.faults.ledger import Entry, Ledger, State
-from tests.faults.processes import Door
-from tests.faults.world import World
+from tests.faults.checks.ledger import Entry, Ledger, State
+from tests.faults.processes.api_process import Door
+from tests.faults.processes.clients import MOST_MATCHES
+from tests.faults.processes.world import World
 from tests.support.memory.index import MemoryIndex
 from tests.support.memory.worker import EMBEDDER, MODEL, MemoryWorker
 from vlibrary.client import ServiceError

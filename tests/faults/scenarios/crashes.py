@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from http import HTTPStatus
 
-from tests.faults.clients import Actor, register
+from tests.faults.checks.ledger import Entry, Pointer
 from tests.faults.cycle import Cycle, work
-from tests.faults.failpoints import Failpoint
-from tests.faults.ledger import Entry, Pointer
-from tests.faults.processes import Api, Door
+from tests.faults.processes.api_process import Api, Door
+from tests.faults.processes.clients import Actor, register
+from tests.faults.processes.failpoints import Failpoint
 from vlibrary.client import ServiceError
 
 RACERS = 64

@@ -11,16 +11,16 @@ from pathlib import Path
 from alembic import command
 from alembic.util import CommandError
 
-from tests.faults.checks import check_nothing_is_left
-from tests.faults.clients import Actor
+from tests.faults.checks.invariants import check_nothing_is_left
+from tests.faults.checks.ledger import Known, Ledger, State
 from tests.faults.cycle import Cycle, work
-from tests.faults.failpoints import Failpoint
-from tests.faults.ledger import Known, Ledger, State
-from tests.faults.operator import vlibrary
-from tests.faults.processes import Api
-from tests.faults.scenarios import started
-from tests.faults.servers import ServerWorld
-from tests.faults.world import World
+from tests.faults.processes.api_process import Api
+from tests.faults.processes.clients import Actor
+from tests.faults.processes.failpoints import Failpoint
+from tests.faults.processes.operator import vlibrary
+from tests.faults.processes.servers import ServerWorld
+from tests.faults.processes.world import World
+from tests.faults.scenarios.crashes import started
 from tests.support.registrations import plain
 from vlibrary.adapters.sql.schema import alembic_config
 from vlibrary.domain.filters import Filter

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.faults.app import Life
+from tests.faults.processes.app import Life
 from vlibrary.adapters.artifacts.folder import FolderArtifacts
 from vlibrary.adapters.sql.catalogue import sql_catalogue
 from vlibrary.adapters.sql.database import connect

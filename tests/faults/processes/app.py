@@ -24,8 +24,8 @@ import structlog
 import uvicorn
 from fastapi import APIRouter, Body, FastAPI
 
-from tests.faults.failpoints import Failpoint, Steps
-from tests.faults.later import LaterStore, later_catalogue
+from tests.faults.processes.failpoints import Failpoint, Steps
+from tests.faults.processes.shifted_clocks import LaterStore, later_catalogue
 from tests.support.memory.worker import MemoryWorker
 from vlibrary.adapters.artifacts.open import open_artifacts
 from vlibrary.adapters.artifacts.s3 import connect

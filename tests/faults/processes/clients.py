@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 
-from tests.faults.ledger import Entry, Ledger, Pointer, State, attempt
-from tests.faults.processes import Door
+from tests.faults.checks.ledger import Entry, Ledger, Pointer, State, attempt
+from tests.faults.processes.api_process import Door
 from vlibrary.client import ServiceError
 
 NAMES = ("hues", "forms", "sums")

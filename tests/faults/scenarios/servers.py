@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
-from tests.faults.clients import register_until_known
+from tests.faults.checks.ledger import Entry, State
 from tests.faults.cycle import Cycle, work
-from tests.faults.failpoints import Failpoint
-from tests.faults.ledger import Entry, State
-from tests.faults.processes import PATIENCE_S, Api
-from tests.faults.scenarios import collectors, crashes, keep_objects, older_backup, races, replicas, started
-from tests.faults.servers import ServerWorld, on_disk
+from tests.faults.processes.api_process import PATIENCE_S, Api
+from tests.faults.processes.clients import register_until_known
+from tests.faults.processes.failpoints import Failpoint
+from tests.faults.processes.servers import ServerWorld, on_disk
+from tests.faults.scenarios.crashes import collectors, crashes, keep_objects, older_backup, races, replicas, started
 from tests.support.fault_proxy import Fault
 from tests.support.small_disk import small_disk
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tests.faults.app import Life
-from tests.faults.world import World
+from tests.faults.processes.app import Life
+from tests.faults.processes.world import World
 from tests.support.fault_proxy import FaultProxy
 from tests.support.postgres_server import NotAvailable as NoPostgres
 from tests.support.postgres_server import PostgresServer

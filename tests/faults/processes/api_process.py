@@ -11,8 +11,8 @@ import signal
 from contextlib import ExitStack, suppress
 from typing import Any
 
-from tests.faults import app
-from tests.faults.app import Life
+from tests.faults.processes import app
+from tests.faults.processes.app import Life
 from vlibrary.client import Client
 
 PATIENCE_S = 30.0
@@ -42,7 +42,7 @@ class Api:
 
     def __init__(self, life: Life, *, patience_s: float = PATIENCE_S) -> None:
         """Start it and wait until it takes connections. Raises Died when its failpoint strikes before."""
-        _CONTEXT.set_forkserver_preload([app.__name__, "tests.faults.processes"])
+        _CONTEXT.set_forkserver_preload([app.__name__, "tests.faults.processes.api_process"])
         self.life = life
         self._pipe, theirs = _CONTEXT.Pipe()
         self._process = _CONTEXT.Process(target=app.run, args=(life, theirs), daemon=True)
