@@ -14,9 +14,9 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from tests.faults.processes.shifted_clocks import later_catalogue
 from tests.faults.model.library import Dying, DyingAfterPut, LaterFolder, Replica
 from tests.faults.model.oracle import Known, Oracle, embedding
+from tests.faults.processes.shifted_clocks import later_catalogue
 from tests.support import samples
 from tests.support.memory.worker import MODEL
 from vlibrary.adapters.snapshots.folder import FolderSnapshots

@@ -11,10 +11,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
+from tests.faults.processes.api_process import Died
 from tests.faults.processes.app import Life
 from tests.faults.processes.failpoints import Steps
 from tests.faults.processes.shifted_clocks import LaterStore, later_catalogue
-from tests.faults.processes.api_process import Died
 from tests.support.memory.worker import EMBEDDER
 from vlibrary import cli
 from vlibrary.bootstrap import OpenStores, open_operator_stores
