@@ -1,13 +1,13 @@
-"""What a snapshot says of itself, and which of several is the right one, wherever they lie.
+"""Manifests of snapshots, and the choice of the snapshot to load and of those to delete.
 
-Names tell no more than when somebody's clock said that they were written, and clocks err; so what a snapshot holds
-comes first. Which epoch is right only the catalogue knows: whoever keeps a snapshot may itself be the one who is late.
+Snapshot names begin with the time by the writer's clock, and clocks can be wrong, so the choice is made by content.
+Which epoch is current only the catalogue knows: a process that saves a snapshot may itself be the one that lags.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,15 +18,15 @@ from vlibrary.domain.changes import LogPosition
 from vlibrary.domain.ports.snapshots import Snapshot, SnapshotDamaged
 
 FORMAT = 3
-KEPT = 2  # of one epoch and embedder: if the furthest is damaged, there is another
-TRIES = 5
+RETAINED = 2  # of one epoch and embedder, in case one is corrupt
+ATTEMPTS = 5
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
 class FileInfo:
-    """A file of a snapshot. sha256: of each of its parts."""
+    """A file of a snapshot. sha256: digest of each of its parts."""
 
     size: int
     sha256: tuple[str, ...]
@@ -34,78 +34,39 @@ class FileInfo:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a snapshot is and what belongs to it."""
+    """The content of a snapshot: its log position, the embedder's fingerprint, the body, and its files by name."""
 
     format: int
     epoch: str
     seq: int
-    mark: str
+    token: str
     embedder: str
     body: dict[str, Any]
     files: dict[str, FileInfo]
 
     @property
     def position(self) -> LogPosition:
-        return LogPosition(self.epoch, self.seq, self.mark)
+        return LogPosition(self.epoch, self.seq, self.token)
+
+    def mismatch(self, epoch: str, embedder: str) -> str | None:
+        """Return why the snapshot does not fit this epoch and embedder; None if it does."""
+        if self.epoch != epoch:
+            return f"epoch {self.epoch}"
+        return None if self.embedder == embedder else f"keys of embedder {self.embedder}"
 
 
 _MANIFEST = TypeAdapter(Manifest)
-Found = Mapping[str, Manifest | SnapshotDamaged]  # by name, what the snapshot says of itself or why that is unknown
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where snapshots lie. names: the newest first. manifest, opened: raise SnapshotDamaged, also for what has gone."""
-
-    names: Callable[[], list[str]]
-    manifest: Callable[[str], Manifest]
-    opened: Callable[[str, Manifest], Snapshot]
-
-    def newest(self, epoch: str, embedder: str, *, beyond: int = -1) -> Snapshot | None:
-        """The furthest that can be opened, if it goes beyond this seq; what is passed over is logged."""
-        for _ in range(TRIES):
-            names = self.names()
-            found = self.found(names)
-            _log_useless(found, epoch, embedder)
-            snapshot = self._first_whole(furthest_first(found, epoch, embedder), beyond)
-            # Others may have removed all of these while they were read, having written newer ones before.
-            if snapshot is not None or names == self.names():
-                return snapshot
-        return None
-
-    def found(self, names: Iterable[str]) -> Found:
-        """What those with these names say of themselves."""
-        return {name: self._found(name) for name in names}
-
-    def _found(self, name: str) -> Manifest | SnapshotDamaged:
-        try:
-            return self.manifest(name)
-        except SnapshotDamaged as damage:
-            return damage
-
-    def _first_whole(self, ranking: Iterable[tuple[str, Manifest]], beyond: int) -> Snapshot | None:
-        for name, manifest in ranking:
-            if manifest.seq <= beyond:
-                return None
-            try:
-                return self.opened(name, manifest)
-            except SnapshotDamaged as damage:
-                log.warning("snapshots.ignored", snapshot=name, reason=str(damage))
-        return None
-
-
-def manifest_name(data: bytes) -> str:
-    return f"manifest-{hashlib.sha256(data).hexdigest()}.json"
+Manifests = Mapping[str, Manifest | SnapshotDamaged]  # by snapshot name; SnapshotDamaged if not readable
 
 
 def parse_manifest(data: bytes) -> Manifest:
-    """Raises SnapshotDamaged for another format."""
+    """Parse a manifest. Raises SnapshotDamaged for another format."""
     try:
         manifest = _MANIFEST.validate_json(data)
     except ValidationError as error:
-        raise SnapshotDamaged("the manifest is of another format") from error
+        raise SnapshotDamaged("the manifest has another format") from error
     if manifest.format != FORMAT:
-        raise SnapshotDamaged(f"format {manifest.format}")
+        raise SnapshotDamaged(f"the manifest has format {manifest.format}")
     return manifest
 
 
@@ -113,54 +74,87 @@ def dump_manifest(manifest: Manifest) -> bytes:
     return _MANIFEST.dump_json(manifest)
 
 
-def furthest_first(found: Found, epoch: str, embedder: str) -> list[tuple[str, Manifest]]:
-    """Those of this epoch and embedder; of two that are equally far, the newer first."""
-    known = [(name, manifest) for name, manifest in found.items() if isinstance(manifest, Manifest)]
-    mine = [(name, manifest) for name, manifest in known if why_foreign(manifest, epoch, embedder) is None]
-    return sorted(mine, key=lambda pair: (pair[1].seq, pair[0]), reverse=True)
+class SnapshotSource(ABC):
+    """Snapshots that several processes may add and delete at any time."""
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """Return the names of all snapshots, newest first."""
+
+    @abstractmethod
+    def read_manifest(self, name: str) -> Manifest:
+        """Raises SnapshotDamaged, also if the snapshot was deleted."""
+
+    @abstractmethod
+    def open(self, name: str, manifest: Manifest) -> Snapshot:
+        """Open a snapshot after checking all digests. Raises SnapshotDamaged, also if it was deleted."""
+
+    def manifests(self, names: Iterable[str]) -> Manifests:
+        found: dict[str, Manifest | SnapshotDamaged] = {}
+        for name in names:
+            try:
+                found[name] = self.read_manifest(name)
+            except SnapshotDamaged as damage:
+                found[name] = damage
+        return found
+
+    def find(self, epoch: str, embedder: str, *, after: int = -1) -> Snapshot | None:
+        """Open the intact snapshot with the highest seq above `after`; log the ones that are skipped."""
+        for _ in range(ATTEMPTS):
+            names = self.names()
+            found = self.manifests(names)
+            _log_unusable(found, epoch, embedder)
+            for name, manifest in rank(found, epoch, embedder):
+                if manifest.seq <= after:
+                    break
+                try:
+                    return self.open(name, manifest)
+                except SnapshotDamaged as damage:
+                    log.warning("snapshots.ignored", snapshot=name, reason=str(damage))
+            # If other processes deleted all of these during the read, they had saved newer ones before.
+            if names == self.names():
+                break
+        return None
+
+    def highest(self, epoch: str, embedder: str) -> LogPosition | None:
+        """Return the highest position of the epoch and embedder, without checking the files."""
+        ranked = rank(self.manifests(self.names()), epoch, embedder)
+        return ranked[0][1].position if ranked else None
 
 
-def reached(found: Found, epoch: str, embedder: str) -> LogPosition | None:
-    """How far the furthest of this epoch and embedder goes."""
-    return next((manifest.position for _, manifest in furthest_first(found, epoch, embedder)), None)
+def rank(found: Manifests, epoch: str, embedder: str) -> list[tuple[str, Manifest]]:
+    """Return the snapshots of this epoch and embedder, highest seq first; of equal ones the newer first."""
+    fitting = [
+        (name, manifest)
+        for name, manifest in found.items()
+        if isinstance(manifest, Manifest) and manifest.mismatch(epoch, embedder) is None
+    ]
+    return sorted(fitting, key=lambda pair: (pair[1].seq, pair[0]), reverse=True)
 
 
-def spared(found: Found, written: str, like: Manifest) -> set[str]:
-    """The names of those that stay after this one was written: it, the furthest like it, and a few of the rest.
+def select_retained(found: Manifests, saved: str, manifest: Manifest) -> set[str]:
+    """Return the names of the snapshots to retain after `saved` was written, with this manifest.
 
-    The rest are of other epochs, embedders or formats. If this writer is late, the newest of those is what the others
-    need, or the furthest like that; if the newest one's clock was fast, the newest of those that are not named later
-    than this one; and if two embedders share an epoch, the newest of that.
+    These are the saved one, the highest of its epoch and embedder, and up to three others: the newest, which the other
+    processes need if the writer lags; the newest that is not named later than the saved one, in case that one's clock
+    was fast; and the newest of the same epoch, in case two embedders share it. Of each the highest of its kind is
+    retained instead.
     """
-    alike = [name for name, _ in furthest_first(found, like.epoch, like.embedder)]
-    rest = sorted(found.keys() - {written, *alike})
-    earlier = [name for name in rest if name <= written]
-    beside = [name for name in rest if _is_of(found[name], like.epoch)]
-    needed = (_furthest_like(names[-1], found) for names in (rest, earlier, beside) if names)
-    return {written, *alike[:KEPT], *needed}
+    fitting = [name for name, _ in rank(found, manifest.epoch, manifest.embedder)]
+    others = sorted(found.keys() - {saved, *fitting})
+    earlier = [name for name in others if name <= saved]
+    same_epoch = [name for name in others if getattr(found[name], "epoch", None) == manifest.epoch]
+    retained = {saved, *fitting[:RETAINED]}
+    for names in (others, earlier, same_epoch):
+        if names:
+            name, newest = names[-1], found[names[-1]]
+            retained.add(rank(found, newest.epoch, newest.embedder)[0][0] if isinstance(newest, Manifest) else name)
+    return retained
 
 
-def _is_of(manifest: Manifest | SnapshotDamaged, epoch: str) -> bool:
-    return isinstance(manifest, Manifest) and manifest.epoch == epoch
-
-
-def _furthest_like(name: str, found: Found) -> str:
-    manifest = found[name]
-    if isinstance(manifest, SnapshotDamaged):
-        return name
-    return furthest_first(found, manifest.epoch, manifest.embedder)[0][0]
-
-
-def why_foreign(manifest: Manifest, epoch: str, embedder: str) -> str | None:
-    """Why the snapshot is of no use here, if it is not."""
-    if manifest.epoch != epoch:
-        return f"of epoch {manifest.epoch}"
-    return None if manifest.embedder == embedder else f"keys of embedder {manifest.embedder}"
-
-
-def _log_useless(found: Found, epoch: str, embedder: str) -> None:
+def _log_unusable(found: Manifests, epoch: str, embedder: str) -> None:
     for name, manifest in found.items():
         if isinstance(manifest, SnapshotDamaged):
             log.warning("snapshots.ignored", snapshot=name, reason=str(manifest))
-        elif foreign := why_foreign(manifest, epoch, embedder):
-            log.info("snapshots.ignored", snapshot=name, reason=foreign)
+        elif reason := manifest.mismatch(epoch, embedder):
+            log.info("snapshots.ignored", snapshot=name, reason=reason)

@@ -1,4 +1,4 @@
-"""Snapshots: whole or not at all, and never believed without a look."""
+"""Snapshot storage: atomic, shared by processes, and checked before use."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from ulid import ULID
 from tests.support.memory.artifacts import MemoryArtifacts
 from tests.support.upkeep import HandClock
 from vlibrary.adapters.artifacts.folder import FolderArtifacts
-from vlibrary.adapters.snapshots.folder import ABANDONED_S, PART, FolderSnapshots, read_manifest
-from vlibrary.adapters.snapshots.manifest import TRIES, Manifest, Place
+from vlibrary.adapters.snapshots.folder import ABANDONED_S, PART, FolderSnapshots
+from vlibrary.adapters.snapshots.manifest import ATTEMPTS, FORMAT, Manifest, SnapshotSource
 from vlibrary.adapters.snapshots.object_store import ObjectStoreSnapshots
 from vlibrary.domain.changes import LogPosition
 from vlibrary.domain.ports.snapshots import Snapshot, SnapshotDamaged, SnapshotDraft, Snapshots, SnapshotsUnavailable
@@ -57,8 +57,8 @@ def newest_seq(snapshots: Snapshots, epoch: str = "epoch") -> int | None:
     return None if found is None else found.position.seq
 
 
-class TestKeeping:
-    def test_what_was_saved_comes_back(self, snapshots: FolderSnapshots, root: Path) -> None:
+class TestSaving:
+    def test_a_saved_snapshot_is_loaded(self, snapshots: FolderSnapshots, root: Path) -> None:
         snapshots.save(draft(3, {"rows": b"rows", "members": b"members"}))
         found = FolderSnapshots(root).newest("epoch", EMBEDDER)
         assert found is not None
@@ -66,24 +66,24 @@ class TestKeeping:
         assert found.body == {"n": 3}
         assert {name: bytes(piece) for name, piece in found.files.items()} == {"rows": b"rows", "members": b"members"}
 
-    def test_there_is_none_at_first(self, snapshots: FolderSnapshots) -> None:
+    def test_an_empty_folder_has_no_snapshot(self, snapshots: FolderSnapshots) -> None:
         assert newest_seq(snapshots) is None
 
-    def test_the_newest_wins_and_two_are_kept(self, snapshots: FolderSnapshots) -> None:
+    def test_the_newest_is_loaded_and_two_are_retained(self, snapshots: FolderSnapshots) -> None:
         for seq in (1, 2, 3):
             snapshots.save(draft(seq))
         assert newest_seq(snapshots) == 3
-        assert [read_manifest(folder).seq for folder in snapshots.folders()] == [3, 2]
+        assert [snapshots.read_manifest(folder.name).seq for folder in snapshots.folders()] == [3, 2]
 
-    def test_what_was_just_kept_stays_though_two_are_further(self, snapshots: FolderSnapshots) -> None:
+    def test_the_snapshot_just_saved_is_retained_although_two_are_higher(self, snapshots: FolderSnapshots) -> None:
         for seq in (8, 9, 3):
             snapshots.save(draft(seq))
-        assert {read_manifest(folder).seq for folder in snapshots.folders()} == {8, 9, 3}
+        assert {snapshots.read_manifest(folder.name).seq for folder in snapshots.folders()} == {8, 9, 3}
         snapshots.save(draft(10))
-        assert {read_manifest(folder).seq for folder in snapshots.folders()} == {9, 10}
+        assert {snapshots.read_manifest(folder.name).seq for folder in snapshots.folders()} == {9, 10}
 
     @pytest.mark.parametrize("between", [0, 1], ids=["in the newest", "in an older one"])
-    def test_a_piece_that_is_there_is_not_written_again(self, snapshots: FolderSnapshots, between: int) -> None:
+    def test_an_existing_file_is_not_written_again(self, snapshots: FolderSnapshots, between: int) -> None:
         snapshots.save(draft(1, {"large": b"large", "small": b"1"}))
         for _ in range(between):
             snapshots.save(draft(1, {"another replica's": b"large"}))
@@ -97,7 +97,7 @@ class TestKeeping:
         assert found is not None
         assert {name: bytes(piece) for name, piece in found.files.items()} == {"large": b"large", "other": b"2"}
 
-    def test_one_that_is_in_use_stays_readable_when_it_goes(self, snapshots: FolderSnapshots) -> None:
+    def test_a_snapshot_in_use_stays_readable_after_its_deletion(self, snapshots: FolderSnapshots) -> None:
         snapshots.save(draft(1, {"a": b"first"}))
         found = snapshots.newest("epoch", EMBEDDER)
         for seq in (2, 3, 4):
@@ -105,7 +105,7 @@ class TestKeeping:
         assert found is not None
         assert bytes(found.files["a"]) == b"first"
 
-    def test_what_else_lies_in_the_folder_is_left_alone(self, snapshots: FolderSnapshots, root: Path) -> None:
+    def test_other_content_of_the_folder_is_not_touched(self, snapshots: FolderSnapshots, root: Path) -> None:
         others = ["mail", "www", "db", str(ULID()), str(ULID()), "mine.draft"]
         for name in others:
             (root / name).mkdir(parents=True)
@@ -119,15 +119,15 @@ class TestKeeping:
 
 
 class Make(Protocol):
-    """The place as a machine sees it, with or without a clock that is a year fast."""
+    """Opens the storage as a machine sees it; fast: its clock is a year fast."""
 
     def __call__(self, machine: str = "one", *, fast: bool = False) -> Snapshots: ...
 
 
 class TestChoosing:
-    """Several processes keep snapshots in one place, and not all of them are right."""
+    """Several processes save snapshots to the same storage, and some lag or have a wrong clock."""
 
-    @pytest.fixture(params=["folder", "mirror"])
+    @pytest.fixture(params=["folder", "object store"])
     def machine(self, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
         store = MemoryArtifacts()
 
@@ -141,26 +141,26 @@ class TestChoosing:
 
         return make
 
-    def test_what_was_just_kept_stays_though_others_have_later_names(self, machine: Make) -> None:
+    def test_the_snapshot_just_saved_is_retained_although_others_have_later_names(self, machine: Make) -> None:
         for seq in (7, 8):
             machine(fast=True).save(draft(seq, epoch="older"))
         for seq in (3, 4, 5):
             machine().save(draft(seq))
             assert newest_seq(machine(f"new {seq}")) == seq
 
-    def test_the_furthest_wins_though_others_have_later_names(self, machine: Make) -> None:
+    def test_the_highest_is_loaded_although_others_have_later_names(self, machine: Make) -> None:
         for seq in (1, 2):
             machine(fast=True).save(draft(seq))
         for seq in (3, 4, 5):
             machine().save(draft(seq))
             assert newest_seq(machine(f"new {seq}")) == seq
 
-    def test_a_process_that_lags_removes_nothing_that_is_further(self, machine: Make) -> None:
+    def test_a_lagging_process_deletes_no_higher_snapshot(self, machine: Make) -> None:
         for seq in (8, 9, 3, 4, 5):
             machine("late" if seq < 6 else "one").save(draft(seq, {f"a{seq}": b"x"}))
             assert newest_seq(machine(f"new {seq}")) == max(seq, 8 if seq == 8 else 9)
 
-    def test_a_process_in_an_older_epoch_leaves_the_newer_one_its_last(self, machine: Make) -> None:
+    def test_a_process_in_an_older_epoch_retains_the_newer_epochs_last(self, machine: Make) -> None:
         machine("late").save(draft(1, epoch="older"))
         for seq in (8, 9):
             machine().save(draft(seq))
@@ -170,13 +170,13 @@ class TestChoosing:
         machine().save(draft(10))
         assert newest_seq(machine("newer")) == 10
 
-    def test_two_embedders_share_a_place(self, machine: Make) -> None:
+    def test_two_embedders_can_share_the_storage(self, machine: Make) -> None:
         machine().save(draft(3, {"a": b"of one"}))
         for seq in (4, 5, 6):
             machine("two").save(draft(seq, {f"b{seq}": b"of the other"}, by="c" * 64))
         assert newest_seq(machine("new")) == 3
 
-    def test_a_late_name_of_long_ago_costs_nobody_a_snapshot(self, machine: Make) -> None:
+    def test_an_old_snapshot_with_a_late_name_causes_no_deletion(self, machine: Make) -> None:
         machine(fast=True).save(draft(99, epoch="oldest"))
         machine("late").save(draft(1, epoch="older"))
         machine().save(draft(5))
@@ -185,7 +185,7 @@ class TestChoosing:
         machine("late").save(draft(2, epoch="older"))
         assert machine("newer").newest_position("epoch", "c" * 64) == LogPosition("epoch", 6)
 
-    def test_it_tells_how_far_the_furthest_goes(self, machine: Make) -> None:
+    def test_the_newest_position_is_that_of_the_highest_snapshot(self, machine: Make) -> None:
         assert machine().newest_position("epoch", EMBEDDER) is None
         for seq in (5, 4):
             machine().save(draft(seq))
@@ -195,57 +195,64 @@ class TestChoosing:
         assert machine("two").newest_position("epoch", "c" * 64) is None
 
 
-class TestBeside:
-    """Others keep and remove snapshots at the same time."""
+class TestConcurrency:
+    """Other processes save and delete snapshots at the same time."""
 
-    @pytest.mark.parametrize("removals", [0, 1, TRIES - 1, TRIES])
-    def test_when_all_are_removed_while_they_are_read_the_newer_ones_are_read(self, removals: int) -> None:
-        there = [str(TRIES - removals)]
+    @pytest.mark.parametrize("removals", [0, 1, ATTEMPTS - 1, ATTEMPTS])
+    def test_newer_snapshots_are_read_when_all_are_deleted_during_the_read(self, removals: int) -> None:
+        class Overtaken(SnapshotSource):
+            """Another process replaces each snapshot before it is opened."""
 
-        def read(name: str) -> Manifest:
-            return Manifest(2, "epoch", int(name), "", EMBEDDER, {}, {})
+            names_now = (str(ATTEMPTS - removals),)
 
-        def open_in_time(name: str, found: Manifest) -> Snapshot:
-            if found.seq < TRIES:
-                there[:] = [str(found.seq + 1)]
-                raise SnapshotDamaged("another process has just removed it")
-            return Snapshot(found.position, found.body, {})
+            def names(self) -> list[str]:
+                return list(self.names_now)
 
-        place = Place(lambda: list(there), read, open_in_time)
-        found = place.newest("epoch", EMBEDDER)
-        # It is not tried for ever.
-        assert (None if found is None else found.position.seq) == (TRIES if removals < TRIES else None)
+            def read_manifest(self, name: str) -> Manifest:
+                return Manifest(FORMAT, "epoch", int(name), "", EMBEDDER, {}, {})
 
-    def test_what_is_damaged_and_stays_is_read_once(self, snapshots: FolderSnapshots) -> None:
+            def open(self, name: str, manifest: Manifest) -> Snapshot:
+                if manifest.seq < ATTEMPTS:
+                    self.names_now = (str(manifest.seq + 1),)
+                    raise SnapshotDamaged("another process has deleted it")
+                return Snapshot(manifest.position, manifest.body, {})
+
+        found = Overtaken().find("epoch", EMBEDDER)
+        # The number of attempts is limited.
+        assert (None if found is None else found.position.seq) == (ATTEMPTS if removals < ATTEMPTS else None)
+
+    def test_a_corrupt_snapshot_is_read_once(self, snapshots: FolderSnapshots) -> None:
         snapshots.save(draft(1))
         (snapshots.folders()[0] / "a").write_bytes(b"y")
         with capture_logs() as logs:
             assert newest_seq(snapshots) is None
         assert len(logs) == 1
 
-    def test_many_keep_at_once_and_none_fails(self, root: Path) -> None:
-        def keep(machine: int) -> None:
+    def test_concurrent_saves_all_succeed(self, root: Path) -> None:
+        def save(machine: int) -> None:
             for seq in range(40):
                 FolderSnapshots(root).save(draft(seq, {f"{machine}-{seq}": b"x"}))
                 assert newest_seq(FolderSnapshots(root)) is not None
 
         with ThreadPoolExecutor(4) as pool:
-            list(pool.map(keep, range(4)))
+            list(pool.map(save, range(4)))
         assert newest_seq(FolderSnapshots(root)) == 39
 
 
-class TestDoubting:
-    def test_those_of_another_epoch_or_embedder_are_passed_over(self, snapshots: FolderSnapshots) -> None:
+class TestChecking:
+    def test_snapshots_of_another_epoch_or_embedder_are_skipped(self, snapshots: FolderSnapshots) -> None:
         snapshots.save(draft(5))
         snapshots.save(draft(7, epoch="older"))
         assert newest_seq(snapshots) == 5
         snapshots.save(draft(9, by="c" * 64))
         with capture_logs() as logs:
             assert newest_seq(snapshots) == 5
-        assert [entry["reason"] for entry in logs] == [f"keys of embedder {'c' * 64}", "of epoch older"]
+        assert [entry["reason"] for entry in logs] == [f"keys of embedder {'c' * 64}", "epoch older"]
 
     @pytest.mark.parametrize("offset", [0, 1_000, 2_999])
-    def test_a_flipped_bit_is_noticed_and_the_one_before_taken(self, snapshots: FolderSnapshots, offset: int) -> None:
+    def test_a_flipped_bit_is_detected_and_the_previous_snapshot_loaded(
+        self, snapshots: FolderSnapshots, offset: int
+    ) -> None:
         snapshots.save(draft(1, {"first": b"1" * 3_000}))
         snapshots.save(draft(2, {"second": b"2" * 3_000}))
         path = snapshots.folders()[0] / "second"
@@ -254,16 +261,16 @@ class TestDoubting:
         path.write_bytes(data)
         with capture_logs() as logs:
             assert newest_seq(snapshots) == 1
-        assert [entry["reason"] for entry in logs] == ["second does not have its digest"]
+        assert [entry["reason"] for entry in logs] == ["second does not match its digest"]
 
-    def test_a_flipped_bit_in_the_manifest_is_noticed(self, snapshots: FolderSnapshots) -> None:
+    def test_a_flipped_bit_in_the_manifest_is_detected(self, snapshots: FolderSnapshots) -> None:
         snapshots.save(draft(11))
         (path,) = snapshots.folders()[0].glob("manifest-*")
         path.write_bytes(path.read_bytes().replace(b'"seq":11', b'"seq":10'))
         assert newest_seq(snapshots) is None
 
     @pytest.mark.parametrize("harm", ["truncated", "longer", "missing", "no manifest"])
-    def test_an_incomplete_one_is_passed_over(self, snapshots: FolderSnapshots, harm: str) -> None:
+    def test_an_incomplete_snapshot_is_skipped(self, snapshots: FolderSnapshots, harm: str) -> None:
         snapshots.save(draft(1, {"a": b"abc"}))
         folder = snapshots.folders()[0]
         match harm:
@@ -281,7 +288,7 @@ class TestDoubting:
         snapshots.save(draft(2, {"a": b"abc"}))
         assert newest_seq(snapshots) == (None if harm in ("truncated", "longer") else 2)
 
-    def test_a_file_of_another_format_is_passed_over(self, snapshots: FolderSnapshots, root: Path) -> None:
+    def test_a_manifest_of_another_format_is_skipped(self, snapshots: FolderSnapshots, root: Path) -> None:
         folder = root / "01JZZZZZZZZZZZZZZZZZZZZZZZ"
         folder.mkdir(parents=True)
         (folder / "manifest-44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a.json").write_text("{}")
@@ -289,7 +296,7 @@ class TestDoubting:
 
 
 class TestFailing:
-    def test_what_cannot_be_written_leaves_the_older_one_and_no_rest(self, snapshots: FolderSnapshots) -> None:
+    def test_a_failed_save_leaves_the_previous_snapshot_and_no_draft(self, snapshots: FolderSnapshots) -> None:
         snapshots.save(draft(1))
 
         def fail(path: Path) -> None:
@@ -301,7 +308,7 @@ class TestFailing:
         assert newest_seq(snapshots) == 1
         assert len(list(snapshots.folders()[0].parent.iterdir())) == 1
 
-    def test_a_draft_of_a_dead_process_is_never_read_and_goes_in_time(
+    def test_a_draft_of_a_dead_process_is_never_read_and_is_deleted_later(
         self, snapshots: FolderSnapshots, root: Path
     ) -> None:
         young, old = (root / f"{ULID()}.draft" for _ in range(2))
@@ -315,14 +322,14 @@ class TestFailing:
         assert young.exists()
         assert not old.exists()
 
-    def test_a_place_that_cannot_be_is_told(self, tmp_path: Path) -> None:
+    def test_an_unusable_folder_raises(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_bytes(b"")
         with pytest.raises(SnapshotsUnavailable):
             FolderSnapshots(tmp_path / "file" / "below").save(draft(1))
 
 
-class TestMirror:
-    """Two machines with folders of their own and one object store."""
+class TestObjectStore:
+    """Two machines with a folder each and one object store."""
 
     @pytest.fixture
     def store(self) -> MemoryArtifacts:
@@ -336,9 +343,7 @@ class TestMirror:
     def there(self, tmp_path: Path, store: MemoryArtifacts) -> ObjectStoreSnapshots:
         return ObjectStoreSnapshots(FolderSnapshots(tmp_path / "there"), store)
 
-    def test_another_machine_finds_what_was_saved(
-        self, here: ObjectStoreSnapshots, there: ObjectStoreSnapshots
-    ) -> None:
+    def test_another_machine_loads_the_snapshot(self, here: ObjectStoreSnapshots, there: ObjectStoreSnapshots) -> None:
         here.save(draft(3, {"rows": b"r" * 2 * PART + b"end", "members": b"members"}))
         found = there.newest("epoch", EMBEDDER)
         assert found is not None
@@ -350,12 +355,14 @@ class TestMirror:
         }
         assert found.files["rows"].size() == 2 * PART + 3
 
-    def test_the_newest_of_both_machines_wins(self, here: ObjectStoreSnapshots, there: ObjectStoreSnapshots) -> None:
+    def test_the_newest_of_both_machines_is_loaded(
+        self, here: ObjectStoreSnapshots, there: ObjectStoreSnapshots
+    ) -> None:
         here.save(draft(1))
         there.save(draft(2))
         assert newest_seq(here) == newest_seq(there) == 2
 
-    def test_what_is_stored_already_is_not_stored_again(
+    def test_a_stored_file_is_not_stored_again(
         self, here: ObjectStoreSnapshots, there: ObjectStoreSnapshots, store: MemoryArtifacts
     ) -> None:
         here.save(draft(1, {"main": b"main", "small": b"1"}))
@@ -365,7 +372,7 @@ class TestMirror:
         added = {found.key for found in store.list()} - before
         assert {key.split("/")[1] for key in added if key.startswith("pieces/")} == {"other"}
 
-    def test_what_lies_in_the_folder_is_not_fetched_again(self, tmp_path: Path, store: MemoryArtifacts) -> None:
+    def test_a_snapshot_in_the_folder_is_not_fetched_again(self, tmp_path: Path, store: MemoryArtifacts) -> None:
         folder = FolderSnapshots(tmp_path / "here")
         here = ObjectStoreSnapshots(folder, store)
         here.save(draft(1))
@@ -373,7 +380,7 @@ class TestMirror:
         assert newest_seq(here) == 1
         assert folder.folders() == before
 
-    def test_a_damaged_object_is_noticed(
+    def test_a_missing_object_is_detected(
         self, here: ObjectStoreSnapshots, there: ObjectStoreSnapshots, store: MemoryArtifacts
     ) -> None:
         here.save(draft(1, {"first": b"1"}))
@@ -381,7 +388,7 @@ class TestMirror:
         store.delete("pieces/second/000000")
         assert newest_seq(there) == 1
 
-    def test_old_ones_go_but_pieces_that_another_machine_may_be_about_to_name_stay(
+    def test_parts_that_another_machine_may_be_about_to_reference_are_retained(
         self, here: ObjectStoreSnapshots, store: MemoryArtifacts
     ) -> None:
         for seq in (1, 2, 3):
@@ -390,7 +397,7 @@ class TestMirror:
         assert sum(key.startswith("manifests/") for key in keys) == 2
         assert "pieces/piece1/000000" in keys
 
-    def test_pieces_that_nobody_needs_go_in_time(self, tmp_path: Path) -> None:
+    def test_unneeded_parts_are_deleted_later(self, tmp_path: Path) -> None:
         clock = HandClock()
         store = MemoryArtifacts(clock)
         here = ObjectStoreSnapshots(FolderSnapshots(tmp_path / "here"), store)
@@ -401,19 +408,19 @@ class TestMirror:
         pieces = {found.key for found in store.list() if found.key.startswith("pieces/")}
         assert pieces == {"pieces/piece3/000000", "pieces/piece4/000000"}
 
-    def test_what_else_lies_in_the_store_is_left_alone(self, tmp_path: Path) -> None:
+    def test_other_objects_of_the_store_are_not_touched(self, tmp_path: Path) -> None:
         clock = HandClock()
         store = MemoryArtifacts(clock)
         for key in ("before/vector", "vectors/one", "pieces.txt"):
             store.put(key, b"", hashlib.sha256(b"").hexdigest())
         clock.at += timedelta(days=1)
-        mirrored = ObjectStoreSnapshots(FolderSnapshots(tmp_path / "here"), store)
+        shared = ObjectStoreSnapshots(FolderSnapshots(tmp_path / "here"), store)
         for seq in range(4):
-            mirrored.save(draft(seq))
+            shared.save(draft(seq))
         kept = {found.key for found in store.list()}
         assert {"before/vector", "vectors/one", "pieces.txt"} <= kept
 
-    def test_a_manifest_of_another_format_or_a_damaged_one_stops_nobody(
+    def test_unreadable_manifests_do_not_stop_saving_or_loading(
         self, here: ObjectStoreSnapshots, there: ObjectStoreSnapshots, store: MemoryArtifacts
     ) -> None:
         other = b'{"format": 1}'
@@ -422,16 +429,16 @@ class TestMirror:
         for seq in (3, 4, 5):
             here.save(draft(seq))
             assert newest_seq(there) == seq
-        # Those that cannot be read may be another release's: the newest stays, and the newest that is named earlier.
+        # An unreadable manifest may be another release's: the newest and the newest named earlier are retained.
         assert len([found for found in store.list("manifests/") if found.key.startswith("manifests/")]) == 4
 
-    def test_without_the_store_the_folder_serves(self, tmp_path: Path) -> None:
+    def test_the_folder_is_used_when_the_store_is_down(self, tmp_path: Path) -> None:
         store = FolderArtifacts(tmp_path / "store")
-        mirrored = ObjectStoreSnapshots(FolderSnapshots(tmp_path / "here"), store)
-        mirrored.save(draft(4))
+        shared = ObjectStoreSnapshots(FolderSnapshots(tmp_path / "here"), store)
+        shared.save(draft(4))
         (tmp_path / "store").rename(tmp_path / "gone")
-        assert newest_seq(mirrored) == 4
-        assert mirrored.newest_position("epoch", EMBEDDER) is None
+        assert newest_seq(shared) == 4
+        assert shared.newest_position("epoch", EMBEDDER) is None
         with pytest.raises(SnapshotsUnavailable):
-            mirrored.save(draft(5))
-        assert newest_seq(mirrored) == 5
+            shared.save(draft(5))
+        assert newest_seq(shared) == 5

@@ -16,7 +16,7 @@ from tests.support.memory.catalogue import MemoryChangeLog, MemoryTables, memory
 from tests.support.registrations import EMBEDDER, embedding, key, register
 from vlibrary.adapters.index.build import IndexLimits
 from vlibrary.adapters.index.faiss_index import FaissIndex
-from vlibrary.adapters.snapshots.folder import FolderSnapshots, read_manifest
+from vlibrary.adapters.snapshots.folder import FolderSnapshots
 from vlibrary.domain.changes import LogPosition
 from vlibrary.upkeep.background import BackgroundTasks
 from vlibrary.upkeep.collector_guard import list_markers
@@ -60,7 +60,7 @@ class Service:
             register(self.catalogue, keys=(key(embedding(rng)),), embedder=EMBEDDER.fingerprint)
 
     def saved(self) -> list[int]:
-        return [read_manifest(folder).seq for folder in self.snapshots.folders()]
+        return [self.snapshots.read_manifest(folder.name).seq for folder in self.snapshots.folders()]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from tests.support.indexes import fill
 from tests.support.registrations import EMBEDDER
 from vlibrary.adapters.index.faiss_index import FaissIndex
-from vlibrary.adapters.snapshots.folder import FolderSnapshots, read_manifest
+from vlibrary.adapters.snapshots.folder import FolderSnapshots
 from vlibrary.domain.changes import LogPosition
 from vlibrary.upkeep.snapshot_writer import SnapshotSchedule, SnapshotWriter
 
@@ -37,7 +37,7 @@ def snapshots(tmp_path: Path) -> FolderSnapshots:
 
 def saved(snapshots: FolderSnapshots) -> list[int]:
     """The sequence numbers of the snapshots, newest first."""
-    return [read_manifest(folder).seq for folder in snapshots.folders()]
+    return [snapshots.read_manifest(folder.name).seq for folder in snapshots.folders()]
 
 
 def save_elsewhere(seq: int, snapshots: FolderSnapshots) -> None:
