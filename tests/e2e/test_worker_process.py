@@ -56,7 +56,7 @@ def workers(started: list[Running]) -> list[Running]:
 
 @pytest.fixture
 def fleet(workers: list[Running]) -> Iterator[Fleet]:
-    fleet = Fleet({worker.url: HttpWorker(worker.url, TOKEN, beat_s=0.5) for worker in workers}, beat_s=0.2)
+    fleet = Fleet({worker.url: HttpWorker(worker.url, TOKEN, heartbeat_s=0.5) for worker in workers}, heartbeat_s=0.2)
     until(lambda: all(alive(fleet)))
     yield fleet
     fleet.close()
@@ -116,7 +116,7 @@ def test_a_killed_worker_breaks_its_own_answers_only(fleet: Fleet, workers: list
         async with aclosing(fleet.generate(LONG)) as first, aclosing(fleet.generate(LONG)) as second:
             assert isinstance(await anext(first), TextPiece)
             assert isinstance(await anext(second), TextPiece)
-            assert [member.burden for member in fleet.members] == [(False, 1), (False, 1)]
+            assert [member.load for member in fleet.members] == [(False, 1), (False, 1)]
             workers[0].kill()
             with pytest.raises(WorkerLost):
                 async for _ in first:

@@ -1,6 +1,6 @@
 """A worker in another process, over HTTP.
 
-Errors name no address: they are shown to whoever asked, and the log of the fleet tells which worker it was.
+Errors do not contain the address, since API clients see them; the fleet logs which worker failed.
 """
 
 from __future__ import annotations
@@ -23,121 +23,118 @@ from vlibrary.formats.messages import CALL, LARGE_BYTES, QUERY, STATUS, parse_em
 T = TypeVar("T")
 
 CONNECT_S = 2.0
-# A worker that embeds or checks says nothing until it is done.
+# For requests that are answered at once: /embed and /check.
 ANSWER_S = 60.0
-BEAT_S = 2.0
-# For calls without a time limit of their own; others get this much more than the worker, which should speak first.
-LONGEST_S = 3_600.0
+HEARTBEAT_S = 2.0
+# The time limit of a call without one; a call with one gets GRACE_S more, so that the worker reports the timeout.
+MAX_ANSWER_S = 3_600.0
 GRACE_S = 5.0
-_CURE = "Try again; if it stays so, check that a worker is up (`vlibrary work`) and that VLIBRARY_WORKERS names it."
+_CURE = "Retry; if it persists, check that `vlibrary work` is running and that VLIBRARY_WORKERS lists its address."
 
 
 class HttpWorker(Worker):
-    """A worker in another process, reached over HTTP: the client of service/worker/app.py; safe for many threads.
+    """A client of service/worker/app.py; safe for many threads.
 
-    url: where it listens, such as http://10.0.0.7:9000; token: the one it was started with. beat_s: how long status()
-    waits. Settings of proxies are not looked at: workers are neighbours.
+    url: the worker's address, such as http://10.0.0.7:9000. token: the one that the worker was started with.
+    heartbeat_s: the timeout of status(). Proxy settings are ignored, since workers are on the local network.
     """
 
-    def __init__(self, url: str, token: str | None = None, *, beat_s: float = BEAT_S) -> None:
-        self._beat_s = beat_s
+    def __init__(self, url: str, token: str | None = None, *, heartbeat_s: float = HEARTBEAT_S) -> None:
+        self._heartbeat_s = heartbeat_s
         self._options: dict[str, Any] = {
             "base_url": url,
             "headers": {} if token is None else {"Authorization": f"Bearer {token}"},
             "trust_env": False,
-            "verify": httpx.create_ssl_context(),  # made once, since it takes 20 ms
+            "verify": httpx.create_ssl_context(),  # created once, because it takes 20 ms
         }
         self._http = httpx.Client(**self._options, timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S))
 
     def status(self) -> WorkerStatus:
-        body = self._ask("GET", "/status", timeout=self._beat_s)
-        return _read(STATUS.from_json, body)
+        body = self._request("GET", "/status", timeout=self._heartbeat_s)
+        return _parse(STATUS.from_json, body)
 
     def models(self) -> tuple[WorkerInfo, ...]:
         return (self.status().info,)
 
     def check(self, vector: SteeringVector) -> None:
-        self._ask("POST", "/check", content=encode(vector))
+        self._request("POST", "/check", content=encode(vector))
 
     def embed(self, query: Query) -> TaskEmbedding:
-        body = self._ask("POST", "/embed", content=QUERY.to_json(query))
-        return _read(parse_embedding, body)
+        body = self._request("POST", "/embed", content=QUERY.to_json(query))
+        return _parse(parse_embedding, body)
 
     async def generate(self, call: GenerateCall) -> AsyncGenerator[TextPiece | Generation]:
         started = False
         try:
-            async with aclosing(_within(_seconds(call), self._events(call))) as events:
+            seconds = MAX_ANSWER_S if call.timeout_s is None else call.timeout_s + GRACE_S
+            async with aclosing(_limit_time(self._events(call), seconds)) as events:
                 async for event in events:
                     started = True
                     yield event
                     if isinstance(event, Generation):
                         return
         except httpx.HTTPError as error:
-            raise _silent(error, started=started) from error
-        raise _silent(None, started=started)
+            raise _no_answer(error, started=started) from error
+        raise _no_answer(None, started=started)
 
     def close(self) -> None:
         self._http.close()
 
     async def _events(self, call: GenerateCall) -> AsyncGenerator[TextPiece | Generation]:
-        # One client a call: an answer lasts far longer than connecting takes, and a kept connection would belong to
-        # one event loop, could die unnoticed, and would wait in a pool behind other answers.
+        # One client per call: connecting is short compared to an answer. A pooled connection would belong to one event
+        # loop, could break unnoticed, and would queue behind other answers.
         timeout = httpx.Timeout(None, connect=CONNECT_S)
         async with (
             httpx.AsyncClient(**self._options, timeout=timeout) as http,
-            http.stream("POST", "/generate", content=await _written(call)) as response,
+            http.stream("POST", "/generate", content=await _serialize(call)) as response,
         ):
             if response.is_error:
-                raise _refusal(response.status_code, await response.aread())
+                raise _error_in(response.status_code, await response.aread())
             async for line in _lines(response.aiter_raw()):
-                event = _read(parse_event, line)
+                event = _parse(parse_event, line)
                 if isinstance(event, VLibraryError):
                     raise event
                 yield event
 
-    def _ask(self, method: str, path: str, **more: Any) -> bytes:
+    def _request(self, method: str, path: str, **options: Any) -> bytes:
         try:
-            response = self._http.request(method, path, **more)
+            response = self._http.request(method, path, **options)
         except httpx.HTTPError as error:
-            raise _silent(error, started=False) from error
+            raise _no_answer(error, started=False) from error
         if response.is_error:
-            raise _refusal(response.status_code, response.content)
+            raise _error_in(response.status_code, response.content)
         return response.content
 
 
-async def _written(call: GenerateCall) -> bytes:
+async def _serialize(call: GenerateCall) -> bytes:
     if sum(map(len, call.prompt.every_image)) > LARGE_BYTES:
         return await asyncio.to_thread(CALL.to_json, call)
     return CALL.to_json(call)
 
 
-def _seconds(call: GenerateCall) -> float:
-    return LONGEST_S if call.timeout_s is None else call.timeout_s + GRACE_S
+async def _limit_time(events: AsyncGenerator[T], seconds: float) -> AsyncGenerator[T]:
+    """Yield the events. Raises TimedOut after so many seconds in all.
 
-
-async def _within(seconds: float, events: AsyncGenerator[T]) -> AsyncGenerator[T]:
-    """The events of so many seconds. Raises TimedOut.
-
-    Each wait gets the time that is left; one time-out around all of them would strike the reader between two events.
+    Each wait has its own timeout of the remaining time: one around the whole loop would also interrupt the consumer.
     """
-    until = asyncio.get_running_loop().time() + seconds
+    deadline = asyncio.get_running_loop().time() + seconds
     async with aclosing(events):
         while True:
             try:
-                async with asyncio.timeout_at(until):
+                async with asyncio.timeout_at(deadline):
                     event = await anext(events)
             except StopAsyncIteration:
                 return
             except TimeoutError as error:
                 raise TimedOut(
                     f"The worker did not finish the answer in {seconds:g} seconds.",
-                    "Ask for fewer tokens, or wait longer.",
+                    "Request fewer tokens, or allow more time.",
                 ) from error
             yield event
 
 
 async def _lines(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
-    """Whole lines; httpx's own reader also splits at U+2028 and its like, which JSON may hold."""
+    """Yield complete lines; httpx's aiter_lines also splits at U+2028 and the like, which JSON may contain."""
     rest = b""
     async for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")
@@ -145,22 +142,22 @@ async def _lines(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
             yield line
 
 
-def _read(parse: Callable[[bytes], T], data: bytes) -> T:
+def _parse(parse: Callable[[bytes], T], data: bytes) -> T:
     try:
         return parse(data)
     except ValueError as error:
         raise WorkerLost(
-            f"The worker's answer cannot be read: {error}",
-            "Run the same release of VLibrary on the api and its workers.",
+            f"Invalid answer from the worker: {error}",
+            "Run the same release of VLibrary for the API and its workers.",
         ) from error
 
 
-def _refusal(status: int, body: bytes) -> VLibraryError:
-    """The error in an answer's body; WorkerUnavailable where something else than a worker answered."""
-    if status == httpx.codes.REQUEST_ENTITY_TOO_LARGE:  # said by the worker's server, before the worker reads it
+def _error_in(status: int, body: bytes) -> VLibraryError:
+    """Return the error in a response's body; WorkerUnavailable if the response is not from a worker."""
+    if status == httpx.codes.REQUEST_ENTITY_TOO_LARGE:  # from the HTTP server, which does not know our errors
         return TooLarge(
-            "The request is larger than a worker takes.",
-            "Send smaller images, or raise VLIBRARY_MAX_REQUEST_BYTES on the workers, too.",
+            "The request exceeds the size limit of the worker.",
+            "Send smaller images, or raise VLIBRARY_MAX_REQUEST_BYTES for the workers too.",
         )
     try:
         event = parse_event(body)
@@ -168,12 +165,12 @@ def _refusal(status: int, body: bytes) -> VLibraryError:
         event = None
     if isinstance(event, VLibraryError):
         return event
-    return WorkerUnavailable(f"The worker's address answered HTTP {status}, which no worker says.", _CURE)
+    return WorkerUnavailable(f"Unexpected response from the worker's address: HTTP {status}.", _CURE)
 
 
-def _silent(error: httpx.HTTPError | None, *, started: bool) -> VLibraryError:
-    """The worker did not answer, or not to the end. started: whether a part of the answer was passed on already."""
+def _no_answer(error: httpx.HTTPError | None, *, started: bool) -> VLibraryError:
+    """Return the error for a missing or incomplete answer. started: whether a part of it was already yielded."""
     reason = "the stream ended early" if error is None else type(error).__name__
     if started:
-        return WorkerLost(f"The worker went away in the middle of the answer ({reason}).", "Ask again.")
-    return WorkerUnavailable(f"The worker does not answer ({reason}).", _CURE)
+        return WorkerLost(f"The connection to the worker was lost during the answer ({reason}).", "Retry.")
+    return WorkerUnavailable(f"The worker does not respond ({reason}).", _CURE)

@@ -91,7 +91,7 @@ def _case(kind: str, request: pytest.FixtureRequest, stack: ExitStack) -> Case:
     if kind == "http":
         stack.callback(near[urls[0]].close)
         return Case(near[urls[0]], far, store)
-    fleet = Fleet(near, beat_s=0.05)
+    fleet = Fleet(near, heartbeat_s=0.05)
     stack.callback(fleet.close)
     fleet.wait(10)
     return Case(fleet, far, store)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,11 +17,11 @@ def test_the_api_with_remote_workers_does_not_import_torch(tmp_path: Path) -> No
         "except WorkerUnavailable as error: print(error)\n"
         "sys.exit('torch was imported' if 'torch' in sys.modules else 0)"
     )
-    environment = {
+    environment = os.environ | {
         "VLIBRARY_DATA_DIR": str(tmp_path),
         "VLIBRARY_WORKERS": "http://127.0.0.1:9",
         "VLIBRARY_WORKER_WAIT_S": "0.2",
     }
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "http://127.0.0.1:9: The worker does not answer (ConnectError)" in done.stdout
+    assert "http://127.0.0.1:9: The worker does not respond (ConnectError)" in done.stdout

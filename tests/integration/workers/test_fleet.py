@@ -32,7 +32,7 @@ from vlibrary.domain.query import Query, TaskEmbedding
 from vlibrary.domain.vector import ModelSpec, SteeringVector
 from vlibrary.domain.wire import GenerateCall, Generation, Prompt, TextPiece, WorkerInfo, WorkerStatus
 
-BEAT_S = 0.02
+HEARTBEAT_S = 0.02
 OTHER = replace(MODEL, model_id="tests/other", fingerprint="2" * 64)
 CALL = GenerateCall(Prompt("one two three"), MODEL.model_id)
 
@@ -103,7 +103,7 @@ class Moody(MemoryWorker):
 def fleet_of(*workers: Moody, admitted: int | None = None) -> Iterator[Fleet]:
     """The fleet, once all that shall come are there."""
     named: dict[str, Worker] = {f"worker-{number}": worker for number, worker in enumerate(workers)}
-    fleet = Fleet(named, beat_s=BEAT_S, misses=3)
+    fleet = Fleet(named, heartbeat_s=HEARTBEAT_S, misses=3)
     try:
         expected = len(workers) if admitted is None else admitted
         until(lambda: sum(member.status is not None for member in fleet.members) == expected)
@@ -123,7 +123,7 @@ def text_of(fleet: Fleet, call: GenerateCall = CALL) -> str:
 
 def beats(number: float = 6) -> None:
     """Let heartbeats pass."""
-    threading.Event().wait(number * BEAT_S)
+    threading.Event().wait(number * HEARTBEAT_S)
 
 
 def test_the_least_loaded_worker_is_asked() -> None:
@@ -261,7 +261,7 @@ def test_a_frozen_worker_s_embedding_is_given_up_when_it_is_dead() -> None:
     frozen, other = Moody(), Moody(load=1)
     with fleet_of(frozen, other) as fleet:
         frozen.busy.clear()
-        threading.Timer(2 * BEAT_S, lambda: setattr(frozen, "absent", True)).start()
+        threading.Timer(2 * HEARTBEAT_S, lambda: setattr(frozen, "absent", True)).start()
         assert fleet.embed(Query("a")).text is not None  # by the other one
         assert (frozen.asked, other.asked) == (1, 1)
         frozen.busy.set()
@@ -295,7 +295,7 @@ def test_an_answer_is_given_up_when_its_worker_s_heart_stops() -> None:
             asyncio.run(ask(fleet))
         first.absent = False
         until(lambda: fleet.members[0].status is not None)
-        threading.Timer(2 * BEAT_S, lambda: setattr(first, "absent", True)).start()
+        threading.Timer(2 * HEARTBEAT_S, lambda: setattr(first, "absent", True)).start()
         assert text_of(fleet) == CALL.prompt.text  # before the first piece, another one answers instead
         assert (first.asked, second.asked) == (2, 1)
 
@@ -352,7 +352,7 @@ def test_nobody_alive() -> None:
                 act()
 
 
-def test_a_worker_with_another_embedder_than_the_first_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_worker_with_another_embedder_is_not_used(capsys: pytest.CaptureFixture[str]) -> None:
     first = Moody(load=3)
     other = Moody(replace(MODEL, model_id="tests/left-out", fingerprint="3" * 64), embedder="9" * 64)
     other.absent = True
@@ -367,13 +367,13 @@ def test_a_worker_with_another_embedder_than_the_first_is_left_out(capsys: pytes
         assert other.asked == 0
         with pytest.raises(ModelNotFound):
             fleet.find("tests/left-out")
-    assert capsys.readouterr().out.count("fleet.worker_left_out") == 1
+    assert capsys.readouterr().out.count("fleet.worker_refused") == 1
 
 
 def test_waiting_for_the_first_worker_tells_what_each_one_said() -> None:
     absent = Moody()
     absent.absent = True
-    fleet = Fleet({"http://a:9000": absent}, beat_s=BEAT_S)
+    fleet = Fleet({"http://a:9000": absent}, heartbeat_s=HEARTBEAT_S)
     with pytest.raises(WorkerUnavailable, match=r"http://a:9000: No beat\. Wake it\.") as caught:
         fleet.wait(0.2)
     assert "vlibrary work" in caught.value.cure

@@ -32,7 +32,7 @@ TOKEN = "a shared secret"
 
 
 def connected(url: str, token: str | None = None) -> closing[HttpWorker]:
-    return closing(HttpWorker(url, token, beat_s=0.3))
+    return closing(HttpWorker(url, token, heartbeat_s=0.3))
 
 
 @contextmanager
@@ -128,7 +128,7 @@ def test_what_runs_is_finished_through_the_fleet_when_the_worker_leaves_however_
     host = Host(lambda: memory_worker(pause_s=0.4))  # eight times the beats after which a silent one is dead
     with (
         live(create_app(host, CollectorRegistry())) as url,
-        closing(Fleet({url: HttpWorker(url)}, beat_s=0.02)) as fleet,
+        closing(Fleet({url: HttpWorker(url)}, heartbeat_s=0.02)) as fleet,
     ):
         fleet.wait(10)
 
