@@ -17,7 +17,7 @@ app = typer.Typer(
     epilog="Settings are VLIBRARY_* environment variables; see docs/reference/settings.md.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
 )
 GROUPS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
     "Getting started": {"demo": command.demo, "serve": serve.serve, "work": work.work},

@@ -58,7 +58,7 @@ def examples(
 def models(
     out: Annotated[
         Path | None,
-        typer.Option(help="Output folder [default: the weights folder of the package]", show_default=False),
+        typer.Option(help="Output folder", show_default="the weights folder of the package"),
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed")] = 0,
 ) -> None:

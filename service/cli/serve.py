@@ -20,11 +20,9 @@ from vlibrary.domain.ports.inference import Worker
 
 def serve(
     host: Annotated[
-        str | None, typer.Option(help="Address to listen on [default: $VLIBRARY_HOST or 127.0.0.1]", show_default=False)
+        str | None, typer.Option(help="Address to listen on", show_default="$VLIBRARY_HOST or 127.0.0.1")
     ] = None,
-    port: Annotated[
-        int | None, typer.Option(help="Port to listen on [default: $VLIBRARY_PORT or 8000]", show_default=False)
-    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on", show_default="$VLIBRARY_PORT or 8000")] = None,
 ) -> None:
     """Start the HTTP service.
 

@@ -18,13 +18,13 @@ def train(
     name: Annotated[str, typer.Option(help="Name of the vector, such as colour-codes")],
     images: Annotated[
         Path | None,
-        typer.Option(help="Folder of the images [default: the folder of the JSONL file]", show_default=False),
+        typer.Option(help="Folder of the images", show_default="the folder of the JSONL file"),
     ] = None,
     out: Annotated[Path, typer.Option(help="Output folder for NAME.safetensors and NAME.card.json")] = Path(),
     description: Annotated[str, typer.Option(help="What the vector does; text queries can match it")] = "",
     shots: Annotated[int, typer.Option(min=1, help="Demonstrations in the prompts that the vector replaces")] = 16,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Training steps [default: chosen by the method]", show_default=False)
+        int | None, typer.Option(min=1, help="Training steps", show_default="chosen by the method")
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed")] = 0,
     state: Annotated[Path | None, typer.Option(help="Checkpoint folder; rerun the command to resume from it")] = None,

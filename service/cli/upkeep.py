@@ -145,7 +145,7 @@ def parse_duration(text: str) -> timedelta:
     units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
     found = re.fullmatch(r"(\d{1,6})([smhd])", text)
     if found is None:
-        raise InvalidInput(f"Invalid duration {text!r}.", "Use a number and a unit: 90s, 15m, 24h or 30d.")
+        raise InvalidInput(f"Invalid duration {text!r}.", "Use 90s, 15m, 24h or 30d.")
     return timedelta(**{units[found[2]]: int(found[1])})
 
 

@@ -37,7 +37,7 @@ def register(
     artifact: Annotated[Path, typer.Argument(help="The .safetensors file written by `vlibrary train`")],
     card: Annotated[
         Path | None,
-        typer.Option(help="Card file [default: NAME.card.json next to NAME.safetensors]", show_default=False),
+        typer.Option(help="Card file", show_default="NAME.card.json next to NAME.safetensors"),
     ] = None,
     url: Url = LOCAL,
     as_json: AsJson = False,

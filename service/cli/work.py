@@ -16,16 +16,16 @@ def work(
     model: Annotated[
         str | None,
         typer.Option(
-            help='Folder or Hugging Face id of the model, or "bundled" [default: $VLIBRARY_LVLM or bundled]',
-            show_default=False,
+            help='Folder or Hugging Face id of the model, or "bundled"',
+            show_default="$VLIBRARY_LVLM or bundled",
         ),
     ] = None,
     host: Annotated[
         str | None,
-        typer.Option(help="Address to listen on [default: $VLIBRARY_WORKER_HOST or 127.0.0.1]", show_default=False),
+        typer.Option(help="Address to listen on", show_default="$VLIBRARY_WORKER_HOST or 127.0.0.1"),
     ] = None,
     port: Annotated[
-        int | None, typer.Option(help="Port to listen on [default: $VLIBRARY_WORKER_PORT or 9000]", show_default=False)
+        int | None, typer.Option(help="Port to listen on", show_default="$VLIBRARY_WORKER_PORT or 9000")
     ] = None,
 ) -> None:
     """Start a worker, which holds one model and its vectors.
