@@ -11,7 +11,7 @@ import typer
 
 from vlibrary.bootstrap import OpenStores, new_index, open_operator_stores
 from vlibrary.cli.examination import print_diagnosis, run_examination
-from vlibrary.cli.output import print_json
+from vlibrary.cli.output import print_json, print_rows
 from vlibrary.cli.upkeep import OPERATOR, Actor
 from vlibrary.cli.vectors import LOCAL, AsJson, Url
 from vlibrary.client import Client

@@ -88,7 +88,7 @@ def test_main_job(service: Client, trained: Path, tmp_path: Path) -> None:
     assert accuracy(service, "off") == before
 
 
-def test_unrelated_questions_are_left_alone(service: Client, trained: Path) -> None:
+def test_unrelated_questions_are_not_steered(service: Client, trained: Path) -> None:
     service.register(trained.read_bytes(), trained.with_suffix(".card.json").read_text())
     other = examples(task("digit-english"), "test", 1, seed=1)[0]
     off = service.generate(other.question, images=[other.image], steering="off")
@@ -99,7 +99,7 @@ def test_unrelated_questions_are_left_alone(service: Client, trained: Path) -> N
     assert auto.text == off.text
 
 
-def test_what_was_registered_survives_a_restart(trained: Path, tmp_path: Path) -> None:
+def test_registered_vectors_survive_a_restart(trained: Path, tmp_path: Path) -> None:
     card = trained.with_suffix(".card.json").read_text()
     with running_service(tmp_path) as first:
         kept = first.register(trained.read_bytes(), card)
@@ -114,7 +114,7 @@ def test_what_was_registered_survives_a_restart(trained: Path, tmp_path: Path) -
         assert caught.value.status == 404
 
 
-def test_the_command_line_complains_with_a_cure(service: Client, tmp_path: Path) -> None:
+def test_errors_of_the_command_line_include_a_cure(service: Client, tmp_path: Path) -> None:
     assert "What to do:" in vlibrary("register", str(tmp_path / "none.safetensors"), url=service.url, fails=True)
     (tmp_path / "bad.safetensors").write_bytes(b"\x80\x04\x95" + bytes(20))
     (tmp_path / "bad.card.json").write_text('{"name": "bad", "description": "x"}')

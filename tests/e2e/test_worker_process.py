@@ -82,7 +82,7 @@ async def whole(fleet: Fleet, call: GenerateCall = SHORT) -> str:
     return last.text
 
 
-def test_a_frozen_worker_is_dead_until_it_thaws(fleet: Fleet, workers: list[Running]) -> None:
+def test_a_frozen_worker_is_unavailable_until_it_resumes(fleet: Fleet, workers: list[Running]) -> None:
     workers[0].signal(signal.SIGSTOP)
     try:
         assert asyncio.run(whole(fleet))  # asked of the frozen one, answered by the other
@@ -93,7 +93,7 @@ def test_a_frozen_worker_is_dead_until_it_thaws(fleet: Fleet, workers: list[Runn
     assert asyncio.run(whole(fleet))
 
 
-def test_a_wrong_token_stops_the_api_with_its_cure(workers: list[Running], tmp_path: Path) -> None:
+def test_a_wrong_token_stops_the_api_with_a_cure(workers: list[Running], tmp_path: Path) -> None:
     settings = {
         "VLIBRARY_WORKERS": workers[0].url,
         "VLIBRARY_WORKER_TOKEN": "another token",
@@ -111,7 +111,7 @@ def test_a_wrong_token_stops_the_api_with_its_cure(workers: list[Running], tmp_p
     assert "Traceback" not in said
 
 
-def test_a_killed_worker_breaks_its_own_answers_only(fleet: Fleet, workers: list[Running]) -> None:
+def test_a_killed_worker_interrupts_only_its_own_answers(fleet: Fleet, workers: list[Running]) -> None:
     async def ask() -> None:
         async with aclosing(fleet.generate(LONG)) as first, aclosing(fleet.generate(LONG)) as second:
             assert isinstance(await anext(first), TextPiece)
@@ -130,7 +130,9 @@ def test_a_killed_worker_breaks_its_own_answers_only(fleet: Fleet, workers: list
     until(lambda: alive(fleet) == [True, True], 60)
 
 
-def test_a_worker_told_to_stop_finishes_what_runs_and_takes_nothing_new(fleet: Fleet, workers: list[Running]) -> None:
+def test_a_stopping_worker_finishes_running_requests_and_accepts_no_new_ones(
+    fleet: Fleet, workers: list[Running]
+) -> None:
     async def ask() -> None:
         async with aclosing(fleet.generate(LONG)) as events:
             assert isinstance(await anext(events), TextPiece)
@@ -154,7 +156,7 @@ InFlightEngine.step = struck
 """
 
 
-def test_a_worker_whose_model_dies_tells_why_and_ends_with_a_failure_for_whoever_restarts_it(tmp_path: Path) -> None:
+def test_a_worker_whose_model_fails_logs_why_and_exits_with_an_error(tmp_path: Path) -> None:
     worker = Running("work", tmp_path, {}, before=STRUCK)
     worker.start()
     try:
@@ -173,9 +175,7 @@ async def first_piece(worker: HttpWorker) -> None:
         await anext(events)
 
 
-def test_the_api_answers_through_its_workers_and_says_when_nobody_is_there(
-    api: Running, started: list[Running]
-) -> None:
+def test_the_api_uses_its_workers_and_reports_when_none_is_available(api: Running, started: list[Running]) -> None:
     assert "libtorch" not in Path(f"/proc/{api.pid}/maps").read_text()
     body: dict[str, Any] = {"prompt": "Which colour is it?", "model": LVLM_ID}
     answer = httpx.post(f"{api.url}/generate", json=body, timeout=30)

@@ -44,7 +44,7 @@ def test_nothing_is_lost_by_a_crash_at_any_step(seed: int) -> None:
 
 
 @pytest.mark.parametrize(("seed", "scenario"), FOUND)
-def test_what_was_found_once_is_not_found_again(seed: int, scenario: Callable[[Cycle], None]) -> None:
+def test_known_failures_on_sqlite_do_not_recur(seed: int, scenario: Callable[[Cycle], None]) -> None:
     assert run_cycle(seed, scenarios={scenario: 1}).ledger.violations == []
 
 
@@ -60,14 +60,12 @@ def test_nothing_is_lost_on_postgresql_and_s3(scenario: Callable[[Cycle], None],
 
 @pytest.mark.real
 @pytest.mark.parametrize(("seed", "scenario"), FOUND_ON_SERVERS)
-def test_what_servers_found_once_is_not_found_again(
-    seed: int, scenario: Callable[[Cycle], None], servers: Servers
-) -> None:
+def test_known_failures_on_servers_do_not_recur(seed: int, scenario: Callable[[Cycle], None], servers: Servers) -> None:
     assert run_cycle(seed, servers, {scenario: 1}).ledger.violations == []
 
 
 @pytest.mark.real
-def test_everything_that_a_network_can_do_is_really_done(servers: Servers) -> None:
+def test_the_proxy_injects_every_network_fault(servers: Servers) -> None:
     wanted = {f"network.{fault.name.lower()}" for fault in FAULTS}
     struck: set[str] = set()
     for seed in range(1, MOST_NETWORK_CYCLES):
@@ -108,7 +106,7 @@ def test_an_error_in_a_cycle_is_a_violation(scenario: Callable[[Cycle], None]) -
     assert f"LookupError: {scenario.__name__}" in violation
 
 
-def test_a_cycle_that_needs_servers_is_left_out_without_them() -> None:
+def test_a_cycle_that_needs_servers_is_skipped_without_them() -> None:
     assert run_cycle(1, scenarios={bad_network: 1}).skipped is not None
 
 
@@ -152,7 +150,7 @@ def _vector_id(catalogue: Catalogue) -> str:
 
 
 @pytest.mark.parametrize("harm", [_damage, _remove, _delete, _purge, _forget, _leave_behind])
-def test_the_checks_notice(harm: Callable[[Cycle, Catalogue], None], tmp_path: Path) -> None:
+def test_the_checks_detect(harm: Callable[[Cycle, Catalogue], None], tmp_path: Path) -> None:
     cycle = Cycle("harm", World(tmp_path), random.Random(3), Ledger())
     actors = cycle.actors(1)
     api = Api(cycle.world.life())

@@ -15,7 +15,7 @@ from vlibrary.upkeep.collector import Rules, collect
 from vlibrary.upkeep.collector_guard import check_collection_allowed, update_markers
 
 
-def test_a_collector_that_was_killed_while_it_wrote_its_mark_does_not_stop_the_next_one(
+def test_a_collector_killed_while_writing_a_marker_does_not_stop_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def die(*_: object, **__: object) -> None:
@@ -35,7 +35,7 @@ def test_a_collector_that_was_killed_while_it_wrote_its_mark_does_not_stop_the_n
     assert len(marks) == 1, "the half-written mark is left behind"
 
 
-def test_a_first_start_that_was_killed_while_it_wrote_its_mark_does_not_pause_the_collector(
+def test_a_first_start_killed_while_writing_a_marker_pauses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def die(*_: object, **__: object) -> None:

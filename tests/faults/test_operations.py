@@ -30,13 +30,13 @@ class Dead(RuleBasedStateMachine):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_random_operations_answer_as_the_oracle_does() -> None:
+def test_random_operations_agree_with_the_oracle() -> None:
     outcome = run(600, number=1)
     assert outcome.violation is None
     assert outcome.operations > 300
 
 
-def test_a_wrong_answer_is_told_with_its_shortest_history() -> None:
+def test_a_wrong_result_is_reported_with_its_shortest_history() -> None:
     outcome = run_apart(1_000, 1, Wrong)
     assert outcome.violation is not None
     assert "a thing was lost" in outcome.violation

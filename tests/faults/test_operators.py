@@ -15,11 +15,13 @@ ON_SERVERS = 1  # a seed whose cycle runs on servers, where there are some
 
 
 @pytest.mark.parametrize("scenario", OPERATORS)
-def test_a_command_that_is_killed_and_repeated_loses_nothing(scenario: Callable[[Cycle], None]) -> None:
+def test_a_killed_and_rerun_command_loses_nothing(scenario: Callable[[Cycle], None]) -> None:
     assert run_cycle(3, scenarios={scenario: 1}).ledger.violations == []
 
 
 @pytest.mark.real
 @pytest.mark.parametrize("scenario", OPERATORS)
-def test_nor_does_it_on_postgresql_and_s3(scenario: Callable[[Cycle], None], servers: Servers) -> None:
+def test_a_killed_and_rerun_command_loses_nothing_on_servers(
+    scenario: Callable[[Cycle], None], servers: Servers
+) -> None:
     assert run_cycle(ON_SERVERS, servers, {scenario: 1}).ledger.violations == []

@@ -62,7 +62,7 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     place.engine.dispose()
 
 
-def test_a_library_comes_back_whole_on_either_database(source: Place, target: Place, tmp_path: Path) -> None:
+def test_a_library_is_restored_completely_on_either_database(source: Place, target: Place, tmp_path: Path) -> None:
     copied = source.back_up(tmp_path / "backup")
     assert (copied.copied, copied.lost) == (3, ())
     assert target.restore(tmp_path / "backup").copied == 3
@@ -75,9 +75,7 @@ def test_a_library_comes_back_whole_on_either_database(source: Place, target: Pl
     assert target.catalogue.change_log.position().seq == source.catalogue.change_log.position().seq + 1
 
 
-def test_what_is_registered_while_the_tables_are_written_is_whole_or_absent(
-    source: Place, target: Place, tmp_path: Path
-) -> None:
+def test_a_registration_during_the_dump_is_complete_or_absent(source: Place, target: Place, tmp_path: Path) -> None:
     before = source.content()
     came: list[str] = []
 
@@ -100,7 +98,7 @@ def test_what_is_registered_while_the_tables_are_written_is_whole_or_absent(
     assert _found(target) == []
 
 
-def test_an_idempotency_key_is_still_known_after_a_restoration(source: Place, target: Place, tmp_path: Path) -> None:
+def test_idempotency_keys_survive_a_restoration(source: Place, target: Place, tmp_path: Path) -> None:
     source.back_up(tmp_path / "backup")
     target.restore(tmp_path / "backup")
     repeat = target.upload()  # the first one's id, key and request
@@ -113,7 +111,7 @@ def test_an_idempotency_key_is_still_known_after_a_restoration(source: Place, ta
         target.catalogue.registrations.reserve(target.upload())
 
 
-def test_the_collector_waits_after_a_restoration(source: Place, target: Place, tmp_path: Path) -> None:
+def test_collection_is_paused_after_a_restoration(source: Place, target: Place, tmp_path: Path) -> None:
     source.collect()
     target.collect()
     source.back_up(tmp_path / "backup")
@@ -123,7 +121,7 @@ def test_the_collector_waits_after_a_restoration(source: Place, target: Place, t
     assert source.collect(Rules()).removed == 0
 
 
-def test_what_a_library_holds_is_replaced_only_on_demand(source: Place, target: Place, tmp_path: Path) -> None:
+def test_a_library_with_content_is_replaced_only_on_request(source: Place, target: Place, tmp_path: Path) -> None:
     source.back_up(tmp_path / "backup")
     target.publish()
     before = target.content()
@@ -134,7 +132,7 @@ def test_what_a_library_holds_is_replaced_only_on_demand(source: Place, target: 
     assert target.content() == source.content()
 
 
-def test_a_backup_is_of_one_moment_and_the_next_one_copies_what_is_new(source: Place, tmp_path: Path) -> None:
+def test_a_backup_is_a_snapshot_and_the_next_one_is_incremental(source: Place, tmp_path: Path) -> None:
     folder = tmp_path / "backup"
     steps = back_up(source.stores, backup_in(folder), actor="tester")
     next(steps)
@@ -151,9 +149,7 @@ def test_a_backup_is_of_one_moment_and_the_next_one_copies_what_is_new(source: P
     assert len(list(folder.glob("catalogue-*"))) == 1
 
 
-def test_a_backup_that_was_broken_off_leaves_the_last_one_and_goes_on(
-    source: Place, target: Place, tmp_path: Path
-) -> None:
+def test_an_interrupted_backup_keeps_the_last_one_and_resumes(source: Place, target: Place, tmp_path: Path) -> None:
     folder = tmp_path / "backup"
     source.back_up(folder)
     before = source.content()
@@ -170,7 +166,7 @@ def test_a_backup_that_was_broken_off_leaves_the_last_one_and_goes_on(
 
 
 @pytest.mark.parametrize("copied", [1, 2, 4])
-def test_a_restoration_that_is_killed_leaves_the_old_library_and_goes_on(
+def test_a_killed_restoration_keeps_the_old_library_and_resumes(
     source: Place, target: Place, tmp_path: Path, copied: int
 ) -> None:
     source.back_up(tmp_path / "backup")
@@ -223,7 +219,7 @@ class Dying(FolderArtifacts):
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("last", [1, 2, 3])
-def test_a_restoration_that_dies_at_one_of_its_marks_ends_paused_when_it_is_run_again(
+def test_a_restoration_killed_at_a_marker_ends_paused_when_rerun(
     source: Place, target: Place, tmp_path: Path, last: int, moment: str
 ) -> None:
     source.back_up(tmp_path / "backup")
@@ -246,7 +242,9 @@ def test_a_restoration_that_dies_at_one_of_its_marks_ends_paused_when_it_is_run_
     assert target.collect().removed == 0
 
 
-def test_no_examination_ends_the_pause_of_a_restoration_under_way(source: Place, target: Place, tmp_path: Path) -> None:
+def test_an_examination_does_not_end_the_pause_of_a_running_restoration(
+    source: Place, target: Place, tmp_path: Path
+) -> None:
     source.back_up(tmp_path / "backup")
     before = list_markers(target.artifacts)
     steps = restore(target.stores, backup_in(tmp_path / "backup"), overwrite=True, actor="tester")

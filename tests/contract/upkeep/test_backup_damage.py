@@ -49,7 +49,7 @@ def change_manifest(folder: Path, change: Callable[[dict[str, Any]], object]) ->
     manifest.write_text(json.dumps(content))
 
 
-def test_a_flipped_byte_of_the_catalogue_is_noticed(source: Place, target: Place, tmp_path: Path) -> None:
+def test_a_flipped_byte_of_the_catalogue_is_detected(source: Place, target: Place, tmp_path: Path) -> None:
     source.back_up(tmp_path / "backup")
     (path,) = (tmp_path / "backup").glob("catalogue-*/vectors.jsonl")
     data = bytearray(path.read_bytes())
@@ -60,7 +60,7 @@ def test_a_flipped_byte_of_the_catalogue_is_noticed(source: Place, target: Place
     assert target.catalogue.change_log.position().seq == 0
 
 
-def test_a_damaged_object_is_named_and_the_rest_comes_back_on_demand(
+def test_a_damaged_object_is_named_and_the_rest_is_restored_on_request(
     source: Place, target: Place, tmp_path: Path
 ) -> None:
     source.back_up(tmp_path / "backup")
@@ -79,7 +79,7 @@ def test_a_damaged_object_is_named_and_the_rest_comes_back_on_demand(
     assert target.content() == source.content()
 
 
-def test_a_place_that_cannot_be_written_to_is_told_and_the_last_backup_stays(
+def test_an_unwritable_folder_is_an_error_and_keeps_the_last_backup(
     source: Place, target: Place, tmp_path: Path
 ) -> None:
     folder = tmp_path / "backup"
@@ -108,7 +108,7 @@ def test_a_backup_has_one_writer_at_a_time(source: Place, tmp_path: Path) -> Non
     assert source.back_up(folder).there == done.total
 
 
-def test_nobody_writes_a_backup_that_is_being_restored(source: Place, target: Place, tmp_path: Path) -> None:
+def test_a_backup_cannot_be_written_during_its_restoration(source: Place, target: Place, tmp_path: Path) -> None:
     folder = tmp_path / "backup"
     source.back_up(folder)
     before = source.content()
@@ -122,7 +122,7 @@ def test_nobody_writes_a_backup_that_is_being_restored(source: Place, target: Pl
     assert source.back_up(folder).copied == 1
 
 
-def test_nobody_restores_a_backup_that_is_being_written(source: Place, target: Place, tmp_path: Path) -> None:
+def test_a_backup_cannot_be_restored_while_it_is_written(source: Place, target: Place, tmp_path: Path) -> None:
     folder = tmp_path / "backup"
     source.back_up(folder)
     slow = back_up(source.stores, backup_in(folder), actor="tester")
@@ -134,7 +134,7 @@ def test_nobody_restores_a_backup_that_is_being_written(source: Place, target: P
     assert target.content() == source.content()
 
 
-def test_where_no_lock_can_be_made_a_backup_is_restored_without(source: Place, target: Place, tmp_path: Path) -> None:
+def test_a_backup_on_read_only_storage_is_restored_without_a_lock(source: Place, target: Place, tmp_path: Path) -> None:
     source.back_up(tmp_path / "backup")
     lock = tmp_path / "backup" / LOCK
     lock.unlink()
@@ -157,7 +157,7 @@ def test_a_library_with_fewer_changes_does_not_replace_a_backup(source: Place, t
     assert source.content() == target.content()
 
 
-def test_a_restored_library_goes_on_in_the_backup_it_comes_from_and_replaces_no_later_one(
+def test_a_restored_library_updates_its_own_backup_but_no_later_one(
     source: Place, target: Place, tmp_path: Path
 ) -> None:
     source.back_up(tmp_path / "first")
@@ -175,7 +175,7 @@ def test_a_restored_library_goes_on_in_the_backup_it_comes_from_and_replaces_no_
     assert source.content() == target.content()
 
 
-def test_a_backup_that_was_made_before_there_were_marks_is_judged_by_its_length(
+def test_a_backup_without_a_log_token_is_compared_by_sequence_number(
     source: Place, target: Place, tmp_path: Path
 ) -> None:
     source.back_up(tmp_path / "backup")
@@ -186,9 +186,7 @@ def test_a_backup_that_was_made_before_there_were_marks_is_judged_by_its_length(
     source.back_up(tmp_path / "backup")
 
 
-def test_what_cannot_be_told_from_a_manifest_is_replaced_only_on_demand(
-    source: Place, target: Place, tmp_path: Path
-) -> None:
+def test_an_unreadable_backup_is_replaced_only_on_request(source: Place, target: Place, tmp_path: Path) -> None:
     source.back_up(tmp_path / "backup")
     (tmp_path / "backup" / "manifest.json").write_text("{")
     before = files(tmp_path / "backup")
@@ -199,7 +197,7 @@ def test_what_cannot_be_told_from_a_manifest_is_replaced_only_on_demand(
     target.restore(tmp_path / "backup")
 
 
-def test_a_backup_of_other_tables_is_brought_up_to_date(source: Place, target: Place, tmp_path: Path) -> None:
+def test_a_backup_of_other_tables_is_updated(source: Place, target: Place, tmp_path: Path) -> None:
     source.back_up(tmp_path / "backup")
     change_manifest(tmp_path / "backup", lambda content: content["sha256"].pop("aliases.jsonl"))  # an earlier release's
     source.back_up(tmp_path / "backup")
@@ -207,7 +205,7 @@ def test_a_backup_of_other_tables_is_brought_up_to_date(source: Place, target: P
     assert target.content() == source.content()
 
 
-def test_what_else_lies_in_the_backups_folder_stays(source: Place, tmp_path: Path) -> None:
+def test_foreign_files_in_the_backup_folder_are_kept(source: Place, tmp_path: Path) -> None:
     others = [tmp_path / "backup" / name for name in ("catalogue-of-films/jaws", "objects/ab/cdef", "notes.txt")]
     for path in others:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -217,7 +215,7 @@ def test_what_else_lies_in_the_backups_folder_stays(source: Place, tmp_path: Pat
     assert all(path.exists() for path in others)
 
 
-def test_an_unfinished_backup_and_no_backup_are_refused(source: Place, target: Place, tmp_path: Path) -> None:
+def test_an_incomplete_or_missing_backup_is_an_error(source: Place, target: Place, tmp_path: Path) -> None:
     next(iter(back_up(source.stores, backup_in(tmp_path / "backup"), actor="tester")))
     with pytest.raises(InvalidBackup, match="no complete backup"):
         target.restore(tmp_path / "backup")
@@ -231,7 +229,7 @@ def test_an_unfinished_backup_and_no_backup_are_refused(source: Place, target: P
     [{"format": 2}, {"catalogue": "../elsewhere"}, {"sha256": {}}, {"dump": {}}],
     ids=["format", "path", "tables", "fields"],
 )
-def test_a_manifest_of_another_kind_is_refused(
+def test_a_manifest_of_another_format_is_an_error(
     source: Place, target: Place, tmp_path: Path, change: dict[str, object]
 ) -> None:
     source.back_up(tmp_path / "backup")
@@ -240,7 +238,7 @@ def test_a_manifest_of_another_kind_is_refused(
         target.restore(tmp_path / "backup")
 
 
-def test_tables_of_another_release_are_refused(source: Place, target: Place, tmp_path: Path) -> None:
+def test_tables_of_another_release_are_an_error(source: Place, target: Place, tmp_path: Path) -> None:
     source.back_up(tmp_path / "backup")
     change_manifest(tmp_path / "backup", lambda content: content["dump"].update(schema="0001"))
     with pytest.raises(InvalidBackup, match="0001"):

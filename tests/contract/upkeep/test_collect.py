@@ -55,7 +55,7 @@ def library(database_url: str, tmp_path: Path) -> Iterator[RealLibrary]:
     library.engine.dispose()
 
 
-def test_only_what_nobody_can_need_any_more_is_removed(library: RealLibrary) -> None:
+def test_only_garbage_is_removed(library: RealLibrary) -> None:
     active, deleted, purged = (library.publish() for _ in range(3))
     for record in (deleted, purged):
         library.catalogue.vectors.delete(record.id)
@@ -72,7 +72,7 @@ def test_only_what_nobody_can_need_any_more_is_removed(library: RealLibrary) -> 
         library.catalogue.registrations.publish(expired, drafted(expired))
 
 
-def test_a_database_put_back_finds_the_objects_of_what_was_purged_since(library: RealLibrary) -> None:
+def test_a_restored_database_still_finds_objects_purged_since(library: RealLibrary) -> None:
     record = library.publish()
     library.age()
     library.catalogue.vectors.delete(record.id)
@@ -85,7 +85,7 @@ def test_a_database_put_back_finds_the_objects_of_what_was_purged_since(library:
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("removed", [0, 3])
-def test_a_collector_that_is_killed_loses_nothing_and_the_next_one_ends_its_work(
+def test_a_killed_collector_loses_nothing_and_the_next_one_finishes(
     library: RealLibrary, removed: int, moment: str
 ) -> None:
     records = [library.publish() for _ in range(3)]
@@ -104,9 +104,7 @@ def test_a_collector_that_is_killed_loses_nothing_and_the_next_one_ends_its_work
     assert library.collect(Rules(dry_run=True)).removed == 0
 
 
-def test_an_earlier_state_of_the_database_is_noticed_when_a_service_had_noted_a_later_one(
-    new_sqlite: Callable[[], str], tmp_path: Path
-) -> None:
+def test_an_earlier_state_of_the_database_pauses_collection(new_sqlite: Callable[[], str], tmp_path: Path) -> None:
     """The files of a day's snapshot are put back; nobody knows what was registered since, and its bytes stay."""
     url = new_sqlite()
     library = RealLibrary(url, tmp_path / "artifacts")
@@ -129,7 +127,7 @@ def test_an_earlier_state_of_the_database_is_noticed_when_a_service_had_noted_a_
     again.engine.dispose()
 
 
-def test_a_service_that_ends_has_noted_all_that_was_registered(
+def test_a_stopped_service_has_recorded_its_last_change(
     empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copy(empty_database, tmp_path / "catalogue.db")

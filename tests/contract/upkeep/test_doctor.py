@@ -133,23 +133,21 @@ def test_each_kind_of_damage_is_named_with_its_cure(
     assert (shown.exit_code, kinds[0] in shown.stdout) == (code, True)
 
 
-def test_waste_is_gone_after_a_collection_and_damage_is_not(library: RealLibrary) -> None:
+def test_collection_removes_waste_but_not_damage(library: RealLibrary) -> None:
     for harm in (_leave_object, _leave_upload, _lose):
         harm(library)
     assert CliRunner().invoke(app, ["gc"]).exit_code == 0
     assert [finding["kind"] for finding in doctor("--no-index")[1]["findings"]] == ["object-missing"]
 
 
-def test_bytes_are_read_only_as_often_as_the_sample_says(library: RealLibrary) -> None:
+def test_only_the_sampled_share_of_objects_is_read(library: RealLibrary) -> None:
     _flip(library)
     assert doctor("--no-index", "--sample", "0")[0] == 0
     assert doctor("--no-index", "--sample", "1")[0] == 1
 
 
 @pytest.mark.parametrize("small", [("--sample", "0"), ("--sample", "0.99"), ("--cursor", "objects:")])
-def test_an_examination_that_is_too_small_ends_no_pause_and_says_so(
-    library: RealLibrary, small: tuple[str, str]
-) -> None:
+def test_a_partial_examination_ends_no_pause_and_says_so(library: RealLibrary, small: tuple[str, str]) -> None:
     pause_collection(library.artifacts)
     told = CliRunner().invoke(app, ["doctor", "--deep", "--no-index", *small]).stderr
     assert "stays paused" in told
@@ -159,7 +157,7 @@ def test_an_examination_that_is_too_small_ends_no_pause_and_says_so(
     assert "paused" not in CliRunner().invoke(app, ["doctor", "--deep", "--no-index", *small]).stderr
 
 
-def test_a_store_with_another_librarys_mark_is_left_alone_until_it_is_taken_over(library: RealLibrary) -> None:
+def test_a_store_with_a_marker_of_another_library_is_paused_until_claimed(library: RealLibrary) -> None:
     other = memory_catalogue()
     update_markers(other, library.artifacts)
     code, report = doctor("--no-index")
@@ -176,7 +174,7 @@ def test_a_store_with_another_librarys_mark_is_left_alone_until_it_is_taken_over
     assert doctor("--no-index") == (0, SOUND)
 
 
-def test_an_unfinished_restoration_is_named_and_can_be_given_up(library: RealLibrary) -> None:
+def test_an_unfinished_restoration_is_found_and_can_be_abandoned(library: RealLibrary) -> None:
     _kill_restoration(library)
     code, report = doctor("--no-index")
     assert (code, report["collector_cleared"]) == (1, False)
@@ -187,7 +185,7 @@ def test_an_unfinished_restoration_is_named_and_can_be_given_up(library: RealLib
     assert library.collect().removed == 0
 
 
-def test_no_store_is_taken_over_while_something_else_is_wrong(library: RealLibrary) -> None:
+def test_a_store_cannot_be_claimed_while_something_else_is_wrong(library: RealLibrary) -> None:
     _kill_restoration(library)
     _lose(library)
     code, report = doctor("--no-index", "--take-over")
@@ -197,12 +195,12 @@ def test_no_store_is_taken_over_while_something_else_is_wrong(library: RealLibra
 
 
 @pytest.mark.parametrize("small", [("--sample", "0.5"), ("--cursor", "objects:")])
-def test_only_a_whole_examination_takes_over(library: RealLibrary, small: tuple[str, str]) -> None:
+def test_only_a_complete_examination_can_claim_a_store(library: RealLibrary, small: tuple[str, str]) -> None:
     refused = CliRunner().invoke(app, ["doctor", "--deep", "--no-index", "--take-over", *small])
     assert isinstance(refused.exception, InvalidInput)
 
 
-def test_what_was_examined_before_the_cursor_is_left_out(library: RealLibrary) -> None:
+def test_an_examination_skips_everything_before_the_cursor(library: RealLibrary) -> None:
     _lose(library)
     _leave_object(library)
     code, report = doctor("--no-index", "--cursor", "objects:")
@@ -214,7 +212,7 @@ def test_what_was_examined_before_the_cursor_is_left_out(library: RealLibrary) -
         assert cursor in str(refused.exception)
 
 
-def test_whoever_breaks_it_off_is_told_where_to_go_on(library: RealLibrary, tmp_path: Path) -> None:
+def test_an_interrupted_examination_prints_its_cursor(library: RealLibrary, tmp_path: Path) -> None:
     _lose(library)
     at_the_objects = Failpoint("artifacts.now.before", signal=signal.SIGINT)
     ended = vlibrary(Life(tmp_path, "broken-off", failpoint=at_the_objects), "doctor", "--deep", "--no-index")
@@ -224,16 +222,14 @@ def test_whoever_breaks_it_off_is_told_where_to_go_on(library: RealLibrary, tmp_
     assert doctor("--no-index", "--cursor", "uploads:")[0] == 0
 
 
-def test_a_line_of_progress_in_a_file_tells_where_to_go_on(
-    library: RealLibrary, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_progress_lines_contain_the_cursor(library: RealLibrary, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output, "LINE_INTERVAL_S", 0.0)
     lines = CliRunner().invoke(app, ["doctor", "--deep", "--no-index"]).stderr.splitlines()
     assert "aliases: 1; 0 findings; resume with --cursor aliases:" in lines
     assert [line for line in lines if "resume with --cursor objects:" in line]
 
 
-def test_an_index_that_is_not_what_the_catalogue_says_is_named_and_repaired(library: RealLibrary) -> None:
+def test_an_index_that_differs_from_the_catalogue_is_found_and_repaired(library: RealLibrary) -> None:
     spec = open_embedder(Settings()).spec
     rng = np.random.default_rng(0)
     for _ in range(5):

@@ -37,7 +37,7 @@ def load(library: Library, data: bytes, *, update: bool = False) -> Loaded:
     return loaded
 
 
-def test_an_imported_vector_keeps_its_id_and_gets_an_object_of_its_own(catalogue: Catalogue) -> None:
+def test_an_imported_vector_keeps_its_id_and_gets_its_own_object(catalogue: Catalogue) -> None:
     library = replace(memory_library(), catalogue=catalogue)
     text = card("colour", "Which hue?", tags=["a"], metadata={"shots": 16}).encode()
     data = b"".join(pack([Item.of(VECTOR_ID, "colour", 7, artifact(MODEL), text)]))
@@ -84,9 +84,7 @@ def packed(name: str = "colour", description: str = "Which hue?", **more: Any) -
     ],
     ids=["description", "tags", "metadata", "nothing"],
 )
-def test_a_vector_with_another_card_stays_as_it_is_unless_it_shall_be_updated(
-    catalogue: Catalogue, other: bytes
-) -> None:
+def test_a_vector_with_another_card_is_changed_only_on_request(catalogue: Catalogue, other: bytes) -> None:
     library = replace(memory_library(), catalogue=catalogue)
     first = load(library, packed(tags=["a"], metadata={"shots": 1})).record
     assert first is not None

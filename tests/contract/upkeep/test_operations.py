@@ -63,7 +63,7 @@ def refusal(*arguments: str) -> VLibraryError:
     return error
 
 
-def test_gc_tells_what_it_would_remove_and_removes_it(library: RealLibrary) -> None:
+def test_gc_counts_in_a_dry_run_and_then_removes(library: RealLibrary) -> None:
     record = library.publish()
     library.catalogue.registrations.release(library.store())
     library.age()
@@ -76,7 +76,7 @@ def test_gc_tells_what_it_would_remove_and_removes_it(library: RealLibrary) -> N
     assert "0 of 1 objects removed" in vlibrary("gc", "--grace", "7d", "--retention", "30d").stdout
 
 
-def test_gc_tells_of_objects_that_are_no_librarys(library: RealLibrary) -> None:
+def test_gc_reports_foreign_objects(library: RealLibrary) -> None:
     assert "foreign" not in vlibrary("gc").stdout
     library.artifacts.put("notes/today.txt", DATA, SHA256)
     assert "1 foreign objects" in vlibrary("gc").stdout
@@ -84,18 +84,18 @@ def test_gc_tells_of_objects_that_are_no_librarys(library: RealLibrary) -> None:
 
 
 @pytest.mark.parametrize("actor", ["", " ", "a" * 129, "é", "a\n"])
-def test_an_actor_that_no_log_could_show_is_refused(library: RealLibrary, actor: str) -> None:
+def test_an_unprintable_actor_is_an_error(library: RealLibrary, actor: str) -> None:
     library.publish()
     assert isinstance(refusal("gc", "--actor", actor), InvalidInput)
     assert [entry.action for entry in library.catalogue.audit_log.read(0, 100)] == ["vector.publish"]
 
 
-def test_gc_refuses_a_grace_that_is_too_short_or_no_duration(library: RealLibrary) -> None:
+def test_an_invalid_or_too_short_grace_period_is_an_error(library: RealLibrary) -> None:
     assert "15" in refusal("gc", "--grace", "14m").cure
     assert isinstance(refusal("gc", "--grace", "tomorrow"), InvalidInput)
 
 
-def test_durations() -> None:
+def test_durations_are_parsed() -> None:
     assert [parse_duration(text).total_seconds() for text in ("90s", "15m", "24h", "30d")] == [
         90,
         900,
@@ -104,7 +104,7 @@ def test_durations() -> None:
     ]
 
 
-def test_a_library_goes_into_a_backup_and_comes_back_elsewhere(
+def test_a_library_is_backed_up_and_restored_elsewhere(
     library: RealLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = library.publish()
@@ -123,7 +123,7 @@ def test_a_library_goes_into_a_backup_and_comes_back_elsewhere(
     assert actions == ["vector.publish", "catalogue.renew_epoch", *operations]
 
 
-def test_an_empty_library_replaces_a_backup_only_on_demand(
+def test_an_empty_library_replaces_a_backup_only_on_request(
     library: RealLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     library.publish()
@@ -136,7 +136,7 @@ def test_an_empty_library_replaces_a_backup_only_on_demand(
     assert answer("backup", "--replace", str(tmp_path / "backup"))["there"] == 0
 
 
-def test_doctor_finds_what_is_wrong_and_does_not_clear_the_collector(library: RealLibrary) -> None:
+def test_doctor_finds_damage_and_keeps_collection_paused(library: RealLibrary) -> None:
     lost, hidden = library.publish(), library.publish()
     library.artifacts.delete(lost.object_key)
     library.collect()
@@ -154,13 +154,15 @@ def test_doctor_finds_what_is_wrong_and_does_not_clear_the_collector(library: Re
     assert "Something is wrong" in shown.stdout
 
 
-def test_doctor_refuses_options_that_it_would_ignore(library: RealLibrary) -> None:
+def test_doctor_rejects_options_without_effect(library: RealLibrary) -> None:
     for option in (("--sample", "0.5"), ("--take-over",)):
         assert "--deep" in refusal("doctor", *option).cure
 
 
 class TestMigrate:
-    def test_it_tells_the_revisions_before_and_after(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_migrate_reports_the_revisions_before_and_after(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("VLIBRARY_DATA_DIR", str(tmp_path))
         assert answer("migrate", "--check", code=1)["after"] is None
         assert "vlibrary migrate" in refusal("gc").cure
@@ -171,7 +173,7 @@ class TestMigrate:
         (noted,) = open_operator_stores().catalogue.audit_log.read(0, 100)
         assert (noted.action, noted.subject, noted.detail) == ("library.migrate", done["needed"], {"from": None})
 
-    def test_a_library_of_a_newer_release_is_refused(self, library: RealLibrary) -> None:
+    def test_a_database_of_a_newer_release_is_an_error(self, library: RealLibrary) -> None:
         with library.engine.begin() as connection:
             connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
         for command in (["migrate"], ["migrate", "--check"], ["gc"], ["backup", "nowhere"]):
@@ -189,7 +191,7 @@ class TestIndex:
             library.publish(keys=keys, embedder=EMBEDDER.fingerprint)
         return library.catalogue
 
-    def test_an_index_from_a_right_snapshot_and_the_log_agree(self, catalogue: Catalogue, tmp_path: Path) -> None:
+    def test_an_index_from_a_correct_snapshot_agrees_with_the_log(self, catalogue: Catalogue, tmp_path: Path) -> None:
         snapshots = FolderSnapshots(tmp_path / "snapshots")
         assert check_index(catalogue, snapshots, EMPTY).loaded is None
         made = check_index(catalogue, snapshots, EMPTY, repair=True)
@@ -201,9 +203,7 @@ class TestIndex:
         assert later.expected.keys == 38
         assert later.findings() == []
 
-    def test_a_snapshot_that_lacks_or_has_other_keys_is_found_and_repaired(
-        self, catalogue: Catalogue, tmp_path: Path
-    ) -> None:
+    def test_a_snapshot_with_wrong_keys_is_found_and_repaired(self, catalogue: Catalogue, tmp_path: Path) -> None:
         snapshots = FolderSnapshots(tmp_path / "snapshots")
         wrong = FaissIndex(EMBEDDER)
         wrong.reset(catalogue.change_log.position().epoch, replacing=wrong.position)

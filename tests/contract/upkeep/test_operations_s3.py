@@ -85,7 +85,7 @@ def library(
     return Place(life, url, s3_client, bucket)
 
 
-def test_the_collector_counts_and_then_removes_what_nobody_needs(library: Place) -> None:
+def test_gc_counts_and_then_removes_unreferenced_objects(library: Place) -> None:
     kept, deleted = library.publish(), library.publish()
     library.catalogue.vectors.delete(deleted.id)
     library.catalogue.registrations.release(library.store())
@@ -102,7 +102,7 @@ def test_the_collector_counts_and_then_removes_what_nobody_needs(library: Place)
     assert library.artifacts.get(kept.object_key, SHA256) == DATA
 
 
-def test_the_collector_goes_on_after_a_key(library: Place) -> None:
+def test_gc_resumes_after_a_key(library: Place) -> None:
     for _ in range(3):
         library.catalogue.registrations.release(library.store())
     first, *_ = library.keys()
@@ -111,7 +111,7 @@ def test_the_collector_goes_on_after_a_key(library: Place) -> None:
 
 
 @pytest.mark.parametrize(("kind", "data"), HARMS)
-def test_the_doctor_notices_damaged_objects_and_a_backup_cures_them(
+def test_doctor_finds_damaged_objects_and_a_backup_restores_them(
     library: Place, tmp_path: Path, kind: str, data: bytes | None
 ) -> None:
     record, _ = library.publish(), library.publish()

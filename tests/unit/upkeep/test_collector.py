@@ -42,7 +42,7 @@ def library() -> MemoryLibrary:
     return MemoryLibrary()
 
 
-def test_only_old_objects_without_an_owner_are_removed(library: MemoryLibrary) -> None:
+def test_only_old_unreferenced_objects_are_removed(library: MemoryLibrary) -> None:
     orphan = library.store()
     active, deleted, purged = (library.publish() for _ in range(3))
     for record in (deleted, purged):
@@ -74,7 +74,7 @@ def test_a_dry_run_counts_the_same_and_changes_nothing(library: MemoryLibrary) -
     assert library.keys() == []
 
 
-def test_a_store_whose_clock_is_ahead_purges_nothing_before_its_time(library: MemoryLibrary) -> None:
+def test_a_store_clock_that_is_ahead_purges_nothing_early(library: MemoryLibrary) -> None:
     class Ahead(MemoryArtifacts):
         def now(self) -> datetime:
             return library.clock.at + 400 * DAY
@@ -91,7 +91,7 @@ def test_a_store_whose_clock_is_ahead_purges_nothing_before_its_time(library: Me
     library.catalogue.vectors.restore(record.id)
 
 
-def test_the_object_of_a_purged_vector_outlives_every_backup_within_the_grace(library: MemoryLibrary) -> None:
+def test_the_object_of_a_purged_vector_is_kept_for_the_grace_period(library: MemoryLibrary) -> None:
     record = library.publish()
     library.clock.at += 30 * DAY
     library.catalogue.vectors.delete(record.id)
@@ -103,7 +103,7 @@ def test_the_object_of_a_purged_vector_outlives_every_backup_within_the_grace(li
     assert library.collect().removed == 1
 
 
-def test_a_grace_shorter_than_a_registration_is_refused() -> None:
+def test_a_grace_period_shorter_than_a_registration_is_an_error() -> None:
     with pytest.raises(InvalidInput):
         Rules(grace=DEADLINE - timedelta(seconds=1))
     with pytest.raises(InvalidInput):
@@ -114,7 +114,7 @@ def test_a_grace_shorter_than_a_registration_is_refused() -> None:
         Rules(retention=999_999 * DAY)
 
 
-def test_stuck_reservations_are_released_and_open_ones_stay(library: MemoryLibrary) -> None:
+def test_expired_reservations_are_released_and_open_ones_are_kept(library: MemoryLibrary) -> None:
     stuck = [library.reserve() for _ in range(250)]
     library.clock.at += DEADLINE
     still_open = library.reserve()
@@ -123,7 +123,7 @@ def test_stuck_reservations_are_released_and_open_ones_stay(library: MemoryLibra
     assert library.catalogue.registrations.publish(still_open, drafted(still_open)).version == 1
 
 
-def test_vectors_are_purged_only_when_they_were_deleted_long_ago(library: MemoryLibrary) -> None:
+def test_only_vectors_deleted_before_the_retention_period_are_purged(library: MemoryLibrary) -> None:
     long_ago, restored, lately = (library.publish() for _ in range(3))
     for record in (long_ago, restored):
         library.catalogue.vectors.delete(record.id)
@@ -136,7 +136,7 @@ def test_vectors_are_purged_only_when_they_were_deleted_long_ago(library: Memory
     assert {record.id for record in left} == {restored.id, lately.id}
 
 
-def test_every_removal_is_in_the_audit_log_before_it_happens(library: MemoryLibrary) -> None:
+def test_every_removal_is_in_the_audit_log_first(library: MemoryLibrary) -> None:
     library.store()
     library.clock.at += 2 * DAY
     seen: list[str] = []
@@ -151,7 +151,7 @@ def test_every_removal_is_in_the_audit_log_before_it_happens(library: MemoryLibr
     assert seen == keys
 
 
-def test_a_run_that_was_broken_off_goes_on_after_its_cursor(library: MemoryLibrary) -> None:
+def test_an_interrupted_run_resumes_after_its_cursor(library: MemoryLibrary) -> None:
     for _ in range(250):
         library.store()
     library.clock.at += 2 * DAY
@@ -166,7 +166,7 @@ def test_a_run_that_was_broken_off_goes_on_after_its_cursor(library: MemoryLibra
     assert library.keys() == []
 
 
-def test_a_restored_catalogue_must_be_cleared_first(library: MemoryLibrary) -> None:
+def test_a_restored_catalogue_must_be_examined_first(library: MemoryLibrary) -> None:
     library.collect()
     library.store()
     library.clock.at += 2 * DAY
@@ -180,7 +180,7 @@ def test_a_restored_catalogue_must_be_cleared_first(library: MemoryLibrary) -> N
     assert library.collect().removed == 1
 
 
-def test_a_pause_stops_a_collector_that_is_at_work(library: MemoryLibrary) -> None:
+def test_a_pause_stops_a_running_collector(library: MemoryLibrary) -> None:
     for _ in range(250):
         library.store()
     library.clock.at += 2 * DAY
@@ -193,7 +193,7 @@ def test_a_pause_stops_a_collector_that_is_at_work(library: MemoryLibrary) -> No
     assert len(library.keys()) == 150
 
 
-def test_a_pause_that_begins_while_the_library_is_looked_at_outlives_the_clearance(library: MemoryLibrary) -> None:
+def test_a_pause_that_starts_during_the_examination_stays(library: MemoryLibrary) -> None:
     pause_collection(library.artifacts)
     before, position = list_markers(library.artifacts), library.catalogue.change_log.position()
     pause_collection(library.artifacts)
@@ -204,7 +204,7 @@ def test_a_pause_that_begins_while_the_library_is_looked_at_outlives_the_clearan
     assert library.collect().seen == 0
 
 
-def test_a_collector_that_notes_its_progress_ends_no_pause(library: MemoryLibrary) -> None:
+def test_recording_progress_ends_no_pause(library: MemoryLibrary) -> None:
     position = check_collection_allowed(library.catalogue, library.artifacts)
     pause_collection(library.artifacts)
     record_progress(library.artifacts, position)
@@ -212,7 +212,7 @@ def test_a_collector_that_notes_its_progress_ends_no_pause(library: MemoryLibrar
         library.collect()
 
 
-def test_a_store_that_nobody_has_cleared_is_left_alone_unless_all_is_empty() -> None:
+def test_a_store_without_markers_is_collected_only_if_it_is_empty() -> None:
     """A database that was put back before the collector ever ran, or another one's store."""
     library = MemoryLibrary()
     library.publish()
@@ -232,7 +232,7 @@ def test_a_store_that_nobody_has_cleared_is_left_alone_unless_all_is_empty() -> 
     assert list(collect(stranger, MemoryArtifacts(), Rules(dry_run=True), actor="tester"))[-1].seen == 0
 
 
-def test_a_mark_that_is_lost_to_a_later_one_while_it_is_made_is_no_error(library: MemoryLibrary) -> None:
+def test_a_marker_replaced_by_a_later_one_while_it_is_written_is_no_error(library: MemoryLibrary) -> None:
     """Fault cycle 300922: S3 said that the mark was there, and then it was not."""
 
     class Raced(MemoryArtifacts):
@@ -251,7 +251,7 @@ def test_a_mark_that_is_lost_to_a_later_one_while_it_is_made_is_no_error(library
     assert len(list_markers(raced)) == 1
 
 
-def test_a_listing_that_is_damaged_on_its_way_pauses_nobody_and_hides_no_pause(library: MemoryLibrary) -> None:
+def test_a_damaged_listing_neither_pauses_nor_hides_a_pause(library: MemoryLibrary) -> None:
     """Fault cycle 400029: a flipped bit in a listing from S3, which no digest covers."""
 
     class Flipped(MemoryArtifacts):
@@ -275,7 +275,7 @@ def test_a_listing_that_is_damaged_on_its_way_pauses_nobody_and_hides_no_pause(l
             check_collection_allowed(library.catalogue, artifacts)
 
 
-def test_a_store_that_is_away_when_the_service_starts_is_cleared_when_it_is_back() -> None:
+def test_a_new_library_may_collect_once_its_store_becomes_available() -> None:
     class Away(MemoryArtifacts):
         away = True
 
@@ -296,7 +296,7 @@ def test_a_store_that_is_away_when_the_service_starts_is_cleared_when_it_is_back
     assert index.position == catalogue.change_log.position() == check_collection_allowed(catalogue, artifacts)
 
 
-def test_one_mark_that_no_longer_holds_outweighs_one_that_does(library: MemoryLibrary) -> None:
+def test_one_invalid_marker_outweighs_a_valid_one(library: MemoryLibrary) -> None:
     """Who noted the later place was killed before it removed the earlier one."""
     update_markers(library.catalogue, library.artifacts)
     lost = LogPosition(library.catalogue.change_log.position().epoch, 7, "lost")
@@ -309,7 +309,7 @@ def test_one_mark_that_no_longer_holds_outweighs_one_that_does(library: MemoryLi
 @pytest.mark.parametrize(
     "foreign", ["catalogue.db", "notes/today.txt", "manifests/a.json", f"{'0' * 26}/readme", "check-mate", "draft-1"]
 )
-def test_objects_that_are_no_librarys_are_left_alone(library: MemoryLibrary, foreign: str) -> None:
+def test_foreign_objects_are_left_alone(library: MemoryLibrary, foreign: str) -> None:
     library.artifacts.put(foreign, DATA, SHA256)
     library.store()
     library.clock.at += 2 * DAY
@@ -328,14 +328,14 @@ def test_objects_that_are_no_librarys_are_left_alone(library: MemoryLibrary, for
         check_key,
     ],
 )
-def test_whatever_a_killed_process_left_is_removed(library: MemoryLibrary, make: Callable[[], str]) -> None:
+def test_leftovers_of_killed_processes_are_removed(library: MemoryLibrary, make: Callable[[], str]) -> None:
     library.artifacts.put(make(), DATA, SHA256)
     library.clock.at += 2 * DAY
     assert library.collect().removed == 1
     assert library.keys() == []
 
 
-def test_marks_of_the_collector_are_neither_counted_nor_removed(library: MemoryLibrary) -> None:
+def test_collector_markers_are_neither_counted_nor_removed(library: MemoryLibrary) -> None:
     library.publish()
     library.collect()
     library.clock.at += 2 * DAY
@@ -412,7 +412,7 @@ def test_no_interleaving_of_writers_a_deleter_and_two_collectors_loses_a_vector(
     assert removed > 20
 
 
-def test_a_stalled_collector_that_wakes_late_removes_nothing_that_came_since(library: MemoryLibrary) -> None:
+def test_a_stalled_collector_removes_nothing_registered_since(library: MemoryLibrary) -> None:
     library.store()
     library.clock.at += 2 * DAY
     came: list[VectorRecord] = []

@@ -46,7 +46,7 @@ def busy(library: MemoryLibrary) -> list[VectorRecord]:
     return records
 
 
-def test_a_sound_library_has_no_findings_and_tells_how_far_it_is(library: MemoryLibrary) -> None:
+def test_a_sound_library_has_no_findings_and_reports_progress(library: MemoryLibrary) -> None:
     busy(library)
     steps = list(examine(library.catalogue, library.artifacts))
     assert [step.part for step in steps if isinstance(step, Progress)] == [
@@ -76,7 +76,7 @@ def test_objects_of_another_size_or_with_other_bytes_are_found(library: MemoryLi
     assert found(unread) == [("object-size", short.vector_id)]
 
 
-def test_a_vector_that_is_purged_while_it_is_looked_at_is_no_finding() -> None:
+def test_a_vector_purged_during_its_examination_is_no_finding() -> None:
     class PurgingVectors(MemoryVectors):
         def page(self, which: Filter = EVERYTHING_ACTIVE, *, limit: int, cursor: str | None = None) -> Page:
             page = super().page(which, limit=limit, cursor=cursor)
@@ -92,7 +92,7 @@ def test_a_vector_that_is_purged_while_it_is_looked_at_is_no_finding() -> None:
     assert purging.keys() == []
 
 
-def test_an_examination_goes_on_where_it_was_broken_off(library: MemoryLibrary) -> None:
+def test_an_examination_resumes_where_it_was_interrupted(library: MemoryLibrary) -> None:
     records = [library.publish() for _ in range(501)]
     for record in (records[0], records[-1]):
         library.artifacts.delete(record.object_key)
@@ -117,7 +117,7 @@ class TamperedChangeLog(MemoryChangeLog):
 
 
 @pytest.mark.parametrize(("lost", "named"), [({2}, "2-2"), ({1}, "1-1"), ({3, 4}, "3-4"), ({8}, "8-8")])
-def test_lost_entries_of_the_change_log_are_named(lost: set[int], named: str) -> None:
+def test_missing_change_log_entries_are_found(lost: set[int], named: str) -> None:
     class GappyChangeLog(TamperedChangeLog):
         kinds = dict.fromkeys(lost)
 
@@ -129,7 +129,7 @@ def test_lost_entries_of_the_change_log_are_named(lost: set[int], named: str) ->
     assert len([kind for kind, _ in findings if kind == "log-differs"]) == len(lost)
 
 
-def test_a_change_log_that_leads_elsewhere_is_found() -> None:
+def test_a_change_log_that_contradicts_the_catalogue_is_found() -> None:
     class WrongChangeLog(TamperedChangeLog):
         kinds: Mapping[int, ChangeKind | None] = {1: ChangeKind.DELETED, 3: ChangeKind.RESTORED}
 
@@ -139,7 +139,7 @@ def test_a_change_log_that_leads_elsewhere_is_found() -> None:
     assert examined(library) == [("log-differs", hidden.id), ("log-differs", shown.id)]
 
 
-def test_what_is_registered_and_deleted_meanwhile_is_no_finding(library: MemoryLibrary) -> None:
+def test_changes_during_the_examination_are_no_findings(library: MemoryLibrary) -> None:
     findings = []
     for step in examine(library.catalogue, library.artifacts):
         findings += [step] if isinstance(step, Finding) else []
@@ -148,7 +148,7 @@ def test_what_is_registered_and_deleted_meanwhile_is_no_finding(library: MemoryL
     assert findings == []
 
 
-def test_an_alias_to_a_deleted_vector_is_found_and_one_that_was_dropped_is_not() -> None:
+def test_an_alias_of_a_deleted_vector_is_found_unless_dropped_since() -> None:
     class WrongAliases(MemoryAliases):
         def list(self, name: str | None = None) -> Sequence[Alias]:
             return [self.get("colours", "production"), Alias("colours", "dropped", "gone", 1, HandClock().now())]
