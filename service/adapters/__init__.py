@@ -1,1 +1,1 @@
-"""The ports' implementations: SQL, S3, folder, FAISS, and in-memory twins of all of them."""
+"""Implementations of the ports, one package per port: SQL, folder, S3, FAISS, HTTP workers."""

@@ -1,4 +1,4 @@
-"""The machine's clock."""
+"""The system clock."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 
 class SystemClock:
-    """ports.Clock by the operating system."""
+    """ports.Clock of the operating system."""
 
     def now(self) -> datetime:
         return datetime.now(UTC)

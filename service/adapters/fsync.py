@@ -1,4 +1,4 @@
-"""Files and folders that survive a power cut."""
+"""Durable writes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def fsync(path: Path) -> None:
-    """Wait until the file's bytes, or the folder's list of names, are on the disk. Raises OSError."""
+    """Flush a file's bytes, or a folder's entries, to disk, so that they survive a power failure. Raises OSError."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

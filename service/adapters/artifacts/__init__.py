@@ -1,1 +1,1 @@
-"""Artifact stores: a folder or S3."""
+"""Artifact stores in a folder or in S3."""

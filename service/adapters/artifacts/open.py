@@ -1,4 +1,4 @@
-"""Which artifact store a setting names."""
+"""Selects the artifact store of a location."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from vlibrary.domain.errors import ArtifactsUnavailable
 from vlibrary.domain.ports.artifacts import Artifacts
 
 
-def open_artifacts(place: str, *, endpoint_url: str | None = None) -> Artifacts:
-    """The store at s3://bucket/prefix, or else in the folder of this path.
+def open_artifacts(location: str, *, endpoint_url: str | None = None) -> Artifacts:
+    """Open the store at s3://bucket/prefix, or in the folder at a path.
 
-    endpoint_url: of an S3 server other than AWS; region and credentials as boto3 finds them. Raises
-    ArtifactsUnavailable for a place that cannot be one; whether the store answers, only its check() tells.
+    endpoint_url: of an S3 server other than AWS; boto3 finds the region and the credentials. Raises
+    ArtifactsUnavailable for an invalid location; call check() to see whether the store responds.
     """
-    if "://" not in place:
-        return FolderArtifacts(Path(place))
-    url = urlsplit(place)
+    if "://" not in location:
+        return FolderArtifacts(Path(location))
+    url = urlsplit(location)
     if url.scheme != "s3" or not url.netloc:
         raise ArtifactsUnavailable(
-            f"{place!r} names no artifact store.", "Write s3://bucket/prefix, or a folder's path."
+            f"Invalid location {location!r} of an artifact store.", "Use s3://bucket/prefix or the path of a folder."
         )
     prefix = url.path.strip("/")
     return S3Artifacts(connect(endpoint=endpoint_url), url.netloc, prefix=f"{prefix}/" if prefix else "")

@@ -1,11 +1,10 @@
-"""Artifacts in an S3 bucket.
+"""Artifact store in an S3 bucket.
 
-What boto3 leaves to its caller was measured against a real server: a flipped bit in an answer is returned silently, a
-cut-off body is not fetched again, a slow drip outlives every timeout (they count per packet), and an upload whose
-acknowledgement was lost is reported as failed although it happened. So every read is checked against the digest, there
-is one deadline over everything, and retries are decided here alone. Uploads are signed over their bytes, so a server
-refuses what was damaged on the way; one that it takes has succeeded, and one whose answer was lost has when its bytes
-can be read back.
+boto3 leaves the following to its caller, as measured against a real server: a flipped bit in a response goes unnoticed,
+a truncated body is not fetched again, a slow drip outlives every timeout (they count per packet), and an upload whose
+acknowledgement was lost is reported as failed although it succeeded. So every read is checked against the digest, one
+deadline covers the whole call, and only this module retries. Uploads are signed over their bytes, so the server rejects
+corrupt ones. An accepted upload has succeeded, and so has one without a response if its bytes can be read back.
 """
 
 from __future__ import annotations
@@ -25,9 +24,16 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, UndefinedModelAttributeError
 from urllib3.exceptions import HTTPError
 
-from vlibrary.adapters.artifacts.checks import check_key, damaged, digest, is_key, missing, unavailable
-from vlibrary.domain import objects
-from vlibrary.domain.errors import ArtifactLost, ArtifactsUnavailable
+from vlibrary.adapters.artifacts.checks import (
+    check_key,
+    check_store,
+    corrupt_object,
+    digest,
+    is_key,
+    missing_object,
+    store_unavailable,
+)
+from vlibrary.domain.errors import ArtifactsUnavailable
 from vlibrary.domain.ports.artifacts import StoredObject
 
 if TYPE_CHECKING:
@@ -40,15 +46,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Everything that comes out of boto3, botocore and the HTTP client below them.
+# All exceptions of boto3, botocore and their HTTP client.
 FOREIGN = (BotoCoreError, ClientError, Boto3Error, UndefinedModelAttributeError, HTTPError, HTTPException, OSError)
-# Refusals that say nothing against the request itself. The codes: it came too slowly, or damaged.
-PASSING_STATUS = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
-PASSING_CODES = ("RequestTimeout", "XAmzContentSHA256Mismatch")
+# Rejections that a retry can fix. The codes: the request arrived too slowly, or corrupt.
+RETRYABLE_STATUS = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
+RETRYABLE_CODES = ("RequestTimeout", "XAmzContentSHA256Mismatch")
 CHUNK = 65_536
-# What waiting does not mend, by the server's or boto3's word for it.
+# Errors that a retry does not fix, by the code of the server or of boto3.
 _BUCKET = "Check the bucket's name in VLIBRARY_ARTIFACTS (or VLIBRARY_SNAPSHOTS), and VLIBRARY_S3_ENDPOINT_URL."
-_ACCESS = "Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the rights that they have on this bucket."
+_ACCESS = "Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and their permissions on this bucket."
 _REGION = "Check AWS_DEFAULT_REGION and VLIBRARY_S3_ENDPOINT_URL."
 CURES = (
     dict.fromkeys(("NoSuchBucket", "InvalidBucketName", "ParamValidationError"), _BUCKET)
@@ -67,19 +73,19 @@ def connect(
     connect_timeout: float = 3.0,
     read_timeout: float = 10.0,
 ) -> S3Client:
-    """A client for S3Artifacts. endpoint: None for AWS. region, access_key: None to let boto3 look for them.
+    """Return a client for S3Artifacts. endpoint: None for AWS. region, access_key: None to use boto3's settings.
 
-    read_timeout: longest wait for one packet. Raises ArtifactsUnavailable for settings that no client can be made of.
+    read_timeout: for one packet. Raises ArtifactsUnavailable for invalid settings.
     """
     config = Config(
-        signature_version="s3v4",  # links would else be signed the old way, which AWS and others no longer take
+        signature_version="s3v4",  # otherwise URLs get a version 2 signature, which AWS and others reject
         connect_timeout=connect_timeout,
         read_timeout=read_timeout,
-        retries={"total_max_attempts": 1},  # S3Artifacts retries; two layers would multiply
-        request_checksum_calculation="when_required",  # other servers than AWS store or refuse the trailers
+        retries={"total_max_attempts": 1},  # S3Artifacts retries, and two layers would multiply
+        request_checksum_calculation="when_required",  # servers other than AWS store or reject the trailers
         response_checksum_validation="when_required",
         max_pool_connections=32,
-        # Also over TLS, which may end before the server does.
+        # Also over TLS, which a proxy may terminate before the server.
         s3={"addressing_style": "path" if endpoint else "auto", "payload_signing_enabled": True},
     )
     try:
@@ -96,11 +102,11 @@ def connect(
 
 
 class S3Artifacts:
-    """ports.Artifacts in a bucket that exists. Threads and processes may share it.
+    """ports.Artifacts in an existing bucket; threads and processes may share it.
 
-    prefix: put before every key, such as "vectors/". tries, pause: how often a call asks the server, and seconds
-    before it asks again (doubling). deadline: seconds after which it asks and reads no more. page: how many objects a
-    listing asks for at once.
+    prefix: prepended to every key, such as "vectors/". tries, pause: requests per call, and seconds before the first
+    retry (doubling). deadline: seconds after which a call neither sends nor reads any more. page: objects per request
+    of a listing.
     """
 
     def __init__(
@@ -125,75 +131,70 @@ class S3Artifacts:
 
     def put(self, key: str, data: bytes, sha256: str) -> None:
         check_key(key)
-        self._asked(f"keep object {key}", lambda give_up: self._put_once(key, data, sha256, give_up))
+        self._call(f"store object {key}", lambda give_up: self._put_once(key, data, sha256, give_up))
 
     def get(self, key: str, sha256: str) -> bytes:
         check_key(key)
-        return self._asked(f"read object {key}", lambda give_up: self._get_once(key, sha256, give_up))
+        return self._call(f"read object {key}", lambda give_up: self._get_once(key, sha256, give_up))
 
     def delete(self, key: str) -> None:
         check_key(key)
         name = self._prefix + key
-        self._asked(f"delete object {key}", lambda _: self._client.delete_object(Bucket=self._bucket, Key=name))
+        self._call(f"delete object {key}", lambda _: self._client.delete_object(Bucket=self._bucket, Key=name))
 
     def stat(self, key: str) -> StoredObject | None:
-        # By listing: a HEAD has no body, so it cannot tell a missing object from a missing bucket.
+        # By listing, since HEAD has no body to distinguish a missing object from a missing bucket.
         check_key(key)
-        page = self._asked(
-            f"look for object {key}",
+        page = self._call(
+            f"look up object {key}",
             lambda _: self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix + key, MaxKeys=1),
         )
-        return next((found for found in self._stored(page) if found.key == key), None)
+        return next((found for found in self._objects(page) if found.key == key), None)
 
     def list(self, after: str | None = None) -> Iterator[StoredObject]:
         while True:
             page = self._page(after or "", self._page_size)
-            yield from self._stored(page)
+            yield from self._objects(page)
             if not page["IsTruncated"]:
                 return
             after = page["Contents"][-1]["Key"].removeprefix(self._prefix)
 
     def now(self) -> datetime:
-        def ask(_: float) -> datetime:
+        def request(_: float) -> datetime:
             page = self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
             try:
                 return parsedate_to_datetime(page["ResponseMetadata"]["HTTPHeaders"]["date"]).astimezone(UTC)
-            except (KeyError, ValueError) as error:  # damaged on the way
+            except (KeyError, ValueError) as error:  # corrupted in transit
                 raise ConnectionAbortedError from error
 
-        return self._asked("tell the time", ask)
+        return self._call("return its time", request)
 
     def link(self, key: str, seconds: int, *, filename: str) -> str:
         check_key(key)
-        asked = {
+        params = {
             "Bucket": self._bucket,
             "Key": self._prefix + key,
             "ResponseContentDisposition": f'attachment; filename="{filename}"',
         }
         try:
-            return self._client.generate_presigned_url("get_object", Params=asked, ExpiresIn=seconds)
+            return self._client.generate_presigned_url("get_object", Params=params, ExpiresIn=seconds)
         except FOREIGN as error:
             raise _unavailable("sign a link", error) from error
 
     def check(self) -> None:
-        key = objects.check_key()
-        try:
-            self.put(key, b"", digest(b""))
-        except ArtifactLost as error:
-            raise unavailable("keep what is written to it", "lost at once") from error
-        self.delete(key)
+        check_store(self)
 
     def _page(self, after: str, size: int) -> ListObjectsV2OutputTypeDef:
-        """The next objects by key. Every page names where it starts: a server's own cursor may expire meanwhile."""
+        """Return the next objects by key. A page starts after a key, because the server's own cursor may expire."""
         start = self._prefix + after
-        return self._asked(
+        return self._call(
             "list its objects",
             lambda _: self._client.list_objects_v2(
                 Bucket=self._bucket, Prefix=self._prefix, StartAfter=start, MaxKeys=size
             ),
         )
 
-    def _stored(self, page: ListObjectsV2OutputTypeDef) -> Iterator[StoredObject]:
+    def _objects(self, page: ListObjectsV2OutputTypeDef) -> Iterator[StoredObject]:
         for found in page.get("Contents", []):
             key = found["Key"].removeprefix(self._prefix)
             if is_key(key):
@@ -209,12 +210,12 @@ class S3Artifacts:
                 Metadata={"sha256": sha256},
                 IfNoneMatch="*",
             )
-        except _NotAnnounced:
-            raise damaged(key) from None
+        except _DigestMismatch:
+            raise corrupt_object(key) from None
         except ClientError as error:
             if _status(error) != HTTPStatus.PRECONDITION_FAILED:
                 raise
-            # Something is there: ours, when an earlier acknowledgement was lost. The bytes will tell.
+            # The key exists; it is this upload if an earlier acknowledgement was lost, so compare the bytes.
             self._get_once(key, sha256, give_up)
 
     def _get_once(self, key: str, sha256: str, give_up: float) -> bytes:
@@ -222,27 +223,27 @@ class S3Artifacts:
             answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)
         except ClientError as error:
             if _code(error) == "NoSuchKey":
-                raise missing(key) from error
+                raise missing_object(key) from error
             raise
         data = bytearray()
-        # read1 takes what has arrived. The body's own read would wait for a full chunk, packet by packet, past any
-        # deadline; entering the body gives the stream of urllib3 below it (boto3's type stubs say otherwise).
+        # read1 returns what has arrived; the body's own read would wait for a full chunk, past any deadline. Entering
+        # the body returns the urllib3 stream below it (boto3's type stubs are wrong here).
         with cast("AbstractContextManager[HTTPResponse]", answer["Body"]) as stream:
             while chunk := stream.read1(CHUNK):
                 data += chunk
                 if time.monotonic() > give_up:
                     raise TimeoutError
         if len(data) < answer.get("ContentLength", 0):
-            raise ConnectionAbortedError  # cut off on the way, which says nothing about the object
+            raise ConnectionAbortedError  # truncated in transit; the object may be intact
         if digest(data) != sha256:
-            raise _Damaged(key)
+            raise _CorruptResponse(key)
         return bytes(data)
 
-    def _asked(self, what: str, ask: Callable[[float], T]) -> T:
-        """What the server answers, asked again while that may help; every error is one of ours."""
+    def _call(self, action: str, request: Callable[[float], T]) -> T:
+        """Return the response, retrying where that can help; all errors become domain errors."""
         give_up = time.monotonic() + self._deadline
         retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(_may_pass),
+            retry=tenacity.retry_if_exception(_is_retryable),
             stop=tenacity.stop_any(
                 tenacity.stop_after_attempt(self._tries), tenacity.stop_before_delay(self._deadline)
             ),
@@ -250,46 +251,48 @@ class S3Artifacts:
             reraise=True,
         )
         try:
-            return retrying(ask, give_up)
-        except _Damaged as error:
-            raise damaged(error.key) from None
+            return retrying(request, give_up)
+        except _CorruptResponse as error:
+            raise corrupt_object(error.key) from None
         except FOREIGN as error:
-            raise _unavailable(what, error) from error
+            raise _unavailable(action, error) from error
 
 
 def _check_signed(request: AWSPreparedRequest, **_: object) -> None:
-    """Raises _NotAnnounced for bytes of another digest than the object's: signing them has told theirs already."""
-    signed, announced = (request.headers.get(name) for name in ("X-Amz-Content-SHA256", "x-amz-meta-sha256"))
-    if announced is not None and _text(signed) != _text(announced):
-        raise _NotAnnounced
+    """Raise _DigestMismatch unless the signed digest of the body is the object's, so that it is hashed only once."""
+    signed, expected = (request.headers.get(name) for name in ("X-Amz-Content-SHA256", "x-amz-meta-sha256"))
+    if expected is not None and _text(signed) != _text(expected):
+        raise _DigestMismatch
 
 
 def _text(header: str | bytes | None) -> str | None:
     return header.decode() if isinstance(header, bytes) else header
 
 
-class _NotAnnounced(Exception):
-    """The bytes that shall be kept do not have the digest that the caller names; nothing was sent."""
+class _DigestMismatch(Exception):
+    """The bytes to be stored do not have the digest that the caller passed; nothing was sent."""
 
 
-class _Damaged(Exception):
-    """The bytes that came do not have the digest; those that come next may."""
+class _CorruptResponse(Exception):
+    """The received bytes do not have the digest; a retry may succeed."""
 
     def __init__(self, key: str) -> None:
         super().__init__(key)
         self.key = key
 
 
-def _unavailable(what: str, error: Exception) -> ArtifactsUnavailable:
+def _unavailable(action: str, error: Exception) -> ArtifactsUnavailable:
     reason = _code(error) if isinstance(error, ClientError) else type(error).__name__
-    return unavailable(what, reason, CURES.get(reason))
+    return store_unavailable(action, reason, CURES.get(reason))
 
 
-def _may_pass(error: BaseException) -> bool:
+def _is_retryable(error: BaseException) -> bool:
     if isinstance(error, ClientError):
         status = _status(error)
-        return status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in PASSING_STATUS or _code(error) in PASSING_CODES
-    return isinstance(error, (_Damaged, *FOREIGN))
+        return (
+            status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in RETRYABLE_STATUS or _code(error) in RETRYABLE_CODES
+        )
+    return isinstance(error, (_CorruptResponse, *FOREIGN))
 
 
 def _status(error: ClientError) -> int:

@@ -135,7 +135,7 @@ class TestForeignErrors:
 
         asking.meta.events.register("before-call.s3.ListObjectsV2", answer)
         assert S3Artifacts(asking, "bucket", pause=0.0).now() == datetime(2026, 11, 23, 7, 39, 7, tzinfo=UTC)
-        with pytest.raises(ArtifactsUnavailable, match="tell the time"):
+        with pytest.raises(ArtifactsUnavailable, match="return its time"):
             S3Artifacts(asking, "bucket", tries=1).now()
 
     def test_bytes_of_another_digest_are_not_sent(self) -> None:

@@ -1,11 +1,11 @@
-"""The artifact store's real in-memory twin: the same contract, nothing kept. For tests, trials, throw-away services."""
+"""In-memory artifact store."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
 
-from vlibrary.adapters.artifacts.checks import check_digest, check_key, missing
+from vlibrary.adapters.artifacts.checks import check_digest, check_key, missing_object
 from vlibrary.adapters.clock import SystemClock
 from vlibrary.domain.ports.artifacts import StoredObject
 from vlibrary.domain.ports.clock import Clock
@@ -28,7 +28,7 @@ class MemoryArtifacts:
     def get(self, key: str, sha256: str) -> bytes:
         check_key(key)
         if (data := self._objects.get(key)) is None:
-            raise missing(key)
+            raise missing_object(key)
         check_digest(key, data, sha256)
         return data
 

@@ -58,11 +58,11 @@ def test_neither_the_service_nor_the_operator_s_commands_begin(
         artifacts=artifacts.format(tmp_path / "new"),
         snapshots=str(tmp_path / "new" / "kept"),
     )
-    with pytest.raises(InvalidInput, match="not apart"):
+    with pytest.raises(InvalidInput, match="overlaps"):
         open_app(settings, lambda artifacts, *_: MemoryWorker(artifacts))
     for name in ("data_dir", "artifacts", "snapshots"):
         monkeypatch.setenv(f"VLIBRARY_{name.upper()}", str(getattr(settings, name)))
-    with pytest.raises(InvalidInput, match="not apart"):
+    with pytest.raises(InvalidInput, match="overlaps"):
         open_operator_stores(create=True)
     assert not settings.data_dir.exists()
 
