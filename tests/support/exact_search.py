@@ -1,4 +1,4 @@
-"""What a task index must answer, computed the plain way."""
+"""The expected result of a search, by comparing all keys."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vlibrary.domain.query import TaskEmbedding, score
 def exact(
     log: Sequence[Change], query: TaskEmbedding, model: str, k: int, among: frozenset[str] | None = None
 ) -> list[Hit]:
-    """What a search must answer, straight from the log."""
+    """Return the expected result of a search after these changes."""
     last = {change.vector_id: change for change in log}
     scores = {
         (change.vector_id, change.registered): max(score(query, key.embedding, EMBEDDER) for key in change.keys)

@@ -1,4 +1,4 @@
-"""The limits of task index that the contract suites run on."""
+"""The task indexes that the contract suites run on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TINY_LISTS = IndexLimits(exact=32, merged=16)
 
 
 class MergedIndex(FaissIndex):
-    """Merges whatever wants it straight after every change."""
+    """Merges after every change."""
 
     def apply(self, changes: Sequence[Change]) -> None:
         super().apply(changes)
@@ -31,7 +31,7 @@ class MergedIndex(FaissIndex):
 
 
 class RestartedIndex(MergedIndex):
-    """Goes on from a snapshot of itself after every change."""
+    """Saves and loads a snapshot after every change."""
 
     def apply(self, changes: Sequence[Change]) -> None:
         super().apply(changes)

@@ -1,4 +1,4 @@
-"""The Artifacts port's contract, on the in-memory twin, a folder and a real S3 server."""
+"""Contract of the Artifacts port, on the in-memory store, a folder and a real S3 server."""
 
 from __future__ import annotations
 
@@ -34,31 +34,31 @@ def artifacts(request: pytest.FixtureRequest, tmp_path: Path) -> Artifacts:
 
 
 @pytest.mark.parametrize("data", [b"", b"x", DATA], ids=len)
-def test_what_was_stored_comes_back(artifacts: Artifacts, data: bytes) -> None:
+def test_a_stored_object_is_read_back(artifacts: Artifacts, data: bytes) -> None:
     artifacts.put(KEY, data, sha256(data))
     assert artifacts.get(KEY, sha256(data)) == data
 
 
-def test_the_same_bytes_may_be_stored_again(artifacts: Artifacts) -> None:
+def test_the_same_bytes_can_be_stored_again(artifacts: Artifacts) -> None:
     for _ in range(2):
         artifacts.put(KEY, DATA, sha256(DATA))
     assert artifacts.get(KEY, sha256(DATA)) == DATA
 
 
-def test_a_key_is_never_given_other_bytes(artifacts: Artifacts) -> None:
+def test_other_bytes_under_a_used_key_raise(artifacts: Artifacts) -> None:
     artifacts.put(KEY, DATA, sha256(DATA))
     with pytest.raises(ArtifactLost):
         artifacts.put(KEY, b"other", sha256(b"other"))
     assert artifacts.get(KEY, sha256(DATA)) == DATA
 
 
-def test_bytes_that_do_not_have_the_digest_are_not_stored(artifacts: Artifacts) -> None:
+def test_bytes_with_another_digest_are_not_stored(artifacts: Artifacts) -> None:
     with pytest.raises(ArtifactLost):
         artifacts.put(KEY, DATA, sha256(b"other"))
     artifacts.put(KEY, b"other", sha256(b"other"))
 
 
-def test_missing_or_different_bytes_are_lost(artifacts: Artifacts) -> None:
+def test_missing_and_corrupt_objects_raise(artifacts: Artifacts) -> None:
     with pytest.raises(ArtifactLost, match="missing"):
         artifacts.get(KEY, sha256(DATA))
     artifacts.put(KEY, DATA, sha256(DATA))
@@ -66,7 +66,7 @@ def test_missing_or_different_bytes_are_lost(artifacts: Artifacts) -> None:
         artifacts.get(KEY, sha256(b"other"))
 
 
-def test_a_deleted_object_is_gone_and_its_neighbours_stay(artifacts: Artifacts) -> None:
+def test_deleting_an_object_does_not_affect_others(artifacts: Artifacts) -> None:
     for key in (KEY, "01JD/other", "01JD0"):
         artifacts.put(key, DATA, sha256(DATA))
     artifacts.delete(KEY)
@@ -101,7 +101,7 @@ def test_a_deleted_object_is_gone_and_its_neighbours_stay(artifacts: Artifacts) 
         "~",
     ],
 )
-def test_keys_that_could_lead_elsewhere_are_refused(artifacts: Artifacts, key: str) -> None:
+def test_keys_that_could_escape_the_store_raise(artifacts: Artifacts, key: str) -> None:
     with pytest.raises(InvalidInput):
         artifacts.put(key, DATA, sha256(DATA))
     with pytest.raises(InvalidInput):
@@ -110,7 +110,7 @@ def test_keys_that_could_lead_elsewhere_are_refused(artifacts: Artifacts, key: s
         artifacts.delete(key)
 
 
-def test_objects_are_listed_in_the_order_of_their_whole_keys(artifacts: Artifacts) -> None:
+def test_objects_are_listed_in_key_order(artifacts: Artifacts) -> None:
     keys = ["01/b", "01/a/c", "01-x", "01.y/z", "01a", "0", "01/a.b", "Z/a", "a/B", "01/a-b/c/d"]
     for key in keys:
         artifacts.put(key, key.encode(), sha256(key.encode()))
@@ -119,14 +119,14 @@ def test_objects_are_listed_in_the_order_of_their_whole_keys(artifacts: Artifact
 
 
 @pytest.mark.parametrize("after", ["", "0", "01-", "01.y", "01/", "01/a", "01/a/", "01/a/c", "01/zz", "01a", "zz"])
-def test_a_listing_goes_on_after_any_key(artifacts: Artifacts, after: str) -> None:
+def test_a_listing_can_start_after_any_key(artifacts: Artifacts, after: str) -> None:
     keys = ["01/b", "01/a/c", "01-x", "01.y/z", "01a", "0"]
     for key in keys:
         artifacts.put(key, DATA, sha256(DATA))
     assert [found.key for found in artifacts.list(after=after)] == sorted(key for key in keys if key > after)
 
 
-def test_an_object_can_be_asked_about_without_reading_it(artifacts: Artifacts) -> None:
+def test_stat_returns_size_and_time(artifacts: Artifacts) -> None:
     before = artifacts.now() - timedelta(seconds=2)
     artifacts.put(KEY, DATA, sha256(DATA))
     artifacts.put(f"{KEY}2", b"", sha256(b""))
@@ -142,7 +142,7 @@ def test_an_object_can_be_asked_about_without_reading_it(artifacts: Artifacts) -
         artifacts.stat("../a")
 
 
-def test_objects_may_come_and_go_during_a_listing(artifacts: Artifacts) -> None:
+def test_a_listing_tolerates_concurrent_changes(artifacts: Artifacts) -> None:
     for number in range(6):
         artifacts.put(f"0{number}/x", DATA, sha256(DATA))
     listing = artifacts.list()
@@ -154,7 +154,7 @@ def test_objects_may_come_and_go_during_a_listing(artifacts: Artifacts) -> None:
     assert set(seen) >= {f"0{number}/x" for number in (0, 1, 2, 4, 5)}
 
 
-def test_of_many_writers_of_one_key_the_first_wins(artifacts: Artifacts) -> None:
+def test_of_many_writers_of_one_key_one_succeeds(artifacts: Artifacts) -> None:
     bodies = [DATA + bytes([number]) for number in range(8)]
 
     def write(body: bytes) -> bool:
@@ -170,6 +170,6 @@ def test_of_many_writers_of_one_key_the_first_wins(artifacts: Artifacts) -> None
     assert artifacts.get(KEY, sha256(stored[0])) == stored[0]
 
 
-def test_a_store_that_works_passes_its_check_and_keeps_nothing_of_it(artifacts: Artifacts, tmp_path: Path) -> None:
+def test_a_working_store_passes_its_check_which_leaves_nothing_behind(artifacts: Artifacts, tmp_path: Path) -> None:
     artifacts.check()
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

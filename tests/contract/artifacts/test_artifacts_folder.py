@@ -1,4 +1,4 @@
-"""What only the folder can get wrong: half-written files, damaged ones, a disk that is full or gone."""
+"""Failures of the folder store: partial and corrupt files, a full disk, a missing disk."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHA256 = hashlib.sha256(DATA).hexdigest()
 
 @pytest.fixture
 def small_disk() -> Iterator[None]:
-    """Files may not grow beyond 100 kB, so that a write fails in its middle."""
+    """Limits files to 100 kB, so that a write fails halfway."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
@@ -48,7 +48,7 @@ def test_a_deleted_object_leaves_no_folder_behind(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_write_that_fails_in_the_middle_leaves_nothing(tmp_path: Path, small_disk: None) -> None:
+def test_a_failed_write_leaves_nothing(tmp_path: Path, small_disk: None) -> None:
     artifacts = FolderArtifacts(tmp_path)
     with pytest.raises(ArtifactsUnavailable):
         artifacts.put(KEY, DATA, SHA256)
@@ -58,7 +58,7 @@ def test_a_write_that_fails_in_the_middle_leaves_nothing(tmp_path: Path, small_d
 @pytest.mark.parametrize(
     "damage", [DATA[:-1], b"", DATA[:1000] + b"\x00" + DATA[1001:]], ids=["cut", "empty", "flipped"]
 )
-def test_a_damaged_file_is_never_returned_and_never_taken_for_stored(tmp_path: Path, damage: bytes) -> None:
+def test_a_corrupt_file_is_neither_returned_nor_accepted_as_stored(tmp_path: Path, damage: bytes) -> None:
     artifacts = FolderArtifacts(tmp_path)
     artifacts.put(KEY, DATA, SHA256)
     (tmp_path / KEY).write_bytes(damage)
@@ -68,13 +68,13 @@ def test_a_damaged_file_is_never_returned_and_never_taken_for_stored(tmp_path: P
         artifacts.put(KEY, DATA, SHA256)
 
 
-def test_a_folder_in_an_objects_place_is_a_lost_artifact(tmp_path: Path) -> None:
+def test_a_folder_in_place_of_an_object_is_a_lost_artifact(tmp_path: Path) -> None:
     (tmp_path / KEY).mkdir(parents=True)
     with pytest.raises(ArtifactLost):
         FolderArtifacts(tmp_path).get(KEY, SHA256)
 
 
-def test_a_root_that_has_gone_is_no_lost_artifact(tmp_path: Path) -> None:
+def test_a_missing_root_is_not_a_lost_artifact(tmp_path: Path) -> None:
     root = tmp_path / "disk"
     artifacts = FolderArtifacts(root)
     artifacts.put(KEY, DATA, SHA256)
@@ -90,7 +90,7 @@ def test_a_root_that_has_gone_is_no_lost_artifact(tmp_path: Path) -> None:
     assert not root.exists()
 
 
-def test_a_place_that_can_be_no_folder_is_unavailable(tmp_path: Path) -> None:
+def test_a_root_that_cannot_be_created_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ArtifactsUnavailable):
         FolderArtifacts(tmp_path / "file")
@@ -98,7 +98,7 @@ def test_a_place_that_can_be_no_folder_is_unavailable(tmp_path: Path) -> None:
         FolderArtifacts(Path("/proc/nothing/here"))
 
 
-def test_what_a_killed_writer_left_is_listed_and_can_be_deleted(tmp_path: Path) -> None:
+def test_drafts_of_a_killed_writer_are_listed_and_can_be_deleted(tmp_path: Path) -> None:
     script = (
         "import os, signal, sys; from pathlib import Path; "
         "from vlibrary.adapters.artifacts.folder import FolderArtifacts; "
@@ -114,7 +114,7 @@ def test_what_a_killed_writer_left_is_listed_and_can_be_deleted(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_files_and_folders_that_are_no_objects_are_not_listed(tmp_path: Path) -> None:
+def test_other_files_and_folders_are_not_listed(tmp_path: Path) -> None:
     artifacts = FolderArtifacts(tmp_path)
     artifacts.put(KEY, DATA, SHA256)
     (tmp_path / "lost+found").mkdir()
@@ -125,7 +125,7 @@ def test_files_and_folders_that_are_no_objects_are_not_listed(tmp_path: Path) ->
     assert len(list(artifacts.list())) < 10
 
 
-def test_errors_do_not_show_where_the_folder_lies(tmp_path: Path, small_disk: None) -> None:
+def test_errors_do_not_reveal_the_path(tmp_path: Path, small_disk: None) -> None:
     with pytest.raises(ArtifactsUnavailable) as caught:
         FolderArtifacts(tmp_path).put(KEY, DATA, SHA256)
     assert str(tmp_path) not in str(caught.value)

@@ -1,4 +1,4 @@
-"""What only S3 can get wrong: without a server, foreign errors and deadlines; with a real one, faults on the way."""
+"""Failures of the S3 store: boto3's errors and deadlines without a server, network faults with a real one."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def client(endpoint: str | None, **more: Any) -> S3Client:
 
 @functools.cache
 def failing_client() -> tuple[S3Client, list[Exception]]:
-    """A client that raises the last of these errors whenever it is asked for anything."""
+    """A client that raises the next of these errors on each call, and the last one from then on."""
     errors: list[Exception] = []
     broken = client("http://127.0.0.1:9")
 
@@ -75,9 +75,9 @@ def refusing(status: int, code: str, *, tries: int = 1, pause: float = 0.0) -> S
     return raising(botocore.exceptions.ClientError(answer, "Operation"), tries=tries, pause=pause)
 
 
-class TestForeignErrors:
+class TestErrors:
     @pytest.mark.parametrize("error", ERRORS, ids=lambda error: f"{error.__module__}.{error.__name__}")
-    def test_no_error_of_boto_or_below_gets_out(self, error: type[Exception]) -> None:
+    def test_all_errors_of_boto_become_domain_errors(self, error: type[Exception]) -> None:
         made = error.__new__(error)
         made.__dict__["response"] = {}  # what every ClientError has
         store = raising(made)
@@ -94,7 +94,7 @@ class TestForeignErrors:
         with pytest.raises(ArtifactsUnavailable):
             store.check()
 
-    def test_a_missing_object_is_lost_and_a_missing_bucket_is_not(self) -> None:
+    def test_a_missing_bucket_is_not_a_lost_object(self) -> None:
         with pytest.raises(ArtifactLost):
             refusing(404, "NoSuchKey").get(KEY, SHA256)
         with pytest.raises(ArtifactsUnavailable, match="NoSuchBucket"):
@@ -108,7 +108,7 @@ class TestForeignErrors:
             (500, "X", "again"),
         ],
     )
-    def test_the_cure_names_the_setting_that_waiting_does_not_mend(self, status: int, code: str, cure: str) -> None:
+    def test_the_cure_names_the_wrong_setting(self, status: int, code: str, cure: str) -> None:
         with pytest.raises(ArtifactsUnavailable) as caught:
             refusing(status, code).get(KEY, SHA256)
         assert cure in caught.value.cure
@@ -116,7 +116,7 @@ class TestForeignErrors:
     @pytest.mark.parametrize(
         ("status", "code"), [(403, "AccessDenied"), (301, "PermanentRedirect"), (400, "InvalidRequest")]
     )
-    def test_a_refusal_is_not_tried_again(self, status: int, code: str) -> None:
+    def test_a_rejection_is_not_retried(self, status: int, code: str) -> None:
         store = refusing(status, code, tries=3, pause=60.0)
         started = time.monotonic()
         with pytest.raises(ArtifactsUnavailable, match=code):
@@ -124,7 +124,7 @@ class TestForeignErrors:
         assert time.monotonic() - started < 30.0
 
     @pytest.mark.parametrize("headers", [{}, {"date": "no date"}, {"date": "Mon, 23 Nov 2026 27:39:07 GMT"}])
-    def test_a_clock_that_was_damaged_on_the_way_is_asked_again(self, headers: dict[str, str]) -> None:
+    def test_a_corrupt_date_is_requested_again(self, headers: dict[str, str]) -> None:
         answers = [headers, headers, {"date": "Mon, 23 Nov 2026 07:39:07 GMT"}, headers]
         asking = client("http://127.0.0.1:9")
 
@@ -138,7 +138,7 @@ class TestForeignErrors:
         with pytest.raises(ArtifactsUnavailable, match="return its time"):
             S3Artifacts(asking, "bucket", tries=1).now()
 
-    def test_bytes_of_another_digest_are_not_sent(self) -> None:
+    def test_bytes_with_another_digest_are_not_sent(self) -> None:
         with pytest.raises(ArtifactLost, match=KEY):
             S3Artifacts(client("http://127.0.0.1:9"), "bucket", pause=0.0).put(KEY, DATA + b"x", SHA256)
 
@@ -156,7 +156,7 @@ class TestForeignErrors:
             S3Artifacts(uploading, "bucket", tries=1).put(KEY, DATA, SHA256)
         assert signed == [SHA256.encode()]
 
-    def test_settings_of_which_no_client_can_be_made(self) -> None:
+    def test_invalid_settings_raise(self) -> None:
         with pytest.raises(ArtifactsUnavailable):
             connect(region="us-east-1", endpoint="no url")
 
@@ -170,7 +170,7 @@ class TestWithoutServer:
                 store.get(KEY, SHA256)
             assert "127.0.0.1" not in str(caught.value)
 
-    def test_a_server_that_never_answers_is_given_up(self) -> None:
+    def test_a_server_that_never_responds_is_unavailable(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
             endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
             store = S3Artifacts(client(endpoint, read_timeout=0.3), "bucket", tries=99, deadline=1.0)
@@ -180,11 +180,11 @@ class TestWithoutServer:
             assert time.monotonic() - started < 10.0  # 99 tries would take half a minute and more
 
     @pytest.mark.parametrize("place", ["s3://", "http://host/bucket", "gs://bucket"])
-    def test_a_place_that_is_no_store_is_refused(self, place: str) -> None:
+    def test_an_invalid_location_raises(self, place: str) -> None:
         with pytest.raises(ArtifactsUnavailable):
             open_artifacts(place)
 
-    def test_a_setting_names_a_folder_or_a_bucket(self, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_location_is_a_folder_or_a_bucket(self, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         assert isinstance(open_artifacts(str(tmp_path / "artifacts")), FolderArtifacts)
         assert isinstance(open_artifacts("s3://bucket/some/prefix", endpoint_url="http://127.0.0.1:9"), S3Artifacts)
@@ -203,7 +203,7 @@ def store(proxy: FaultProxy, s3_artifacts: Callable[..., S3Artifacts]) -> S3Arti
 
 @pytest.mark.real
 class TestRealServer:
-    def test_the_digest_is_kept_beside_the_object(
+    def test_the_digest_is_stored_with_the_object(
         self, s3_artifacts: Callable[..., S3Artifacts], s3_client: S3Client, bucket: str
     ) -> None:
         s3_artifacts().put(KEY, DATA, SHA256)
@@ -232,7 +232,7 @@ class TestRealServer:
         ("fault", "error"),
         [(Fault.FLIP, ArtifactLost), (Fault.TRUNCATE, ArtifactsUnavailable), (Fault.SLOW_DOWN, ArtifactsUnavailable)],
     )
-    def test_a_read_ends_after_its_tries(
+    def test_a_read_fails_after_its_tries(
         self, proxy: FaultProxy, store: S3Artifacts, fault: Fault, error: type[Exception]
     ) -> None:
         store.put(KEY, DATA, SHA256)
@@ -247,20 +247,18 @@ class TestRealServer:
         store.put(KEY, DATA, SHA256)
         assert store.get(KEY, SHA256) == DATA
 
-    def test_an_upload_whose_answer_was_lost_is_found_there(self, proxy: FaultProxy, store: S3Artifacts) -> None:
+    def test_an_upload_whose_response_was_lost_succeeds(self, proxy: FaultProxy, store: S3Artifacts) -> None:
         proxy.faults.append(Fault.LOSE_ANSWER)
         store.put(KEY, DATA, SHA256)
         assert proxy.seen == [("PUT", 200), ("PUT", 412), ("GET", 200)]
 
-    def test_an_upload_that_was_damaged_on_the_way_is_refused_and_sent_again(
-        self, proxy: FaultProxy, store: S3Artifacts
-    ) -> None:
+    def test_an_upload_corrupted_in_transit_is_sent_again(self, proxy: FaultProxy, store: S3Artifacts) -> None:
         proxy.faults.append(Fault.FLIP_REQUEST)
         store.put(KEY, DATA, SHA256)
         assert proxy.seen == [("PUT", 400), ("PUT", 200)]
         assert store.get(KEY, SHA256) == DATA
 
-    def test_a_slow_drip_is_cut_off_at_the_deadline(
+    def test_a_slow_response_is_aborted_at_the_deadline(
         self, proxy: FaultProxy, s3_artifacts: Callable[..., S3Artifacts]
     ) -> None:
         store = s3_artifacts(client(proxy.endpoint), deadline=1.0)
@@ -271,14 +269,14 @@ class TestRealServer:
             store.get(KEY, SHA256)
         assert 0.9 < time.monotonic() - started < 20.0  # the whole drip would take minutes
 
-    def test_a_listing_of_several_pages_is_whole(self, s3_client: S3Client, bucket: str) -> None:
+    def test_a_listing_of_several_pages_is_complete(self, s3_client: S3Client, bucket: str) -> None:
         store = S3Artifacts(s3_client, bucket, page=3)
         for number in range(7):
             store.put(f"0{number}/x", b"", hashlib.sha256(b"").hexdigest())
         assert [found.key for found in store.list()] == [f"0{number}/x" for number in range(7)]
         assert [found.key for found in store.list(after="02/x")] == [f"0{number}/x" for number in range(3, 7)]
 
-    def test_threads_may_share_a_store(self, s3_artifacts: Callable[..., S3Artifacts]) -> None:
+    def test_threads_can_share_a_store(self, s3_artifacts: Callable[..., S3Artifacts]) -> None:
         store = s3_artifacts()
         failed: list[BaseException] = []
 

@@ -1,4 +1,4 @@
-"""The TaskIndex port's contract, on the in-memory twin and on FAISS."""
+"""Contract of the TaskIndex port, on the in-memory index and on FAISS."""
 
 from __future__ import annotations
 
@@ -34,13 +34,11 @@ def rng() -> np.random.Generator:
 
 
 class TestPosition:
-    def test_there_is_none_before_the_first_reset(self) -> None:
+    def test_position_is_none_before_the_first_reset(self) -> None:
         for make in ALL.values():
             assert make(EMBEDDER).position is None
 
-    def test_a_late_reset_does_not_wipe_out_what_another_has_rebuilt(
-        self, index: TaskIndex, rng: np.random.Generator
-    ) -> None:
+    def test_a_late_reset_does_not_discard_a_rebuilt_index(self, index: TaskIndex, rng: np.random.Generator) -> None:
         outdated = index.position
         index.reset("later", replacing=outdated)
         index.apply([published(1, "v", embedding(rng))])
@@ -49,7 +47,7 @@ class TestPosition:
         assert index.position == LogPosition("later", 1)
         assert len(index.search(embedding(rng), model="m", k=9)) == 1
 
-    def test_it_follows_what_was_applied(self, index: TaskIndex, rng: np.random.Generator) -> None:
+    def test_position_advances_with_applied_changes(self, index: TaskIndex, rng: np.random.Generator) -> None:
         assert index.position == LogPosition("epoch", 0)
         index.apply([published(1, "a", embedding(rng)), deleted(2, "a")])
         assert index.position == LogPosition("epoch", 2)
@@ -58,7 +56,7 @@ class TestPosition:
         index.reset("later", replacing=index.position)
         assert index.position == LogPosition("later", 0)
 
-    def test_changes_may_come_twice(self, index: TaskIndex, rng: np.random.Generator) -> None:
+    def test_repeated_changes_are_skipped(self, index: TaskIndex, rng: np.random.Generator) -> None:
         log = [published(1, "a", embedding(rng)), published(2, "b", embedding(rng)), deleted(3, "a")]
         index.apply(log)
         index.apply(log)
@@ -67,7 +65,7 @@ class TestPosition:
         assert sorted(hit.vector_id for hit in hits) == ["b", "c"]
 
     @pytest.mark.parametrize("numbers", [[2], [1, 3], [1, 2, 2], [2, 1]])
-    def test_a_gap_is_an_error_and_leaves_the_index_as_it_was(
+    def test_a_gap_raises_and_leaves_the_index_unchanged(
         self, index: TaskIndex, rng: np.random.Generator, numbers: list[int]
     ) -> None:
         with pytest.raises(IndexGap):
@@ -75,7 +73,7 @@ class TestPosition:
         assert index.position == LogPosition("epoch", 0)
         assert index.search(embedding(rng), model="m", k=9) == []
 
-    def test_nothing_can_be_applied_before_a_reset(self, rng: np.random.Generator) -> None:
+    def test_applying_before_a_reset_raises(self, rng: np.random.Generator) -> None:
         for make in ALL.values():
             with pytest.raises(IndexGap):
                 make(EMBEDDER).apply([published(1, "a", embedding(rng))])
@@ -89,7 +87,7 @@ class TestSearch:
         assert [hit.vector_id for hit in hits] == ["many", "one"]
         assert hits[0].score == score(keys[7], keys[7], EMBEDDER)
 
-    def test_k_vectors_come_back_even_when_one_holds_all_the_best_keys(
+    def test_k_vectors_are_returned_although_one_owns_all_the_best_keys(
         self, index: TaskIndex, rng: np.random.Generator
     ) -> None:
         query = embedding(rng)
@@ -99,7 +97,7 @@ class TestSearch:
         assert index.search(query, model="m", k=5) == exact(crowd + others, query, "m", 5)
         assert len({hit.vector_id for hit in index.search(query, model="m", k=5)}) == 5
 
-    def test_a_query_part_that_keys_lack_counts_nothing(self, index: TaskIndex, rng: np.random.Generator) -> None:
+    def test_a_part_that_a_key_lacks_scores_zero(self, index: TaskIndex, rng: np.random.Generator) -> None:
         text_only = embedding(rng, image=False)
         log = [published(1, "text", text_only), published(2, "both", embedding(rng))]
         index.apply(log)
@@ -109,12 +107,12 @@ class TestSearch:
         for query in (by_image, text_only, embedding(rng)):
             assert index.search(query, model="m", k=2) == exact(log, query, "m", 2)
 
-    def test_models_are_kept_apart(self, index: TaskIndex, rng: np.random.Generator) -> None:
+    def test_models_have_separate_indexes(self, index: TaskIndex, rng: np.random.Generator) -> None:
         index.apply([published(1, "a", embedding(rng), model="m"), published(2, "b", embedding(rng), model="n")])
         assert [hit.vector_id for hit in index.search(embedding(rng), model="n", k=9)] == ["b"]
         assert index.search(embedding(rng), model="unknown", k=9) == []
 
-    def test_keys_of_another_embedder_are_left_out(self, index: TaskIndex, rng: np.random.Generator) -> None:
+    def test_keys_of_another_embedder_are_ignored(self, index: TaskIndex, rng: np.random.Generator) -> None:
         wide = TaskEmbedding(image=np.ones(99, np.float32))
         index.apply(
             [
@@ -128,7 +126,7 @@ class TestSearch:
         hits = index.search(embedding(rng), model="m", k=9)
         assert sorted(hit.vector_id for hit in hits) == ["ours", "unnamed"]
 
-    def test_a_key_that_is_not_finite_is_left_out(self, index: TaskIndex, rng: np.random.Generator) -> None:
+    def test_a_non_finite_key_is_ignored(self, index: TaskIndex, rng: np.random.Generator) -> None:
         broken = embedding(rng)
         assert broken.text is not None
         broken.text[0] = np.nan
@@ -138,25 +136,25 @@ class TestSearch:
         assert sorted(hit.vector_id for hit in hits) == ["a", "c"]
         assert np.isfinite([hit.score for hit in hits]).all()
 
-    def test_a_query_that_is_not_finite_is_refused(self, index: TaskIndex, rng: np.random.Generator) -> None:
+    def test_a_non_finite_query_raises(self, index: TaskIndex, rng: np.random.Generator) -> None:
         index.apply([published(1, "a", embedding(rng))])
         with pytest.raises(InvalidQuery, match="not a finite vector of 11 numbers"):
             index.search(TaskEmbedding(image=np.full(6, np.nan, np.float32)), model="m", k=1)
         with pytest.raises(InvalidQuery):
             index.search(TaskEmbedding(), model="m", k=1)
 
-    def test_a_query_of_another_embedder_is_refused(self, index: TaskIndex, rng: np.random.Generator) -> None:
+    def test_a_query_of_another_embedder_raises(self, index: TaskIndex, rng: np.random.Generator) -> None:
         index.apply([published(1, "a", embedding(rng))])
         with pytest.raises(InvalidQuery):
             index.search(TaskEmbedding(image=direction(rng, 99)), model="m", k=1)
 
-    def test_more_than_there_are_gives_all(self, index: TaskIndex, rng: np.random.Generator) -> None:
+    def test_a_k_above_the_number_of_vectors_returns_all(self, index: TaskIndex, rng: np.random.Generator) -> None:
         log = [published(number, f"v{number:03}", embedding(rng), embedding(rng)) for number in range(1, 81)]
         index.apply(log)
         query = embedding(rng)
         assert index.search(query, model="m", k=1_000) == exact(log, query, "m", 1_000)
 
-    def test_keys_are_replaced_by_those_of_a_later_entry(self, index: TaskIndex, rng: np.random.Generator) -> None:
+    def test_a_later_entry_replaces_the_keys(self, index: TaskIndex, rng: np.random.Generator) -> None:
         old, new = embedding(rng), embedding(rng)
         log = [
             published(1, "a", old),
@@ -172,13 +170,11 @@ class TestSearch:
         assert max(hit.score for hit in index.search(old, model="m", k=9)) < 0.99
 
     @pytest.mark.parametrize("k", [-1, 0])
-    def test_no_hits_for_no_k(self, index: TaskIndex, rng: np.random.Generator, k: int) -> None:
+    def test_a_k_below_one_returns_nothing(self, index: TaskIndex, rng: np.random.Generator, k: int) -> None:
         index.apply([published(1, "a", embedding(rng))])
         assert index.search(embedding(rng), model="m", k=k) == []
 
-    def test_deleted_vectors_are_gone_and_the_next_best_move_up(
-        self, index: TaskIndex, rng: np.random.Generator
-    ) -> None:
+    def test_deleted_vectors_are_not_found(self, index: TaskIndex, rng: np.random.Generator) -> None:
         log = [published(number, f"v{number:03}", embedding(rng), embedding(rng)) for number in range(1, 101)]
         index.apply(log)
         query = embedding(rng)
@@ -191,9 +187,7 @@ class TestSearch:
 
 class TestFilters:
     @pytest.mark.parametrize("share", [0.5, 0.1, 0.01, 0.001])
-    def test_the_best_of_those_that_pass_are_found(
-        self, index: TaskIndex, rng: np.random.Generator, share: float
-    ) -> None:
+    def test_the_best_passing_vectors_are_found(self, index: TaskIndex, rng: np.random.Generator, share: float) -> None:
         log = [published(number, f"v{number:04}", embedding(rng)) for number in range(1, 2_001)]
         index.apply(log)
         for _ in range(5):
@@ -201,7 +195,7 @@ class TestFilters:
             query = embedding(rng)
             assert index.search(query, model="m", k=10, among=among) == exact(log, query, "m", 10, among)
 
-    def test_a_filter_that_keeps_only_what_is_far_from_the_query(
+    def test_a_filter_can_pass_only_vectors_far_from_the_query(
         self, index: TaskIndex, rng: np.random.Generator
     ) -> None:
         log = [published(number, f"v{number:04}", embedding(rng)) for number in range(1, 1_001)]
@@ -210,7 +204,7 @@ class TestFilters:
         far = frozenset(hit.vector_id for hit in exact(log, query, "m", 1_000)[500:])
         assert index.search(query, model="m", k=10, among=far) == exact(log, query, "m", 10, far)
 
-    def test_nothing_comes_from_outside_it(self, index: TaskIndex, rng: np.random.Generator) -> None:
+    def test_only_passing_vectors_are_returned(self, index: TaskIndex, rng: np.random.Generator) -> None:
         target = embedding(rng)
         index.apply([published(1, "a", target), published(2, "b", embedding(rng)), published(3, "c", target)])
         assert index.search(target, model="m", k=9, among=frozenset()) == []
@@ -222,7 +216,7 @@ class TestFilters:
 
 
 @pytest.mark.parametrize("kind", ["memory", "exact", "lists"])
-def test_searches_beside_an_applier_always_see_one_moment(kind: str) -> None:
+def test_searches_during_changes_see_a_consistent_state(kind: str) -> None:
     rng = np.random.default_rng(3)
     index = ALL[kind](EMBEDDER)
     index.reset("epoch", replacing=index.position)
@@ -262,14 +256,14 @@ def _renumber(change: Change, seq: int) -> Change:
 
 
 class TestFaissSegments:
-    """What the index holds, since no search shows it: growing and shrinking must not cost more and more."""
+    """The segments, which no search shows: their number and dead rows stay bounded as the index grows and shrinks."""
 
-    def test_single_changes_make_few_segments(self, rng: np.random.Generator) -> None:
+    def test_single_changes_create_few_segments(self, rng: np.random.Generator) -> None:
         lengths = self._lengths([[published(seq, f"v{seq}", embedding(rng))] for seq in range(1, 1_001)])
         assert sum(lengths) == 1_000
         assert all(longer > 2 * shorter for longer, shorter in pairwise(lengths))
 
-    def test_dead_rows_never_outnumber_the_living(self, rng: np.random.Generator) -> None:
+    def test_dead_rows_never_outnumber_live_rows(self, rng: np.random.Generator) -> None:
         made = [published(seq, f"v{seq}", embedding(rng)) for seq in range(1, 101)]
         gone = [[deleted(100 + seq, f"v{seq}")] for seq in range(1, 96)]
         assert sum(self._lengths([made, *gone])) <= 2 * 5
@@ -285,8 +279,8 @@ class TestFaissSegments:
         return [segment.row_count for segment in model.segments]
 
 
-def test_scores_and_ties_do_not_depend_on_how_faiss_sums() -> None:
-    """At a real embedder's size, with rows at every offset and in batches of every length."""
+def test_scores_and_ties_do_not_depend_on_the_summation_order() -> None:
+    """At the size of a real embedder, with rows at every offset and in batches of every length."""
     rng = np.random.default_rng(5)
     spec = EmbedderSpec("tests/wide", EMBEDDER.fingerprint, image_size=384, text_size=385)
     parts = [TaskEmbedding(direction(rng, 384), direction(rng, 385)) for _ in range(40)]

@@ -1,4 +1,4 @@
-"""The TaskIndex port's contract under random histories, on the in-memory twin and on FAISS."""
+"""Contract of the TaskIndex port under random histories, on the in-memory index and on FAISS."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vlibrary.domain.ports.task_index import Hit, IndexGap
 
 
 class IndexMachine(RuleBasedStateMachine):
-    """Any history of publishing, deleting, resetting, replaying: the index answers like an exact search of the log."""
+    """After any sequence of publishing, deleting, resetting and replaying, results equal an exact search of the log."""
 
     make: Make
     exact: bool

@@ -1,4 +1,4 @@
-"""The task index where it holds more keys than it compares one by one: what it finds, and that nobody waits for it."""
+"""The task index with inverted lists: recall, and merges that block neither searches nor changes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def near(rng: np.random.Generator, part: Array, distance: float) -> Array:
 
 
 class Library:
-    """Tasks in 60 topics; each has keys near one of them, and some share a description to the last bit."""
+    """Tasks in 60 topics, each with keys near its topic; some share a description bit for bit."""
 
     def __init__(self, *, topics: int = 60) -> None:
         rng = np.random.default_rng(7)
@@ -78,12 +78,12 @@ def large(library: Library) -> FaissIndex:
 
 
 def recall(found: list[Hit], right: list[Hit]) -> float:
-    """The share of the right scores that were found: of equal ones, any will do."""
+    """Return the share of the expected scores that were found; of equal scores any counts."""
     return sum(hit.score >= right[-1].score for hit in found) / len(right)
 
 
 @pytest.mark.parametrize("share", [1.0, 0.5, 0.1, 0.01, 0.001])
-def test_recall_is_99_in_100_whatever_is_filtered_out(
+def test_recall_is_99_percent_with_any_filter(
     library: Library, exact_index: FaissIndex, large: FaissIndex, share: float
 ) -> None:
     rng = np.random.default_rng(1)
@@ -99,7 +99,7 @@ def test_recall_is_99_in_100_whatever_is_filtered_out(
     assert np.mean(recalls) >= 0.99
 
 
-def test_keys_that_form_no_groups_are_found_as_well() -> None:
+def test_keys_without_clusters_are_found() -> None:
     rng = np.random.default_rng(2)
     parts = [TaskEmbedding(direction(rng, 24), direction(rng, 24)) for _ in range(3_000)]
     log = [published(seq, f"v{seq:05}", part) for seq, part in enumerate(parts, start=1)]
@@ -112,7 +112,7 @@ def test_keys_that_form_no_groups_are_found_as_well() -> None:
     assert np.mean([recall(one, other) for one, other in zip(found, right, strict=True)]) >= 0.99
 
 
-def test_a_large_index_shrinks_to_an_exact_one(library: Library) -> None:
+def test_a_large_index_that_shrinks_becomes_exact(library: Library) -> None:
     index = library.filled(MergedIndex(SPEC, IndexLimits(exact=1_000, merged=500)))
     gone = [deleted(TASKS + number, f"v{number:05}") for number in range(1, TASKS - 300 + 1)]
     index.apply(gone)
@@ -125,10 +125,10 @@ def test_a_large_index_shrinks_to_an_exact_one(library: Library) -> None:
     }
 
 
-class TestMergingBeside:
-    """What happens while a merge is under way, step by step: the merge waits inside for the test."""
+class TestChangesDuringMerge:
+    """Changes at a fixed point of a merge: the merge calls the test."""
 
-    def test_changes_made_meanwhile_are_kept(self, rng: np.random.Generator) -> None:
+    def test_changes_during_a_merge_are_applied(self, rng: np.random.Generator) -> None:
         index = FaissIndex(EMBEDDER, IndexLimits(exact=40, merged=16))
         index.reset("epoch", replacing=index.position)
         parts = [embedding(rng) for _ in range(121)]
@@ -138,13 +138,13 @@ class TestMergingBeside:
             index.apply([deleted(101, "v7"), deleted(102, "v8"), published(103, "v8", parts[120])])
             index.apply([published(104 + number, f"w{number}", parts[101 + number]) for number in range(10)])
 
-        assert _beside_a_merge(index, change)
+        assert _change_during_merge(index, change)
         everything = {hit.vector_id for hit in index.search(parts[1], model="m", k=500)}
         assert everything == {f"v{seq}" for seq in range(1, 101) if seq != 7} | {f"w{number}" for number in range(10)}
         assert index.search(parts[8], model="m", k=1)[0].vector_id != "v8"
         assert index.search(parts[120], model="m", k=1)[0].vector_id == "v8"
 
-    def test_a_reset_meanwhile_wins(self, rng: np.random.Generator) -> None:
+    def test_a_reset_during_a_merge_discards_it(self, rng: np.random.Generator) -> None:
         index = FaissIndex(EMBEDDER, IndexLimits(exact=40, merged=16))
         index.reset("epoch", replacing=index.position)
         index.apply([published(seq, f"v{seq}", embedding(rng)) for seq in range(1, 101)])
@@ -153,11 +153,11 @@ class TestMergingBeside:
             index.reset("later", replacing=index.position)
             index.apply([published(1, "new", embedding(rng))])
 
-        _beside_a_merge(index, change)
+        _change_during_merge(index, change)
         assert index.position == LogPosition("later", 1)
         assert [hit.vector_id for hit in index.search(embedding(rng), model="m", k=500)] == ["new"]
 
-    def test_a_stopped_merge_leaves_everything_as_it_was(self, rng: np.random.Generator) -> None:
+    def test_a_stopped_merge_changes_nothing(self, rng: np.random.Generator) -> None:
         index = FaissIndex(EMBEDDER, IndexLimits(exact=40, merged=16))
         index.reset("epoch", replacing=index.position)
         index.apply([published(seq, f"v{seq}", embedding(rng)) for seq in range(1, 101)])
@@ -176,8 +176,8 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-def _beside_a_merge(index: FaissIndex, change: Callable[[], None]) -> bool:
-    """Makes the change when a merge has sealed its keys but not yet put them back; whether it was a merge."""
+def _change_during_merge(index: FaissIndex, change: Callable[[], None]) -> bool:
+    """Run a merge, and make the change after it has sealed its segments; return whether there was a merge."""
     changed = False
 
     class MeddlingStop(threading.Event):
@@ -191,8 +191,8 @@ def _beside_a_merge(index: FaissIndex, change: Callable[[], None]) -> bool:
     return index.compact(MeddlingStop()) and changed
 
 
-def test_searches_and_changes_go_on_while_it_merges(library: Library) -> None:
-    """A soak: searching threads beside one that applies and one that merges; every answer is of one moment."""
+def test_merges_block_neither_searches_nor_changes(library: Library) -> None:
+    """Soak test with threads that search, apply and merge; every result is of one consistent state."""
     index = FaissIndex(SPEC, IndexLimits(exact=500, merged=200))
     index.reset("epoch", replacing=index.position)
     done = threading.Event()

@@ -1,4 +1,4 @@
-"""The index follows the change log, and notices when that log is not the one it knew."""
+"""The index follows the change log, and detects that the log has another history."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ANYTHING = embedding(np.random.default_rng(1))
 
 
 class Database:
-    """A SQLite catalogue whose files somebody copies and puts back, as a snapshot of a disk does."""
+    """A SQLite catalogue whose files can be copied and copied back, like a disk snapshot."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -48,7 +48,7 @@ class Database:
         self.engine.dispose()
         return Path(shutil.copy(self.path, self.path.with_suffix(".copy")))
 
-    def put_back(self, copy: Path) -> None:
+    def revert(self, copy: Path) -> None:
         self.engine.dispose()
         for name in (f"{self.path}-wal", f"{self.path}-shm"):
             Path(name).unlink(missing_ok=True)
@@ -72,7 +72,7 @@ def found(index: TaskIndex) -> set[str]:
     return {hit.vector_id for hit in index.search(ANYTHING, model=MODEL.fingerprint, k=99)}
 
 
-def test_what_is_registered_is_found_and_what_is_deleted_is_not(database: Database, index: TaskIndex) -> None:
+def test_registered_vectors_are_found_and_deleted_ones_are_not(database: Database, index: TaskIndex) -> None:
     first, second = database.register(2)
     assert catch_up(database.catalogue, index).seq == 2
     database.catalogue.vectors.delete(first)
@@ -82,30 +82,30 @@ def test_what_is_registered_is_found_and_what_is_deleted_is_not(database: Databa
 
 
 @pytest.mark.parametrize("since", [0, 1, 2, 3, 9])
-def test_a_database_that_was_put_back_is_noticed_however_far_its_log_has_gone_on(
+def test_a_reverted_database_is_detected_at_any_length_of_its_log(
     database: Database, index: TaskIndex, since: int
 ) -> None:
-    """The lost log had three more entries: the other one is shorter, as long, or longer."""
+    """The lost log had three more entries; the new one is shorter, as long, or longer."""
     kept = database.register(2)
     copy = database.copy()
     database.register(3)
     catch_up(database.catalogue, index)
     epoch = database.catalogue.change_log.position().epoch
-    database.put_back(copy)
+    database.revert(copy)
     kept += database.register(since)
     assert catch_up(database.catalogue, index).seq == 2 + since
     assert found(index) == set(kept)
     assert database.catalogue.change_log.position() == index.position
-    assert database.catalogue.change_log.position().epoch != epoch, "nobody else hears of it"
+    assert database.catalogue.change_log.position().epoch != epoch, "other processes would not rebuild"
 
 
-def test_a_database_put_back_to_where_the_index_is_needs_nothing(database: Database, index: TaskIndex) -> None:
+def test_a_database_reverted_to_the_indexs_position_needs_no_rebuild(database: Database, index: TaskIndex) -> None:
     kept = database.register(2)
     catch_up(database.catalogue, index)
     before = index.position
     copy = database.copy()
     database.register(1)
-    database.put_back(copy)
+    database.revert(copy)
     kept += database.register(2)
     catch_up(database.catalogue, index)
     assert found(index) == set(kept)
@@ -113,14 +113,14 @@ def test_a_database_put_back_to_where_the_index_is_needs_nothing(database: Datab
     assert database.catalogue.change_log.position().epoch == before.epoch
 
 
-def test_a_snapshot_of_the_lost_history_is_of_no_use(database: Database, tmp_path: Path) -> None:
+def test_a_snapshot_of_the_lost_history_is_rebuilt(database: Database, tmp_path: Path) -> None:
     kept = database.register(1)
     copy = database.copy()
     database.register(2)
     index, snapshots = FaissIndex(EMBEDDER), FolderSnapshots(tmp_path / "snapshots")
     catch_up(database.catalogue, index)
     index.save(snapshots)
-    database.put_back(copy)
+    database.revert(copy)
     kept += database.register(5)
     restarted = FaissIndex(EMBEDDER)
     restarted.load(snapshots, database.catalogue.change_log.position().epoch)
@@ -130,7 +130,7 @@ def test_a_snapshot_of_the_lost_history_is_of_no_use(database: Database, tmp_pat
 
 
 @pytest.mark.parametrize("since", [0, 2, 5])
-def test_the_collector_pauses_when_its_database_was_put_back(database: Database, tmp_path: Path, since: int) -> None:
+def test_the_collector_pauses_after_its_database_was_reverted(database: Database, tmp_path: Path, since: int) -> None:
     artifacts = FolderArtifacts(tmp_path / "artifacts")
     update_markers(database.catalogue, artifacts)
     database.register(1)
@@ -138,18 +138,18 @@ def test_the_collector_pauses_when_its_database_was_put_back(database: Database,
     database.register(2)
     list(collect(database.catalogue, artifacts, Rules(), actor="tester"))
     list(collect(database.catalogue, artifacts, Rules(), actor="tester"))
-    database.put_back(copy)
+    database.revert(copy)
     database.register(since)
     with pytest.raises(CollectorPaused):
         list(collect(database.catalogue, artifacts, Rules(), actor="tester"))
 
 
-def test_threads_that_notice_together_end_with_one_history(database: Database, index: TaskIndex) -> None:
+def test_threads_that_detect_it_together_agree_on_one_history(database: Database, index: TaskIndex) -> None:
     kept = database.register(2)
     copy = database.copy()
     database.register(20)
     catch_up(database.catalogue, index)
-    database.put_back(copy)
+    database.revert(copy)
     kept += database.register(30)
     with ThreadPoolExecutor(8) as pool:
         seqs = list(pool.map(lambda _: catch_up(database.catalogue, index).seq, range(8)))
@@ -157,7 +157,7 @@ def test_threads_that_notice_together_end_with_one_history(database: Database, i
     assert found(index) == set(kept)
 
 
-def test_of_two_processes_that_notice_together_one_renews_the_epoch(database: Database, index: TaskIndex) -> None:
+def test_of_two_processes_that_detect_it_together_one_renews_the_epoch(database: Database, index: TaskIndex) -> None:
     other = MemoryIndex(EMBEDDER)
 
     class Overtaken(SqlChangeLog):
@@ -173,7 +173,7 @@ def test_of_two_processes_that_notice_together_one_renews_the_epoch(database: Da
     database.register(1)
     for one in (index, other):
         catch_up(database.catalogue, one)
-    database.put_back(copy)
+    database.revert(copy)
     kept += database.register(1)
     catch_up(replace(database.catalogue, change_log=Overtaken(Transactions(database.engine))), index)
     assert found(index) == found(other) == set(kept)
@@ -182,7 +182,7 @@ def test_of_two_processes_that_notice_together_one_renews_the_epoch(database: Da
     assert [entry.actor for entry in renewals] == ["system"]
 
 
-def test_a_log_that_lacks_an_entry_is_an_error_and_no_endless_search(database: Database, index: TaskIndex) -> None:
+def test_a_log_with_a_missing_entry_raises(database: Database, index: TaskIndex) -> None:
     database.register(4)
     with database.engine.begin() as connection:
         connection.execute(text("DELETE FROM changes WHERE seq = 3"))
@@ -195,7 +195,7 @@ def test_a_log_that_lacks_an_entry_is_an_error_and_no_endless_search(database: D
 
 
 @pytest.mark.parametrize("count", [0, 2])
-def test_a_log_whose_head_names_another_entry_is_an_error_and_not_given_epoch_after_epoch(
+def test_a_log_head_that_disagrees_with_the_log_raises_without_new_epochs(
     database: Database, index: TaskIndex, count: int
 ) -> None:
     database.register(count)

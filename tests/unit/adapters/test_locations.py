@@ -1,4 +1,4 @@
-"""The artifacts' place must not be part of another store's, nor the other of it."""
+"""The location of the artifacts must not overlap another store's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vlibrary.bootstrap import open_operator_stores
 from vlibrary.config import Settings
 from vlibrary.domain.errors import InvalidInput
 
-APART = [
+SEPARATE = [
     ("s3://library/vectors", "s3://library/snapshots"),
     ("s3://library/vectors", "s3://library/vectors-of-the-index"),
     ("s3://library", "s3://snapshots"),
@@ -23,7 +23,7 @@ APART = [
     ("/data/artifacts", "sqlite:////data/catalogue.db"),
     ("/data/artifacts", "postgresql+psycopg://me@here/data"),
 ]
-NOT_APART = [
+OVERLAPPING = [
     ("s3://library/vectors", "s3://library/vectors"),
     ("s3://library/vectors/", "s3://library//vectors/snapshots"),
     ("s3://library", "s3://library/snapshots"),
@@ -36,13 +36,13 @@ NOT_APART = [
 ]
 
 
-@pytest.mark.parametrize(("artifacts", "other"), APART)
-def test_places_that_share_nothing_are_fine(artifacts: str, other: str) -> None:
+@pytest.mark.parametrize(("artifacts", "other"), SEPARATE)
+def test_separate_locations_are_accepted(artifacts: str, other: str) -> None:
     check_disjoint(artifacts, [other])
 
 
-@pytest.mark.parametrize(("artifacts", "other"), NOT_APART)
-def test_places_of_which_one_is_part_of_the_other_are_refused(artifacts: str, other: str) -> None:
+@pytest.mark.parametrize(("artifacts", "other"), OVERLAPPING)
+def test_overlapping_locations_raise(artifacts: str, other: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         check_disjoint(artifacts, ["/elsewhere", other])
     assert other in refused.value.detail
@@ -50,7 +50,7 @@ def test_places_of_which_one_is_part_of_the_other_are_refused(artifacts: str, ot
 
 
 @pytest.mark.parametrize("artifacts", ["{}", "{}/snapshots", "{}/kept"])
-def test_neither_the_service_nor_the_operator_s_commands_begin(
+def test_neither_the_service_nor_the_commands_start_with_overlapping_locations(
     artifacts: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = Settings(
@@ -67,7 +67,7 @@ def test_neither_the_service_nor_the_operator_s_commands_begin(
     assert not settings.data_dir.exists()
 
 
-def test_a_folder_that_cannot_be_made_is_refused_by_the_name_of_its_setting(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_raises_with_its_setting(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     create_folder(tmp_path / "new" / "below", "VLIBRARY_DATA_DIR")
     create_folder(tmp_path / "new" / "below", "VLIBRARY_DATA_DIR")
@@ -75,7 +75,7 @@ def test_a_folder_that_cannot_be_made_is_refused_by_the_name_of_its_setting(tmp_
         create_folder(tmp_path / "file" / "below", "VLIBRARY_DATA_DIR")
 
 
-def test_a_service_starts_without_its_store_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_service_starts_without_its_store_and_logs_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
         monkeypatch.setenv(name, "any")
     settings = Settings(data_dir=tmp_path, artifacts="s3://bucket", s3_endpoint_url="http://127.0.0.1:9")

@@ -1,4 +1,4 @@
-"""Copying objects between stores, so that a copy that was broken off goes on."""
+"""Copying objects between stores, which can be interrupted and resumed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def digest(data: bytes) -> str:
 
 
 def filled(*names: str) -> tuple[MemoryArtifacts, list[ObjectRef]]:
-    """A store with objects that hold their own names."""
+    """Return a store with objects whose content is their name."""
     store = MemoryArtifacts()
     references = [ObjectRef(name, digest(name.encode()), len(name)) for name in names]
     for reference in references:
@@ -22,7 +22,7 @@ def filled(*names: str) -> tuple[MemoryArtifacts, list[ObjectRef]]:
     return store, references
 
 
-def test_everything_is_copied_and_checked() -> None:
+def test_all_objects_are_copied() -> None:
     source, references = filled("a", "bb", "ccc")
     target = MemoryArtifacts()
     steps = list(copy_objects(references, source, target, total=3))
@@ -31,7 +31,7 @@ def test_everything_is_copied_and_checked() -> None:
     assert [target.get(reference.key, reference.sha256) for reference in references] == [b"a", b"bb", b"ccc"]
 
 
-def test_what_is_there_already_is_not_copied_again() -> None:
+def test_existing_objects_are_not_copied_again() -> None:
     source, references = filled("a", "b", "c")
     target = MemoryArtifacts()
     steps = copy_objects(references, source, target, total=3)
@@ -44,7 +44,7 @@ def test_what_is_there_already_is_not_copied_again() -> None:
     assert done.there >= 2  # the third may have been under way
 
 
-def test_a_damaged_copy_is_replaced() -> None:
+def test_a_corrupt_copy_is_replaced() -> None:
     source, references = filled("a")
     target = MemoryArtifacts()
     target.put("a", b"x", digest(b"x"))
@@ -53,7 +53,7 @@ def test_a_damaged_copy_is_replaced() -> None:
     assert target.get("a", references[0].sha256) == b"a"
 
 
-def test_a_lost_object_is_named_and_does_not_stop_the_others() -> None:
+def test_a_lost_object_is_reported_and_the_others_are_copied() -> None:
     source, references = filled("a", "b", "c", "d")
     source.delete("a")
     source.delete("c")
