@@ -1,1 +1,1 @@
-"""The words of the library, in plain Python and numpy: vectors, cards, queries, messages, ports, errors."""
+"""The domain model: values and rules in plain Python and numpy, without I/O."""

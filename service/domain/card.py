@@ -1,4 +1,4 @@
-"""What the catalogue knows of a vector: the card its maker wrote, and the record the library keeps."""
+"""The description of a vector: its card, written by the author, and the catalogue's record of it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_DESCRIPTION = 2_000
 
 
 class KeyKind(StrEnum):
-    """What a task key stands for: all training queries, one cluster of them, or the card's description."""
+    """What a task key embeds: the mean of all training queries, of one cluster of them, or the card's description."""
 
     CENTROID = "centroid"
     SUBCENTROID = "subcentroid"
@@ -31,7 +31,7 @@ class KeyKind(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class TaskKey:
-    """One point in the embedder's space at which a vector can be found."""
+    """An embedding by which a vector can be found."""
 
     kind: KeyKind
     embedding: TaskEmbedding
@@ -39,13 +39,12 @@ class TaskKey:
 
 @dataclass(frozen=True)
 class VectorCard:
-    """What the maker of a vector says of it.
+    """The author's description of a vector. Raises InvalidCard.
 
-    embedder: fingerprint of the embedder that made the keys (None when the card brings no keys).
-    thresholds: least score per modality at which the vector is a match, calibrated on held-back training queries.
-    results: measured figures, such as {"zero_shot": 0.03, "steered": 0.97}; JSON values only.
-    tags: free labels, sorted, each once. metadata: typed facts to filter by. derived_from: ids of the vectors that this
-    one was made from.
+    embedder: fingerprint of the embedder of the keys; None without keys.
+    thresholds: per modality, the score from which the vector matches; calibrated on held-out training queries.
+    results: evaluation results, such as {"zero_shot": 0.03, "steered": 0.97}; JSON values only.
+    tags: labels, sorted and unique. metadata: typed values to filter by. derived_from: ids of the parent vectors.
     """
 
     name: str
@@ -61,7 +60,7 @@ class VectorCard:
     def __post_init__(self) -> None:
         if not re.fullmatch(NAME_PATTERN, self.name):
             raise InvalidCard(
-                f"The name {self.name!r} is not allowed.",
+                f"Invalid name {self.name!r}.",
                 "Use 1 to 128 of a-z, 0-9, dot, dash and underscore, starting with a letter or digit.",
             )
         check_description(self.description)
@@ -69,45 +68,44 @@ class VectorCard:
         check_metadata(self.metadata)
         check_parents(self.derived_from)
         if len(self.keys) > MAX_KEYS:
-            raise InvalidCard(f"The card has {len(self.keys)} keys.", f"Keep at most {MAX_KEYS} of them.")
-        for modality, least in self.thresholds.items():
-            if not -1.0 <= least <= 1.0:
-                raise InvalidCard(f"The threshold for {modality} is {least}.", "Scores lie between -1 and 1.")
+            raise InvalidCard(f"The card has {len(self.keys)} keys.", f"Use at most {MAX_KEYS}.")
+        for modality, threshold in self.thresholds.items():
+            if not -1.0 <= threshold <= 1.0:
+                raise InvalidCard(f"The threshold for {modality} is {threshold}.", "Use a number from -1 to 1.")
 
     def check_keys(self, spec: EmbedderSpec) -> None:
-        """Raises InvalidCard unless every key is a finite unit vector of this embedder's."""
+        """Raise InvalidCard unless every key is a finite unit vector of this embedder."""
         if self.keys and self.embedder != spec.fingerprint:
             raise InvalidCard(
-                f"The keys were made by embedder {self.embedder!r}; this service uses {spec.fingerprint!r}.",
-                "Compute the keys again with this service's embedder, or leave them out: "
-                "the description then serves as the key.",
+                f"The keys are of embedder {self.embedder!r}; this service uses {spec.fingerprint!r}.",
+                "Compute the keys with this service's embedder, or omit them to use the description as the key.",
             )
         for number, key in enumerate(self.keys):
             _check_part(key.embedding.image, spec.image_size, f"keys[{number}].image")
             _check_part(key.embedding.text, spec.text_size, f"keys[{number}].text")
             if key.embedding.parts == 0:
-                raise InvalidCard(f"keys[{number}] is empty.", "Give it an image or a text part.")
+                raise InvalidCard(f"keys[{number}] is empty.", "Add an image or a text part.")
 
 
 def check_description(description: str) -> None:
-    """Raises InvalidCard for one that is too long, or that not every store can keep."""
+    """Raise InvalidCard for a description that is too long, or that some databases cannot store."""
     if not is_storable(description):
-        raise InvalidCard("The description holds a NUL or half a surrogate pair.", "Write plain Unicode text.")
+        raise InvalidCard("The description contains a NUL or half a surrogate pair.", "Use valid Unicode text.")
     if len(description) > MAX_DESCRIPTION:
-        raise InvalidCard(f"The description has {len(description)} characters.", f"Shorten it to {MAX_DESCRIPTION}.")
+        raise InvalidCard(f"The description has {len(description)} characters.", f"Use at most {MAX_DESCRIPTION}.")
 
 
 def _check_part(part: Array | None, size: int, where: str) -> None:
     if part is None:
         return
     if part.shape != (size,):
-        raise InvalidCard(f"{where} has shape {list(part.shape)}.", f"This embedder's part has shape [{size}].")
+        raise InvalidCard(f"{where} has shape {list(part.shape)}.", f"Use an embedding of shape [{size}].")
     if not np.isfinite(part).all() or abs(float(np.linalg.norm(part)) - 1.0) > 1e-3:
-        raise InvalidCard(f"{where} is not a finite vector of length 1.", "Normalise each part.")
+        raise InvalidCard(f"{where} is not a finite unit vector.", "Normalise each part to length 1.")
 
 
 class Status(StrEnum):
-    """Life of a vector: active, deleted (hidden, can be restored), and gone from the catalogue when it is purged."""
+    """State of a registered vector. A deleted one is hidden and can be restored; a purged one has no record."""
 
     ACTIVE = "active"
     DELETED = "deleted"
@@ -115,13 +113,13 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class VectorRecord:
-    """A registered vector as the catalogue holds it, with its card as it is now.
+    """A registered vector in the catalogue, with its current card.
 
-    Only status, deleted_at, revision and the card's description (with its key), tags and metadata ever change.
+    Only status, deleted_at, revision and the card's description (with its key), tags and metadata can change.
 
-    id: ULID. version: 1, 2, 3 ... among the vectors of one name, never given twice. sha256, size: of the artifact's
-    bytes. object_key: where the artifact lies in the store. seq: position in the change log of its registration.
-    revision: 1, 2, 3 ..., one more with every change of the record. deleted_at: None while it is active.
+    id: a ULID. version: 1, 2, 3 ... among the vectors of one name, never reused. sha256, size: of the artifact.
+    object_key: of the artifact in the store. seq: the change-log sequence number of its registration.
+    revision: starts at 1 and increases with every change. deleted_at: None while the vector is active.
     """
 
     id: str

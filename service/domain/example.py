@@ -1,4 +1,4 @@
-"""One demonstration or test item: what is seen, what is asked, what is right."""
+"""Labelled items of training and evaluation sets."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Example:
-    """A question about an image, with its answer.
-
-    image: an encoded picture (PNG, JPEG or WebP bytes), never pixels, so that the value is cheap to keep and to send.
-    """
+    """A question about an image with its correct answer. image: the bytes of a PNG, JPEG or WebP file."""
 
     image: bytes
     question: str

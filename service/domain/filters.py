@@ -1,4 +1,4 @@
-"""Which vectors are meant: one value that the catalogue understands, and its meaning in plain Python."""
+"""Filters over the catalogue, with their reference meaning in plain Python."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vlibrary.domain.labels import MetadataValue, is_metadata_key, is_metadata_v
 
 
 class ValueKind(StrEnum):
-    """Kinds of metadata, which are never equal to each other: 1 is neither "1" nor true. 1 and 1.0 are one number."""
+    """Kinds of metadata values, which are never equal to each other: 1 is neither "1" nor true, but it equals 1.0."""
 
     TEXT = "text"
     NUMBER = "number"
@@ -32,7 +32,7 @@ class ValueKind(StrEnum):
 
 @dataclass(frozen=True)
 class OneOf:
-    """The metadata has this key, with one of these values (no value: nothing passes). Raises InvalidInput."""
+    """Match if the metadata has this key with one of these values (never, without values). Raises InvalidInput."""
 
     key: str
     values: tuple[MetadataValue, ...]
@@ -46,9 +46,9 @@ class OneOf:
 
 @dataclass(frozen=True)
 class Between:
-    """The metadata has this key, with a value of the bounds' kind, least <= value <= most; texts go by code point.
+    """Match if the metadata has this key with a value of the bounds' kind, least <= value <= most.
 
-    At least one bound is given. Raises InvalidInput for bounds of two kinds, none, or flags.
+    Texts are ordered by code point. Raises InvalidInput without a bound, for bounds of two kinds, and for flags.
     """
 
     key: str
@@ -61,13 +61,13 @@ class Between:
         kinds = set(map(ValueKind.of, bounds))
         if len(kinds) != 1 or ValueKind.FLAG in kinds:
             raise InvalidInput(
-                f"The range of {self.key!r} goes from {self.least!r} to {self.most!r}.",
-                "Give one or two bounds, both numbers or both texts.",
+                f"Invalid range of {self.key!r}: from {self.least!r} to {self.most!r}.",
+                "Use one or two bounds, both numbers or both texts.",
             )
 
     @property
     def kind(self) -> ValueKind:
-        """What the bounds are, and so what the value must be."""
+        """The kind of the bounds, which the value must have too."""
         return next(ValueKind.of(bound) for bound in (self.least, self.most) if bound is not None)
 
     def allows(self, value: MetadataValue) -> bool:
@@ -78,12 +78,14 @@ class Between:
 
 
 def _check(key: str, values: Iterable[MetadataValue]) -> None:
-    """Raises InvalidInput for what metadata can never hold."""
+    """Raise InvalidInput for a key or value that metadata cannot have."""
     wrong = [value for value in values if not is_metadata_value(value)]
     if wrong or not is_metadata_key(key):
         raise InvalidInput(
-            f"No metadata can have {wrong[0]!r:.80} under {key!r:.80}." if wrong else f"No metadata has {key!r:.80}.",
-            "Ask for keys of letters, digits, dot, dash and underscore, and for texts, finite numbers, true or false.",
+            f"Invalid metadata value {wrong[0]!r:.80} for {key!r:.80}."
+            if wrong
+            else f"Invalid metadata key {key!r:.80}.",
+            "Keys have letters, digits, dots, dashes and underscores; values are texts, finite numbers, true or false.",
         )
 
 
@@ -92,10 +94,10 @@ Condition = OneOf | Between
 
 @dataclass(frozen=True)
 class Filter:
-    """All of these hold; what is left out (None, empty) asks nothing.
+    """Match vectors that meet all conditions; None and empty values are no condition.
 
-    tags: the vector has every one of them. created_from <= created_at < created_before. parent: a vector id that the
-    vector is derived from. status: None takes deleted ones too.
+    model_id: the model's name in the artifact. tags: the vector has all of them. created_from <= created_at <
+    created_before. parent: id of a vector that the vector is derived from. status: None includes deleted vectors.
     """
 
     name: str | None = None
@@ -110,21 +112,14 @@ class Filter:
     status: Status | None = Status.ACTIVE
 
     def allows(self, record: VectorRecord) -> bool:
-        """Whether the record passes."""
-        return self._fields_allow(record) and self._time_allows(record) and self._labels_allow(record)
-
-    def _fields_allow(self, record: VectorRecord) -> bool:
-        asked = (self.name, self.version, self.model_id, self.method, self.status)
-        found = (record.name, record.version, record.model.model_id, record.method, record.status)
-        return all(wanted is None or wanted == value for wanted, value in zip(asked, found, strict=True))
-
-    def _time_allows(self, record: VectorRecord) -> bool:
-        late_enough = self.created_from is None or self.created_from <= record.created_at
-        return late_enough and (self.created_before is None or record.created_at < self.created_before)
-
-    def _labels_allow(self, record: VectorRecord) -> bool:
+        """Return whether the record matches."""
+        wanted = (self.name, self.version, self.model_id, self.method, self.status)
+        values = (record.name, record.version, record.model.model_id, record.method, record.status)
         return (
-            set(self.tags) <= set(record.tags)
+            all(one is None or one == value for one, value in zip(wanted, values, strict=True))
+            and (self.created_from is None or self.created_from <= record.created_at)
+            and (self.created_before is None or record.created_at < self.created_before)
+            and set(self.tags) <= set(record.tags)
             and (self.parent is None or self.parent in record.derived_from)
             and all(
                 condition.key in record.metadata and condition.allows(record.metadata[condition.key])

@@ -1,8 +1,8 @@
-"""What is asked of the library, as numbers: an incoming query, its embedding, and how keys are scored.
+"""Queries, their embeddings and the score of a task key.
 
-A query has an image, a text, or both. Each part is embedded on its own and L2-normalised; a task key has the same two
-parts. The score of a key is the mean, over the parts that the QUERY fills, of the parts' cosines. That is one inner
-product of the concatenated rows divided by the number of parts asked, so that an inner-product index finds it exactly.
+A query has an image part, a text part, or both. Each part is embedded separately and L2-normalised; task keys have the
+same two parts. The score of a key is the mean cosine over the parts of the query. It equals the inner product of the
+concatenated rows divided by the number of the query's parts, so an inner-product index can search for it exactly.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vlibrary.domain.vector import Array
 
 
 class Modality(StrEnum):
-    """Which parts a query fills; thresholds are calibrated for each, since their scores differ."""
+    """Which parts a query has. Thresholds are calibrated per modality, since scores differ."""
 
     TEXT = "text"
     IMAGE = "image"
@@ -26,7 +26,10 @@ class Modality(StrEnum):
 
 @dataclass(frozen=True)
 class Query:
-    """An incoming question. images: encoded pictures; several are embedded as their mean direction."""
+    """A text, images or both to find vectors for. images: encoded; several are embedded as their mean direction.
+
+    Raises InvalidQuery for an empty query.
+    """
 
     text: str | None = None
     images: tuple[bytes, ...] = ()
@@ -46,9 +49,9 @@ class Query:
 
 @dataclass(frozen=True)
 class EmbedderSpec:
-    """Which embedder made a key; keys of different embedders cannot be compared.
+    """Identity of an embedder; keys of different embedders cannot be compared.
 
-    image_size, text_size: length of the two parts.
+    image_size, text_size: dimensions of the two parts.
     """
 
     embedder_id: str
@@ -73,20 +76,20 @@ class TaskEmbedding:
         return (self.image is not None) + (self.text is not None)
 
     def row(self, spec: EmbedderSpec) -> Array:
-        """The concatenation [image ‖ text] with zeros for a missing part, shape [row_size]."""
+        """Return the concatenation [image ‖ text], zeros for a missing part; shape [row_size], float32."""
         image = np.zeros(spec.image_size, np.float32) if self.image is None else self.image
         text = np.zeros(spec.text_size, np.float32) if self.text is None else self.text
         return np.concatenate([image, text]).astype(np.float32)
 
 
 def unit(vector: Array) -> Array:
-    """The vector at length 1; a zero vector has no direction and is an error."""
+    """Return the vector scaled to length 1. Raises InvalidQuery for a zero or non-finite vector."""
     norm = float(np.linalg.norm(vector))
     if not np.isfinite(norm) or norm == 0.0:
-        raise InvalidQuery("An embedding has no direction (zero or not finite).", "Use another text or image.")
+        raise InvalidQuery("An embedding is zero or not finite.", "Use another text or image.")
     return (vector / norm).astype(np.float32)
 
 
 def score(query: TaskEmbedding, key: TaskEmbedding, spec: EmbedderSpec) -> float:
-    """Mean cosine over the query's parts, in [-1, 1]; a part that the key lacks counts 0."""
+    """Return the mean cosine over the query's parts, in [-1, 1]; a part that the key lacks counts as 0."""
     return float(query.row(spec) @ key.row(spec)) / query.parts

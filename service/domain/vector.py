@@ -1,10 +1,10 @@
-"""A steering vector: a frozen value with an algebra.
+"""Steering vectors: frozen values that can be scaled and added.
 
-It holds what is added to a decoder's residual stream. At a site of layer l the branch output x becomes
+A vector edits a decoder's residual stream. At a site of layer l the branch output x becomes
 
     x' = gain[l] · x + scale[l] · vectors[l]
 
-M²IV (COLM 2025) uses the attention and the MLP site of every layer, gain 1 and all positions:
+M²IV (COLM 2025) edits the attention and MLP sites of every layer at all positions, with gain 1:
 h_l = h_{l-1} + (a_l + α_l^a v_l^a) + (m_l + α_l^m v_l^m).
 """
 
@@ -37,14 +37,14 @@ SITES = (Site.ATTENTION, Site.MLP)
 
 
 class Positions(StrEnum):
-    """Which token positions an edit touches: every one, or only the last of the prompt."""
+    """Which token positions an edit applies to: all, or only the last one of the prompt."""
 
     ALL = "all"
     LAST = "last"
 
 
 class NormRule(StrEnum):
-    """Whether the edited activation is rescaled to the norm that it had before."""
+    """Whether an edited activation is rescaled to its norm before the edit."""
 
     NONE = "none"
     PRESERVE = "preserve"
@@ -52,10 +52,11 @@ class NormRule(StrEnum):
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Which base model a vector belongs to.
+    """Identity and shape of a base model.
 
-    fingerprint: hash of the architecture and of samples of the weights, so that a fine-tuned sibling differs.
-    layers: number of decoder layers L; hidden_size: width d of the residual stream.
+    model_id: the name for people. fingerprint: digest of the architecture and of sampled weights, which decides whether
+    a vector belongs to the model; fine-tuning changes it. layers: number of decoder layers L. hidden_size: width d of
+    the residual stream.
     """
 
     model_id: str
@@ -87,21 +88,21 @@ class Edit:
 
     @property
     def delta(self) -> Array:
-        """What is added to the branch output, scale[l] · vectors[l], shape [L, d]."""
+        """The shift of the branch output, scale[l] · vectors[l]; shape [L, d]."""
         return self.scale[:, None] * self.vectors
 
     @property
     def is_neutral(self) -> bool:
-        """Whether it leaves every activation as it is."""
+        """Whether the edit changes no activation."""
         return not self.delta.any() and bool((self._gain_or_one() == 1).all())
 
-    def scaled(self, strength: float) -> Edit:
-        """The edit taken `strength` times: 0 leaves the model alone, 1 is the edit itself."""
+    def scale_by(self, strength: float) -> Edit:
+        """Return the edit at a strength: 0 has no effect, 1 is the edit itself."""
         gain = None if self.gain is None else _frozen(strength * self.gain + (1 - strength))
         return Edit(self.vectors, _frozen(strength * self.scale), gain)
 
     def plus(self, other: Edit) -> Edit:
-        """Both edits side by side: shifts add up, and so do the gains' distances from 1."""
+        """Return the sum of both edits: shifts add up, and so do the gains' distances from 1."""
         gains = [edit.gain.astype(np.float64) for edit in (self, other) if edit.gain is not None]
         gain = _frozen(sum(gains) - (len(gains) - 1)) if gains else None
         return Edit(_frozen(self.delta + other.delta), np.ones_like(self.scale), gain)
@@ -114,14 +115,14 @@ class Edit:
             return NotImplemented
         return np.array_equal(self.delta, other.delta) and np.array_equal(self._gain_or_one(), other._gain_or_one())
 
-    __hash__ = None  # type: ignore[assignment]  # equality is by effect, which has no cheap hash
+    __hash__ = None  # type: ignore[assignment]  # equality compares effects, which have no cheap hash
 
 
 @dataclass(frozen=True, eq=False)
 class SteeringVector:
-    """One task's edit of one base model; equality is by what the model would do, not by how it was made.
+    """The edits of one base model for one task. Vectors are equal if they have the same effect.
 
-    training: how it was made (shots, data digest, seed, losses ...), JSON values only.
+    training: how it was trained (shots, data digest, seed, losses ...); JSON values only.
     """
 
     model: ModelSpec
@@ -137,19 +138,19 @@ class SteeringVector:
 
     @classmethod
     def zero(cls, model: ModelSpec) -> SteeringVector:
-        """The edit that changes nothing: the neutral element of +."""
+        """Return the vector without effect, the neutral element of +."""
         return cls(model=model, edits={}, method="zero")
 
     def __mul__(self, strength: float) -> SteeringVector:
-        edits = {site: edit.scaled(strength) for site, edit in self.edits.items()}
+        edits = {site: edit.scale_by(strength) for site, edit in self.edits.items()}
         return replace(self, edits=edits)
 
     __rmul__ = __mul__
 
     def __add__(self, other: SteeringVector) -> SteeringVector:
-        """Both vectors at once.
+        """Return the sum of both vectors.
 
-        Raises WrongModel when they belong to different models, UnsupportedEdit when positions or norm rules differ.
+        Raises WrongModel for vectors of different models, UnsupportedEdit for different positions or norm rules.
         """
         self._require_same_frame(other)
         edits = dict(self.edits)
@@ -162,12 +163,12 @@ class SteeringVector:
         if self.model.fingerprint != other.model.fingerprint:
             raise WrongModel(
                 f"A vector for {self.model.model_id} cannot be added to one for {other.model.model_id}.",
-                "Combine only vectors that were trained on the same base model.",
+                "Combine only vectors of the same base model.",
             )
         both = bool(self.edits) and bool(other.edits)
         if both and (self.positions, self.norm) != (other.positions, other.norm):
             raise UnsupportedEdit(
-                "The two vectors touch different positions or follow different norm rules.",
+                "The vectors have different positions or norm rules.",
                 "Combine only vectors with the same positions and norm rule.",
             )
 
@@ -179,31 +180,27 @@ class SteeringVector:
         return self.model.fingerprint == other.model.fingerprint and mine == theirs and frames_agree
 
     def _effective(self) -> dict[Site, Edit]:
-        """The edits that change anything."""
+        """Return the edits that have an effect."""
         return {site: edit for site, edit in self.edits.items() if not edit.is_neutral}
 
     __hash__ = None  # type: ignore[assignment]  # see Edit
 
 
 def check_applicable(vector: SteeringVector, model: ModelSpec, *, takes_gain: bool = True) -> None:
-    """Raises WrongModel for another base model, UnsupportedEdit for what would not be applied exactly.
+    """Raise WrongModel for a vector of another base model, UnsupportedEdit for one that cannot be applied exactly.
 
-    Applied are shifts and gains of the attention and MLP outputs and shifts of the layer output, at all positions or at
-    the last one of the prompt, without a norm rule. takes_gain: False for a model whose branches can only be added to.
+    The engine applies shifts and gains of attention and MLP outputs and shifts of layer outputs, at all positions or
+    the last one of the prompt, without a norm rule. takes_gain: False if its branches cannot be scaled.
     """
     _check_model(vector, model)
-    gains = {site: _has_gain(edit.gain) for site, edit in vector.edits.items()}
+    gains = {site: edit.gain is not None and bool((edit.gain != 1).any()) for site, edit in vector.edits.items()}
     for unsupported, what, cure in (
         (gains.get(Site.LAYER, False), "multiplies layer outputs by a gain", "gains at the attention and mlp sites"),
-        (
-            any(gains.values()) and not takes_gain,
-            f"has a gain, which {model.architecture} cannot take",
-            "gain 1",
-        ),
+        (any(gains.values()) and not takes_gain, f"has a gain, which {model.architecture} cannot take", "gain 1"),
         (bool(vector.edits) and vector.norm != NormRule.NONE, f"has norm rule {vector.norm}", "norm rule none"),
     ):
         if unsupported:
-            raise UnsupportedEdit(f"The vector {what}.", f"This engine does not apply that; use a vector with {cure}.")
+            raise UnsupportedEdit(f"The vector {what}.", f"Use a vector with {cure}.")
 
 
 def _check_model(vector: SteeringVector, model: ModelSpec) -> None:
@@ -211,16 +208,12 @@ def _check_model(vector: SteeringVector, model: ModelSpec) -> None:
         raise WrongModel(
             f"The vector was trained for {vector.model.model_id!r} ({vector.model.fingerprint[:12]}); "
             f"this worker serves {model.model_id!r} ({model.fingerprint[:12]}).",
-            "Train it on this base model, or ask a worker that serves the vector's.",
+            "Train the vector on this base model, or use a worker that serves the vector's model.",
         )
     for edit in vector.edits.values():
         per_layer = [one.shape for one in (edit.scale, edit.gain) if one is not None]
         if edit.vectors.shape != (model.layers, model.hidden_size) or any(one != (model.layers,) for one in per_layer):
             raise WrongModel(
                 f"The vector has shape {list(edit.vectors.shape)}, and scale or gain {list(map(list, per_layer))}.",
-                f"For this base model it must be [{model.layers}, {model.hidden_size}] and [{model.layers}].",
+                f"Use shapes [{model.layers}, {model.hidden_size}] and [{model.layers}] for this base model.",
             )
-
-
-def _has_gain(gain: Array | None) -> bool:
-    return gain is not None and bool((gain != 1).any())

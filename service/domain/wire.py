@@ -1,7 +1,4 @@
-"""The messages between the api and a worker: plain frozen values, so that both sides mean the same.
-
-They cross a process border as JSON made from these very classes (service/formats/messages.py).
-"""
+"""Values that the API and its workers exchange; vlibrary.formats.messages converts them to JSON."""
 
 from __future__ import annotations
 
@@ -24,9 +21,9 @@ class WorkerInfo:
 
 @dataclass(frozen=True)
 class WorkerStatus:
-    """A worker's heartbeat. running, waiting: requests; room: how many more it takes before it is overloaded.
+    """A worker's heartbeat. running, waiting: numbers of requests. room: how many more it accepts.
 
-    leaving: it finishes what runs and takes nothing new.
+    leaving: it is shutting down: it finishes running requests and accepts no new ones.
     """
 
     info: WorkerInfo
@@ -38,9 +35,9 @@ class WorkerStatus:
 
 @dataclass(frozen=True)
 class Decoding:
-    """How tokens are drawn. temperature 0 is greedy; seed matters only above 0.
+    """Decoding parameters. temperature: 0 is greedy decoding; the seed matters only above 0.
 
-    stop: the answer ends before the first of these texts to appear in it.
+    stop: the answer ends before the first occurrence of one of these texts.
     """
 
     max_new_tokens: int = 16
@@ -52,7 +49,7 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Demonstration:
-    """One worked example put into the prompt before the question (in-context learning by prompt)."""
+    """One solved example shown in the prompt before the question."""
 
     prompt: str
     images: tuple[bytes, ...]
@@ -61,7 +58,7 @@ class Demonstration:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the user asks: text, the images that go before it, and demonstrations that go before both."""
+    """A user's prompt: demonstrations, then images, then text."""
 
     text: str
     images: tuple[bytes, ...] = ()
@@ -69,14 +66,14 @@ class Prompt:
 
     @property
     def every_image(self) -> tuple[bytes, ...]:
-        """In the order in which the model sees them."""
+        """All images, in the order in which the model sees them."""
         shown = (image for one in self.demonstrations for image in one.images)
         return (*shown, *self.images)
 
 
 @dataclass(frozen=True)
 class Applied:
-    """A vector to apply: where its bytes are, what they hash to, and how strongly to apply it."""
+    """A vector to apply: its artifact's key and digest, and the strength."""
 
     vector_id: str
     object_key: str
@@ -86,9 +83,9 @@ class Applied:
 
 @dataclass(frozen=True)
 class GenerateCall:
-    """One request to a worker; several vectors are applied as their sum.
+    """A request to a worker; several vectors are applied as their sum.
 
-    model_id: the base model that shall answer. timeout_s: how long the caller waits for the whole answer.
+    model_id: the base model's name. timeout_s: the time limit for the whole answer.
     """
 
     prompt: Prompt
@@ -100,7 +97,7 @@ class GenerateCall:
 
 @dataclass(frozen=True)
 class TextPiece:
-    """The next piece of an answer, never empty; tokens: how many tokens of the answer are drawn so far."""
+    """The next, non-empty part of an answer. tokens: the number of tokens generated so far."""
 
     text: str
     tokens: int
@@ -108,9 +105,9 @@ class TextPiece:
 
 @dataclass(frozen=True)
 class Generation:
-    """What the model said, whole; all pieces joined are its text.
+    """A complete answer. text: all pieces joined.
 
-    finish_reason: "stop" (end of turn or a stop text) or "length". timings: seconds by stage.
+    finish_reason: "stop" (end of turn or a stop text) or "length". timings: seconds per stage.
     """
 
     text: str

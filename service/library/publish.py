@@ -23,7 +23,7 @@ from vlibrary.domain.errors import (
     UploadExpired,
     VLibraryError,
 )
-from vlibrary.domain.objects import artifact_key
+from vlibrary.domain.ports.artifacts import artifact_key
 from vlibrary.domain.ports.clock import Clock
 from vlibrary.domain.ports.inference import Inference
 from vlibrary.domain.query import Query

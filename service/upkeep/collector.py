@@ -17,8 +17,7 @@ from datetime import timedelta
 from vlibrary.domain.card import Status
 from vlibrary.domain.errors import Conflict, InvalidInput, VectorNotFound
 from vlibrary.domain.filters import Filter
-from vlibrary.domain.objects import is_ours
-from vlibrary.domain.ports.artifacts import Artifacts, StoredObject
+from vlibrary.domain.ports.artifacts import Artifacts, StoredObject, is_library_key
 from vlibrary.domain.ports.catalogue import Catalogue
 from vlibrary.library.paging import batches, pages
 from vlibrary.library.publish import DEADLINE
@@ -95,7 +94,7 @@ def collect(
     yield done
     newest = artifacts.now() - rules.grace
     for batch in batches(artifacts.list(after), BATCH):
-        objects = [found for found in batch if is_ours(found.key)]
+        objects = [found for found in batch if is_library_key(found.key)]
         old = [found for found in objects if found.modified < newest]
         referenced = catalogue.registrations.find_referenced([found.key for found in old], purged_within=rules.grace)
         doomed = [found for found in old if found.key not in referenced]
@@ -107,7 +106,7 @@ def collect(
             young=done.young + len(objects) - len(old),
             removed=done.removed + len(doomed),
             freed=done.freed + sum(found.size for found in doomed),
-            foreign=done.foreign + sum(not is_ours(found.key) and not is_marker(found.key) for found in batch),
+            foreign=done.foreign + sum(not is_library_key(found.key) and not is_marker(found.key) for found in batch),
             cursor=batch[-1].key,
         )
         yield done

@@ -22,8 +22,7 @@ from ulid import ULID
 
 from vlibrary.domain.changes import LogPosition
 from vlibrary.domain.errors import ArtifactLost, ArtifactsUnavailable, CollectorPaused
-from vlibrary.domain.objects import is_artifact
-from vlibrary.domain.ports.artifacts import Artifacts
+from vlibrary.domain.ports.artifacts import Artifacts, is_artifact_key
 from vlibrary.domain.ports.catalogue import Catalogue
 
 PREFIX = "collector/"
@@ -189,5 +188,5 @@ def _is_store_new(catalogue: Catalogue, artifacts: Artifacts) -> bool:
 
     A library can have registered some before its first marker, if the store was unavailable when its service started.
     """
-    keys = list(islice(filter(is_artifact, (found.key for found in artifacts.list())), MAX_NEW_OBJECTS + 1))
+    keys = list(islice(filter(is_artifact_key, (found.key for found in artifacts.list())), MAX_NEW_OBJECTS + 1))
     return len(keys) <= MAX_NEW_OBJECTS and catalogue.registrations.find_referenced(keys) == set(keys)

@@ -14,8 +14,7 @@ from datetime import timedelta
 from vlibrary.domain.card import Status, VectorRecord
 from vlibrary.domain.errors import AliasNotFound, ArtifactLost, InvalidInput, VectorNotFound
 from vlibrary.domain.filters import EVERYTHING_ACTIVE, Filter
-from vlibrary.domain.objects import is_ours
-from vlibrary.domain.ports.artifacts import Artifacts
+from vlibrary.domain.ports.artifacts import Artifacts, is_library_key
 from vlibrary.domain.ports.catalogue import Catalogue
 from vlibrary.domain.registration import Alias
 from vlibrary.library.paging import abreast, batches, changes, pages
@@ -190,7 +189,7 @@ def examine_orphans(catalogue: Catalogue, artifacts: Artifacts, *, after: str | 
     sizes: Counter[str] = Counter()
     done = 0
     for batch in batches(artifacts.list(after), BATCH):
-        old = {found.key: found for found in batch if is_ours(found.key) and now - found.modified > YOUNG}
+        old = {found.key: found for found in batch if is_library_key(found.key) and now - found.modified > YOUNG}
         for key in sorted(old.keys() - catalogue.registrations.find_referenced(list(old), purged_within=YOUNG)):
             limit = next((limit for limit in AGES if now - old[key].modified <= limit), None)
             age = f"at most {limit.days} d" if limit else f"more than {AGES[-1].days} d"

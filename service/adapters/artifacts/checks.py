@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 
-from vlibrary.domain import objects
 from vlibrary.domain.errors import ArtifactLost, ArtifactsUnavailable, InvalidInput
-from vlibrary.domain.ports.artifacts import Artifacts
+from vlibrary.domain.ports.artifacts import Artifacts, probe_key
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}"
 _KEY = re.compile(rf"{_NAME}(/{_NAME}){{0,3}}")
@@ -39,7 +38,7 @@ def check_digest(key: str, data: bytes, sha256: str) -> None:
 
 def check_store(store: Artifacts) -> None:
     """Write, read and delete an object. Raises ArtifactsUnavailable."""
-    key = objects.check_key()
+    key = probe_key()
     try:
         store.put(key, b"", digest(b""))
     except ArtifactLost as error:

@@ -17,8 +17,7 @@ from vlibrary.adapters.artifacts.checks import (
     store_unavailable,
 )
 from vlibrary.adapters.fsync import fsync
-from vlibrary.domain import objects
-from vlibrary.domain.ports.artifacts import StoredObject
+from vlibrary.domain.ports.artifacts import StoredObject, draft_name
 
 
 class FolderArtifacts:
@@ -40,7 +39,7 @@ class FolderArtifacts:
         path = self._path(key)
         with self._map_errors(f"store object {key}"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            draft = path.parent / objects.draft_name()  # also a key, so that the collector finds an abandoned one
+            draft = path.parent / draft_name()  # also a key, so that the collector finds an abandoned one
             try:
                 draft.write_bytes(data)
                 fsync(draft)

@@ -21,8 +21,7 @@ from ulid import ULID
 
 from vlibrary.adapters.fsync import fsync
 from vlibrary.domain.errors import ArtifactsUnavailable, BackupBusy, InvalidBackup
-from vlibrary.domain.objects import is_ours
-from vlibrary.domain.ports.artifacts import Artifacts
+from vlibrary.domain.ports.artifacts import Artifacts, is_library_key
 from vlibrary.domain.ports.backup import Dump, table_file
 
 FORMAT = 1
@@ -88,7 +87,7 @@ class BackupFolder:
             if other != folder and _CATALOGUE_FOLDER.fullmatch(other.name):
                 shutil.rmtree(other)
         for found in self.objects.list():
-            if found.key not in keys and is_ours(found.key):
+            if found.key not in keys and is_library_key(found.key):
                 self.objects.delete(found.key)
 
     @contextmanager

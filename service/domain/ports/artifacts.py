@@ -1,11 +1,18 @@
-"""The port of the artifact store."""
+"""The port of the artifact store, and the keys of a library's objects in it."""
 
 from __future__ import annotations
 
+import re
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, runtime_checkable
+
+_ULID = "[0-7][0-9A-HJKMNP-TV-Z]{25}"
+_RANDOM = "[0-9a-f]{32}"
+_ARTIFACT = re.compile(rf"{_ULID}/[0-9a-f]{{64}}\.safetensors")
+_TEMPORARY = re.compile(rf"(?:(?:{_ULID}|collector)/)?draft-{_RANDOM}|check-{_RANDOM}")
 
 
 @dataclass(frozen=True)
@@ -71,3 +78,28 @@ class Linking(Protocol):
         The object's existence and digest are not checked. Raises ArtifactsUnavailable if no URL can be made.
         """
         ...
+
+
+def artifact_key(upload: str, sha256: str) -> str:
+    """Return the key of an upload's artifact. upload: a ULID that no other upload has."""
+    return f"{upload}/{sha256}.safetensors"
+
+
+def draft_name() -> str:
+    """Return a random name for a file that is being written; the file is renamed once it is complete."""
+    return f"draft-{uuid.uuid4().hex}"
+
+
+def probe_key() -> str:
+    """Return a random key for an object that only tests the store and is removed at once."""
+    return f"check-{uuid.uuid4().hex}"
+
+
+def is_artifact_key(key: str) -> bool:
+    """Return whether the key is that of an uploaded artifact."""
+    return _ARTIFACT.fullmatch(key) is not None
+
+
+def is_library_key(key: str) -> bool:
+    """Return whether the object is an artifact, or a temporary object that a killed process left behind."""
+    return is_artifact_key(key) or _TEMPORARY.fullmatch(key) is not None

@@ -133,7 +133,7 @@ def test_a_shift_of_the_layers_output_is_a_shift_of_its_mlp() -> None:
     mlp = vector(SPEC).edits[Site.MLP]
     slots = table()
     both = slots.load(replace(vector(SPEC), edits={Site.MLP: mlp, Site.LAYER: mlp}))
-    twice = slots.load(replace(vector(SPEC), edits={Site.MLP: mlp.scaled(2)}))
+    twice = slots.load(replace(vector(SPEC), edits={Site.MLP: mlp.scale_by(2)}))
     assert torch.equal(slots.gather([both]), slots.gather([twice]))
 
 

@@ -138,7 +138,7 @@ def test_another_effect_is_another_vector(other: SteeringVector) -> None:
 def test_the_equation_of_an_edit() -> None:
     edit = Edit(np.array([[1, 2, 3], [4, 5, 6]], np.float32), np.array([2, -1], np.float32))
     assert edit.delta.tolist() == [[2, 4, 6], [-4, -5, -6]]
-    both = edit.plus(edit.scaled(0.5))
+    both = edit.plus(edit.scale_by(0.5))
     assert both.delta.tolist() == [[3, 6, 9], [-6, -7.5, -9]]
 
 
