@@ -1,4 +1,4 @@
-"""Released formats load for ever: files written once, never rewritten, and what they must still mean."""
+"""Released formats stay readable: golden files that are never rewritten, and their content."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def written_in_format_1() -> SteeringVector:
     )
 
 
-def test_format_1_means_what_it_meant() -> None:
+def test_format_1_is_decoded_as_before() -> None:
     data = FORMAT_1.read_bytes()
     assert sha256_of(data) == SHA256, "golden files are never rewritten: add one for a new format"
     found, expected = decode(data), written_in_format_1()
@@ -44,5 +44,5 @@ def test_format_1_means_what_it_meant() -> None:
             assert mine is None or np.array_equal(mine, theirs)
 
 
-def test_this_release_still_writes_format_1() -> None:
+def test_encode_still_writes_format_1() -> None:
     assert encode(written_in_format_1()) == FORMAT_1.read_bytes()

@@ -1,4 +1,4 @@
-"""ports.Inference on the twin without models, on real models, through HTTP, and through a fleet."""
+"""The contract of Inference, for workers in memory, with real models, over HTTP and in a fleet."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def error_from(worker: Inference, call: GenerateCall) -> VLibraryError:
     return caught.value
 
 
-def test_pieces_join_to_the_text_and_the_whole_comes_last_and_once(case: Case) -> None:
+def test_pieces_join_to_the_text_and_the_generation_comes_last(case: Case) -> None:
     decoding = Decoding(max_new_tokens=6)
     *pieces, whole = events_of(case.inference, case.call("Which colour is it?", decoding=decoding))
     assert isinstance(whole, Generation)
@@ -125,7 +125,7 @@ def test_pieces_join_to_the_text_and_the_whole_comes_last_and_once(case: Case) -
     assert whole.prompt_tokens > 0
 
 
-def test_any_text_comes_through_as_the_worker_sees_it(case: Case) -> None:
+def test_any_text_is_transmitted_exactly(case: Case) -> None:
     call = case.call("line\u2028separator, next\x85line, feed\nand 😀")
     near, far = events_of(case.inference, call)[-1], events_of(case.far[0], call)[-1]
     assert isinstance(near, Generation)
@@ -146,7 +146,7 @@ def test_a_stored_vector_is_applied_at_its_strength(case: Case) -> None:
     assert none.text.startswith(plain.text)
 
 
-def test_pictures_and_demonstrations_reach_the_model(case: Case) -> None:
+def test_images_and_demonstrations_reach_the_model(case: Case) -> None:
     prompt = Prompt("and this?", (png(),), (Demonstration("what is it?", (png((0, 0, 250)),), "blue"),))
     whole = events_of(case.inference, case.call(prompt=prompt))[-1]
     bare = events_of(case.inference, case.call(prompt=Prompt("and this?")))[-1]
@@ -166,7 +166,7 @@ BAD_CALLS: dict[str, tuple[type[VLibraryError], Callable[[Case], GenerateCall]]]
 
 
 @pytest.mark.parametrize("bad", BAD_CALLS)
-def test_an_error_comes_back_as_its_class_with_detail_and_cure(case: Case, bad: str) -> None:
+def test_an_error_keeps_its_class_detail_and_cure(case: Case, bad: str) -> None:
     kind, make = BAD_CALLS[bad]
     call = make(case)
     near, far = (error_from(one, call) for one in (case.inference, case.far[0]))
@@ -176,7 +176,7 @@ def test_an_error_comes_back_as_its_class_with_detail_and_cure(case: Case, bad: 
     assert (near.detail, near.cure) == (far.detail, far.cure)
 
 
-def test_closing_early_frees_what_the_request_held(case: Case) -> None:
+def test_closing_early_frees_the_request_s_resources(case: Case) -> None:
     async def leave() -> None:
         call = case.call("word " * 200, decoding=Decoding(max_new_tokens=64))
         async with aclosing(case.inference.generate(call)) as events:
@@ -186,7 +186,7 @@ def test_closing_early_frees_what_the_request_held(case: Case) -> None:
     until(lambda: all(worker.status().running == 0 for worker in case.far), seconds=1.0)
 
 
-def test_many_requests_at_once_each_get_their_own_answer(case: Case) -> None:
+def test_concurrent_requests_get_their_own_answers(case: Case) -> None:
     async def one(text: str) -> str:
         whole = [event async for event in case.inference.generate(case.call(text))][-1]
         assert isinstance(whole, Generation)
@@ -203,7 +203,7 @@ QUERIES = [Query("red shapes"), Query(images=(png(),)), Query("both", (png(), pn
 
 
 @pytest.mark.parametrize("query", QUERIES, ids=lambda query: query.modality)
-def test_an_embedding_is_the_worker_s_bit_for_bit(case: Case, query: Query) -> None:
+def test_an_embedding_is_transmitted_bit_for_bit(case: Case, query: Query) -> None:
     near, far = case.inference.embed(query), case.far[0].embed(query)
     for mine, theirs in ((near.image, far.image), (near.text, far.text)):
         assert (mine is None) == (theirs is None)
@@ -213,12 +213,12 @@ def test_an_embedding_is_the_worker_s_bit_for_bit(case: Case, query: Query) -> N
             assert float(np.linalg.norm(mine)) == pytest.approx(1.0, abs=1e-5)
 
 
-def test_a_broken_picture_cannot_be_embedded(case: Case) -> None:
+def test_an_invalid_image_cannot_be_embedded(case: Case) -> None:
     with pytest.raises(InvalidImage):
         case.inference.embed(Query(images=(b"no picture",)))
 
 
-def test_check_takes_what_generate_could_apply_and_refuses_the_rest(case: Case) -> None:
+def test_check_accepts_only_vectors_that_generate_could_apply(case: Case) -> None:
     case.inference.check(vector(case.model))
     with pytest.raises(WrongModel):
         case.inference.check(vector(ELSEWHERE))
@@ -228,7 +228,7 @@ def test_check_takes_what_generate_could_apply_and_refuses_the_rest(case: Case) 
         case.inference.check(ruled)
 
 
-def test_served_names_each_model_once(case: Case) -> None:
+def test_models_lists_each_model_once(case: Case) -> None:
     infos = case.inference.models()
     assert [info.model for info in infos] == [case.far[0].models()[0].model]
     assert infos[0] == case.far[0].models()[0]

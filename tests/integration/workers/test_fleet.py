@@ -1,4 +1,4 @@
-"""Many workers as one: who is asked, who is asked next, who counts as alive."""
+"""The fleet: routing, failover and heartbeats."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def beats(number: float = 6) -> None:
     threading.Event().wait(number * HEARTBEAT_S)
 
 
-def test_the_least_loaded_worker_is_asked() -> None:
+def test_the_least_loaded_worker_is_used() -> None:
     busy, idle = Moody(load=5), Moody(load=2)
     with fleet_of(busy, idle) as fleet:
         text_of(fleet)
@@ -137,7 +137,7 @@ def test_the_least_loaded_worker_is_asked() -> None:
         assert (busy.asked, idle.asked) == (1, 1)
 
 
-def test_requests_sent_since_the_last_beat_count_as_load() -> None:
+def test_requests_sent_since_the_last_heartbeat_count_as_load() -> None:
     first, second = Moody(), Moody()
 
     async def many(fleet: Fleet) -> None:
@@ -186,7 +186,7 @@ def test_another_worker_is_tried_when_one_fails_before_the_first_piece(refusal: 
         assert (first.asked, second.asked) == (3, 3)
 
 
-def test_the_caller_s_mistake_is_final() -> None:
+def test_client_errors_are_not_retried() -> None:
     first, second = Moody(), Moody(load=1)
     first.refusal = InvalidQuery("Empty.", "Ask something.")
     with fleet_of(first, second) as fleet:
@@ -197,7 +197,7 @@ def test_the_caller_s_mistake_is_final() -> None:
     assert second.asked == 0
 
 
-def test_a_worker_that_breaks_off_is_lost_and_not_replaced() -> None:
+def test_a_worker_that_fails_during_an_answer_is_not_replaced() -> None:
     first, second = Moody(), Moody(load=1)
     first.breaks = WorkerLost("Gone in the middle.", "Ask again.")
     with fleet_of(first, second) as fleet, pytest.raises(WorkerLost, match="in the middle"):
@@ -205,7 +205,7 @@ def test_a_worker_that_breaks_off_is_lost_and_not_replaced() -> None:
     assert second.asked == 0
 
 
-def test_overloaded_only_when_every_living_one_is() -> None:
+def test_the_fleet_is_overloaded_if_all_live_workers_are() -> None:
     first, second = Moody(), Moody()
     first.refusal, second.refusal = Overloaded("Full.", "Wait."), WorkerUnavailable("Gone.", "Start it.")
     with fleet_of(first, second) as fleet:
@@ -216,14 +216,14 @@ def test_overloaded_only_when_every_living_one_is() -> None:
             text_of(fleet)
 
 
-def test_what_failed_is_told_rather_than_that_another_one_is_gone() -> None:
+def test_a_failure_is_reported_in_preference_to_an_absent_worker() -> None:
     first, second = Moody(), Moody(load=1)
     first.refusal, second.refusal = OutOfMemory("No memory.", "Ask for less."), WorkerUnavailable("Gone.", "Start it.")
     with fleet_of(first, second) as fleet, pytest.raises(OutOfMemory):
         text_of(fleet)
 
 
-def test_a_worker_is_dead_after_three_missed_beats_and_alive_at_the_next_good_one() -> None:
+def test_three_missed_heartbeats_make_a_worker_dead_and_one_revives_it() -> None:
     first, second = Moody(), Moody(load=1)
     with fleet_of(first, second) as fleet:
         first.absent = True
@@ -236,7 +236,7 @@ def test_a_worker_is_dead_after_three_missed_beats_and_alive_at_the_next_good_on
         assert (first.asked, second.asked) == (1, 1)
 
 
-def test_a_heartbeat_that_fails_unforeseen_is_a_missed_one() -> None:
+def test_an_unexpected_error_counts_as_a_missed_heartbeat() -> None:
     only = Moody()
     with fleet_of(only) as fleet:
         only.heart_attack = ZeroDivisionError("hm")
@@ -246,7 +246,7 @@ def test_a_heartbeat_that_fails_unforeseen_is_a_missed_one() -> None:
         until(lambda: fleet.members[0].status is not None)
 
 
-def test_a_worker_that_leaves_gets_nothing_new_and_is_no_unknown_model() -> None:
+def test_a_worker_that_shuts_down_gets_no_requests() -> None:
     first, second = Moody(), Moody(OTHER)
     with fleet_of(first, second) as fleet:
         second.leaving = True
@@ -257,7 +257,7 @@ def test_a_worker_that_leaves_gets_nothing_new_and_is_no_unknown_model() -> None
         assert second.asked == 0
 
 
-def test_a_frozen_worker_s_embedding_is_given_up_when_it_is_dead() -> None:
+def test_embedding_on_a_frozen_worker_fails_when_it_is_dead() -> None:
     frozen, other = Moody(), Moody(load=1)
     with fleet_of(frozen, other) as fleet:
         frozen.busy.clear()
@@ -267,7 +267,7 @@ def test_a_frozen_worker_s_embedding_is_given_up_when_it_is_dead() -> None:
         frozen.busy.set()
 
 
-def test_a_slow_worker_delays_no_other_s_heartbeat() -> None:
+def test_a_slow_worker_does_not_delay_other_heartbeats() -> None:
     woken = threading.Event()
 
     class Slow(Moody):
@@ -280,7 +280,7 @@ def test_a_slow_worker_delays_no_other_s_heartbeat() -> None:
         woken.set()
 
 
-def test_an_answer_is_given_up_when_its_worker_s_heart_stops() -> None:
+def test_an_answer_fails_when_its_worker_s_heartbeat_stops() -> None:
     first, second = Moody(), Moody(load=1)
 
     async def ask(fleet: Fleet) -> list[TextPiece | Generation]:
@@ -300,7 +300,7 @@ def test_an_answer_is_given_up_when_its_worker_s_heart_stops() -> None:
         assert (first.asked, second.asked) == (2, 1)
 
 
-def test_who_serves_what() -> None:
+def test_requests_go_to_workers_that_serve_the_model() -> None:
     first, second = Moody(), Moody(OTHER)
     with fleet_of(first, second, Moody()) as fleet:
         assert [info.model for info in fleet.models()] == [MODEL, OTHER]
@@ -327,7 +327,7 @@ def test_who_serves_what() -> None:
         assert fleet.find(None).model == MODEL
 
 
-def test_a_model_that_was_replaced_is_unknown() -> None:
+def test_a_replaced_model_is_unknown() -> None:
     first, second = Moody(), Moody(OTHER)
     with fleet_of(first, second) as fleet:
         second.info = first.info
@@ -336,7 +336,7 @@ def test_a_model_that_was_replaced_is_unknown() -> None:
             text_of(fleet, replace(CALL, model_id=OTHER.model_id))
 
 
-def test_nobody_alive() -> None:
+def test_a_fleet_without_live_workers_is_unavailable() -> None:
     only = Moody()
     with fleet_of(only) as fleet:
         only.absent = True
@@ -370,7 +370,7 @@ def test_a_worker_with_another_embedder_is_not_used(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out.count("fleet.worker_refused") == 1
 
 
-def test_waiting_for_the_first_worker_tells_what_each_one_said() -> None:
+def test_waiting_for_workers_reports_the_state_of_each() -> None:
     absent = Moody()
     absent.absent = True
     fleet = Fleet({"http://a:9000": absent}, heartbeat_s=HEARTBEAT_S)
@@ -383,7 +383,7 @@ def test_waiting_for_the_first_worker_tells_what_each_one_said() -> None:
     assert absent.closed.is_set()
 
 
-def test_closing_ends_the_heartbeats() -> None:
+def test_close_stops_the_heartbeats() -> None:
     worker = Moody()
     with fleet_of(worker):
         pass

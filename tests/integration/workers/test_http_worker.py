@@ -1,4 +1,4 @@
-"""The border between api and worker: tokens, health, limits, cut connections, and messages that nobody can read."""
+"""A worker over HTTP: tokens, health checks, limits, broken connections and invalid messages."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def memory_worker(**more: float) -> MemoryWorker:
     return MemoryWorker(MemoryArtifacts(), **more)  # type: ignore[arg-type]  # pause_s or room
 
 
-def test_a_wrong_token_is_told_with_its_cure_on_every_call() -> None:
+def test_every_call_reports_a_wrong_token_with_a_cure() -> None:
     with serving(memory_worker(), TOKEN) as url:
         for token in (None, "another"):
             with connected(url, token) as worker:
@@ -97,7 +97,7 @@ def test_health_and_metrics_need_no_token() -> None:
         assert "answers_total 3.0" in httpx.get(f"{url}/metrics").text
 
 
-def test_a_worker_that_loads_or_leaves_lives_but_is_not_ready() -> None:
+def test_a_worker_is_alive_but_not_ready_while_it_loads_or_shuts_down() -> None:
     loaded = threading.Event()
 
     def load() -> MemoryWorker:
@@ -124,7 +124,7 @@ def test_a_worker_that_loads_or_leaves_lives_but_is_not_ready() -> None:
         assert (status.leaving, status.room) == (True, 0)
 
 
-def test_what_runs_is_finished_through_the_fleet_when_the_worker_leaves_however_slowly_it_goes() -> None:
+def test_running_requests_finish_while_their_worker_shuts_down() -> None:
     host = Host(lambda: memory_worker(pause_s=0.4))  # eight times the beats after which a silent one is dead
     with (
         live(create_app(host, CollectorRegistry())) as url,
@@ -163,7 +163,7 @@ def test_an_error_before_the_first_piece_has_a_status() -> None:
 
 
 @pytest.mark.parametrize("pieces", [[], ["a"]], ids=["before the first piece", "after it"])
-def test_an_error_that_nobody_foresaw_is_a_lost_worker(pieces: list[str]) -> None:
+def test_an_unexpected_error_becomes_worker_lost(pieces: list[str]) -> None:
     with (
         serving(ScriptedWorker(pieces, then=RuntimeError("secret path"))) as url,
         connected(url) as worker,
@@ -173,7 +173,7 @@ def test_an_error_that_nobody_foresaw_is_a_lost_worker(pieces: list[str]) -> Non
     assert "secret" not in str(caught.value)
 
 
-def test_a_reader_that_leaves_before_the_first_piece_cancels_its_request() -> None:
+def test_a_disconnect_before_the_first_piece_cancels_the_request() -> None:
     far = ScriptedWorker(then=Then.WAIT)
     with serving(far) as url, connected(url) as worker:
 
@@ -186,7 +186,7 @@ def test_a_reader_that_leaves_before_the_first_piece_cancels_its_request() -> No
         assert far.closed.wait(1)
 
 
-def test_a_reader_that_leaves_between_two_pieces_cancels_its_request() -> None:
+def test_a_disconnect_between_two_pieces_cancels_the_request() -> None:
     far = ScriptedWorker(["a"], then=Then.WAIT)
     with serving(far) as url, connected(url) as worker:
 
@@ -200,7 +200,7 @@ def test_a_reader_that_leaves_between_two_pieces_cancels_its_request() -> None:
         assert far.closed.wait(1)
 
 
-def test_a_worker_that_says_nothing_more_is_given_up_after_the_call_s_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stalled_worker_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vlibrary.adapters.workers.http_worker.GRACE_S", 0.1)
     far = ScriptedWorker(["a"], then=Then.WAIT)
     with serving(far) as url, connected(url) as worker:
@@ -209,7 +209,7 @@ def test_a_worker_that_says_nothing_more_is_given_up_after_the_call_s_time(monke
         assert far.closed.wait(1)
 
 
-def test_a_reader_may_take_longer_than_the_call_s_time_between_two_events() -> None:
+def test_a_slow_consumer_does_not_time_out() -> None:
     with serving(ScriptedWorker(["a"])) as url, connected(url) as worker:
 
         async def linger() -> list[TextPiece | Generation]:
@@ -222,7 +222,7 @@ def test_a_reader_may_take_longer_than_the_call_s_time_between_two_events() -> N
         assert len(asyncio.run(linger())) == 2
 
 
-def test_nobody_there_is_an_unavailable_worker() -> None:
+def test_an_absent_worker_is_unavailable() -> None:
     with connected("http://127.0.0.1:9") as worker:
         for act in (worker.status, lambda: worker.embed(Query("a")), lambda: ask(worker)):
             with pytest.raises(WorkerUnavailable) as caught:
@@ -245,13 +245,13 @@ CUTS = {
 
 
 @pytest.mark.parametrize("cut", CUTS)
-def test_an_answer_that_is_not_whole_is_never_taken_for_one(cut: str) -> None:
+def test_an_incomplete_answer_is_an_error(cut: str) -> None:
     said, kind = CUTS[cut]
     with raw_server(said) as url, connected(url) as worker, pytest.raises(kind):
         ask(worker)
 
 
-def test_a_silent_worker_misses_its_beat_in_time() -> None:
+def test_the_status_of_a_silent_worker_times_out() -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,  # connects, and never answers
         connected(f"http://127.0.0.1:{listener.getsockname()[1]}") as worker,
@@ -260,7 +260,7 @@ def test_a_silent_worker_misses_its_beat_in_time() -> None:
         worker.status()
 
 
-def test_a_message_that_is_too_large_is_the_caller_s_fault_and_one_of_another_release_is_not() -> None:
+def test_large_messages_are_too_large_and_unknown_ones_unavailable() -> None:
     host = Host(memory_worker)
     with live(create_app(host, CollectorRegistry(), max_body_bytes=1_000)) as url, connected(url) as worker:
         until(lambda: httpx.get(f"{url}/readyz").status_code == 200)

@@ -1,4 +1,4 @@
-"""When a worker's process ends by itself."""
+"""The shutdown of a worker's server."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def served(worker: Mortal) -> Iterator[tuple[Host, str]]:
         until(lambda: gone(url))
 
 
-def test_a_worker_whose_model_has_died_ends_with_that_as_its_failure() -> None:
+def test_a_worker_whose_model_thread_ends_stops_with_a_failure() -> None:
     worker = Mortal()
     with served(worker) as (host, _url):
         assert host.failure is None
@@ -59,7 +59,7 @@ def test_a_worker_whose_model_has_died_ends_with_that_as_its_failure() -> None:
     assert isinstance(host.failure, WorkerUnavailable)
 
 
-def test_a_worker_that_leaves_in_peace_has_no_failure() -> None:
+def test_a_worker_that_shuts_down_has_no_failure() -> None:
     with served(Mortal()) as (host, url):
         assert not gone(url)
         host.leave()

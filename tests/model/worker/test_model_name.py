@@ -1,4 +1,4 @@
-"""The name that a model is served under: people see it, and vectors do not depend on it."""
+"""The name of the served model, which vectors do not depend on."""
 
 from __future__ import annotations
 

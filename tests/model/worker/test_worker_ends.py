@@ -1,4 +1,4 @@
-"""How a worker's answers and the worker itself end, as its metrics and the api tell it."""
+"""How answers and workers end, in the metrics and the readiness check."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vlibrary.api.app import create_app
 from vlibrary.domain.errors import WorkerUnavailable
 
 
-def test_the_api_is_not_ready_when_the_model_of_its_own_process_is_gone(open_desk: Open) -> None:
+def test_the_api_is_not_ready_when_its_model_thread_has_ended(open_desk: Open) -> None:
     desk = open_desk()
     with TestClient(create_app(memory_library(worker=desk.worker))) as api:
         assert api.get("/readyz").status_code == 200
@@ -29,7 +29,7 @@ def test_the_api_is_not_ready_when_the_model_of_its_own_process_is_gone(open_des
         desk.worker.models()
 
 
-def test_an_unforeseen_failure_is_counted_as_one_and_not_as_a_caller_who_left(
+def test_an_unexpected_error_counts_as_failed_and_not_as_cancelled(
     open_desk: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk = open_desk()

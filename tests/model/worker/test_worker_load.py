@@ -1,4 +1,4 @@
-"""Ten times more callers than the worker takes: each is answered rightly or refused, and nothing piles up."""
+"""A worker under ten times its load."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def load(desk: Desk, seconds: float) -> Tally:
 
 
 @pytest.mark.parametrize("seconds", SECONDS)
-def test_ten_times_too_many_callers_are_answered_rightly_or_refused(open_desk: Open, seconds: float) -> None:
+def test_ten_times_too_many_callers_are_answered_or_refused(open_desk: Open, seconds: float) -> None:
     desk = open_desk(max_requests=ROWS + WAITING, rows=ROWS)
     for asked in POOL:  # before the engine's thread uses the model
         solo(desk.lvlm, asked)

@@ -1,4 +1,4 @@
-"""The worker in one process: many callers, slow ones, impatient ones, and too many."""
+"""A worker in this process: concurrency, cancellation, deadlines and limits."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def outcomes(answers: Sequence[Awaitable[Generation]]) -> list[Generation 
     return list(await asyncio.gather(*answers, return_exceptions=True))
 
 
-def test_many_callers_with_different_vectors_each_get_their_own_answer(open_desk: Open) -> None:
+def test_concurrent_callers_with_different_vectors_get_their_own_answers(open_desk: Open) -> None:
     desk = open_desk()
     asked = [Asked(number % 4, number % 4, Decoding(4 + number % 5), strength=0.4 + number % 2) for number in range(16)]
 
@@ -62,7 +62,7 @@ def test_several_vectors_are_applied_as_their_weighted_sum(open_desk: Open) -> N
     assert wanted != static(desk.lvlm, call.prompt, one * 0.5, call.decoding)
 
 
-def test_prepared_prompts_do_not_fill_the_hosts_memory(open_desk: Open) -> None:
+def test_prepared_prompts_are_limited_in_memory(open_desk: Open) -> None:
     """A request alone always goes, however large; others wait outside until there is room."""
     desk = open_desk(max_prepared_bytes=1, start=False)
 
@@ -79,7 +79,7 @@ def test_prepared_prompts_do_not_fill_the_hosts_memory(open_desk: Open) -> None:
     asyncio.run(scene())
 
 
-def test_one_request_too_many_is_refused_before_anything_is_done_for_it(open_desk: Open) -> None:
+def test_a_request_over_the_limit_is_refused_before_preparation(open_desk: Open) -> None:
     desk = open_desk(max_requests=2, start=False)
     no_picture = desk.call(prompt=Prompt("what?", (b"no picture at all",)))
 
@@ -111,7 +111,7 @@ def test_an_unknown_model_is_refused(open_desk: Open) -> None:
         asyncio.run(answer(desk.worker.generate(desk.call(model_id="nobody/knows"))))
 
 
-def test_a_caller_who_reads_slowly_holds_nobody_up(open_desk: Open) -> None:
+def test_a_slow_reader_does_not_delay_others(open_desk: Open) -> None:
     desk = open_desk()
     wanted, slow_one = solo(desk.lvlm, Asked(2, 2)), solo(desk.lvlm, Asked(0, 1, Decoding(40)))
 
@@ -129,7 +129,7 @@ def test_a_caller_who_reads_slowly_holds_nobody_up(open_desk: Open) -> None:
     asyncio.run(scene())
 
 
-def test_closing_an_answer_frees_its_row_and_slot_at_once(open_desk: Open) -> None:
+def test_closing_an_answer_frees_its_row_and_slot(open_desk: Open) -> None:
     desk = open_desk(start=False)
 
     async def scene() -> None:
@@ -147,7 +147,7 @@ def test_closing_an_answer_frees_its_row_and_slot_at_once(open_desk: Open) -> No
     asyncio.run(scene())
 
 
-def test_a_caller_who_goes_away_while_waiting_frees_the_place(open_desk: Open) -> None:
+def test_cancelling_a_waiting_request_frees_its_place(open_desk: Open) -> None:
     desk = open_desk(start=False)
 
     async def scene() -> None:
@@ -163,7 +163,7 @@ def test_a_caller_who_goes_away_while_waiting_frees_the_place(open_desk: Open) -
     asyncio.run(scene())
 
 
-def test_a_store_that_hangs_costs_a_request_its_deadline_and_others_nothing(open_desk: Open) -> None:
+def test_a_hanging_store_times_out_one_request_only(open_desk: Open) -> None:
     desk = open_desk()
     plain, steered = solo(desk.lvlm, PLAIN), solo(desk.lvlm, Asked(0, 1))
     desk.store.open.clear()
@@ -180,7 +180,7 @@ def test_a_store_that_hangs_costs_a_request_its_deadline_and_others_nothing(open
     assert desk.store.asked == 1
 
 
-def test_the_deadline_counts_from_the_request_to_the_end_of_the_answer(open_desk: Open) -> None:
+def test_the_deadline_covers_the_whole_answer(open_desk: Open) -> None:
     desk = open_desk(start=False)
 
     async def scene() -> None:
@@ -195,7 +195,7 @@ def test_the_deadline_counts_from_the_request_to_the_end_of_the_answer(open_desk
     asyncio.run(scene())
 
 
-def test_the_heartbeat_counts_who_runs_and_who_waits(open_desk: Open) -> None:
+def test_the_heartbeat_counts_running_and_waiting_requests(open_desk: Open) -> None:
     desk = open_desk(max_requests=10, start=False, rows=2)
 
     async def scene() -> None:
@@ -216,13 +216,13 @@ def test_the_heartbeat_counts_who_runs_and_who_waits(open_desk: Open) -> None:
 
 
 @pytest.mark.parametrize("strength", [1e39, -1e39, 1e300, float("inf"), float("nan")])
-def test_a_strength_that_no_number_format_holds_is_refused(open_desk: Open, strength: float) -> None:
+def test_a_strength_that_overflows_is_refused(open_desk: Open, strength: float) -> None:
     desk = open_desk()
     with pytest.raises(UnsupportedEdit):
         asyncio.run(answer(desk.worker.generate(desk.call(Asked(0, 1, strength=strength)))))
 
 
-def test_a_lost_vector_fails_its_own_request_only(open_desk: Open) -> None:
+def test_a_lost_artifact_fails_only_its_own_request(open_desk: Open) -> None:
     desk = open_desk()
     lost = desk.call(vectors=(Applied("v", "v/gone", "0" * 64),))
 
@@ -234,7 +234,7 @@ def test_a_lost_vector_fails_its_own_request_only(open_desk: Open) -> None:
     assert isinstance(failed, ArtifactLost)
 
 
-def test_closing_the_worker_ends_every_request_with_a_reason(open_desk: Open) -> None:
+def test_close_ends_every_request_with_an_error(open_desk: Open) -> None:
     desk = open_desk(rows=1)
     desk.store.open.clear()
 
@@ -265,7 +265,7 @@ def metric(desk: Desk, name: str, **labels: str) -> float | None:
     return desk.registry.get_sample_value(f"vlibrary_worker_{name}", labels)
 
 
-def test_the_metrics_tell_what_happened(open_desk: Open) -> None:
+def test_metrics_count_requests_and_cache_lookups(open_desk: Open) -> None:
     desk = open_desk()
 
     async def scene() -> list[Generation | BaseException]:

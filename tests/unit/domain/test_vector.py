@@ -60,14 +60,14 @@ def test_zero_is_neutral(vector: SteeringVector) -> None:
 
 @unhurried
 @given(VECTORS)
-def test_strength_one_is_the_vector_and_strength_zero_is_nothing(vector: SteeringVector) -> None:
+def test_strength_one_is_the_vector_and_strength_zero_is_neutral(vector: SteeringVector) -> None:
     assert vector * 1 == vector == 1 * vector
     assert vector * 0 == SteeringVector.zero(MODEL)
 
 
 @unhurried
 @given(VECTORS)
-def test_a_vector_taken_back_is_nothing(vector: SteeringVector) -> None:
+def test_a_vector_minus_itself_is_neutral(vector: SteeringVector) -> None:
     assert_close(vector + vector * -1, SteeringVector.zero(MODEL), largest(vector))
     for site in Site:
         shift, _ = effect(vector + vector * -1, site)
@@ -76,13 +76,13 @@ def test_a_vector_taken_back_is_nothing(vector: SteeringVector) -> None:
 
 @unhurried
 @given(VECTORS, VECTORS)
-def test_the_order_of_a_sum_does_not_matter(one: SteeringVector, two: SteeringVector) -> None:
+def test_addition_is_commutative(one: SteeringVector, two: SteeringVector) -> None:
     assert one + two == two + one
 
 
 @unhurried
 @given(VECTORS, VECTORS, VECTORS)
-def test_the_grouping_of_a_sum_does_not_matter(one: SteeringVector, two: SteeringVector, three: SteeringVector) -> None:
+def test_addition_is_associative(one: SteeringVector, two: SteeringVector, three: SteeringVector) -> None:
     assert_close((one + two) + three, one + (two + three), largest(one, two, three))
 
 
@@ -103,7 +103,7 @@ def test_strengths_multiply_and_add(vector: SteeringVector, first: float, second
 
 @unhurried
 @given(VECTORS)
-def test_equality_is_by_effect_and_not_by_record(vector: SteeringVector) -> None:
+def test_equality_compares_effects_and_not_records(vector: SteeringVector) -> None:
     assert vector == replace(vector, method="other", training={"shots": 4})
     ones = np.ones(2, np.float32)
     written_otherwise = {
@@ -130,19 +130,19 @@ def vector(site: Site = Site.MLP, model: ModelSpec = MODEL, gain: Array | None =
         SteeringVector.zero(MODEL),
     ],
 )
-def test_another_effect_is_another_vector(other: SteeringVector) -> None:
+def test_vectors_with_different_effects_differ(other: SteeringVector) -> None:
     assert vector() != other
     assert vector() != "a vector"
 
 
-def test_the_equation_of_an_edit() -> None:
+def test_an_edit_follows_its_equation() -> None:
     edit = Edit(np.array([[1, 2, 3], [4, 5, 6]], np.float32), np.array([2, -1], np.float32))
     assert edit.delta.tolist() == [[2, 4, 6], [-4, -5, -6]]
     both = edit.plus(edit.scale_by(0.5))
     assert both.delta.tolist() == [[3, 6, 9], [-6, -7.5, -9]]
 
 
-def test_gains_add_up_by_their_distance_from_one() -> None:
+def test_gains_add_their_distances_from_one() -> None:
     gained = vector(gain=np.array([0.5, 3.0], np.float32))
     assert effect(gained * 0.5, Site.MLP)[1].tolist() == [0.75, 2.0]
     assert effect(gained + gained, Site.MLP)[1].tolist() == [0.0, 5.0]
@@ -150,7 +150,7 @@ def test_gains_add_up_by_their_distance_from_one() -> None:
 
 
 @pytest.mark.parametrize("part", ["vectors", "scale", "gain"])
-def test_the_numbers_cannot_be_changed_afterwards(part: str) -> None:
+def test_arrays_are_read_only(part: str) -> None:
     source: dict[str, Array] = {"vectors": np.ones((2, 3), np.float32)}
     source |= {"scale": np.ones(2, np.float32), "gain": np.ones(2, np.float32)}
     edit = Edit(**source)
@@ -162,7 +162,7 @@ def test_the_numbers_cannot_be_changed_afterwards(part: str) -> None:
         setattr(edit, part, source[part])
 
 
-def test_a_vector_cannot_be_changed_afterwards() -> None:
+def test_vectors_are_immutable() -> None:
     edits, training = dict(vector().edits), {"shots": 4}
     one = SteeringVector(MODEL, edits, "m2iv", training=training)
     edits.clear()
@@ -186,13 +186,13 @@ FRAMES: list[Mapping[str, Any]] = [{"positions": Positions.LAST}, {"norm": NormR
 
 
 @pytest.mark.parametrize("frame", FRAMES)
-def test_vectors_of_different_frames_cannot_be_added(frame: Mapping[str, Any]) -> None:
-    with pytest.raises(UnsupportedEdit, match="different positions or follow different norm rules"):
+def test_vectors_with_different_positions_or_norms_cannot_be_added(frame: Mapping[str, Any]) -> None:
+    with pytest.raises(UnsupportedEdit, match="different positions or norm rules"):
         vector() + vector(**frame)
 
 
 @pytest.mark.parametrize("frame", FRAMES)
-def test_a_sum_keeps_the_frame(frame: Mapping[str, Any]) -> None:
+def test_a_sum_keeps_positions_and_norm_rule(frame: Mapping[str, Any]) -> None:
     one, zero = vector(**frame), SteeringVector.zero(MODEL)
     for total in (one + one, zero + one, one + zero):
         assert (total.positions, total.norm) == (one.positions, one.norm)

@@ -1,4 +1,4 @@
-"""Artifacts: what is written is read back, and whatever else arrives is refused with a reason, quickly."""
+"""The artifact format: round trips, and refusal of everything that is not an artifact."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def vectors(draw: st.DrawFn) -> SteeringVector:
 
 @unhurried
 @given(vectors())
-def test_what_was_written_is_read_back(written: SteeringVector) -> None:
+def test_decode_returns_what_encode_wrote(written: SteeringVector) -> None:
     data = encode(written)
     read = decode(data)
     assert read == written
@@ -85,7 +85,7 @@ def test_the_digest_is_the_sha256_of_the_bytes() -> None:
 
 
 @pytest.mark.parametrize("length", [640, 896, 1152, 1408, 19280])
-def test_a_header_length_that_looks_like_a_pickle_or_zip_is_read(length: int) -> None:
+def test_a_header_length_that_looks_like_a_pickle_or_zip_is_accepted(length: int) -> None:
     """640 = 0x0280 begins with the bytes of a protocol-2 pickle, 19280 = 0x4B50 with those of a zip."""
     start = struct.unpack("<Q", ARTIFACT[:8])[0]
     header = ARTIFACT[8 : 8 + start].ljust(length)
@@ -94,7 +94,7 @@ def test_a_header_length_that_looks_like_a_pickle_or_zip_is_read(length: int) ->
 
 
 @pytest.mark.parametrize("dtype", ["F16", "F32"])
-def test_half_precision_is_read(dtype: str) -> None:
+def test_half_precision_is_accepted(dtype: str) -> None:
     kind = {"F16": np.float16, "F32": np.float32}[dtype]
     tensors = {"mlp.vectors": np.full((2, 3), 0.5, kind), "mlp.scale": np.full(2, 4, kind)}
     data = file_of({name: (dtype, list(t.shape), t.tobytes()) for name, t in tensors.items()})
@@ -104,7 +104,7 @@ def test_half_precision_is_read(dtype: str) -> None:
 # ---- what encode refuses ---------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_written_that_could_not_be_read() -> None:
+def test_encode_refuses_what_decode_would_refuse() -> None:
     edit = vector(MODEL).edits[Site.MLP]
     whole: dict[str, Any] = {"model": MODEL, "edits": {Site.MLP: edit}, "method": "m2iv"}
     broken: list[dict[str, Any]] = [
@@ -193,12 +193,12 @@ BAD_TENSORS: dict[str, tuple[Tensors, str]] = {
 }
 
 
-def test_a_file_made_by_hand_is_read() -> None:
+def test_a_hand_made_file_is_accepted() -> None:
     assert (decode(file_of(GOOD)).edits[Site.MLP].delta == 1).all()
 
 
 @pytest.mark.parametrize("case", BAD_TENSORS)
-def test_tensors_that_the_format_does_not_know_are_refused(case: str) -> None:
+def test_invalid_tensors_are_refused(case: str) -> None:
     tensors, why = BAD_TENSORS[case]
     refused(file_of(tensors), why)
 
@@ -230,7 +230,7 @@ BAD_RECORDS: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("case", BAD_RECORDS)
-def test_records_that_encode_could_not_have_written_are_refused(case: str) -> None:
+def test_invalid_records_are_refused(case: str) -> None:
     record, why = BAD_RECORDS[case]
     refused(file_of(GOOD, record), why)
 
@@ -286,12 +286,12 @@ BAD_FILES: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 @pytest.mark.parametrize("case", BAD_FILES)
-def test_damaged_and_hostile_files_are_refused(case: str) -> None:
+def test_corrupt_and_malicious_files_are_refused(case: str) -> None:
     build, why = BAD_FILES[case]
     refused(build(), why)
 
 
-def test_a_file_cut_off_anywhere_is_refused() -> None:
+def test_a_file_truncated_anywhere_is_refused() -> None:
     for length in range(len(ARTIFACT)):
         refused(ARTIFACT[:length])
 
@@ -328,7 +328,7 @@ def survives(data: bytes) -> None:
 
 @settings(max_examples=400)
 @given(st.lists(st.tuples(st.integers(0, len(ARTIFACT) - 1), st.integers(1, 255)), min_size=1, max_size=8))
-def test_flipped_bytes_raise_nothing_else(flips: list[tuple[int, int]]) -> None:
+def test_flipped_bytes_raise_only_invalid_artifact(flips: list[tuple[int, int]]) -> None:
     damaged = bytearray(ARTIFACT)
     for place, change in flips:
         damaged[place] ^= change
@@ -337,7 +337,7 @@ def test_flipped_bytes_raise_nothing_else(flips: list[tuple[int, int]]) -> None:
 
 @settings(max_examples=200)
 @given(st.binary(max_size=200))
-def test_random_bytes_raise_nothing_else(data: bytes) -> None:
+def test_random_bytes_raise_only_invalid_artifact(data: bytes) -> None:
     survives(data)
     survives(join(data, BODY))
 
@@ -348,7 +348,7 @@ ODD = JSON | st.sampled_from([-1, 2**64, 10**30, 1e308, "F32", [2], [2, 3], [-2,
 
 @settings(max_examples=300)
 @given(st.sampled_from(["mlp.scale", "mlp.vectors", "attention.scale"]), PATHS, ODD)
-def test_odd_values_in_the_header_raise_nothing_else(name: str, field: str, value: Any) -> None:
+def test_odd_header_values_raise_only_invalid_artifact(name: str, field: str, value: Any) -> None:
     header, body = split(ARTIFACT)
     survives(join(header | {name: header[name] | {field: value}}, body))
     survives(join(header | {name: value}, body))
@@ -357,6 +357,6 @@ def test_odd_values_in_the_header_raise_nothing_else(name: str, field: str, valu
 
 @settings(max_examples=300)
 @given(st.sampled_from([*record_of(ARTIFACT), "other"]), st.sampled_from([*record_of(ARTIFACT)["model"], "more"]), ODD)
-def test_odd_values_in_the_record_raise_nothing_else(field: str, fact: str, value: Any) -> None:
+def test_odd_record_values_raise_only_invalid_artifact(field: str, fact: str, value: Any) -> None:
     survives(with_record_text(json.dumps(record_of(ARTIFACT) | {field: value})))
     survives(with_record_text(json.dumps(with_model(**{fact: value}))))

@@ -1,4 +1,4 @@
-"""Pictures from outside: every ordinary one is taken, every hostile one is refused before it costs anything."""
+"""Decoding of untrusted images."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def refused(data: bytes, why: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True})])
-def test_pixels_come_back_exactly(kind: str, options: dict[str, Any]) -> None:
+def test_pixels_are_decoded_exactly(kind: str, options: dict[str, Any]) -> None:
     assert np.array_equal(np.asarray(decode_image(saved(PICTURE, kind, **options))), PIXELS)
 
 
@@ -50,7 +50,7 @@ def test_pixels_come_back_exactly(kind: str, options: dict[str, Any]) -> None:
         ("RGBA", "WEBP"),
     ],
 )
-def test_grey_alpha_palette_and_print_become_rgb(mode: str, kind: str) -> None:
+def test_grey_alpha_palette_and_cmyk_become_rgb(mode: str, kind: str) -> None:
     grey = PICTURE.convert("L")  # the only way to 16 bits
     found = decode_image(saved((grey if mode == "I;16" else PICTURE).convert(mode), kind))
     assert (found.mode, found.size) == ("RGB", (40, 24))
@@ -58,7 +58,7 @@ def test_grey_alpha_palette_and_print_become_rgb(mode: str, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 @pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, 3), (8, 1)])
-def test_a_turned_photograph_is_set_upright(kind: str, orientation: int, turns: int) -> None:
+def test_exif_rotation_is_applied(kind: str, orientation: int, turns: int) -> None:
     """The red corner ends up where the camera's note says."""
     pixels = np.zeros((16, 32, 3), np.uint8)
     pixels[:8, :16] = (255, 0, 0)
@@ -71,7 +71,7 @@ def test_a_turned_photograph_is_set_upright(kind: str, orientation: int, turns: 
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_a_truncated_file_is_refused_wherever_it_ends(kind: str) -> None:
+def test_truncated_images_are_refused(kind: str) -> None:
     data = saved(PICTURE, kind)
     ends = {"PNG": len(data) - 24, "JPEG": len(data) - 2, "WEBP": len(data)}[kind]  # end marks may be missing
     for length in range(0, ends, 7):
@@ -92,11 +92,11 @@ def test_other_formats_are_refused() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00", b"not a picture at all", b"<svg xmlns='http://www.w3.org/2000/svg'/>"])
-def test_what_is_no_picture_is_refused(data: bytes) -> None:
+def test_bytes_that_are_not_an_image_are_refused(data: bytes) -> None:
     refused(data, f"{len(data)} bytes")
 
 
-def test_the_limits_are_sharp() -> None:
+def test_limits_are_inclusive() -> None:
     side = int(MAX_PIXELS**0.5)
     assert decode_image(blank_png(side, side)).size == (side, side)
     refused(blank_png(side + 1, side), "pixels")
@@ -105,7 +105,7 @@ def test_the_limits_are_sharp() -> None:
     refused(blank_png(2, MAX_ASPECT * 2 + 1), "extreme aspect ratio")
 
 
-def test_threads_that_decode_at_once_leave_the_process_as_it_was() -> None:
+def test_concurrent_decoding_does_not_change_warning_filters() -> None:
     """Python's own way to catch warnings would change them for every thread, and for good."""
     data, before = saved(PICTURE, "PNG"), list(warnings.filters)
     interval = sys.getswitchinterval()
@@ -132,7 +132,7 @@ FILES = [with_exif("PNG"), with_exif("JPEG"), with_exif("WEBP"), saved(PICTURE.c
 @settings(max_examples=300)
 @given(st.sampled_from(FILES), st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), max_size=6))
 @pytest.mark.filterwarnings("ignore")  # Pillow warns of damaged notes and reads on
-def test_damaged_files_are_read_or_refused_and_nothing_else(file: bytes, flips: list[tuple[float, int]]) -> None:
+def test_corrupt_images_are_decoded_or_refused(file: bytes, flips: list[tuple[float, int]]) -> None:
     damaged = bytearray(file)
     for place, change in flips:
         damaged[int(place * len(damaged))] ^= change
@@ -140,7 +140,7 @@ def test_damaged_files_are_read_or_refused_and_nothing_else(file: bytes, flips: 
         assert decode_image(bytes(damaged)).mode == "RGB"
 
 
-def test_an_exif_note_that_pillow_chokes_on_is_refused() -> None:
+def test_malformed_exif_is_refused() -> None:
     """Found by fuzzing: the picture's height (tag 0x0101) as a fraction made Pillow raise struct.error."""
     upright = struct.pack(">HHII", 0x0112, 3, 1, 6 << 16)
     height = struct.pack(">HHII", 0x0101, 5, 1, 38)
@@ -148,7 +148,7 @@ def test_an_exif_note_that_pillow_chokes_on_is_refused() -> None:
     refused(saved(PICTURE, "PNG", exif=b"Exif\0\0" + note), "cannot be read")
 
 
-def test_images_that_are_too_much_together_are_refused_before_any_is_decoded() -> None:
+def test_too_many_pixels_in_total_are_refused_before_decoding() -> None:
     small, large = blank_png(8, 8), blank_png(5000, 5000)
     assert [picture.size for picture in decode_images([small] * 2)] == [(8, 8)] * 2
     truncated = large[:-20]  # its header is fine, its pixels are not

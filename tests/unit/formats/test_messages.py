@@ -1,4 +1,4 @@
-"""What crosses the border between api and worker comes back as it was."""
+"""Round trips of the messages between the API and its workers."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and is
 
 
 @given(CALLS)
-def test_a_call_comes_back_as_it_was(call: GenerateCall) -> None:
+def test_a_call_survives_a_round_trip(call: GenerateCall) -> None:
     assert CALL.from_json(CALL.to_json(call)) == call
 
 
 @given(st.from_type(WorkerStatus))
-def test_a_heartbeat_comes_back_as_it_was(status: WorkerStatus) -> None:
+def test_a_heartbeat_survives_a_round_trip(status: WorkerStatus) -> None:
     assert STATUS.from_json(STATUS.to_json(status)) == status
 
 
 @given(st.text(), st.lists(st.binary(), min_size=1, max_size=3))
-def test_a_query_comes_back_as_it_was(text: str, images: list[bytes]) -> None:
+def test_a_query_survives_a_round_trip(text: str, images: list[bytes]) -> None:
     query = Query(text, tuple(images))
     assert QUERY.from_json(QUERY.to_json(query)) == query
 
 
-def test_a_query_that_the_domain_forbids_is_the_domain_s_error() -> None:
+def test_an_empty_query_raises_the_domain_error() -> None:
     with pytest.raises(InvalidQuery):
         QUERY.from_json(b'{"text": " ", "images": []}')
 
 
 @given(st.none() | FLOATS, st.none() | FLOATS)
-def test_an_embedding_comes_back_bit_for_bit(image: list[float] | None, text: list[float] | None) -> None:
+def test_an_embedding_survives_a_round_trip_bit_for_bit(image: list[float] | None, text: list[float] | None) -> None:
     parts = [None if part is None else np.array(part, np.float32) for part in (image, text)]
     message = dump_embedding(TaskEmbedding(*parts))
     back = parse_embedding(message)
@@ -58,20 +58,20 @@ def test_an_embedding_comes_back_bit_for_bit(image: list[float] | None, text: li
 
 
 @given(EVENTS)
-def test_an_event_is_one_line_and_comes_back_as_it_was(event: TextPiece | Generation) -> None:
+def test_an_event_is_one_line_and_survives_a_round_trip(event: TextPiece | Generation) -> None:
     line = dump_event(event)
     assert b"\n" not in line
     assert parse_event(line) == event
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.code)
-def test_every_error_of_the_tree_comes_back_as_the_same_class(kind: type[VLibraryError]) -> None:
+def test_every_error_keeps_its_class(kind: type[VLibraryError]) -> None:
     back = parse_event(dump_event(kind("What is wrong.", "What to do.")))
     assert type(back) is kind
     assert (back.detail, back.cure) == ("What is wrong.", "What to do.")
 
 
-def test_an_error_that_this_release_does_not_know_is_a_part_that_cannot_answer() -> None:
+def test_an_unknown_error_code_becomes_unavailable() -> None:
     back = parse_event(dump_event(ServiceError(418, "Teapot.", "Use the kettle.")))
     assert type(back) is Unavailable
     assert (back.detail, back.cure) == ("Teapot.", "Use the kettle.")
@@ -88,11 +88,11 @@ def test_an_error_that_this_release_does_not_know_is_a_part_that_cannot_answer()
         b"\xff",
     ],
 )
-def test_a_line_that_is_no_event_is_refused(line: bytes) -> None:
+def test_invalid_event_lines_are_refused(line: bytes) -> None:
     with pytest.raises(ValueError):
         parse_event(line)
 
 
-def test_a_field_that_the_other_side_does_not_know_is_refused() -> None:
+def test_unknown_fields_are_refused() -> None:
     with pytest.raises(ValueError, match="beams"):
         CALL.from_json(b'{"prompt": {"text": "a"}, "model_id": "m", "decoding": {"beams": 4}}')

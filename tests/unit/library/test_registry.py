@@ -218,7 +218,7 @@ def test_an_alias_moves_only_from_where_the_caller_saw_it(library: Library) -> N
 def test_an_alias_that_reads_as_a_version_or_points_elsewhere_is_refused(library: Library) -> None:
     register(library, "colour", HUE)
     count = register(library, "count", COUNT)
-    with pytest.raises(InvalidInput, match="reads as a version"):
+    with pytest.raises(InvalidInput, match="not a version"):
         point("colour", "v3", "colour", expected=0, catalogue=library.catalogue)
     with pytest.raises(VectorNotFound):
         point("colour", "production", count.id, expected=0, catalogue=library.catalogue)

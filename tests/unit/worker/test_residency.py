@@ -1,4 +1,4 @@
-"""Vectors on their way to the model: each fetched once, kept by content, and never a wrong one."""
+"""The host cache of vectors."""
 
 from __future__ import annotations
 
@@ -79,12 +79,12 @@ def at_once(action: Callable[[], object], store: Counting) -> list[Future[object
     return outcomes
 
 
-def test_no_vectors_are_nothing(store: Counting) -> None:
+def test_without_vectors_there_is_no_edit(store: Counting) -> None:
     assert residency(store).get(()) == (None, None)
     assert store.reads == []
 
 
-def test_many_callers_at_once_share_one_fetch(store: Counting) -> None:
+def test_concurrent_callers_share_one_load(store: Counting) -> None:
     applied, kept = store.stored_vector(1), residency(store)
     outcomes = at_once(lambda: content(kept, applied), store)
     assert len(store.reads) == 1
@@ -92,7 +92,7 @@ def test_many_callers_at_once_share_one_fetch(store: Counting) -> None:
     assert kept.single.misses == 1
 
 
-def test_a_failed_fetch_is_told_to_all_who_wait_and_not_remembered(store: Counting) -> None:
+def test_a_failed_load_is_raised_in_all_waiters_and_not_cached(store: Counting) -> None:
     applied, kept, calls = store.stored_vector(1), residency(store), threading.Barrier(CALLERS)
     store.failures = [ArtifactsUnavailable("The store is away.", "Try again.")]
 
@@ -107,7 +107,7 @@ def test_a_failed_fetch_is_told_to_all_who_wait_and_not_remembered(store: Counti
     assert content(kept, applied) == vector(SPEC, 1)
 
 
-def test_a_failure_is_told_to_those_who_wait_for_the_same_value() -> None:
+def test_a_failure_is_raised_in_all_waiters_of_the_value() -> None:
     flight, entered, go = SingleFlight[int](4), threading.Event(), threading.Event()
 
     def make() -> int:
@@ -127,7 +127,7 @@ def test_a_failure_is_told_to_those_who_wait_for_the_same_value() -> None:
     assert flight.get("key", lambda: 7) == 7
 
 
-def test_a_vector_that_was_forgotten_is_fetched_again(store: Counting) -> None:
+def test_an_evicted_vector_is_loaded_again(store: Counting) -> None:
     applied, kept = [store.stored_vector(seed) for seed in (1, 2, 3)], residency(store, most=2)
     for number in (0, 1, 2, 0):
         assert content(kept, applied[number]) == vector(SPEC, number + 1)
@@ -135,7 +135,7 @@ def test_a_vector_that_was_forgotten_is_fetched_again(store: Counting) -> None:
     assert (len(kept.single), kept.single.evictions) == (2, 2)
 
 
-def test_the_least_recently_used_is_forgotten_first() -> None:
+def test_the_least_recently_used_value_is_evicted() -> None:
     flight, made = SingleFlight[str](2), list[str]()
 
     def make(key: str) -> str:
@@ -148,7 +148,7 @@ def test_the_least_recently_used_is_forgotten_first() -> None:
     assert (flight.hits, flight.misses, flight.evictions, len(flight)) == (2, 4, 2, 2)
 
 
-def test_a_value_that_is_forgotten_while_it_is_made_still_reaches_who_waits() -> None:
+def test_a_value_evicted_during_its_computation_reaches_its_waiters() -> None:
     flight = SingleFlight[int](1)
 
     def make() -> int:
@@ -160,7 +160,7 @@ def test_a_value_that_is_forgotten_while_it_is_made_still_reaches_who_waits() ->
     assert flight.get("key", lambda: 3) == 3
 
 
-def test_the_same_content_at_another_strength_is_another_vector_from_one_fetch(store: Counting) -> None:
+def test_another_strength_of_a_vector_needs_no_second_load(store: Counting) -> None:
     applied, kept = store.stored_vector(1), residency(store)
     (whole, one_key), (half, half_key) = kept.get((applied,)), kept.get((replace(applied, strength=0.5),))
     assert whole == vector(SPEC, 1)
@@ -169,7 +169,7 @@ def test_the_same_content_at_another_strength_is_another_vector_from_one_fetch(s
     assert len(store.reads) == 1
 
 
-def test_the_identity_is_the_content_and_not_the_name(store: Counting) -> None:
+def test_the_key_depends_on_content_and_not_on_the_id(store: Counting) -> None:
     applied, kept = store.stored_vector(1), residency(store)
     assert kept.get((applied,))[1] == kept.get((replace(applied, vector_id="another name"),))[1]
     assert kept.get((applied,))[1] != kept.get((store.stored_vector(2),))[1]
@@ -184,7 +184,7 @@ def test_several_vectors_are_their_weighted_sum(store: Counting) -> None:
     assert kept.get((one, two))[0] is combined
 
 
-def test_a_damaged_artifact_is_lost_every_time_until_it_is_whole_again(store: Counting) -> None:
+def test_a_corrupt_artifact_is_lost_until_it_is_repaired(store: Counting) -> None:
     applied, kept = store.stored_vector(1), residency(store)
     whole = store.get(applied.object_key, applied.sha256)
     store.damage(applied)
@@ -197,7 +197,7 @@ def test_a_damaged_artifact_is_lost_every_time_until_it_is_whole_again(store: Co
     assert content(kept, applied) == vector(SPEC, 1)
 
 
-def test_bytes_that_are_no_vector_are_refused_every_time(store: Counting) -> None:
+def test_invalid_artifacts_are_refused_every_time(store: Counting) -> None:
     applied, kept = store.stored(b"not a vector"), residency(store)
     for _ in range(2):
         with pytest.raises(InvalidArtifact):
@@ -205,7 +205,7 @@ def test_bytes_that_are_no_vector_are_refused_every_time(store: Counting) -> Non
     assert len(kept.single) == 0
 
 
-def test_a_vector_here_outlives_its_object(store: Counting) -> None:
+def test_a_cached_vector_outlives_its_object(store: Counting) -> None:
     applied, kept = store.stored_vector(1), residency(store)
     content(kept, applied)
     store.delete(applied.object_key)
@@ -225,7 +225,7 @@ def test_a_vector_for_another_model_is_refused_every_time(store: Counting) -> No
 @pytest.mark.parametrize(
     "changed", [replace(vector(SPEC, 2), positions=Positions.LAST), replace(vector(SPEC, 2), norm=NormRule.PRESERVE)]
 )
-def test_vectors_that_cannot_be_one_are_refused(store: Counting, changed: SteeringVector) -> None:
+def test_vectors_that_cannot_be_added_are_refused(store: Counting, changed: SteeringVector) -> None:
     kept, one, two = residency(store), store.stored_vector(1), store.stored(encode(changed))
     for _ in range(2):
         with pytest.raises(UnsupportedEdit):
@@ -233,7 +233,7 @@ def test_vectors_that_cannot_be_one_are_refused(store: Counting, changed: Steeri
     assert content(kept, one) == vector(SPEC, 1)
 
 
-def test_a_load_is_timed_once_and_a_failed_one_not_at_all(store: Counting) -> None:
+def test_only_successful_loads_are_timed(store: Counting) -> None:
     times: list[float] = []
     kept, applied = residency(store, took=times.append), store.stored_vector(1)
     store.failures = [ArtifactsUnavailable("The store is away.", "Try again.")]
@@ -246,6 +246,6 @@ def test_a_load_is_timed_once_and_a_failed_one_not_at_all(store: Counting) -> No
     assert times[0] > 0
 
 
-def test_strength_zero_leaves_the_model_alone(store: Counting) -> None:
+def test_strength_zero_has_no_effect(store: Counting) -> None:
     nothing = content(residency(store), store.stored_vector(1, 0.0))
     assert not any(np.any(edit.delta) for edit in nothing.edits.values())

@@ -1,4 +1,4 @@
-"""What a worker and its api are told at start, and what they refuse."""
+"""Settings of workers and of the API that uses them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_workers_are_addresses_separated_by_commas(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("value", ["a:9000", "ftp://a", "http://", "http://a:9000,http://a:9000"])
-def test_a_wrong_address_names_its_variable(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_an_invalid_address_names_its_variable(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("VLIBRARY_WORKERS", value)
     with pytest.raises(InvalidInput, match="VLIBRARY_WORKERS"):
         read_settings()
@@ -44,5 +44,5 @@ def test_a_worker_that_others_can_reach_needs_a_token(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.9", "::1", "localhost"])
-def test_a_worker_of_this_machine_needs_none(host: str) -> None:
+def test_a_worker_on_loopback_needs_no_token(host: str) -> None:
     check_exposure(Settings(worker_host=host))
