@@ -1,4 +1,4 @@
-"""The main job through HTTP and the command line only: train, register, find, apply, restart, retire."""
+"""The main job through HTTP and the command line: train, register, retrieve, apply, restart, delete."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NAME = "colour-code"
 
 
 def vlibrary(*arguments: str, url: str = "", fails: bool = False) -> str:
-    """Run the command as a user would; its output, or its complaint."""
+    """Run the command as a user would; return its output, or its error."""
     environment = os.environ | ({"VLIBRARY_URL": url} if url else {})
     command = [sys.executable, "-m", "vlibrary.cli", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200, check=False)

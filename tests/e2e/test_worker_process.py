@@ -1,4 +1,4 @@
-"""Bad days of real worker processes: killed, frozen, restarted, with the wrong token, or not there at all."""
+"""Real worker processes that are killed, frozen, restarted, missing, or have the wrong token."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from vlibrary.domain.wire import Decoding, GenerateCall, Generation, Prompt, Tex
 
 TOKEN = "a token of these tests"
 SHORT = GenerateCall(Prompt("Which colour is it?"), LVLM_ID)
-# So hot that hardly any token is likelier than another: the answer is long.
+# At this temperature all tokens are about equally likely, so the answer is long.
 LONG = GenerateCall(Prompt("Which colour is it?"), LVLM_ID, decoding=Decoding(900, temperature=100.0, seed=1))
 HOT = {"max_new_tokens": 900, "temperature": 10.0, "seed": 2}
 
 
 @pytest.fixture(scope="module")
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Running]]:
-    """Two workers and an api on them, all on one folder of data."""
+    """Two workers and an api that uses them, on one data folder."""
     folder = tmp_path_factory.mktemp("data")
     token = {"VLIBRARY_WORKER_TOKEN": TOKEN}
     workers = [Running("work", folder, token) for _ in range(2)]
@@ -46,7 +46,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Running]]
 
 @pytest.fixture
 def workers(started: list[Running]) -> list[Running]:
-    """Both workers, alive."""
+    """Both workers, running."""
     for worker in started[:2]:
         worker.revive()
     for worker in started[:2]:
@@ -64,7 +64,7 @@ def fleet(workers: list[Running]) -> Iterator[Fleet]:
 
 @pytest.fixture
 def api(started: list[Running]) -> Running:
-    """The api, with at least one worker alive."""
+    """The api, with at least one worker running."""
     for process in started[1:]:
         process.revive()
     for process in started[1:]:
@@ -85,7 +85,7 @@ async def whole(fleet: Fleet, call: GenerateCall = SHORT) -> str:
 def test_a_frozen_worker_is_unavailable_until_it_resumes(fleet: Fleet, workers: list[Running]) -> None:
     workers[0].signal(signal.SIGSTOP)
     try:
-        assert asyncio.run(whole(fleet))  # asked of the frozen one, answered by the other
+        assert asyncio.run(whole(fleet))  # sent to the frozen one, answered by the other
         until(lambda: alive(fleet) == [False, True])
     finally:
         workers[0].signal(signal.SIGCONT)
@@ -147,7 +147,7 @@ def test_a_stopping_worker_finishes_running_requests_and_accepts_no_new_ones(
     assert workers[0].wait_end(10) == 0
 
 
-# As a sticky error of the device would: it strikes outside what fails a single request.
+# Like a sticky device error: it is raised outside the code that handles a single request.
 STRUCK = """
 from vlibrary.engine.inflight import InFlightEngine
 def struck(engine):
@@ -195,4 +195,4 @@ def test_the_api_uses_its_workers_and_reports_when_none_is_available(api: Runnin
     assert int(answer.headers["Retry-After"]) > 0
     assert httpx.get(f"{api.url}/livez").status_code == 200
     api.signal(signal.SIGTERM)
-    assert api.wait_end(15) in (0, -signal.SIGTERM)  # its heartbeat threads do not hold it
+    assert api.wait_end(15) in (0, -signal.SIGTERM)  # its heartbeat threads do not delay it

@@ -1,4 +1,4 @@
-"""`make test-faults CYCLES=n SEED=s`: n cycles, of the seeds s, s+1, ...; the last line is {"cycles", "violations"}."""
+"""`make test-faults CYCLES=n SEED=s` runs n cycles with the seeds s, s+1, ...; prints {"cycles", "violations"} last."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rich.console import Console
 
 from tests.faults.cycle import Cycle
 from tests.faults.processes.servers import NoServers, Servers, running_servers
-from tests.faults.progress import Line
+from tests.faults.progress import ProgressLine
 from tests.faults.running import Scenarios, run_cycle
 from tests.faults.scenarios.crashes import LOCAL
 from tests.faults.scenarios.operators import OPERATORS
@@ -26,8 +26,8 @@ BY_NAME: dict[str, Callable[[Cycle], None]] = {act.__name__: act for act in (*LO
 
 
 @dataclass
-class Tally:
-    """What the cycles have come to so far."""
+class Totals:
+    """Totals of the cycles so far."""
 
     cycles: int = 0
     violations: int = 0
@@ -37,7 +37,7 @@ class Tally:
     skipped: Counter[str] = field(default_factory=Counter)
 
     def add(self, seed: int, cycle: Cycle, seconds: float) -> None:
-        """Count the cycle, which took so long, and tell what it found."""
+        """Count the cycle, and print its violations."""
         if cycle.skipped:
             self.skipped[f"{cycle.scenario}: {cycle.skipped}"] += 1
             return
@@ -51,15 +51,15 @@ class Tally:
         if cycle.logs:
             print(cycle.logs, flush=True)
 
-    def tell(self, console: Console) -> None:
-        """What was done and how long it took, and where processes died."""
-        told = (
+    def print(self, console: Console) -> None:
+        """Print the totals by scenario, their time, and the steps at which processes died."""
+        groups = (
             ("cycles of", self.scenarios),
             ("seconds in", self.seconds),
             ("struck at", self.struck),
-            ("left out", self.skipped),
+            ("skipped", self.skipped),
         )
-        for title, counts in told:
+        for title, counts in groups:
             for what, count in sorted(counts.items()):
                 console.print(f"{count:6} {title} {what}", markup=False, highlight=False, soft_wrap=True)
 
@@ -73,18 +73,18 @@ def main() -> int:
     given = options.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(stderr=True)
-    tally = Tally()
-    with ExitStack() as ending, suppress(KeyboardInterrupt):  # whoever ends it early is told of what was done
+    totals = Totals()
+    with ExitStack() as ending, suppress(KeyboardInterrupt):  # after Ctrl+C, the totals are still printed
         servers = None if given.local else _servers(ending, console)
-        line = ending.enter_context(Line(console, given.cycles))
+        line = ending.enter_context(ProgressLine(console, given.cycles))
         for seed in range(given.seed, given.seed + given.cycles):
             since = time.monotonic()
             cycle = run_cycle(seed, servers, _wanted(given.only))
-            tally.add(seed, cycle, time.monotonic() - since)
-            line.step(1, tally.violations)
-    tally.tell(console)
-    print(json.dumps({"cycles": tally.cycles, "violations": tally.violations}))
-    return 1 if tally.violations else 0
+            totals.add(seed, cycle, time.monotonic() - since)
+            line.step(1, totals.violations)
+    totals.print(console)
+    print(json.dumps({"cycles": totals.cycles, "violations": totals.violations}))
+    return 1 if totals.violations else 0
 
 
 def _wanted(only: str | None) -> Scenarios | None:

@@ -1,4 +1,4 @@
-"""What several suites of fault cycles run on."""
+"""Fixtures of the fault tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.faults.processes.servers import NoServers, Servers, running_servers
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Servers]:
-    """PostgreSQL and S3; skips, and says why, where they cannot be had."""
+    """PostgreSQL and S3; skips the test, with a reason, on machines that cannot run them."""
     try:
         with running_servers() as servers:
             yield servers

@@ -1,4 +1,4 @@
-"""One fault cycle: random clients, a fault, a restart, and the invariants. All of it follows from the seed."""
+"""One fault cycle: random clients, a fault, a restart, and the invariants. The seed determines all of it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PORT_STEPS = (
     *(f"artifacts.{call}" for call in ("put", "get", "delete", "list")),
     *(f"index.{call}" for call in ("apply", "reset", "search")),
 )
-# How often a life of a process comes by such a step, roughly.
+# Roughly how often a process reaches such a step.
 PORT_HITS, FILE_HITS, COMMIT_HITS, STATEMENT_HITS = 2, 3, 12, 80
 DEADLINES_S = (0.05, 0.3, 0.3, 0.3)
 KNOWN_BY_REPEAT = 0.5
@@ -35,10 +35,10 @@ KNOWN_BY_REPEAT = 0.5
 
 @dataclass
 class Cycle:
-    """What one cycle works with.
+    """The state of one cycle.
 
-    struck: the steps at which its failpoints struck, and what else has. skipped: why this machine cannot have it.
-    logs: what its processes told that is worth reading when something was wrong.
+    struck: the steps at which failpoints and other faults struck. skipped: why this machine cannot run the cycle.
+    logs: log excerpts of its processes, for cycles with violations.
     """
 
     scenario: str
@@ -53,7 +53,7 @@ class Cycle:
         return [Actor(f"c{number}", random.Random(self.rng.random()), self.ledger) for number in range(count)]
 
     def failpoint(self) -> Failpoint | None:
-        """A random step to die at; None: none, so that the kill comes at any moment."""
+        """Return a random step to die at; None to be killed at a random time instead."""
         match self.rng.randrange(10):
             case 0 | 1:
                 return None
@@ -67,7 +67,7 @@ class Cycle:
                 return Failpoint(f"{self.rng.choice(PORT_STEPS)}.{self._side()}", self._hit(PORT_HITS))
 
     def live(self, actors: Sequence[Actor], acts: int, **how: object) -> None:
-        """One process, from its start to its end by kill -9."""
+        """Run one process from its start to its end by SIGKILL."""
         failpoint = self.failpoint()
         deadline_s = self.rng.choice(DEADLINES_S)
         kill_after_s = self.rng.uniform(0.05, 0.4) if failpoint is None else 10.0
@@ -79,14 +79,14 @@ class Cycle:
         with ExitStack() as ending:
             ending.callback(self.note, api)
             ending.callback(api.kill)
-            killer = threading.Timer(kill_after_s, api.strike)
+            killer = threading.Timer(kill_after_s, api.send_kill)
             killer.start()
             ending.callback(killer.join)
             ending.callback(killer.cancel)
             work(actors, [api], acts)
 
     def note(self, api: Api) -> None:
-        """Remember where its failpoint struck, if it did."""
+        """Record where the failpoint struck, if it did."""
         if api.struck:
             self.struck.append(api.struck)
 
@@ -94,7 +94,7 @@ class Cycle:
         check(self.world, doors, self.ledger, self.rng)
 
     def recover(self, replicas: int = 1) -> None:
-        """Start it again, and check everything; twice, with a collection in between."""
+        """Restart the service and check all invariants; twice, with a collection in between."""
         with ExitStack() as ending:
             apis = [Api(self.world.life()) for _ in range(replicas)]
             for api in apis:
@@ -119,7 +119,7 @@ class Cycle:
 
 
 def work(actors: Sequence[Actor], apis: Sequence[Api], acts: int) -> None:
-    """All actors at the same time, each so many acts."""
+    """Run all actors concurrently, with this many acts each."""
     doors = [api.door for api in apis]
     with ThreadPoolExecutor(len(actors)) as pool:
         list(pool.map(lambda actor: actor.work(doors, acts), actors))

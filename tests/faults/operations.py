@@ -1,7 +1,7 @@
-"""Random operations of the library beside an oracle (tests/faults/model/machine.py), as many as are wanted.
+"""Model-based test: random operations on a library, compared with an oracle (tests/faults/model/machine.py).
 
 `python -m tests.faults.operations --ops 200000 --seed 1` runs them in chunks of the seeds 1, 2, ..., each in a process
-of its own, since hypothesis remembers every choice of a run. The last line is {"operations", "violations"}.
+of its own, because hypothesis keeps every choice of a run in memory. The last line is {"operations", "violations"}.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, run_state_mach
 from rich.console import Console
 
 from tests.faults.model.machine import LibraryMachine
-from tests.faults.progress import Line
+from tests.faults.progress import ProgressLine
 
-# Operations in one history: a new, empty library each.
+# Operations in one history; each starts with an empty library.
 STEPS = 200
 CHUNK = 5_000
-# A chunk takes some 15 s, and hypothesis gives up making a failure shorter after 5 minutes.
+# A chunk takes about 15 s, and hypothesis stops shrinking a failure after 5 minutes.
 LIMIT_S = 600.0
 _CONTEXT = multiprocessing.get_context("forkserver")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """operations: how many were done. violation: the first wrong one's history, made as short as can be."""
+    """operations: how many were run. violation: the shortest history found for the first wrong result."""
 
     operations: int
     violation: str | None = None
 
 
 def run(operations: int, number: int, machine: type[RuleBasedStateMachine] = LibraryMachine) -> Outcome:
-    """About so many operations of the machine, in histories that follow from the number, up to a wrong one."""
+    """Run about this many operations, seeded by the number, until one is wrong."""
     done = 0
 
     class Counted(machine):  # type: ignore[misc, valid-type]  # a class that is a value
@@ -64,7 +64,7 @@ def run(operations: int, number: int, machine: type[RuleBasedStateMachine] = Lib
 
 
 def run_apart(operations: int, number: int, machine: type[RuleBasedStateMachine] = LibraryMachine) -> Outcome:
-    """As `run`, in a process of its own; that it dies or takes too long is a violation, too."""
+    """Like `run`, in a separate process; a crash or a timeout is a violation, too."""
     _CONTEXT.set_forkserver_preload([LibraryMachine.__module__])
     ours, theirs = _CONTEXT.Pipe(duplex=False)
     process = _CONTEXT.Process(target=_send, args=(theirs, operations, number, machine), daemon=True)
@@ -84,7 +84,7 @@ def run_apart(operations: int, number: int, machine: type[RuleBasedStateMachine]
 
 
 def _send(pipe: Connection, operations: int, number: int, machine: type[RuleBasedStateMachine]) -> None:
-    # Every restart in a new epoch tells which snapshots it ignores.
+    # Without the log entry of every ignored snapshot.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     faulthandler.dump_traceback_later(LIMIT_S, exit=True)
     pipe.send(run(operations, number, machine))
@@ -97,7 +97,7 @@ def main() -> int:
     given = options.parse_args()
     done = violations = 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with suppress(KeyboardInterrupt), Line(Console(stderr=True), given.ops) as line:  # as in tests.faults
+    with suppress(KeyboardInterrupt), ProgressLine(Console(stderr=True), given.ops) as line:  # as in tests.faults
         for number in count(given.seed):
             if done >= given.ops:
                 break

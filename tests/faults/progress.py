@@ -1,4 +1,4 @@
-"""How far a long run is: a bar on a terminal, a line now and then elsewhere; both on standard error."""
+"""Progress of a long run on standard error: a bar on a terminal, otherwise a line from time to time."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 EVERY_S = 30.0
 
 
-class Line:
-    """Of so many things, what is done, how fast, and how many violations there were."""
+class ProgressLine:
+    """Shows how many items are done, how fast, and the number of violations."""
 
     def __init__(self, console: Console, total: int) -> None:
         self._console = console
@@ -22,7 +22,7 @@ class Line:
         self._started = self._told = time.monotonic()
         columns = (MofNCompleteColumn(), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
         figures = TextColumn("{task.fields[figures]}")
-        # Standard output stays as it is, for whoever reads the last line.
+        # Standard output is not redirected, because its last line is the result.
         self._bar = Progress(*columns, figures, console=console, redirect_stdout=False, redirect_stderr=False)
         self._task = self._bar.add_task("", total=total, figures="")
 
@@ -37,7 +37,7 @@ class Line:
         self._bar.stop()
 
     def step(self, done: int, violations: int) -> None:
-        """So many more are done; so many violations there were altogether."""
+        """Add this many done items; violations: the total so far."""
         self._done += done
         now = time.monotonic()
         figures = f"{self._done / (now - self._started):.2f} a second, {violations} violations"

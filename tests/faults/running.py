@@ -24,24 +24,24 @@ from vlibrary.client import ServiceError
 
 Scenarios = Mapping[Callable[[Cycle], None], int]
 NEED_SERVERS = {*ON_SERVERS, *LONG} - set(LOCAL)
-# Of the cycles, if there are servers; they take longer.
+# Share of cycles on servers, if there are any; they take longer.
 SHARE_ON_SERVERS = 0.25
-# The longest cycles take some 20 s, those of LONG some 90 s.
+# The longest cycles take about 20 s, those of LONG about 90 s.
 LIMIT_S = 180.0
-# What gives way to the time limit may wait again while it ends: then it is told again.
+# Code that is interrupted by the time limit may wait again during cleanup, so it is interrupted repeatedly.
 REMINDER_S = 10.0
 
 
 class Hangs(BaseException):
-    """The cycle has not ended in time. Nobody on the way may take it for an error of the service's."""
+    """The cycle timed out. A BaseException, so that no handler mistakes it for an error of the service."""
 
 
 def run_cycle(
     seed: int, servers: Servers | None = None, scenarios: Scenarios | None = None, *, limit_s: float = LIMIT_S
 ) -> Cycle:
-    """The cycle of this seed, done; what it found is in its ledger, also that it broke off or took too long.
+    """Run the cycle of this seed; its ledger contains the violations, including errors and timeouts of the cycle.
 
-    servers: None to do without them. Only for the main thread, which gets the alarm of the time limit.
+    servers: None to use local stores only. Must run in the main thread, which receives SIGALRM.
     """
     rng = random.Random(seed)
     share = rng.random() < SHARE_ON_SERVERS
@@ -56,7 +56,7 @@ def run_cycle(
         if bound and servers is None:
             cycle.skipped = "it needs servers"
             return cycle
-        with _watched(cycle.ledger), _limited(limit_s):
+        with _record_thread_errors(cycle.ledger), _time_limit(limit_s):
             _run(scenario, cycle)
         if cycle.ledger.violations:
             cycle.logs = world.logs()
@@ -68,22 +68,22 @@ def _run(scenario: Callable[[Cycle], None], cycle: Cycle) -> None:
         scenario(cycle)
     except NotAvailable as reason:
         cycle.skipped = str(reason)
-    except (ServiceError, Died) as error:  # asked or started when all was well again
+    except (ServiceError, Died) as error:  # of a request or start after the recovery
         cycle.ledger.expect(False, f"the service did not recover: {error!r}")
     except Hangs:
         cycle.ledger.expect(False, f"the cycle hangs:\n{traceback.format_exc()}")
     except Exception:  # noqa: BLE001  (whatever it is, this seed has found it, and the next ones shall have their turn)
-        cycle.ledger.expect(False, f"the cycle broke off:\n{traceback.format_exc()}")
+        cycle.ledger.expect(False, f"the cycle failed:\n{traceback.format_exc()}")
 
 
 @contextmanager
-def _watched(ledger: Ledger) -> Iterator[None]:
-    """An error that ends one of the cycle's threads is a violation, too."""
+def _record_thread_errors(ledger: Ledger) -> Iterator[None]:
+    """Record an error that ends one of the cycle's threads as a violation."""
     before = threading.excepthook
 
     def note(what: threading.ExceptHookArgs) -> None:
-        told = "".join(traceback.format_exception(what.exc_type, what.exc_value, what.exc_traceback))
-        ledger.expect(False, f"a thread of the cycle broke off:\n{told}")
+        output = "".join(traceback.format_exception(what.exc_type, what.exc_value, what.exc_traceback))
+        ledger.expect(False, f"a thread of the cycle failed:\n{output}")
 
     threading.excepthook = note
     try:
@@ -93,8 +93,8 @@ def _watched(ledger: Ledger) -> Iterator[None]:
 
 
 @contextmanager
-def _limited(seconds: float) -> Iterator[None]:
-    """Raises Hangs, wherever it is, when the time is over."""
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raise Hangs when the time is over."""
 
     def hangs(*_: object) -> None:
         raise Hangs

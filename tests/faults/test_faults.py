@@ -1,4 +1,4 @@
-"""A few fault cycles of every kind, and proof that the checks notice what they are there to notice."""
+"""A few fault cycles of every kind, and proof that the invariants detect violations."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from tests.faults.processes.api_process import Api
 from tests.faults.processes.servers import Servers
 from tests.faults.processes.world import World
 from tests.faults.running import run_cycle
-from tests.faults.scenarios.crashes import LOCAL, crashes, older_backup, started
+from tests.faults.scenarios.crashes import LOCAL, crashes, older_backup, start_processes
 from tests.faults.scenarios.servers import FAULTS, ON_SERVERS, bad_network, black_hole, full_database_disk
 from vlibrary.client import Client, ServiceError
 from vlibrary.domain.filters import Filter
 from vlibrary.domain.ports.catalogue import Catalogue
 
-# Seeds of cycles that found something once, with what happened in them.
+# Seeds of cycles that have found failures, with their scenarios.
 FOUND = [(2042, crashes), (64, older_backup)]
 FOUND_ON_SERVERS = [(20043, bad_network)]
 MOST_NETWORK_CYCLES = 8
-# What must really have happened in a cycle, lest it prove nothing.
+# What must have happened in a cycle; otherwise it proves nothing.
 STRUCK: Mapping[Callable[[Cycle], None], set[str]] = {
     black_hole: {"network.swallow"},
     full_database_disk: {"postgresql.no_space"},
@@ -74,12 +74,12 @@ def test_the_proxy_injects_every_network_fault(servers: Servers) -> None:
     assert wanted <= struck
 
 
-def _break_off(cycle: Cycle) -> None:
+def _fail(cycle: Cycle) -> None:
     raise LookupError(cycle.scenario)
 
 
-def _break_off_beside(cycle: Cycle) -> None:
-    beside = threading.Thread(target=_break_off, args=(cycle,))
+def _fail_in_thread(cycle: Cycle) -> None:
+    beside = threading.Thread(target=_fail, args=(cycle,))
     beside.start()
     beside.join()
 
@@ -89,7 +89,7 @@ def test_a_cycle_that_hangs_is_a_violation_and_leaves_no_process() -> None:
 
     def hang(cycle: Cycle) -> None:
         with ExitStack() as ending:
-            (api,) = started(cycle, ending)
+            (api,) = start_processes(cycle, ending)
             addresses.append(api.door.url)
             threading.Event().wait()
 
@@ -100,7 +100,7 @@ def test_a_cycle_that_hangs_is_a_violation_and_leaves_no_process() -> None:
         client.list_models()
 
 
-@pytest.mark.parametrize("scenario", [_break_off, _break_off_beside])
+@pytest.mark.parametrize("scenario", [_fail, _fail_in_thread])
 def test_an_error_in_a_cycle_is_a_violation(scenario: Callable[[Cycle], None]) -> None:
     (violation,) = run_cycle(1, scenarios={scenario: 1}).ledger.violations
     assert f"LookupError: {scenario.__name__}" in violation
@@ -130,7 +130,7 @@ def _purge(cycle: Cycle, catalogue: Catalogue) -> None:
 
 
 def _forget(cycle: Cycle, catalogue: Catalogue) -> None:
-    """The clients were promised a vector that is not there."""
+    """Make the ledger expect a vector that does not exist."""
     cycle.ledger.entries[0].possible.clear()
 
 
@@ -144,7 +144,7 @@ def _file(cycle: Cycle, catalogue: Catalogue) -> Path:
 
 
 def _vector_id(catalogue: Catalogue) -> str:
-    """A vector that no alias points to."""
+    """Return a vector that no alias refers to."""
     aliased = {alias.vector_id for alias in catalogue.aliases.list()}
     return min(catalogue.vectors.ids(Filter()) - aliased)
 

@@ -1,4 +1,4 @@
-"""What fault cycles found once, made small."""
+"""Regression tests for failures that fault cycles have found."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_collector_killed_while_writing_a_marker_does_not_stop_others(
 
     catalogue = memory_catalogue()
     update_markers(catalogue, FolderArtifacts(tmp_path))
-    register(catalogue)  # so that there is a later place to mark
+    register(catalogue)  # so that there is a later position to record
     collection = collect(catalogue, FolderArtifacts(tmp_path), Rules(), actor="first")
     with monkeypatch.context() as dying:
         dying.setattr("os.link", die)

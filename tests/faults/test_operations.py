@@ -1,4 +1,4 @@
-"""The model-based test, short, and proof that it tells what is wrong."""
+"""A short run of the model-based test, and proof that it detects errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.faults.operations import run, run_apart
 
 
 class Wrong(RuleBasedStateMachine):
-    """A library that loses the third thing."""
+    """A library that loses the third object."""
 
     kept = 0
 

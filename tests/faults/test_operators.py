@@ -1,4 +1,4 @@
-"""Operators' commands that are killed and repeated: a few cycles of every kind."""
+"""A few cycles of every kind with operator commands that are killed and rerun."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.faults.processes.servers import Servers
 from tests.faults.running import run_cycle
 from tests.faults.scenarios.operators import OPERATORS
 
-ON_SERVERS = 1  # a seed whose cycle runs on servers, where there are some
+ON_SERVERS = 1  # a seed whose cycle runs on servers, if there are any
 
 
 @pytest.mark.parametrize("scenario", OPERATORS)

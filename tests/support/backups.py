@@ -1,4 +1,4 @@
-"""Libraries that are backed up and restored, and what they hold."""
+"""Libraries to back up and restore."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def backup_in(folder: Path) -> BackupFolder:
 
 
 class Place(RealLibrary):
-    """A library on a database and a folder, which goes into backups and comes back."""
+    """A library on a database and a folder that can be backed up and restored."""
 
     def back_up(self, folder: Path, *, replace: bool = False) -> CopyProgress:
         return list(back_up(self.stores, backup_in(folder), actor="tester", overwrite=replace))[-1]
@@ -32,7 +32,7 @@ class Place(RealLibrary):
         return list(steps)[-1]
 
     def fill(self) -> None:
-        """Something of everything that a catalogue holds."""
+        """Add at least one row to every table of the catalogue."""
         rng = np.random.default_rng(0)
         keys = (key(embedding(rng)), key(embedding(rng, image=False), KeyKind.DESCRIPTION))
         first = self.publish(

@@ -1,4 +1,4 @@
-"""A disk that is soon full: a file system of its own in memory, which only root can have."""
+"""A small disk for tests of full disks: an in-memory file system, which only root can mount."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ BLOCK = 4096
 
 
 class NotAvailable(Exception):
-    """This machine cannot have such a disk; the message says why."""
+    """Such a disk cannot be mounted on this machine; the message says why."""
 
 
 @dataclass(frozen=True)
 class SmallDisk:
-    """folder: where it is; everybody may write there."""
+    """folder: the mount point, which is writable for all users."""
 
     folder: Path
 
     def fill(self) -> None:
-        """Leave no room on it."""
+        """Fill all free space."""
         with self._filler.open("ab", buffering=0) as filler:
             try:
                 while True:
@@ -34,11 +34,11 @@ class SmallDisk:
                     raise
 
     def reserve(self, path: Path, length: int) -> None:
-        """So many bytes can be appended to this file, even when there is no room for anything else."""
+        """Reserve space so that this many bytes can be appended to the file even if the disk is full."""
         subprocess.run(["fallocate", "--keep-size", "--length", str(length), str(path)], check=True)
 
     def free(self) -> None:
-        """Give back the room that `fill` took."""
+        """Free the space that `fill` took."""
         self._filler.unlink()
 
     @property
@@ -48,7 +48,7 @@ class SmallDisk:
 
 @contextmanager
 def small_disk(megabytes: int) -> Iterator[SmallDisk]:
-    """One of this size, gone after the `with`. Raises NotAvailable."""
+    """Mount a disk of this size during the block. Raises NotAvailable."""
     with tempfile.TemporaryDirectory(prefix="disk-") as folder:
         mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=0777", "tmpfs", folder]
         try:
@@ -59,5 +59,5 @@ def small_disk(megabytes: int) -> Iterator[SmallDisk]:
         try:
             yield SmallDisk(Path(folder))
         finally:
-            # Lazily: what a killed server has open goes when its last process does.
+            # A lazy unmount, because processes of a killed server may still have files open.
             subprocess.run(["umount", "--lazy", folder], check=True)

@@ -1,4 +1,4 @@
-"""A library in steps: uploads that can be left off anywhere, and a clock that goes when it is told to."""
+"""Libraries for operator procedures: registrations step by step, and a fake clock."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class HandClock:
 
 
 class Registrar:
-    """A library, and the steps of a registration in it."""
+    """Performs registrations in a library step by step."""
 
     def __init__(self, library: Library) -> None:
         self.library = library
@@ -62,7 +62,7 @@ class Registrar:
         update_markers(self.catalogue, self.artifacts)
 
     def upload(self, *, deadline: timedelta = DEADLINE) -> Upload:
-        vector_id = f"{next(self._numbers):026}"  # no ULID: the order of the keys is part of an interleaving
+        vector_id = f"{next(self._numbers):026}"  # not a ULID, so that the order of the keys is deterministic
         key = f"{vector_id}/{SHA256}.safetensors"
         return Upload(vector_id, key, vector_id, SHA256, self._clock.now() + deadline)
 
@@ -84,12 +84,12 @@ class Registrar:
         return list(collect(self.catalogue, self.artifacts, rules or Rules(), actor="tester", **more))[-1]
 
     def keys(self) -> list[str]:
-        """Of all objects that are not the collector's own."""
+        """Return the keys of all objects except collector markers."""
         return [found.key for found in self.artifacts.list() if not found.key.startswith("collector/")]
 
 
 class MemoryLibrary(Registrar):
-    """On in-memory stores, with a clock that can be moved. make: a catalogue that misbehaves, perhaps."""
+    """A library on in-memory stores with a fake clock. make: creates the catalogue."""
 
     def __init__(self, make: Callable[[Clock], Catalogue] = memory_catalogue) -> None:
         self.clock = HandClock()
@@ -98,7 +98,7 @@ class MemoryLibrary(Registrar):
 
 
 class RealLibrary(Registrar):
-    """On a database and a folder, whose clock stands for nobody: objects are made old instead."""
+    """A library on a database and a folder. Their clocks cannot be changed, so `age` changes timestamps."""
 
     def __init__(self, url: str, folder: Path) -> None:
         self.engine = connect(url)
@@ -110,7 +110,7 @@ class RealLibrary(Registrar):
         return Stores(self.catalogue, self.artifacts, SqlTables(self.engine))
 
     def age(self, days: float = 2.0) -> None:
-        """Make all objects and all changes that there are older."""
+        """Make all objects and changes older."""
         then = time.time() - days * DAY.total_seconds()
         with self.engine.begin() as connection:
             connection.execute(update(CHANGES).values(at=datetime.fromtimestamp(then, UTC)))
@@ -120,12 +120,12 @@ class RealLibrary(Registrar):
 
 
 def drafted(upload: Upload, **card: Any) -> VectorRecord:
-    """The record of an upload of DATA before it is published."""
+    """Return the record of an upload of DATA before it is published."""
     return replace(draft(upload, **card), sha256=SHA256, size=len(DATA))
 
 
 class Beats:
-    """The heartbeat of a library whose index follows the change log, with a clock that stands still until moved."""
+    """The heartbeat of a library whose index follows the change log, with a fake clock."""
 
     def __init__(self, library: Library) -> None:
         self.seconds = 100.0

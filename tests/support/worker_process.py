@@ -1,4 +1,4 @@
-"""`vlibrary work` and `vlibrary serve` as real processes, which a test may stop, kill and start again."""
+"""`vlibrary work` and `vlibrary serve` as real processes that tests can stop, kill and restart."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def free_port() -> int:
 
 @dataclass
 class Running:
-    """One `vlibrary VERB --port PORT`; its output goes to a file in folder, whose data it works on.
+    """One `vlibrary VERB --port PORT` process. The folder contains its data and its log.
 
-    before: Python that the process runs first, to bring about what no request can.
+    before: Python code that the process runs first, for faults that no request can cause.
     """
 
     verb: str
@@ -53,7 +53,7 @@ class Running:
         return self.process.pid
 
     def start(self) -> None:
-        """Returns at once."""
+        """Start the process without waiting for it."""
         environment = os.environ | {"VLIBRARY_DATA_DIR": str(self.folder)} | dict(self.settings)
         program = f"{self.before}\nfrom vlibrary.cli import main\nmain()"
         command = [sys.executable, "-c", program, self.verb, "--port", str(self.port)]
@@ -61,7 +61,7 @@ class Running:
             self.process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
 
     def revive(self) -> None:
-        """Start it if it does not run."""
+        """Start the process if it is not running."""
         if self.process is None or self.process.poll() is not None:
             self.start()
 
@@ -77,7 +77,7 @@ class Running:
         os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """Gone when this returns, whatever state it was in."""
+        """Kill the process, whatever its state, and wait for its end."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()

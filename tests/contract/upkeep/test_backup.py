@@ -1,4 +1,4 @@
-"""A library goes into a folder and comes back: onto either database, broken off and killed at any step."""
+"""Backup and restoration on either database, interrupted and killed at any step."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from vlibrary.upkeep.collector_guard import allow_collection, list_markers
 from vlibrary.upkeep.examine import examine
 from vlibrary.upkeep.findings import Finding
 
-# Restores like the command, and dies when so many objects are copied, or after the last one in mid-transaction.
+# Restores, and dies after this many objects, or after the last one in the middle of the transaction.
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -56,7 +56,7 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
 
 @pytest.fixture(params=DATABASES)
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    """An empty library on a database of its own."""
+    """An empty library with its own database."""
     place = Place(request.getfixturevalue(f"new_{request.param}")(), tmp_path / "target")
     yield place
     place.engine.dispose()
@@ -70,8 +70,8 @@ def test_a_library_is_restored_completely_on_either_database(source: Place, targ
     assert target.catalogue.change_log.position().epoch != source.catalogue.change_log.position().epoch
     assert _found(target) == []
     for _ in range(5):
-        target.upload()  # these ids are taken
-    assert target.publish().version == 5  # no version and no number is given twice
+        target.upload()  # skip the ids that exist
+    assert target.publish().version == 5  # versions and sequence numbers are never reused
     assert target.catalogue.change_log.position().seq == source.catalogue.change_log.position().seq + 1
 
 
@@ -81,14 +81,14 @@ def test_a_registration_during_the_dump_is_complete_or_absent(source: Place, tar
 
     @event.listens_for(source.engine, "before_cursor_execute")
     def publish(*arguments: object) -> None:
-        """Between the dump's reading of the first table and that of the second one."""
+        """Runs after the dump has read the first table and before it reads the second."""
         if not came and "FROM changes" in str(arguments[2]):
-            came.append("")  # first: publishing asks the database too
+            came.append("")  # set first, because publishing executes statements, too
             came[-1] = other.publish().id
 
     other = Place(source.engine.url.render_as_string(hide_password=False), source.folder)
     for _ in range(5):
-        other.upload()  # these ids are taken
+        other.upload()  # skip the ids that exist
     source.back_up(tmp_path / "backup")
     event.remove(source.engine, "before_cursor_execute", publish)
     other.engine.dispose()
@@ -101,7 +101,7 @@ def test_a_registration_during_the_dump_is_complete_or_absent(source: Place, tar
 def test_idempotency_keys_survive_a_restoration(source: Place, target: Place, tmp_path: Path) -> None:
     source.back_up(tmp_path / "backup")
     target.restore(tmp_path / "backup")
-    repeat = target.upload()  # the first one's id, key and request
+    repeat = target.upload()  # with the id, key and request of the first
     found = target.catalogue.registrations.reserve(repeat)
     assert found is not None
     assert found.id == repeat.vector_id
@@ -160,7 +160,7 @@ def test_an_interrupted_backup_keeps_the_last_one_and_resumes(source: Place, tar
     steps.close()
     target.restore(folder)
     assert target.content() == before
-    assert source.back_up(folder).there >= 5  # the sixth may have been under way
+    assert source.back_up(folder).there >= 5  # the sixth may have been in progress
     target.restore(folder, replace=True)
     assert target.content() == source.content()
 
@@ -195,7 +195,7 @@ def test_a_killed_restoration_keeps_the_old_library_and_resumes(
 
 
 class Dying(FolderArtifacts):
-    """A store in which the process dies before or after the collector's mark of this number is put or removed."""
+    """A store in which the process dies before or after the nth write or deletion of a collector marker."""
 
     def __init__(self, root: Path, last: int, moment: str) -> None:
         super().__init__(root)
@@ -252,7 +252,7 @@ def test_an_examination_does_not_end_the_pause_of_a_running_restoration(
     assert [finding.kind for finding in _found(target)] == ["restoration-unfinished"]
     allow_collection(
         target.artifacts, target.catalogue.change_log.position(), instead_of=before
-    )  # one that had begun before
+    )  # of an examination that started before
     target.age()
     with pytest.raises(CollectorPaused):
         target.collect()

@@ -1,6 +1,6 @@
-"""Backups that are damaged, unfinished, in use, of another kind or library.
+"""Backups that are damaged, incomplete, in use, of another format or of another library.
 
-Their files are the same, whatever the database.
+The files do not depend on the database.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def target(new_sqlite: Callable[[], str], tmp_path: Path) -> Iterator[Place]:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """All that lies in a folder, folders included."""
+    """Return all files and folders in a folder."""
     return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*")}
 
 
@@ -73,7 +73,7 @@ def test_a_damaged_object_is_named_and_the_rest_is_restored_on_request(
     assert target.restore(tmp_path / "backup", despite_losses=True).lost == (damaged.object_key,)
     findings = [step for step in examine(target.catalogue, target.artifacts) if isinstance(step, Finding)]
     assert [(finding.kind, finding.subject) for finding in findings] == [("object-missing", damaged.id)]
-    # The next backup of the whole library mends the copy, and the next restoration the library.
+    # The next backup of the undamaged library repairs the copy, and the next restoration repairs the library.
     assert source.back_up(tmp_path / "backup").copied == 1
     target.restore(tmp_path / "backup", replace=True)
     assert target.content() == source.content()
@@ -138,7 +138,7 @@ def test_a_backup_on_read_only_storage_is_restored_without_a_lock(source: Place,
     source.back_up(tmp_path / "backup")
     lock = tmp_path / "backup" / LOCK
     lock.unlink()
-    lock.mkdir()  # as good as a read-only disk, to which not even root can write
+    lock.mkdir()  # like read-only storage, to which not even root can write
     target.restore(tmp_path / "backup")
     assert target.content() == source.content()
     with pytest.raises(ArtifactsUnavailable):
@@ -165,8 +165,8 @@ def test_a_restored_library_updates_its_own_backup_but_no_later_one(
     source.back_up(tmp_path / "second")
     target.restore(tmp_path / "first")
     for _ in range(5):
-        target.upload()  # these ids are taken
-    for _ in range(2):  # at first as many changes as the backup has, then more
+        target.upload()  # skip the ids that exist
+    for _ in range(2):  # first as many changes as the backup, then more
         target.publish()
         with pytest.raises(BackupAhead):
             target.back_up(tmp_path / "second")
@@ -199,7 +199,7 @@ def test_an_unreadable_backup_is_replaced_only_on_request(source: Place, target:
 
 def test_a_backup_of_other_tables_is_updated(source: Place, target: Place, tmp_path: Path) -> None:
     source.back_up(tmp_path / "backup")
-    change_manifest(tmp_path / "backup", lambda content: content["sha256"].pop("aliases.jsonl"))  # an earlier release's
+    change_manifest(tmp_path / "backup", lambda content: content["sha256"].pop("aliases.jsonl"))  # earlier release
     source.back_up(tmp_path / "backup")
     target.restore(tmp_path / "backup")
     assert target.content() == source.content()

@@ -1,4 +1,4 @@
-"""The collector on real stores: beside publishers, and killed at every step."""
+"""Garbage collection on real stores, concurrent with registrations, and killed at every step."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vlibrary.upkeep.collector import Rules
 from vlibrary.upkeep.collector_guard import list_markers
 from vlibrary.upkeep.heartbeat import INTERVAL_S
 
-# Collects like the command, and dies when it is about to remove the object of this number, or has just done so.
+# Collects, and dies before or after it removes the nth object.
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -105,7 +105,7 @@ def test_a_killed_collector_loses_nothing_and_the_next_one_finishes(
 
 
 def test_an_earlier_state_of_the_database_pauses_collection(new_sqlite: Callable[[], str], tmp_path: Path) -> None:
-    """The files of a day's snapshot are put back; nobody knows what was registered since, and its bytes stay."""
+    """The database files are restored from a copy; the objects registered since then are kept."""
     url = new_sqlite()
     library = RealLibrary(url, tmp_path / "artifacts")
     library.publish()

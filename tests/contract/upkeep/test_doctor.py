@@ -1,4 +1,4 @@
-"""`vlibrary doctor --deep` on damaged libraries: each damage is named with its cure, and told apart from waste."""
+"""`vlibrary doctor --deep` on damaged libraries: damage is reported with its cure, and distinguished from waste."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from vlibrary.worker.bootstrap import open_embedder
 
 @pytest.fixture
 def library(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RealLibrary:
-    """The library that the command examines: the settings' default places, with vectors and an alias in it."""
+    """The library at the default locations, with vectors and an alias."""
     shutil.copy(empty_database, tmp_path / "catalogue.db")
     monkeypatch.setenv("VLIBRARY_DATA_DIR", str(tmp_path))
     library = RealLibrary(f"sqlite:///{tmp_path / 'catalogue.db'}", tmp_path / "artifacts")
@@ -47,14 +47,14 @@ def library(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def doctor(*options: str) -> tuple[int, dict[str, Any]]:
-    """The exit code and the report."""
-    with capture_logs():  # as a command of its own, it has them on standard error
+    """Run `vlibrary doctor --deep`; return its exit code and report."""
+    with capture_logs():  # a separate process would print them to standard error
         result = CliRunner().invoke(app, ["doctor", "--deep", "--json", *options])
     return result.exit_code, json.loads(result.stdout)
 
 
 def _file(library: RealLibrary) -> Path:
-    """The bytes of the vector that the alias points to."""
+    """Return the artifact of the vector that the alias refers to."""
     return library.folder / library.catalogue.vectors.get(f"{1:026}").object_key
 
 
@@ -84,7 +84,7 @@ def _forget_change(library: RealLibrary) -> None:
 
 
 def _forget_row(library: RealLibrary) -> None:
-    """The database lost a vector that its log tells of: its object now belongs to nobody."""
+    """Remove a vector's row but not its change log entry, so that its object is unreferenced."""
     _sql(library, f"DELETE FROM vectors WHERE id = '{2:026}'")
     library.age()
 
@@ -217,8 +217,8 @@ def test_an_interrupted_examination_prints_its_cursor(library: RealLibrary, tmp_
     at_the_objects = Failpoint("artifacts.now.before", signal=signal.SIGINT)
     ended = vlibrary(Life(tmp_path, "broken-off", failpoint=at_the_objects), "doctor", "--deep", "--no-index")
     assert ended.code not in (0, None)
-    assert "object-missing" in ended.told
-    assert "resume with --cursor uploads:" in ended.told
+    assert "object-missing" in ended.output
+    assert "resume with --cursor uploads:" in ended.output
     assert doctor("--no-index", "--cursor", "uploads:")[0] == 0
 
 
@@ -244,7 +244,7 @@ def test_an_index_that_differs_from_the_catalogue_is_found_and_repaired(library:
 
 
 def _keep_empty_snapshot(library: RealLibrary, spec: EmbedderSpec) -> None:
-    """One that says that it is at the change log's end, and holds nothing."""
+    """Save an empty snapshot at the position of the change log's end."""
     index = FaissIndex(spec)
     index.reset(library.catalogue.change_log.position().epoch, replacing=index.position)
     for change in library.catalogue.change_log.read(0, 100):

@@ -1,4 +1,4 @@
-"""Importing on every catalogue: ids are kept, object keys are not, and what was purged does not come back."""
+"""Import on every catalogue: ids are kept, object keys are not, and purged vectors are not imported."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ VECTOR_ID = "01K9Z4T0XJ4V6W8M2Q5R7S9A1B"
 
 
 def load(library: Library, data: bytes, *, update: bool = False) -> Loaded:
-    """What became of the archive's only vector."""
+    """Return the outcome of the archive's only vector."""
     loader = Loader(
         library=library,
         artifact_bytes=10_000,
@@ -69,7 +69,7 @@ def test_an_imported_vector_that_was_purged_is_not_imported_again(catalogue: Cat
 
 
 def packed(name: str = "colour", description: str = "Which hue?", **more: Any) -> bytes:
-    """An archive of one vector with this card."""
+    """Return an archive of one vector with this card."""
     text = card(name, description, **more).encode()
     return b"".join(pack([Item.of(VECTOR_ID, name, 1, artifact(MODEL), text)]))
 

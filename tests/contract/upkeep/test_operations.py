@@ -1,4 +1,4 @@
-"""The upkeep commands, as an operator calls them, on a SQLite file and a folder."""
+"""The operator commands on SQLite and a folder."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ EMPTY = partial(FaissIndex, EMBEDDER)
 
 @pytest.fixture
 def library(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RealLibrary:
-    """The library that the commands work on: the settings' default places."""
+    """The library at the default locations."""
     shutil.copy(empty_database, tmp_path / "catalogue.db")
     monkeypatch.setenv("VLIBRARY_DATA_DIR", str(tmp_path))
     return RealLibrary(f"sqlite:///{tmp_path / 'catalogue.db'}", tmp_path / "artifacts")
@@ -169,7 +169,7 @@ class TestMigrate:
         done = answer("migrate")
         assert (done["before"], done["after"]) == (None, done["needed"])
         assert answer("migrate", "--check")["before"] == done["needed"]
-        answer("migrate")  # nothing to do, nothing to tell
+        answer("migrate")  # nothing to migrate, so no audit entry
         (noted,) = open_operator_stores().catalogue.audit_log.read(0, 100)
         assert (noted.action, noted.subject, noted.detail) == ("library.migrate", done["needed"], {"from": None})
 
@@ -208,7 +208,7 @@ class TestIndex:
         wrong = FaissIndex(EMBEDDER)
         wrong.reset(catalogue.change_log.position().epoch, replacing=wrong.position)
         for change in catalogue.change_log.read(0, 100):
-            # One vector's keys in the place of another's: as many as there should be.
+            # Another vector's keys instead of its own: the number of keys is correct.
             wrong.apply([replace(change, keys=catalogue.change_log.read(0, 1)[0].keys) if change.seq == 3 else change])
         wrong.save(snapshots)
         found = check_index(catalogue, snapshots, EMPTY)
@@ -217,7 +217,7 @@ class TestIndex:
         assert [finding.kind for finding in found.findings()] == ["index-differs"]
         assert check_index(catalogue, snapshots, EMPTY, repair=True).findings() == []
         assert check_index(catalogue, snapshots, EMPTY).findings() == []
-        wrong.save(snapshots)  # as a service does when it ends that has run all the while
+        wrong.save(snapshots)  # as a service does that stops now
         assert check_index(catalogue, snapshots, EMPTY).findings() == []
         assert catch_up(catalogue, wrong) == catalogue.change_log.position()
         assert wrong.checksum() == check_index(catalogue, snapshots, EMPTY).expected

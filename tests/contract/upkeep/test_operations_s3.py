@@ -1,4 +1,4 @@
-"""The upkeep commands on a real S3 server, each in a process of its own."""
+"""The operator commands on a real S3 server, each in its own process."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.real
 
 PREFIX = "vectors/"
 DAYS = timedelta(days=3)
-# What the doctor finds on S3 as well, by what was done to the bytes of a vector.
+# What doctor reports on S3, by the damage to an artifact.
 HARMS: list[tuple[str, bytes | None]] = [
     ("object-missing", None),
     ("object-size", DATA[:-1]),
@@ -35,7 +35,7 @@ HARMS: list[tuple[str, bytes | None]] = [
 
 
 class Place(Registrar):
-    """A library on the server, and its operator."""
+    """A library on the server, and its operator commands."""
 
     def __init__(self, life: Callable[[str], Life], url: str, client: S3Client, bucket: str) -> None:
         self.engine = connect(url)
@@ -46,14 +46,14 @@ class Place(Registrar):
         super().__init__(replace(stores, catalogue=sql_catalogue(self.engine)))
 
     def command(self, *arguments: str, code: int = 0, later: timedelta = timedelta(0)) -> dict[str, Any]:
-        """What the command reports. later: by so much the store's clock is ahead of the time of all that is stored."""
+        """Run the command and return its report. later: how far the store's clock is ahead."""
         ended = vlibrary(self._life(next(self._names)), *arguments, "--json", ahead=later)
-        assert ended.code == code, ended.told
-        report: dict[str, Any] = json.JSONDecoder().raw_decode(ended.told[ended.told.index("{\n") :])[0]
+        assert ended.code == code, ended.output
+        report: dict[str, Any] = json.JSONDecoder().raw_decode(ended.output[ended.output.index("{\n") :])[0]
         return report
 
     def harm(self, key: str, data: bytes | None) -> None:
-        """Put other bytes in the place of an object, or none."""
+        """Replace the bytes of an object, or delete it."""
         if data is None:
             self._client.delete_object(Bucket=self._bucket, Key=PREFIX + key)
         else:

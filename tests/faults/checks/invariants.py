@@ -1,4 +1,4 @@
-"""The invariants: what must hold after any fault, asked of a service that runs again and of its stores directly."""
+"""Invariants that must hold after any fault, checked through a restarted service and in its stores directly."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PAGE = 500
 
 
 def check(world: World, doors: Sequence[Door], ledger: Ledger, rng: random.Random) -> None:
-    """Write down in the ledger what does not hold; what is now known to have happened is known there afterwards."""
+    """Record violations in the ledger, and update it with what is now known to have happened."""
     artifacts = world.artifacts
     with world.catalogue() as catalogue:
         records = _records(catalogue)
@@ -44,7 +44,7 @@ def check(world: World, doors: Sequence[Door], ledger: Ledger, rng: random.Rando
 
 
 def check_nothing_is_left(world: World, ledger: Ledger) -> None:
-    """After a collection past every deadline: no object without a record, and no file half written."""
+    """Check that a collection past every deadline leaves no unreferenced object and no partial file."""
     with world.catalogue() as catalogue:
         objects = {key for key in world.objects() if not is_marker(key)}
         orphans = objects - {record.object_key for record in _records(catalogue)}
@@ -105,7 +105,7 @@ def _settle(entry: Entry, records: list[VectorRecord], log: list[Change], ledger
 
 def _check_aliases(catalogue: Catalogue, ledger: Ledger) -> None:
     found = {(alias.name, alias.alias): alias.vector_id for alias in catalogue.aliases.list()}
-    active = {entry.vector_id for entry in ledger.entries if entry.surely(State.ACTIVE)}
+    active = {entry.vector_id for entry in ledger.entries if entry.is_certainly(State.ACTIVE)}
     ledger.expect(set(found.values()) <= active, f"an alias points to what is not active: {found}")
     for pointer in ledger.pointers:
         now = found.get((pointer.name, pointer.alias))
@@ -115,9 +115,9 @@ def _check_aliases(catalogue: Catalogue, ledger: Ledger) -> None:
 
 
 def _check_answers(door: Door, records: list[VectorRecord], ledger: Ledger) -> None:
-    """Every vector comes byte for byte, and no deleted one."""
+    """Check that every vector can be downloaded unchanged, and no deleted one."""
     for entry in ledger.entries:
-        if entry.surely(State.ACTIVE) and entry.vector_id is not None:
+        if entry.is_certainly(State.ACTIVE) and entry.vector_id is not None:
             ledger.expect(_content(door, entry.vector_id) == entry.artifact, f"{entry} comes with other bytes")
         elif entry.vector_id is not None:
             ledger.expect(_content(door, entry.vector_id) is None, f"{entry} is still served")
@@ -131,7 +131,7 @@ def _content(door: Door, vector_id: str) -> bytes | None:
 
 
 def _check_index(door: Door, catalogue: Catalogue, artifacts: Artifacts, ledger: Ledger, rng: random.Random) -> None:
-    """The service finds what a fresh, plain index of the same change log finds, with the same scores."""
+    """Check that the service finds the same as an exact index built from the same change log, with the same scores."""
     index = MemoryIndex(EMBEDDER)
     catch_up(catalogue, index)
     worker = MemoryWorker(artifacts)

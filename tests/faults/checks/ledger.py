@@ -1,4 +1,4 @@
-"""What the clients of a cycle know: what was acknowledged, and what may have happened without an answer."""
+"""Ledger of a cycle: what was acknowledged to its clients, and what may have happened without a response."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class State(StrEnum):
-    """What a registration has come to."""
+    """State of a registration."""
 
     ABSENT = "absent"
     ACTIVE = "active"
@@ -26,9 +26,9 @@ class State(StrEnum):
 
 @dataclass(eq=False)
 class Entry:
-    """One registration under a key of its own, by one client who asks one thing at a time.
+    """One registration under its own idempotency key, by a client that sends one request at a time.
 
-    seed: of the vector's numbers. possible: the states that fit all answers so far.
+    seed: of the vector's numbers. possible: the states that agree with all responses so far.
     """
 
     key: str
@@ -39,7 +39,7 @@ class Entry:
 
     @property
     def description(self) -> str:
-        """Nobody else's, so that the vector can be told by it."""
+        """A unique description, which identifies the vector."""
         return f"what is {self.key} {self.seed * 7919 % 99_991}"
 
     @property
@@ -51,17 +51,17 @@ class Entry:
         return samples.card(self.name, self.description)
 
     def become_active(self) -> None:
-        """It was acknowledged."""
+        """Record that it was acknowledged."""
         self.possible = {State.ACTIVE}
 
-    def surely(self, *states: State) -> bool:
-        """Whether it is in one of these, for all that can have happened."""
+    def is_certainly(self, *states: State) -> bool:
+        """Return whether it is in one of these states, whatever happened."""
         return self.possible <= set(states)
 
 
 @dataclass(eq=False)
 class Pointer:
-    """An alias that one client moves. possible: the vector ids that it may point to; None: there is no alias."""
+    """An alias that one client moves. possible: the vector ids that it may refer to; None: it does not exist."""
 
     name: str
     alias: str
@@ -70,7 +70,7 @@ class Pointer:
 
 @dataclass(frozen=True)
 class Known:
-    """The possible states at one moment, by key, and by name and alias."""
+    """The possible states at one time, by idempotency key, and by name and alias."""
 
     entries: dict[str, set[State]]
     pointers: dict[tuple[str, str], set[str | None]]
@@ -78,50 +78,50 @@ class Known:
 
 @dataclass
 class Ledger:
-    """All that the clients of a cycle know, and what they saw that must not be. Threads share it."""
+    """What the clients of a cycle know, and the violations that they observed. Thread-safe."""
 
     entries: list[Entry] = field(default_factory=list)
     pointers: list[Pointer] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
 
     def expect(self, holds: bool, violation: str) -> None:
-        """Write the violation down unless it holds."""
+        """Record the violation unless the condition holds."""
         if not holds:
             self.violations.append(violation)
 
     def known(self) -> Known:
-        """What is known of everything now."""
+        """Return what is known now."""
         return Known(
             {entry.key: set(entry.possible) for entry in self.entries},
             {(pointer.name, pointer.alias): set(pointer.possible) for pointer in self.pointers},
         )
 
-    def forget_all_but(self, known: Known) -> None:
-        """The library was put back to what it was then: nothing that came later has happened."""
+    def reset_to(self, known: Known) -> None:
+        """Forget everything later than this state, to which the library was restored."""
         for entry in self.entries:
             entry.possible = set(known.entries.get(entry.key, {State.ABSENT}))
         for pointer in self.pointers:
             pointer.possible = set(known.pointers.get((pointer.name, pointer.alias), {None}))
 
     def may_delete(self, entry: Entry) -> bool:
-        """Whether no alias can point to the entry's vector."""
+        """Return whether no alias can refer to the entry's vector."""
         return all(entry.vector_id not in pointer.possible for pointer in self.pointers)
 
 
 @contextmanager
 def attempt(possible: set[T], becoming: T) -> Iterator[None]:
-    """A request that would change the state to this one; the set then holds what may be true after its answer."""
+    """Track a request that would change the state to this one; the set then holds the states possible afterwards."""
     before = set(possible)
     possible.add(becoming)
     try:
         yield
     except ServiceError as error:
-        if refused(error):
+        if had_no_effect(error):
             possible -= {becoming} - before
         raise
     possible &= {becoming}
 
 
-def refused(error: ServiceError) -> bool:
-    """Whether surely nothing has happened. Without an answer, or with one of the 500s, nobody knows."""
+def had_no_effect(error: ServiceError) -> bool:
+    """Return whether the request certainly had no effect. That is unknown without a response, or with a 5xx."""
     return 400 <= error.status < 500

@@ -1,4 +1,4 @@
-"""Handles on a library's stores, as one process has them, and processes that die at a bad moment."""
+"""One process's handles on a library's stores, and processes that die at a bad moment."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vlibrary.library.publish import DEADLINE, Submission, publish
 
 
 class Later:
-    """The machine's clock, set by hand: for publishers that reserve and die, and for a collector long after."""
+    """The machine's clock plus an offset: for publishers that reserve and die, and for much later collectors."""
 
     def __init__(self, by: timedelta = timedelta(0)) -> None:
         self._by = by
@@ -32,18 +32,18 @@ class Later:
 
 
 class LaterFolder(FolderArtifacts):
-    """The folder, after every grace."""
+    """The folder store, with every object older than the grace period."""
 
     def now(self) -> datetime:
         return super().now() + 2 * DEADLINE
 
 
 class Dying(Exception):
-    """A process ends here."""
+    """The process dies here."""
 
 
 class DyingAfterPut(FolderArtifacts):
-    """The folder of a process that is killed when the bytes are stored and nothing refers to them yet."""
+    """The store of a process that is killed after an object is stored and before anything references it."""
 
     def put(self, key: str, data: bytes, sha256: str) -> None:
         super().put(key, data, sha256)
@@ -51,9 +51,9 @@ class DyingAfterPut(FolderArtifacts):
 
 
 class Replica:
-    """One process's handles on the stores, which it shares with others.
+    """One process's handles on stores that it shares with others.
 
-    engine: one whose connections are closed, for its compiled statements; None to make one.
+    engine: an engine without open connections, to reuse its compiled statements; None to create one.
     """
 
     def __init__(self, folder: Path, engine: Engine | None = None) -> None:

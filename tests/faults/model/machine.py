@@ -1,4 +1,4 @@
-"""The library on SQLite, a folder and FAISS as a state machine, restarts included, beside an oracle."""
+"""State machine of a library on SQLite, a folder and FAISS, including restarts, compared with an oracle."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ NAMES = st.sampled_from(["hues", "forms"])
 TEXTS = st.sampled_from(["red or blue", "blue or red", "how many", "how much", "which way"])
 SEEDS = st.integers(0, 2)
 KEYS = st.sampled_from([None, None, "a", "b", "c"])
-# Where a sync costs nothing; what is on a real disk after a power cut, no test of this kind can know.
+# In memory, where fsync is free; this kind of test cannot observe a power cut of a real disk anyway.
 IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 ALIASES = st.sampled_from(["production", "trial"])
 
 
 class LibraryMachine(RuleBasedStateMachine):
-    """Two processes on the same stores; each operation by either of them; both always right."""
+    """Two processes on the same stores; either runs each operation, and both must always agree with the oracle."""
 
     @initialize()
     def start(self) -> None:
@@ -82,7 +82,7 @@ class LibraryMachine(RuleBasedStateMachine):
 
     @rule(who=st.integers(0, 1), name=NAMES, text=TEXTS, key=KEYS)
     def publish_and_die(self, who: int, name: str, text: str, key: str | None) -> None:
-        """Bytes without a vector, and a reservation whose deadline is over."""
+        """Leave an object without a vector, and an expired reservation."""
         if key and key in self.oracle.keys:
             return
         library = self.libraries[who]
@@ -149,7 +149,7 @@ class LibraryMachine(RuleBasedStateMachine):
         assert [(match.record.id, match.score) for match in found] == self.oracle.best(text, k)
 
     @rule(who=st.integers(0, 1))
-    def keep_snapshot(self, who: int) -> None:
+    def save_snapshot(self, who: int) -> None:
         self.libraries[who].index.save(self.snapshots)
 
     @rule(who=st.integers(0, 1), from_snapshot=st.booleans())
@@ -163,19 +163,19 @@ class LibraryMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.oracle.seq > 0)
     @rule(who=st.integers(0, 1))
-    def put_back(self, who: int) -> None:
-        """The database gets a new epoch: every index of it and every snapshot is of another one."""
+    def restore_earlier_state(self, who: int) -> None:
+        """Give the database a new epoch, so that every index and snapshot belongs to another one."""
         library = self.libraries[who]
         known = list_markers(library.artifacts)
-        # What doctor does when it finds nothing wrong.
+        # As doctor does when it finds nothing wrong.
         allow_collection(library.artifacts, library.catalogue.change_log.renew_epoch(), instead_of=known)
 
     def everything_is_right(self) -> None:
-        """The collector leaves what is needed, all of it whole, and nothing else."""
+        """Check that a collection leaves exactly the referenced objects, undamaged."""
         catalogue, artifacts = self.libraries[0].catalogue, LaterFolder(self.folder / "artifacts")
         records = {record.id: record for record in catalogue.vectors.page(Filter(status=None), limit=10_000).records}
-        assert set(records) == {known.id for known in self.oracle.having(*Status)}
-        for known in self.oracle.having(*Status):
+        assert set(records) == {known.id for known in self.oracle.with_status(*Status)}
+        for known in self.oracle.with_status(*Status):
             record = records[known.id]
             seen = (record.name, record.version, record.status, record.revision, record.card.description, record.tags)
             assert seen == (known.name, known.version, known.status, known.revision, known.description, known.tags)
@@ -188,24 +188,24 @@ class LibraryMachine(RuleBasedStateMachine):
             stored.key for stored in artifacts.list() if "/" in stored.key and not stored.key.startswith("collector")
         }
         assert kept == {record.object_key for record in records.values()}
-        for known in self.oracle.having(*Status):
+        for known in self.oracle.with_status(*Status):
             record = records[known.id]
             assert artifacts.get(record.object_key, record.sha256) == samples.artifact(MODEL, known.seed)
 
     def one(self, data: st.DataObject, *statuses: Status | None) -> Known | None:
-        """One of the vectors of these, if there is one."""
-        fitting = self.oracle.having(*statuses)
+        """Return one of the vectors with these statuses, if there is one."""
+        fitting = self.oracle.with_status(*statuses)
         return data.draw(st.sampled_from(fitting)) if fitting else None
 
     def revision(self, who: int, name: str, alias: str) -> int:
-        """The alias's revision, 0 if there is none."""
+        """Return the alias's revision; 0 if it does not exist."""
         found = {one.alias: one.revision for one in self.libraries[who].catalogue.aliases.list(name)}
         return found.get(alias, 0)
 
 
 @cache
 def _empty_catalogue() -> bytes:
-    """The file of one; to make it anew for every history takes a tenth of the time."""
+    """Return the file of an empty catalogue; creating one for every history would take a tenth of the time."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "catalogue.db"
         upgrade(f"sqlite:///{path}")

@@ -1,4 +1,4 @@
-"""The library as a few dictionaries: what every operation must answer, for the model-based tests."""
+"""Oracle of the model-based tests: the library as a few dictionaries."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vlibrary.domain.query import Query, TaskEmbedding, score
 
 @dataclass
 class Known:
-    """A vector that was published. status: None when it was purged."""
+    """A published vector. status: None if it is purged."""
 
     id: str
     name: str
@@ -27,7 +27,7 @@ class Known:
 
 @dataclass
 class Oracle:
-    """vectors: by id. keys: what was sent under an idempotency key, and the id that it made. seq: changes so far."""
+    """vectors: by id. keys: request and resulting id by idempotency key. seq: number of changes."""
 
     vectors: dict[str, Known] = field(default_factory=dict)
     keys: dict[str, tuple[tuple[str, str, int], str]] = field(default_factory=dict)
@@ -36,35 +36,36 @@ class Oracle:
     seq: int = 0
 
     def published(self, made: str, name: str, description: str, seed: int) -> Known:
-        """A new vector of this id."""
+        """Add a vector with this id."""
         version = self.newest[name] = self.newest.get(name, 0) + 1
         self.seq += 1
         known = self.vectors[made] = Known(made, name, version, description, seed)
         return known
 
     def stepped(self, known: Known, status: Status | None) -> None:
-        """Its deletion, restoration or purge."""
+        """Delete, restore or purge a vector."""
         known.status = status
         known.revision += 1
         self.seq += 1
 
-    def having(self, *statuses: Status | None) -> list[Known]:
-        """The vectors of one of these, in the order of their publication."""
+    def with_status(self, *statuses: Status | None) -> list[Known]:
+        """Return the vectors with one of these statuses, in order of publication."""
         return [known for known in self.vectors.values() if known.status in statuses]
 
     def aliased(self, vector_id: str) -> bool:
         return vector_id in self.aliases.values()
 
     def best(self, text: str, k: int) -> list[tuple[str, float]]:
-        """The k nearest active vectors with their scores."""
+        """Return the k nearest active vectors with their scores."""
         query = embedding(text)
         scored = [
-            (known.id, score(query, embedding(known.description), EMBEDDER)) for known in self.having(Status.ACTIVE)
+            (known.id, score(query, embedding(known.description), EMBEDDER))
+            for known in self.with_status(Status.ACTIVE)
         ]
         return sorted(scored, key=lambda pair: (pair[1], pair[0]), reverse=True)[:k]
 
 
 @cache
 def embedding(text: str) -> TaskEmbedding:
-    """Where the text lies."""
+    """Return the embedding of the text."""
     return MemoryWorker(MemoryArtifacts()).embed(Query(text=text))

@@ -1,6 +1,7 @@
 """Starts, freezes and kills api processes.
 
-A fork server that has imported everything, but started neither threads nor FAISS, makes a start 100 ms short.
+They are forked from a server process that has imported everything but not started threads or used FAISS, so that
+starting one takes 100 ms.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 
 
 class Door(Client):
-    """The service's client, with a key for the side door; all of it raises ServiceError."""
+    """The service's client, with methods for the test routes. All of them raise ServiceError."""
 
-    def keep_snapshot(self) -> None:
+    def save_snapshot(self) -> None:
         self.request("POST", "/side/snapshot")
 
     def collect(self, grace_s: float, purged_s: float = 0.0) -> dict[str, Any]:
-        """What the collector did, with this grace for objects, and this one for those of purged vectors."""
+        """Run a collection with grace periods for objects, and for objects of purged vectors; return its result."""
         report: dict[str, Any] = self.request(
             "POST", "/side/collect", json={"grace_s": grace_s, "purged_s": purged_s}
         ).json()
@@ -34,14 +35,14 @@ class Door(Client):
 
 
 class Died(Exception):
-    """The process ended before it took connections."""
+    """The process ended before it accepted connections."""
 
 
 class Api:
-    """One running process. door: a client that threads may share."""
+    """One running process. door: a thread-safe client."""
 
     def __init__(self, life: Life, *, patience_s: float = PATIENCE_S) -> None:
-        """Start it and wait until it takes connections. Raises Died when its failpoint strikes before."""
+        """Start it and wait until it accepts connections. Raises Died if its failpoint strikes before."""
         _CONTEXT.set_forkserver_preload([app.__name__, "tests.faults.processes.api_process"])
         self.life = life
         self._pipe, theirs = _CONTEXT.Pipe()
@@ -51,7 +52,7 @@ class Api:
         try:
             port = self._port(patience_s)
         except Died:
-            self._bury()
+            self._reap()
             raise
         self.door = Door(f"http://127.0.0.1:{port}", timeout=patience_s)
         self._ending = ExitStack()
@@ -63,23 +64,23 @@ class Api:
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)
 
-    def strike(self) -> None:
-        """kill -9, from any thread."""
+    def send_kill(self) -> None:
+        """Send SIGKILL, from any thread."""
         self._signal(signal.SIGKILL)
 
     def kill(self) -> None:
-        """kill -9, and wait until it is gone; fine when it is."""
+        """Send SIGKILL and wait for the process to end, if it has not."""
         self._ending.close()
-        self._bury()
+        self._reap()
 
     @property
     def struck(self) -> str | None:
-        """The step at which its failpoint struck, if it did."""
+        """The step at which the failpoint struck, if it did."""
         with suppress(FileNotFoundError):
             return self.life.struck.read_text()
         return None
 
-    def _bury(self) -> None:
+    def _reap(self) -> None:
         self._process.kill()
         self._process.join()
         self._process.close()
@@ -95,6 +96,6 @@ class Api:
         raise Died(self.life.name)
 
     def _signal(self, number: signal.Signals) -> None:
-        with suppress(ProcessLookupError, ValueError):  # it is gone; ValueError: and buried
+        with suppress(ProcessLookupError, ValueError):  # it has ended; ValueError: and was reaped
             assert self._process.pid is not None
             os.kill(self._process.pid, number)

@@ -1,6 +1,6 @@
-"""One api process of a fault cycle: the service as its own composition root wires it, with a worker without models.
+"""The api process of a fault cycle: the service as its composition root builds it, with a worker without models.
 
-Beside the service's routes it has a side door for what has none, and it can be told to die at a step.
+It has additional routes for what the service does in the background, and an optional failpoint.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ CHANGES_A_SNAPSHOT = 4
 
 @dataclass(frozen=True)
 class Life:
-    """What one process is started with.
+    """Configuration of one process.
 
-    deadline_s: how long a registration may take. s3_timeout_s: how long the object store may be silent, None: as long
-    as the service allows. largest_file: bytes at which the disk is full, None: it never is.
+    deadline_s: how long a registration may take. s3_timeout_s: timeout of the object store, None: the default of the
+    service. largest_file: file size at which writes fail, None: unlimited.
     """
 
     data_dir: Path
@@ -71,12 +71,12 @@ class Life:
 
     @property
     def struck(self) -> Path:
-        """Names the step at which the failpoint struck, if it did."""
+        """File that names the step at which the failpoint struck, if it did."""
         return self.data_dir / f"{self.name}.struck"
 
 
-class HastyClock:
-    """The machine's clock, set back so that registrations have `deadline_s` to finish and no more."""
+class LateClock:
+    """The machine's clock, set back so that registrations have only `deadline_s` to finish."""
 
     def __init__(self, deadline_s: float) -> None:
         self._late = DEADLINE - timedelta(seconds=deadline_s)
@@ -86,7 +86,7 @@ class HastyClock:
 
 
 def run(life: Life, parent: Connection) -> None:
-    """Serve until the parent is gone; tells it the port as soon as connections are taken."""
+    """Serve until the parent ends; send it the port when connections are accepted."""
     _log_to(life.log)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     os.environ.update(life.environment)
@@ -96,18 +96,18 @@ def run(life: Life, parent: Connection) -> None:
     steps.watch_sql()
     steps.watch_files()
     if life.s3_timeout_s is not None:
-        hurry(life.s3_timeout_s)
+        set_s3_timeout(life.s3_timeout_s)
     settings = _settings(life)
     app = open_app(settings, lambda store, *_: MemoryWorker(store))
-    _let_in(app, settings, life.deadline_s, steps)
+    _add_test_routes(app, settings, life.deadline_s, steps)
     with socket.create_server(("127.0.0.1", 0), backlog=BACKLOG) as listener:
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does it for sockets of its own only
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does this for its own sockets only
         parent.send(listener.getsockname()[1])
         uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listener])
 
 
-def hurry(timeout_s: float) -> None:
-    """Let this process wait so long for a packet of the object store, instead of as long as the service does."""
+def set_s3_timeout(timeout_s: float) -> None:
+    """Use this timeout for the object store in this process instead of the service's."""
     hasty = partial(connect, connect_timeout=timeout_s, read_timeout=timeout_s)
     patch("vlibrary.adapters.artifacts.open.connect", hasty).start()
 
@@ -123,8 +123,8 @@ def _settings(life: Life) -> Settings:
     )
 
 
-def _let_in(app: FastAPI, settings: Settings, deadline_s: float, steps: Steps) -> None:
-    """Wrap the app's library, and add the side door."""
+def _add_test_routes(app: FastAPI, settings: Settings, deadline_s: float, steps: Steps) -> None:
+    """Wrap the app's library, and add the test routes."""
     library: Library = app.state.library
     index = library.index
     assert isinstance(index, FaissIndex)
@@ -133,7 +133,7 @@ def _let_in(app: FastAPI, settings: Settings, deadline_s: float, steps: Steps) -
         catalogue=steps.watch_catalogue(library.catalogue),
         artifacts=steps.watch_port(library.artifacts, "artifacts"),
         index=steps.watch_port(index, "index"),
-        clock=HastyClock(deadline_s),
+        clock=LateClock(deadline_s),
     )
     router = APIRouter(prefix="/side")
     cache, endpoint_url = settings.data_dir / "snapshots", settings.s3_endpoint_url
@@ -143,7 +143,7 @@ def _let_in(app: FastAPI, settings: Settings, deadline_s: float, steps: Steps) -
 
     @router.post("/snapshot")
     def snapshot() -> None:
-        with suppress(SnapshotsUnavailable):  # the service does without, too
+        with suppress(SnapshotsUnavailable):  # the service ignores it, too
             index.save(snapshots)
 
     @router.post("/collect")
@@ -154,7 +154,7 @@ def _let_in(app: FastAPI, settings: Settings, deadline_s: float, steps: Steps) -
 
 
 def _collect(library: Library, grace_s: float, purged_s: float) -> dict[str, Any]:
-    """The collector, with this grace for objects, and this one for those of purged vectors."""
+    """Run a collection with these grace periods for objects, and for objects of purged vectors."""
     catalogue = later_catalogue(library.catalogue, timedelta(seconds=purged_s))
     store = LaterStore(library.artifacts, DEADLINE - timedelta(seconds=grace_s))
     rules = Rules(grace=DEADLINE)
@@ -170,7 +170,7 @@ def _log_to(path: Path) -> None:
 
 
 def _end_with(parent: Connection) -> None:
-    """No process outlives the cycle that started it."""
+    """End this process when its parent ends."""
     try:
         parent.recv_bytes()
     except (EOFError, OSError):

@@ -1,4 +1,4 @@
-"""A client of a cycle: random requests, one at a time, about things that nobody else touches."""
+"""A client of a cycle: sends random requests, one at a time, about vectors that no other client changes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from vlibrary.client import ServiceError
 NAMES = ("hues", "forms", "sums")
 MOST_MATCHES = 100
 NEAR = 0.999
-# The longest deadline of a registration, and more.
+# More than the longest deadline of a registration.
 GRACES_S = (0.3, 1.0)
 
 
 class Actor:
-    """One client, over all lives of a cycle. name: unique in the cycle.
+    """One client, across all processes of a cycle. name: unique in the cycle.
 
-    purged_s: for how long its collectors keep the bytes of purged vectors.
+    purged_s: how long its collectors keep the objects of purged vectors.
     """
 
     purged_s = 0.0
@@ -35,7 +35,7 @@ class Actor:
         self._pointers: list[Pointer] = []
 
     def work(self, doors: Sequence[Door], acts: int) -> None:
-        """Do so many random things, or fewer if the service dies. doors: replicas, any of which it may ask."""
+        """Send this many random requests, or fewer if the service dies. doors: the replicas to choose from."""
         self._doors = doors
         choices: dict[Callable[[], None], int] = {
             self.register: 8,
@@ -47,7 +47,7 @@ class Actor:
             self.drop_alias: 1,
             self.retrieve: 4,
             self.download: 2,
-            self.keep_snapshot: 1,
+            self.save_snapshot: 1,
             self.collect: 1,
         }
         for _ in range(acts):
@@ -68,7 +68,7 @@ class Actor:
         register(self._door, entry)
 
     def repeat(self) -> None:
-        """Send a registration again under its key, as a client does that got no answer."""
+        """Repeat a registration under its key, as a client does that got no response."""
         entry = self._one(State.ABSENT, State.ACTIVE, State.DELETED)
         if entry is not None:
             register(self._door, entry, self._ledger)
@@ -115,18 +115,18 @@ class Actor:
                 door.delete_alias(pointer.name, pointer.alias, revision)
 
     def retrieve(self) -> None:
-        """What was acknowledged is found at once, on every replica, and what was deleted is not."""
+        """Check that every replica immediately finds acknowledged vectors, and no deleted ones."""
         if not self._entries:
             return
         asked = self._rng.choice(self._entries)
         matches = {match.id: match for match in self._door.retrieve(asked.description, k=MOST_MATCHES)}
         for entry in self._entries:
             found = entry.vector_id in matches
-            if entry.surely(State.ACTIVE):
+            if entry.is_certainly(State.ACTIVE):
                 self._ledger.expect(found, f"{entry} was not found")
             elif State.ACTIVE not in entry.possible:
                 self._ledger.expect(not found, f"{entry} was found")
-        if asked.surely(State.ACTIVE) and asked.vector_id in matches:
+        if asked.is_certainly(State.ACTIVE) and asked.vector_id in matches:
             self._ledger.expect(matches[asked.vector_id].score > NEAR, f"{asked} has another vector's key")
 
     def download(self) -> None:
@@ -135,8 +135,8 @@ class Actor:
             same = self._door.get_artifact(_id(entry)) == entry.artifact
             self._ledger.expect(same, f"{entry} came with other bytes")
 
-    def keep_snapshot(self) -> None:
-        self._door.keep_snapshot()
+    def save_snapshot(self) -> None:
+        self._door.save_snapshot()
 
     def collect(self) -> None:
         self._door.collect(self._rng.choice(GRACES_S), self.purged_s)
@@ -146,8 +146,8 @@ class Actor:
         return self._rng.choice(self._doors)
 
     def _one(self, *states: State) -> Entry | None:
-        """A random entry of its own that is surely in one of these states."""
-        fitting = [entry for entry in self._entries if entry.surely(*states)]
+        """Return a random own entry that is certainly in one of these states."""
+        fitting = [entry for entry in self._entries if entry.is_certainly(*states)]
         return self._rng.choice(fitting) if fitting else None
 
     def _pointer(self, name: str) -> Pointer:
@@ -160,7 +160,7 @@ class Actor:
         return pointer
 
     def _judge(self, act: str, error: ServiceError) -> None:
-        """Nobody else touches what it asks for, so no refusal is fine but that of a repeat that comes too early."""
+        """Judge a response. Since no other client changes the vector, only an early repeat may be refused."""
         early = act == "repeat" and error.status == HTTPStatus.CONFLICT
         broken = error.status == HTTPStatus.INTERNAL_SERVER_ERROR
         fine = early or error.status == 0 or (error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not broken)
@@ -168,10 +168,10 @@ class Actor:
 
 
 def register(door: Door, entry: Entry, ledger: Ledger | None = None) -> None:
-    """Register the entry (again). The ledger hears of it when a repeat makes another vector than before."""
-    if entry.surely(State.DELETED):
+    """Register the entry, perhaps again. Record a violation if a repeat creates another vector."""
+    if entry.is_certainly(State.DELETED):
         becoming = State.DELETED
-    elif entry.surely(State.ABSENT, State.ACTIVE):
+    elif entry.is_certainly(State.ABSENT, State.ACTIVE):
         becoming = State.ACTIVE
     else:
         return
@@ -183,14 +183,14 @@ def register(door: Door, entry: Entry, ledger: Ledger | None = None) -> None:
 
 
 def register_until_known(door: Door, entry: Entry, ledger: Ledger) -> bool:
-    """Repeat once; whether its outcome is known now. It is not while the first try's deadline is not over."""
+    """Repeat once; return whether the outcome is known, which it is not before the first attempt's deadline."""
     with suppress(ServiceError):
         register(door, entry, ledger)
     return len(entry.possible) == 1
 
 
 def _revision(door: Door, pointer: Pointer) -> int | None:
-    """The alias's revision; None when there is no such alias."""
+    """Return the alias's revision; None if it does not exist."""
     return next((one.revision for one in door.list_aliases(pointer.name) if one.alias == pointer.alias), None)
 
 

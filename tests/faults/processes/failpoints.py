@@ -1,8 +1,8 @@
-"""Named steps at which a process of a fault cycle dies or stands still.
+"""Failpoints: named steps at which a process of a fault cycle dies or freezes.
 
-Steps are named after the call before or after which they are: `catalogue.registrations.publish.before`,
+Steps are named after calls: `catalogue.registrations.publish.before`,
 `artifacts.put.after`, `sql.statement`, `sql.write` (a statement that changes rows), `sql.commit`, `file.link.before`.
-Nothing of the service knows of them: ports are wrapped, and SQLAlchemy and the os module are watched from outside.
+The service has no code for them: ports are wrapped, and SQLAlchemy and the os module are patched from outside.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FILE_CALLS = ("fsync", "link", "rename", "replace", "unlink", "mkdir", "rmdir")
 
 @dataclass(frozen=True)
 class Failpoint:
-    """at: glob over the names of steps. hit: which of them, from 1. signal: SIGKILL, or SIGSTOP to stall there."""
+    """at: glob over step names. hit: which matching step, from 1. signal: SIGKILL, or SIGSTOP to freeze there."""
 
     at: str
     hit: int = 1
@@ -34,7 +34,7 @@ class Failpoint:
 
 
 class Steps:
-    """Counts the steps of this process, and strikes at the failpoint's. struck: where it notes which one it was."""
+    """Counts the steps of this process, and signals it at the failpoint. struck: file that records the step."""
 
     def __init__(self, failpoint: Failpoint | None, struck: Path) -> None:
         self._failpoint = failpoint
@@ -54,15 +54,15 @@ class Steps:
             os.kill(os.getpid(), failpoint.signal)
 
     def watch_port(self, port: Any, name: str) -> Any:
-        """The port, with a step before and after each call."""
+        """Return the port with a step before and after each call."""
         return _Watched(port, name, self.reached)
 
     def watch_catalogue(self, catalogue: Catalogue) -> Catalogue:
-        """The catalogue, whose ports are watched."""
+        """Return the catalogue with watched ports."""
         return wrap_ports(catalogue, lambda port, name: self.watch_port(port, f"catalogue.{name}"))
 
     def watch_sql(self) -> None:
-        """A step before each statement and before each commit, of every engine of this process."""
+        """Add a step before each statement and commit of every engine in this process."""
         event.listen(Engine, "before_cursor_execute", self._before_statement)
         event.listen(Engine, "commit", lambda *_: self.reached("sql.commit"))
 
@@ -72,7 +72,7 @@ class Steps:
             self.reached("sql.write")
 
     def watch_files(self) -> None:
-        """A step before and after each call that changes or syncs what is on disk."""
+        """Add a step before and after each call that changes or syncs files."""
         for name in FILE_CALLS:
             setattr(os, name, _stepping(getattr(os, name), f"file.{name}", self.reached))
 

@@ -1,4 +1,4 @@
-"""An operator's command in a process of its own, on the stores of a cycle; it can be told to die at a step."""
+"""Runs an operator command in its own process, on the stores of a cycle, with an optional failpoint."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a command ended. code: its exit status, None when it was killed. told: all that it printed."""
+class CommandResult:
+    """Result of a command. code: exit status, None if it was killed. output: everything it printed."""
 
     code: int | None
-    told: str
+    output: str
     struck: str | None
 
 
-def vlibrary(life: Life, *arguments: str, ahead: timedelta = timedelta(0)) -> Ended:
-    """Run `vlibrary` with these arguments to its end, or to the life's failpoint.
+def vlibrary(life: Life, *arguments: str, ahead: timedelta = timedelta(0)) -> CommandResult:
+    """Run `vlibrary` with these arguments until it ends, or until the failpoint strikes.
 
-    ahead: of the stores' clocks, as a collector with the shortest grace sees them. Raises Died when it does not end.
+    ahead: how far the stores' clocks are ahead, for collectors. Raises Died if the command does not end.
     """
     process = _CONTEXT.Process(target=_run, args=(life, arguments, ahead), daemon=True)
     process.start()
@@ -51,11 +51,11 @@ def vlibrary(life: Life, *arguments: str, ahead: timedelta = timedelta(0)) -> En
         process.close()
     if code is None:
         raise Died(f"vlibrary {' '.join(arguments)} goes on and on")
-    return Ended(code if code >= 0 else None, life.log.read_text(), _content(life.struck))
+    return CommandResult(code if code >= 0 else None, life.log.read_text(), _content(life.struck))
 
 
 def _run(life: Life, arguments: tuple[str, ...], ahead: timedelta) -> None:
-    """The command as its own process has it, but for the watched steps and an embedder without models."""
+    """Run the command with watched steps, and an embedder without a model."""
     os.environ.update({**life.environment, **_settings(life)})
     steps = Steps(life.failpoint, life.struck)
     steps.watch_sql()

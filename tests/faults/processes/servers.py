@@ -1,4 +1,4 @@
-"""Cycles on real servers: PostgreSQL, and an S3 server behind a proxy that does what networks do."""
+"""Stores on real servers: PostgreSQL, and an S3 server behind a proxy that injects network faults."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ LOG_BYTES = 2**20
 
 
 class NoServers(Exception):
-    """This machine cannot have them; the message says why."""
+    """The servers cannot run on this machine; the message says why."""
 
 
 @dataclass(frozen=True)
 class Servers:
-    """Running servers. template: a database as Alembic makes it. The processes reach S3 through the proxy."""
+    """Running servers. template: a migrated, empty database. The processes reach S3 through the proxy."""
 
     postgres: PostgresServer
     template: str
@@ -40,7 +40,7 @@ class Servers:
     proxy: FaultProxy
 
     def world(self, data_dir: Path) -> ServerWorld:
-        """A new database and new buckets. The servers work again, whatever a cycle before did to them."""
+        """Create a new database and new buckets, and repair what an earlier cycle did to the servers."""
         self.proxy.faults.clear()
         self.proxy.struck.clear()
         if not self.postgres.alive:
@@ -64,7 +64,7 @@ class ServerWorld(World):
         )
 
     def life(self, *, secret_key: str = SECRET_KEY, bucket: str | None = None, **how: Any) -> Life:
-        """secret_key, bucket: other ones than those that are right."""
+        """secret_key, bucket: replace the correct ones."""
         return super().life(
             database_url=self.database_url,
             artifacts=f"s3://{bucket or self.bucket}",
@@ -93,8 +93,8 @@ class ServerWorld(World):
     def backup(self) -> str:
         return self.servers.postgres.new_database(self.database)
 
-    def _put_back(self, backup: str) -> None:
-        """Also under the feet of processes that are running."""
+    def _replace_database(self, backup: str) -> None:
+        """Also while processes are running."""
         self.servers.postgres.execute(f"DROP DATABASE {self.database} WITH (FORCE)")
         self.servers.postgres.new_database(backup, name=self.database)
 
@@ -104,11 +104,11 @@ class ServerWorld(World):
         self.database = postgres.new_database()
 
     def network_faults(self) -> list[str]:
-        """What has happened on the way to the object store, once for each time."""
+        """The network faults that occurred, with repetitions."""
         return [f"network.{fault.name.lower()}" for fault in self.servers.proxy.struck.elements()]
 
     def cut_connections(self) -> None:
-        """Every client's connection ends now, in the middle of whatever it does."""
+        """Close the connections of all clients immediately."""
         self.servers.postgres.execute(
             f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{self.database}'"
         )
@@ -116,10 +116,10 @@ class ServerWorld(World):
 
 @contextmanager
 def on_disk(world: ServerWorld, disk: SmallDisk) -> Iterator[PostgresServer]:
-    """The world's database is on this disk, with a server of its own."""
-    postgres = PostgresServer.create("--wal-segsize=1", parent=disk.folder)  # so that its log soon needs room
+    """Run the world's database on this disk, with its own server."""
+    postgres = PostgresServer.create("--wal-segsize=1", parent=disk.folder)  # so that its log soon needs space
     try:
-        disk.reserve(postgres.log, LOG_BYTES)  # it shall be able to say what is wrong
+        disk.reserve(postgres.log, LOG_BYTES)  # so that it can log what is wrong
         world.move(postgres)
         yield postgres
     finally:
@@ -128,7 +128,7 @@ def on_disk(world: ServerWorld, disk: SmallDisk) -> Iterator[PostgresServer]:
 
 @contextmanager
 def running_servers() -> Iterator[Servers]:
-    """Started for as long as the `with` lasts. Raises NoServers where they cannot be had."""
+    """Run the servers during the block. Raises NoServers if this machine cannot run them."""
     with ExitStack() as ending:
         try:
             postgres = PostgresServer.create()

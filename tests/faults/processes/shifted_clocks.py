@@ -1,4 +1,4 @@
-"""The stores as a collector sees them long after: its grace cannot be made as short as a cycle is."""
+"""Stores with shifted clocks: grace periods cannot be as short as a cycle, so collectors run in the future."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vlibrary.domain.ports.registrations import Registrations
 
 
 class LaterStore:
-    """The artifact store, whose clock is ahead: objects reach the collector's grace as soon as it is over for them."""
+    """The artifact store with a clock that is ahead, so that objects reach the grace period sooner."""
 
     def __init__(self, artifacts: Artifacts, ahead: timedelta) -> None:
         self._artifacts = artifacts
@@ -27,7 +27,7 @@ class LaterStore:
 
 
 class LaterRegistrations:
-    """Registrations that know only vectors purged within this time, whatever grace is requested."""
+    """Registrations that reference vectors purged within this time only, whatever grace period is requested."""
 
     def __init__(self, registrations: Registrations, grace: timedelta) -> None:
         self._registrations = registrations

@@ -1,4 +1,4 @@
-"""The stores of one cycle, as its processes use them and as the checks see them from outside."""
+"""The stores of one cycle, as its processes and the checks use them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LOG_END = 4_000
 
 
 class World:
-    """SQLite and a folder below data_dir. longest_s: within which all that were killed had to register."""
+    """SQLite and a folder in data_dir. longest_s: the longest registration deadline of its killed processes."""
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
@@ -29,7 +29,7 @@ class World:
         self._lives = 0
 
     def life(self, **how: Any) -> Life:
-        """What the next process is started with."""
+        """Return the configuration of the next process."""
         self._lives += 1
         self.longest_s = max(self.longest_s, how.get("deadline_s", 0.0))
         return Life(self.data_dir, f"life{self._lives}", **how)
@@ -40,12 +40,12 @@ class World:
 
     @property
     def artifacts(self) -> Artifacts:
-        """The artifact store, asked directly."""
+        """The artifact store, accessed directly."""
         return FolderArtifacts(self._folder)
 
     @contextmanager
     def catalogue(self) -> Iterator[Catalogue]:
-        """The catalogue, asked directly."""
+        """Open the catalogue directly."""
         engine = connect(self.database_url)
         try:
             yield sql_catalogue(engine)
@@ -53,19 +53,19 @@ class World:
             engine.dispose()
 
     def objects(self) -> set[str]:
-        """The keys of everything in the artifact store, half-written files included."""
+        """Return the keys of everything in the artifact store, including partial files."""
         return {str(path.relative_to(self._folder)) for path in self._folder.rglob("*") if path.is_file()}
 
     def backup(self) -> str:
-        """Copy the database, while nobody works on it; returns the copy's name."""
+        """Copy the database while no process uses it; return the name of the copy."""
         copy = tempfile.mkdtemp(dir=self.data_dir)
         for path in self.data_dir.glob("catalogue.db*"):
             shutil.copy(path, copy)
         return copy
 
     def restore(self, backup: str) -> None:
-        """Put the copy in the place of the database, as an operator would, while nobody works on it."""
-        self._put_back(backup)
+        """Replace the database by the copy, as an operator would, while no process uses it."""
+        self._replace_database(backup)
         with self.catalogue() as catalogue:
             # As doctor does when it finds nothing wrong: the objects of the lost vectors may be collected.
             allow_collection(
@@ -75,11 +75,11 @@ class World:
             )
 
     def logs(self) -> str:
-        """The ends of those logs of the processes that tell of errors."""
-        told = {path.name: path.read_text(errors="replace") for path in sorted(self.data_dir.glob("*.log"))}
-        return "\n".join(f"{name}: ... {log[-LOG_END:]}" for name, log in told.items() if "Traceback" in log)
+        """Return the ends of the process logs that contain errors."""
+        output = {path.name: path.read_text(errors="replace") for path in sorted(self.data_dir.glob("*.log"))}
+        return "\n".join(f"{name}: ... {log[-LOG_END:]}" for name, log in output.items() if "Traceback" in log)
 
-    def _put_back(self, backup: str) -> None:
+    def _replace_database(self, backup: str) -> None:
         for path in self.data_dir.glob("catalogue.db*"):
             path.unlink()
         for path in Path(backup).iterdir():

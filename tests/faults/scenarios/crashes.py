@@ -1,4 +1,4 @@
-"""What happens in a cycle: each a function of the cycle that ends with its recovery."""
+"""Scenarios on local stores; each is a function of the cycle that ends with its recovery."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from vlibrary.client import ServiceError
 
 RACERS = 64
 LONGEST_CYCLE_S = 300.0
-# What those are answered who come too late.
+# Statuses of requests that come too late.
 LOST = (HTTPStatus.CONFLICT, HTTPStatus.PRECONDITION_FAILED, HTTPStatus.SERVICE_UNAVAILABLE)
-# Where a collector may be when it stalls: before, between and after what it reads and what it removes.
+# Where a collector can stall: before, between and after its reads and removals.
 COLLECTOR_STEPS = (
     "catalogue.registrations.list_expired.after",
     "catalogue.registrations.release.before",
@@ -34,7 +34,7 @@ COLLECTOR_STEPS = (
 
 
 def crashes(cycle: Cycle) -> None:
-    """kill -9 at a step, one to three times."""
+    """Send SIGKILL at a step, one to three times."""
     actors = cycle.actors(cycle.rng.choice((1, 1, 3)))
     for _ in range(cycle.rng.randint(1, 3)):
         cycle.live(actors, acts=cycle.rng.randint(8, 24))
@@ -42,7 +42,7 @@ def crashes(cycle: Cycle) -> None:
 
 
 def full_disk(cycle: Cycle) -> None:
-    """A disk that is full at some size, and another life with room again."""
+    """Run with a full disk, and again with free space."""
     actors = cycle.actors(2)
     cycle.live(actors, acts=6)
     cycle.live(actors, acts=10, largest_file=cycle.rng.randrange(4_096, 400_000))
@@ -50,10 +50,10 @@ def full_disk(cycle: Cycle) -> None:
 
 
 def replicas(cycle: Cycle) -> None:
-    """Two processes on the same stores; one stands still for a while."""
+    """Run two processes on the same stores; freeze one for a while."""
     actors = cycle.actors(3)
     with ExitStack() as ending:
-        apis = started(cycle, ending, count=2, deadline_s=0.3)
+        apis = start_processes(cycle, ending, count=2, deadline_s=0.3)
         freezer = threading.Thread(target=_freeze, args=(apis[1], cycle.rng.uniform(0.0, 0.2)))
         freezer.start()
         work(actors, apis, cycle.rng.randint(4, 12))
@@ -63,13 +63,13 @@ def replicas(cycle: Cycle) -> None:
 
 
 def collectors(cycle: Cycle) -> None:
-    """A collector stalls in the middle of its work, another one works on, and the first wakes up late."""
+    """Freeze a collector in the middle of its work, run another one, and resume the first."""
     actors = cycle.actors(2)
     cycle.live(actors, acts=8)
     stall = Failpoint(cycle.rng.choice(COLLECTOR_STEPS), cycle.rng.choice((1, 1, 2)), signal.SIGSTOP)
     with ExitStack() as ending:
-        (sleeper,) = started(cycle, ending, failpoint=stall)
-        (awake,) = started(cycle, ending, deadline_s=0.3)
+        (sleeper,) = start_processes(cycle, ending, failpoint=stall)
+        (awake,) = start_processes(cycle, ending, deadline_s=0.3)
         sleeping = threading.Thread(target=_collect, args=(sleeper.door,))
         sleeping.start()
         work(actors, [awake], 8)
@@ -84,25 +84,25 @@ def collectors(cycle: Cycle) -> None:
 
 
 def older_backup(cycle: Cycle) -> None:
-    """The database is put back to an earlier state, beside objects and snapshots that know better."""
+    """Restore the database to an earlier state than objects and snapshots."""
     actors = cycle.actors(2)
     cycle.live(actors, acts=10)
     with ExitStack() as ending:
-        (api,) = started(cycle, ending)
+        (api,) = start_processes(cycle, ending)
         cycle.check([api.door])
     backup = cycle.world.backup()
     known = cycle.ledger.known()
     keep_objects(actors)
     cycle.live(actors, acts=10)
     cycle.world.restore(backup)
-    cycle.ledger.forget_all_but(known)
+    cycle.ledger.reset_to(known)
     cycle.recover()
 
 
 def races(cycle: Cycle) -> None:
-    """Many clients want one idempotency key, one name and one alias, on two replicas."""
+    """Let many clients compete for one idempotency key, one name and one alias, on two replicas."""
     with ExitStack() as ending:
-        apis = started(cycle, ending, count=2)
+        apis = start_processes(cycle, ending, count=2)
         doors = [api.door for api in apis]
         entry = Entry("shared", "raced", cycle.rng.randrange(2**31))
         cycle.ledger.entries.append(entry)
@@ -116,7 +116,7 @@ def races(cycle: Cycle) -> None:
 
 
 def keep_objects(actors: Sequence[Actor]) -> None:
-    """From now on they keep what has been purged since the backup, as the collector's grace does for a younger one."""
+    """Keep objects purged since the backup from now on, as a longer grace period would."""
     for actor in actors:
         actor.purged_s = LONGEST_CYCLE_S
 
@@ -146,7 +146,7 @@ def _one_alias(cycle: Cycle, doors: Sequence[Door], vector_ids: Sequence[str]) -
 
 
 def _race(count: int, doors: Sequence[Door], act: Callable[[int, Door], str | None]) -> set[str]:
-    """What so many clients were answered that start at once; conflicts and none are left out."""
+    """Return the responses to this many simultaneous clients, without conflicts and missing ones."""
     start = threading.Barrier(count)
 
     def run(number: int) -> str | None:
@@ -162,8 +162,8 @@ def _race(count: int, doors: Sequence[Door], act: Callable[[int, Door], str | No
         return {answer for answer in pool.map(run, range(count)) if answer is not None}
 
 
-def started(cycle: Cycle, ending: ExitStack, count: int = 1, **how: object) -> list[Api]:
-    """So many processes, which end when the stack does."""
+def start_processes(cycle: Cycle, ending: ExitStack, count: int = 1, **how: object) -> list[Api]:
+    """Start this many processes, which end with the stack."""
     apis = []
     for _ in range(count):
         apis.append(Api(cycle.world.life(**how), patience_s=5.0))
@@ -183,7 +183,7 @@ def _collect(door: Door) -> None:
         door.collect(grace_s=0.3)
 
 
-# How often each of them comes.
+# Relative frequency of each scenario.
 LOCAL: Mapping[Callable[[Cycle], None], int] = {
     crashes: 12,
     collectors: 2,

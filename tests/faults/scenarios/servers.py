@@ -1,4 +1,4 @@
-"""What happens in a cycle on real servers, beside what happens on SQLite and a folder."""
+"""Scenarios that need real servers."""
 
 from __future__ import annotations
 
@@ -14,30 +14,38 @@ from tests.faults.processes.api_process import PATIENCE_S, Api
 from tests.faults.processes.clients import register_until_known
 from tests.faults.processes.failpoints import Failpoint
 from tests.faults.processes.servers import ServerWorld, on_disk
-from tests.faults.scenarios.crashes import collectors, crashes, keep_objects, older_backup, races, replicas, started
+from tests.faults.scenarios.crashes import (
+    collectors,
+    crashes,
+    keep_objects,
+    older_backup,
+    races,
+    replicas,
+    start_processes,
+)
 from tests.support.fault_proxy import Fault
 from tests.support.small_disk import small_disk
 
 FAULTS = [fault for fault in Fault if fault not in (Fault.NONE, Fault.SWALLOW)]
-# A burst of refusals is longer than the tries of one call.
+# A burst of refusals is longer than the retries of one call.
 BURST = 8
 DISK_MB = 96
-# What it already has room for, in its files and its log, may last for some requests.
+# The space that is allocated already, in its files and log, can last for some requests.
 MOST_ROUNDS = 10
 NO_SPACE = "No space left on device"
 GIVES_UP = 0.3
 STALL_S = 60.0
-# A transaction that stands still for 10 s is ended; whoever waited for its lock may have to ask again.
+# The server ends a transaction that is idle for 10 s; requests that waited for its lock may have to be retried.
 LOCKED_S = 25.0
 
 
 def bad_network(cycle: Cycle) -> None:
-    """The way to the object store flips, cuts, drips, refuses and forgets; then it is well again."""
+    """Let the network to the object store flip bits, cut, slow down, refuse and drop; then repair it."""
     world = _servers(cycle)
     actors = cycle.actors(3)
     faults = world.servers.proxy.faults
     with ExitStack() as ending:
-        apis = started(cycle, ending, deadline_s=2.0)
+        apis = start_processes(cycle, ending, deadline_s=2.0)
         for _ in range(2):
             for _ in range(cycle.rng.randint(4, 16)):
                 kind = cycle.rng.choice(FAULTS)
@@ -51,12 +59,12 @@ def bad_network(cycle: Cycle) -> None:
 
 
 def black_hole(cycle: Cycle) -> None:
-    """The object store takes requests and never answers, for a while."""
+    """Let the object store accept requests without responding, for a while."""
     world = _servers(cycle)
     actors = cycle.actors(3)
     faults = world.servers.proxy.faults
     with ExitStack() as ending:
-        apis = started(cycle, ending, deadline_s=2.0, s3_timeout_s=0.3)
+        apis = start_processes(cycle, ending, deadline_s=2.0, s3_timeout_s=0.3)
         work(actors, apis, 3)
         faults.extend([Fault.NONE] * cycle.rng.randint(0, 6) + [Fault.SWALLOW] * cycle.rng.randint(3, 15))
         since = time.monotonic()
@@ -69,7 +77,7 @@ def black_hole(cycle: Cycle) -> None:
 
 
 def killed_server(cycle: Cycle) -> None:
-    """PostgreSQL loses its power in the middle of the work, and comes back."""
+    """Kill PostgreSQL while it works, and restart it."""
     world = _servers(cycle)
 
     def fault() -> None:
@@ -77,15 +85,15 @@ def killed_server(cycle: Cycle) -> None:
         time.sleep(cycle.rng.uniform(0.0, 0.5))
         world.servers.postgres.start()
 
-    _worked(cycle, fault)
+    _run_clients(cycle, fault)
 
 
 def full_database_disk(cycle: Cycle) -> None:
-    """PostgreSQL's disk is full, and has room again; it may have given up in between."""
+    """Fill PostgreSQL's disk, and free it again; the server may have stopped in between."""
     world, actors = _servers(cycle), cycle.actors(3)
     with small_disk(DISK_MB) as disk, on_disk(world, disk) as postgres:
         with ExitStack() as ending:
-            apis = started(cycle, ending, deadline_s=2.0)
+            apis = start_processes(cycle, ending, deadline_s=2.0)
             work(actors, apis, 4)
             disk.fill()
             for _ in range(MOST_ROUNDS):
@@ -102,19 +110,19 @@ def full_database_disk(cycle: Cycle) -> None:
 
 
 def stalled_for_a_minute(cycle: Cycle) -> None:
-    """A process stands still in a transaction with everybody's lock; the others must not wait for it."""
+    """Freeze a process in a transaction that holds the write lock; the others must not wait for it."""
     actors = cycle.actors(3)
     cycle.live(actors, acts=6)
     stall = Failpoint("sql.write", cycle.rng.randint(1, 6), signal.SIGSTOP)
     with ExitStack() as ending:
-        (sleeper,) = started(cycle, ending, failpoint=stall, deadline_s=2.0)
-        (awake,) = started(cycle, ending, deadline_s=2.0)
+        (sleeper,) = start_processes(cycle, ending, failpoint=stall, deadline_s=2.0)
+        (awake,) = start_processes(cycle, ending, deadline_s=2.0)
         sleeping = threading.Thread(target=work, args=(actors[:1], [sleeper], 20))
         sleeping.start()
         while sleeper.struck is None and sleeping.is_alive():
             time.sleep(0.01)
         wakes = time.monotonic() + STALL_S
-        _others_go_on(cycle, awake)
+        _check_others_continue(cycle, awake)
         work(actors[1:], [awake], 12)
         time.sleep(max(0.0, wakes - time.monotonic()))
         sleeper.thaw()
@@ -124,18 +132,18 @@ def stalled_for_a_minute(cycle: Cycle) -> None:
     cycle.recover()
 
 
-def _others_go_on(cycle: Cycle, awake: Api) -> None:
-    """A registration is answered as soon as the database has taken the sleeper's lock away."""
+def _check_others_continue(cycle: Cycle, awake: Api) -> None:
+    """Check that a registration succeeds as soon as the database has released the frozen process's lock."""
     entry = Entry("beside-a-sleeper", "hues", cycle.rng.randrange(2**31))
     cycle.ledger.entries.append(entry)
     give_up = time.monotonic() + LOCKED_S
-    while not entry.surely(State.ACTIVE) and time.monotonic() < give_up:
+    while not entry.is_certainly(State.ACTIVE) and time.monotonic() < give_up:
         register_until_known(awake.door, entry, cycle.ledger)
-    cycle.ledger.expect(entry.surely(State.ACTIVE), "one process that stands still holds up the others")
+    cycle.ledger.expect(entry.is_certainly(State.ACTIVE), "one process that stands still holds up the others")
 
 
 def cut_connections(cycle: Cycle) -> None:
-    """PostgreSQL ends its clients' connections again and again, at commits too."""
+    """Close PostgreSQL's connections repeatedly, also at commits."""
     world = _servers(cycle)
 
     def fault() -> None:
@@ -143,42 +151,42 @@ def cut_connections(cycle: Cycle) -> None:
             world.cut_connections()
             time.sleep(cycle.rng.uniform(0.0, 0.05))
 
-    _worked(cycle, fault)
+    _run_clients(cycle, fault)
 
 
 def backup_put_back_under_way(cycle: Cycle) -> None:
-    """The database is put back to an earlier state while a process runs, whose index knows better."""
+    """Restore the database to an earlier state while a process with a newer index runs."""
     world = _servers(cycle)
     actors = cycle.actors(2)
     cycle.live(actors, acts=8)
     with ExitStack() as ending:
-        (api,) = started(cycle, ending)
+        (api,) = start_processes(cycle, ending)
         cycle.check([api.door])
     backup, known = world.backup(), cycle.ledger.known()
     keep_objects(actors)
     with ExitStack() as ending:
-        apis = started(cycle, ending)
+        apis = start_processes(cycle, ending)
         work(actors, apis, 6)
         world.restore(backup)
-        cycle.ledger.forget_all_but(known)
+        cycle.ledger.reset_to(known)
         cycle.check([api.door for api in apis])
     cycle.recover()
 
 
 def no_access(cycle: Cycle) -> None:
-    """The credentials have expired, or the bucket is missing: nothing that is promised then is kept badly."""
+    """Run with expired credentials or a missing bucket; nothing acknowledged may be lost."""
     actors = cycle.actors(2)
     cycle.live(actors, acts=6)
     cycle.live(actors, acts=8, **cycle.rng.choice(({"secret_key": "expired"}, {"bucket": "no-such-bucket"})))
     cycle.recover()
 
 
-def _worked(cycle: Cycle, fault: Callable[[], None]) -> None:
-    """Clients at work, a fault that strikes beside them, clients again."""
+def _run_clients(cycle: Cycle, fault: Callable[[], None]) -> None:
+    """Run clients, clients with a concurrent fault, and clients again."""
     actors = cycle.actors(3)
     with ExitStack() as ending:
-        apis = started(cycle, ending, deadline_s=2.0)
-        # The fault in this thread: servers that it starts end with the thread that started them.
+        apis = start_processes(cycle, ending, deadline_s=2.0)
+        # The fault runs in this thread, because servers that it starts end with the thread that started them.
         working = threading.Thread(target=work, args=(actors, apis, 10))
         working.start()
         time.sleep(cycle.rng.uniform(0.0, 0.3))
@@ -193,9 +201,9 @@ def _servers(cycle: Cycle) -> ServerWorld:
     return cycle.world
 
 
-# These take long, and come only when they are asked for by name.
+# Slow scenarios, which run only if requested by name.
 LONG: Mapping[Callable[[Cycle], None], int] = {stalled_for_a_minute: 1}
-# How often each of them comes.
+# Relative frequency of each scenario.
 ON_SERVERS: Mapping[Callable[[Cycle], None], int] = {
     crashes: 6,
     bad_network: 4,

@@ -1,4 +1,4 @@
-"""The collector on in-memory stores with a clock that the tests move."""
+"""Garbage collection on in-memory stores with a fake clock."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def test_recording_progress_ends_no_pause(library: MemoryLibrary) -> None:
 
 
 def test_a_store_without_markers_is_collected_only_if_it_is_empty() -> None:
-    """A database that was put back before the collector ever ran, or another one's store."""
+    """A database restored before the first collection, or the store of another library."""
     library = MemoryLibrary()
     library.publish()
     library.store()
@@ -232,7 +232,7 @@ def test_a_store_without_markers_is_collected_only_if_it_is_empty() -> None:
 
 
 def test_a_marker_replaced_by_a_later_one_while_it_is_written_is_no_error(library: MemoryLibrary) -> None:
-    """Fault cycle 300922: S3 said that the mark was there, and then it was not."""
+    """Fault cycle 300922: S3 reported that the marker existed, and then it did not."""
 
     class Raced(MemoryArtifacts):
         def put(self, key: str, data: bytes, sha256: str) -> None:
@@ -251,7 +251,7 @@ def test_a_marker_replaced_by_a_later_one_while_it_is_written_is_no_error(librar
 
 
 def test_a_damaged_listing_neither_pauses_nor_hides_a_pause(library: MemoryLibrary) -> None:
-    """Fault cycle 400029: a flipped bit in a listing from S3, which no digest covers."""
+    """Fault cycle 400029: a flipped bit in an S3 listing, which has no digest."""
 
     class Flipped(MemoryArtifacts):
         flips = 0
@@ -296,7 +296,7 @@ def test_a_new_library_may_collect_once_its_store_becomes_available() -> None:
 
 
 def test_one_invalid_marker_outweighs_a_valid_one(library: MemoryLibrary) -> None:
-    """Who noted the later place was killed before it removed the earlier one."""
+    """The process that recorded the later position was killed before it deleted the earlier marker."""
     update_markers(library.catalogue, library.artifacts)
     lost = LogPosition(library.catalogue.change_log.position().epoch, 7, "lost")
     library.publish()
@@ -346,9 +346,9 @@ def test_collector_markers_are_neither_counted_nor_removed(library: MemoryLibrar
 
 
 class Bustle:
-    """Writers, a deleter and collectors on one library; every port call is a step, and the seed says whose is next.
+    """Writers, a deleter and collectors on one library. Every port call is a step, and the seed determines the order.
 
-    The clock may jump days between two steps, and writers may stop for ever after any step.
+    The clock may jump by days between two steps, and writers may stop after any step.
     """
 
     def __init__(self, seed: int) -> None:
@@ -375,7 +375,7 @@ class Bustle:
             self.kept.append(self._catalogue.registrations.publish(upload, drafted(upload)))
 
     def _hide(self) -> None:
-        """Delete what there is and bring it back, unless it was purged meanwhile."""
+        """Delete a vector and restore it, unless it was purged in between."""
         for record in list(self.kept):
             self.kept.remove(record)
             self._catalogue.vectors.delete(record.id)

@@ -38,7 +38,7 @@ def store() -> MemoryArtifacts:
 
 
 def library(store: Artifacts, *, vectors: int = 0) -> Catalogue:
-    """A catalogue whose service has started on the store, and has registered something since."""
+    """Return the catalogue of a service that has started on the store and registered vectors."""
     catalogue = memory_catalogue()
     update_markers(catalogue, store)
     for _ in range(vectors):

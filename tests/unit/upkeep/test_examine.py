@@ -1,4 +1,4 @@
-"""What an examination finds, and what it must not take for damage."""
+"""What an examination reports, and what it must not."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def examined(library: MemoryLibrary) -> list[tuple[str, str]]:
 
 
 def busy(library: MemoryLibrary) -> list[VectorRecord]:
-    """A library in which everything has happened that may happen."""
+    """Fill the library with vectors, aliases and reservations in every state."""
     records = [library.publish() for _ in range(4)]
     library.catalogue.aliases.set("colours", "production", records[0].id, expected=0)
     for record in records[1:]:
@@ -106,7 +106,7 @@ def test_an_examination_resumes_where_it_was_interrupted(library: MemoryLibrary)
 
 
 class TamperedChangeLog(MemoryChangeLog):
-    """Its change log is not what was written. kinds: by seq; None: the entry is lost."""
+    """A catalogue with a damaged change log. kinds: by seq; None: the entry is missing."""
 
     kinds: Mapping[int, ChangeKind | None] = {}
 
