@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -17,8 +18,7 @@ def train(
     ],
     name: Annotated[str, typer.Option(help="Name of the vector, such as colour-codes")],
     images: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the images", show_default="the folder of the JSONL file"),
+        Path | None, typer.Option(help="Folder of the images", show_default="the folder of the JSONL file")
     ] = None,
     out: Annotated[Path, typer.Option(help="Output folder for NAME.safetensors and NAME.card.json")] = Path(),
     description: Annotated[str, typer.Option(help="What the vector does; text queries can match it")] = "",
@@ -60,9 +60,12 @@ def train(
         )
         bar.finish()
     artifact, card = save_trained(trained, out)
-    results = trained.card.results
-    console.print(
+    console.print(_describe(trained.card.results, shots))
+    console.print(f"Wrote {artifact} and {card}. Register it: vlibrary register {artifact}", soft_wrap=True)
+
+
+def _describe(results: Mapping[str, float], shots: int) -> str:
+    return (
         f"On {results['test_examples']} held-out examples: zero-shot {results['zero_shot']:.1%}, "
         f"{shots}-shot prompt {results['n_shot']:.1%}, with the vector {results['steered']:.1%}"
     )
-    console.print(f"Wrote {artifact} and {card}. Register it: vlibrary register {artifact}", soft_wrap=True)

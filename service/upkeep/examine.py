@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Set
+from dataclasses import replace
 from datetime import timedelta
 
 from vlibrary.domain.card import Status, VectorRecord
@@ -71,7 +71,7 @@ def examine_vectors(catalogue: Catalogue, artifacts: Artifacts, *, sample: float
     done = 0
     for page in pages(catalogue, Filter(status=None), cursor):
         for record, found in abreast(examine_record, page.records):
-            if found is not None and _exists(catalogue, record.id):
+            if found is not None and _status(catalogue, record.id) is not None:
                 yield found
         done += len(page.records)
         yield Progress("vectors", done, page.next)
@@ -93,20 +93,12 @@ def _examine_object(artifacts: Artifacts, record: VectorRecord, *, read: bool) -
     return None
 
 
-def _exists(catalogue: Catalogue, vector_id: str) -> bool:
+def _status(catalogue: Catalogue, vector_id: str) -> Status | None:
+    """Return the vector's status; None if it is purged, so that its object may be deleted."""
     try:
-        catalogue.vectors.get(vector_id, deleted=True)
-    except VectorNotFound:  # purged since, so its object may be deleted
-        return False
-    return True
-
-
-@dataclass(frozen=True)
-class _Log:
-    """The replayed change log. findable: the vectors that an index built from it contains."""
-
-    seq: int
-    findable: frozenset[str]
+        return catalogue.vectors.get(vector_id, deleted=True).status
+    except VectorNotFound:
+        return None
 
 
 def examine_log(catalogue: Catalogue) -> Report:
@@ -124,18 +116,19 @@ def examine_log(catalogue: Catalogue) -> Report:
     if expected <= end:
         yield _gap(expected, end)
     yield Progress("change log", end)
-    yield from _examine_followers(catalogue, _Log(end, frozenset(findable)))
+    yield from _examine_findable(catalogue, end, findable)
 
 
 def _gap(first: int, last: int) -> Finding:
     return wrong("log-gap", f"{first}-{last}", f"Entries {first} to {last} of the change log are missing.", _LOG_CURE)
 
 
-def _examine_followers(catalogue: Catalogue, log: _Log) -> Report:
+def _examine_findable(catalogue: Catalogue, seq: int, findable: Set[str]) -> Report:
+    """Check that the vectors that an index built from the log up to seq contains are the active ones."""
     active = catalogue.vectors.ids(EVERYTHING_ACTIVE)
-    differing = active ^ log.findable
+    differing = active ^ findable
     if differing:
-        differing -= {change.vector_id for change in changes(catalogue, log.seq, catalogue.change_log.position().seq)}
+        differing -= {change.vector_id for change in changes(catalogue, seq, catalogue.change_log.position().seq)}
     for vector_id in sorted(differing):
         if vector_id in active:
             detail = f"Vector {vector_id} is active, but not according to the change log, so no index contains it."
@@ -148,20 +141,13 @@ def examine_aliases(catalogue: Catalogue) -> Report:
     """Check that every alias points to an active vector."""
     aliases = catalogue.aliases.list()
     for alias in aliases:
-        status = _status(catalogue, alias)
+        status = _status(catalogue, alias.vector_id)
         if status is not Status.ACTIVE and _is_current(catalogue, alias):
             label = f"{alias.name}@{alias.alias}"
             detail = f"The alias {label} points to vector {alias.vector_id}, which is {status or 'purged'}."
             cure = "Move the alias to an active vector, drop it, or undelete the vector."
             yield wrong("alias-dangling", label, detail, cure)
     yield Progress("aliases", len(aliases))
-
-
-def _status(catalogue: Catalogue, alias: Alias) -> Status | None:
-    try:
-        return catalogue.vectors.get(alias.vector_id, deleted=True).status
-    except VectorNotFound:
-        return None
 
 
 def _is_current(catalogue: Catalogue, alias: Alias) -> bool:
@@ -175,9 +161,7 @@ def examine_uploads(catalogue: Catalogue) -> Report:
     """Report expired reservations. They can no longer be published, and their idempotency keys are free."""
     stuck = catalogue.registrations.list_expired(BATCH)
     for upload in stuck:
-        detail = (
-            f"The registration of {upload.vector_id} was neither completed nor cancelled by {upload.deadline:%F %T}."
-        )
+        detail = f"The registration of {upload.vector_id} was not completed by its deadline, {upload.deadline:%F %T}."
         yield waste("upload-stuck", upload.idempotency_key, detail)
     yield Progress("reservations", len(stuck))
 
