@@ -115,8 +115,6 @@ class Edit:
             return NotImplemented
         return np.array_equal(self.delta, other.delta) and np.array_equal(self._gain_or_one(), other._gain_or_one())
 
-    __hash__ = None  # type: ignore[assignment]  # equality compares effects, which have no cheap hash
-
 
 @dataclass(frozen=True, eq=False)
 class SteeringVector:
@@ -182,8 +180,6 @@ class SteeringVector:
     def _effective(self) -> dict[Site, Edit]:
         """Return the edits that have an effect."""
         return {site: edit for site, edit in self.edits.items() if not edit.is_neutral}
-
-    __hash__ = None  # type: ignore[assignment]  # see Edit
 
 
 def check_applicable(vector: SteeringVector, model: ModelSpec, *, takes_gain: bool = True) -> None:

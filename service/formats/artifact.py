@@ -170,34 +170,28 @@ def _read_record(header: Mapping[str, Any]) -> _Record:
 def _check_tensors(header: Mapping[str, Any], model: ModelSpec) -> None:
     """Raise InvalidArtifact for an unknown tensor name, or a shape that the base model does not imply."""
     names = set(header) - {"__metadata__"}
-    sites = {site for site in Site if f"{site}.vectors" in names}
-    allowed = {f"{site}.{part}" for site in sites for part in _PARTS}
-    required = {f"{site}.{part}" for site in sites for part in ("vectors", "scale")}
-    if not sites or names - allowed:
-        extra = sorted(names - allowed)[:3]
+    sites = [site for site in Site if f"{site}.vectors" in names]
+    shapes = {f"{site}.{part}": [model.layers] for site in sites for part in _PARTS}
+    shapes |= {f"{site}.vectors": [model.layers, model.hidden_size] for site in sites}
+    extra = sorted(names - set(shapes))[:3]
+    if not sites or extra:
         raise InvalidArtifact(
             f"Unexpected tensors {extra}." if extra else "The file has no vectors.",
             "Use the sites attention, mlp and layer, each with .vectors, .scale and optionally .gain.",
         )
-    if required - names:
-        raise InvalidArtifact(
-            f"Tensors {sorted(required - names)} are missing.", "Add .vectors and .scale for each site."
-        )
+    if missing := [f"{site}.scale" for site in sites if f"{site}.scale" not in names]:
+        raise InvalidArtifact(f"Tensors {missing} are missing.", "Add .vectors and .scale for each site.")
     dtypes = set()
     for name in sorted(names):
         entry = header[name] if isinstance(header[name], dict) else {}
         dtypes.add(str(entry.get("dtype")))
-        expected = [model.layers, model.hidden_size] if name.endswith(".vectors") else [model.layers]
-        if entry.get("shape") != expected:
+        if entry.get("shape") != shapes[name]:
             raise InvalidArtifact(
                 f"{name} has shape {entry.get('shape')}.",
-                f"For {model.layers} layers of width {model.hidden_size} it must be {expected}.",
+                f"For {model.layers} layers of width {model.hidden_size} it must be {shapes[name]}.",
             )
     if len(dtypes) != 1 or not dtypes <= _DTYPES:
-        raise InvalidArtifact(
-            f"The tensors have dtypes {sorted(dtypes)}.",
-            f"Store all of them as one of {sorted(_DTYPES)}.",
-        )
+        raise InvalidArtifact(f"The tensors have dtypes {sorted(dtypes)}.", f"Use one of {sorted(_DTYPES)} for all.")
 
 
 def _edit(site: Site, tensors: Mapping[str, Array]) -> Edit:

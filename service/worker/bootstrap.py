@@ -104,15 +104,13 @@ def open_server(settings: Settings) -> tuple[WorkerServer, Host]:
 
 def check_exposure(settings: Settings) -> None:
     """Raise InvalidInput if other machines could use the worker without a token."""
-    if settings.shared_token is None and not _is_loopback(settings.worker_host):
+    host = settings.worker_host
+    try:
+        is_loopback = host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = False
+    if settings.shared_token is None and not is_loopback:
         raise InvalidInput(
-            f"A worker that listens on {settings.worker_host!r} needs a token, since other machines can reach it.",
+            f"A worker that listens on {host!r} needs a token, since other machines can reach it.",
             "Set the same VLIBRARY_WORKER_TOKEN, a long random text, for the API and its workers, or use 127.0.0.1.",
         )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from typing import Generic, TypeVar
 
@@ -94,12 +94,10 @@ class Residency:
 
     def _combine(self, applied: tuple[Applied, ...]) -> SteeringVector:
         with np.errstate(over="ignore", invalid="ignore"):  # the check refuses an overflow, with a reason
-            vector = reduce(add, [self._load_once(one) * one.strength for one in applied])
+            loaded = (self.single.get(f"{one.object_key} {one.sha256}", partial(self._load, one)) for one in applied)
+            vector = reduce(add, [single * one.strength for single, one in zip(loaded, applied, strict=True)])
         self._check(vector)
         return vector
-
-    def _load_once(self, applied: Applied) -> SteeringVector:
-        return self.single.get(f"{applied.object_key} {applied.sha256}", lambda: self._load(applied))
 
     def _load(self, applied: Applied) -> SteeringVector:
         start = time.perf_counter()

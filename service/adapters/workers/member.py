@@ -105,7 +105,7 @@ class Member:
         self, events: AsyncGenerator[TextPiece | Generation], *, started: bool
     ) -> TextPiece | Generation | None:
         """Return the next event, or None after the last."""
-        step = asyncio.create_task(_next_event(events))
+        step = asyncio.ensure_future(anext(events, None))
         try:
             while not step.done():
                 await asyncio.wait((step,), timeout=self._heartbeat_s)
@@ -178,7 +178,3 @@ def _resolve(answer: Future[T], request: Callable[[Worker], T], worker: Worker) 
         answer.set_result(request(worker))
     except BaseException as error:  # noqa: BLE001  raised in the waiting thread
         answer.set_exception(error)
-
-
-async def _next_event(events: AsyncGenerator[TextPiece | Generation]) -> TextPiece | Generation | None:
-    return await anext(events, None)
