@@ -40,6 +40,14 @@ def print_json(value: Any) -> None:
     print(json.dumps(to_jsonable_python(value), indent=2))  # noqa: T201  standard output is the result
 
 
+def print_result(value: Any, text: str, *, as_json: bool) -> None:
+    """Print the value as JSON, or else the text that describes it."""
+    if as_json:
+        print_json(value)
+    else:
+        console.print(text, markup=False)
+
+
 def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]], *, none: str, on: Console = console) -> None:
     """Print a table without truncating cells; a narrow terminal wraps the lines. none: printed if there are no rows."""
     if not rows:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vlibrary.cli.output import console, format_time, print_json, print_rows, progress
+from vlibrary.cli.output import console, format_time, print_json, print_result, print_rows, progress
 from vlibrary.cli.vectors import LOCAL, AsJson, Metadata, Name, Tags, Url, vector_filter
 from vlibrary.client import Client, ServiceError
 from vlibrary.domain.errors import InvalidInput
@@ -52,12 +52,9 @@ def tag(
             tags=sorted({*record.tags, *(add or [])} - set(remove or [])),
             metadata=_metadata(record.metadata, put or [], unset or []),
         )
-    if as_json:
-        print_json(amended)
-        return
     tags = ", ".join(amended.tags) or "no tags"
     facts = ", ".join(f"{key}={json.dumps(value)}" for key, value in amended.metadata.items()) or "no metadata"
-    console.print(f"{_label(amended)}: {tags}; {facts}", markup=False)
+    print_result(amended, f"{_label(amended)}: {tags}; {facts}", as_json=as_json)
 
 
 @aliases.command("list")
@@ -89,10 +86,7 @@ def set_alias(
     name, label = _parts(alias)
     with Client(url, actor=actor) as service:
         now = service.set_alias(name, label, vector, revision=_revision(service, name, label))
-    if as_json:
-        print_json(now)
-    else:
-        console.print(f"{alias} now refers to {now.id}", markup=False)
+    print_result(now, f"{alias} now refers to {now.id}", as_json=as_json)
 
 
 @aliases.command("drop")

@@ -19,12 +19,12 @@ from vlibrary.bootstrap import (
     read_revisions,
     read_settings,
 )
-from vlibrary.cli.output import console, errors, print_json, run_steps
+from vlibrary.cli.output import errors, print_result, run_steps
 from vlibrary.domain.errors import InvalidInput
 from vlibrary.domain.labels import ACTOR_PATTERN
 from vlibrary.upkeep import backup as use_case
 from vlibrary.upkeep.backup import CopyProgress
-from vlibrary.upkeep.collector import Collection, Rules, collect
+from vlibrary.upkeep.collector import Rules, collect
 
 
 def check_actor(actor: str) -> str:
@@ -60,15 +60,18 @@ def gc(
     rules = Rules(parse_duration(grace), None if retention is None else parse_duration(retention), dry_run)
     pace: Callable[[], None] = (lambda: time.sleep(1 / rate)) if rate else lambda: None
     steps = collect(stores.catalogue, stores.artifacts, rules, actor=actor, after=after, pace=pace)
-    done = run_steps(steps, _describe_collection)
-    if as_json:
-        print_json(asdict(done) | {"dry_run": dry_run})
-        return
+    done = run_steps(
+        steps,
+        lambda now: f"{now.seen} objects examined, {now.removed} removed; resume with --after {now.cursor or repr('')}",
+    )
     verb = "would be removed" if dry_run else "removed"
-    console.print(f"{done.removed} of {done.seen} objects {verb} ({done.freed:,} bytes); {done.young} are too young.")
-    console.print(f"{done.released} expired reservations and {done.purged} deleted vectors {verb}.")
+    text = (
+        f"{done.removed} of {done.seen} objects {verb} ({done.freed:,} bytes); {done.young} are too young.\n"
+        f"{done.released} expired reservations and {done.purged} deleted vectors {verb}."
+    )
     if done.foreign:
-        console.print(f"{done.foreign} foreign objects, which no library created, were left alone.")
+        text += f"\n{done.foreign} foreign objects, which no library created, were left alone."
+    print_result(asdict(done) | {"dry_run": dry_run}, text, as_json=as_json)
 
 
 def backup(
@@ -130,12 +133,8 @@ def migrate(
         if not before.current:
             stores.catalogue.audit_log.append("library.migrate", before.need, {"from": before.have}, actor=actor)
     after = read_revisions(settings)
-    if as_json:
-        print_json({"before": before.have, "after": after.have, "needed": after.need})
-    else:
-        console.print(
-            f"Schema revision: {before.have or 'none'} before, {after.have or 'none'} now, {after.need} needed."
-        )
+    text = f"Schema revision: {before.have or 'none'} before, {after.have or 'none'} now, {after.need} needed."
+    print_result({"before": before.have, "after": after.have, "needed": after.need}, text, as_json=as_json)
     if not after.current:
         raise typer.Exit(1)
 
@@ -149,23 +148,17 @@ def parse_duration(text: str) -> timedelta:
     return timedelta(**{units[found[2]]: int(found[1])})
 
 
-def _describe_collection(done: Collection) -> str:
-    return f"{done.seen} objects examined, {done.removed} removed; resume with --after {done.cursor or repr('')}"
-
-
 def _describe_copy(done: CopyProgress) -> str:
     return f"{done.done} of {done.total} objects, {done.size:,} bytes copied"
 
 
 def _print_copy(done: CopyProgress, complete: str, incomplete: str, *, as_json: bool) -> None:
     """Print the result; exit with code 1 if objects are lost."""
-    if as_json:
-        print_json(done.as_json())
-    else:
-        for key in done.lost:
-            errors.print(f"[red]Lost:[/] {key}")
-        end = incomplete if done.lost else complete
-        console.print(f"{done.copied} objects copied ({done.size:,} bytes), {done.there} already present. {end}")
+    end = incomplete if done.lost else complete
+    text = f"{done.copied} objects copied ({done.size:,} bytes), {done.there} already present. {end}"
+    print_result(done.as_json(), text, as_json=as_json)
     if done.lost:
+        if not as_json:
+            errors.print("\n".join(f"Lost: {key}" for key in done.lost), highlight=False)
         errors.print(f"{len(done.lost)} objects are missing or damaged; `vlibrary doctor --deep` names their vectors.")
         raise typer.Exit(1)

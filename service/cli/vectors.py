@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from vlibrary.cli.output import console, format_time, print_json, print_rows
+from vlibrary.cli.output import console, format_time, print_json, print_result, print_rows
 from vlibrary.client import Client, GenerateOptions, VectorFilter
 from vlibrary.domain.errors import InvalidInput
 from vlibrary.domain.wire import TextPiece
@@ -36,8 +36,7 @@ def vector_filter(name: str | None, tags: list[str] | None, metadata: list[str] 
 def register(
     artifact: Annotated[Path, typer.Argument(help="The .safetensors file written by `vlibrary train`")],
     card: Annotated[
-        Path | None,
-        typer.Option(help="Card file", show_default="NAME.card.json next to NAME.safetensors"),
+        Path | None, typer.Option(help="Card file", show_default="NAME.card.json next to NAME.safetensors")
     ] = None,
     url: Url = LOCAL,
     as_json: AsJson = False,
@@ -46,10 +45,7 @@ def register(
     card = card or artifact.with_suffix(".card.json")
     with Client(url) as service:
         record = service.register(_read(artifact), _read(card).decode("utf-8", errors="replace"))
-    if as_json:
-        print_json(record)
-    else:
-        console.print(f"Registered {record.name} version {record.version} as {record.id}")
+    print_result(record, f"Registered {record.name} version {record.version} as {record.id}", as_json=as_json)
 
 
 def list_vectors(

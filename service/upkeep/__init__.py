@@ -1,1 +1,1 @@
-"""What keeps a library healthy: garbage collection, checks, backup and background tasks."""
+"""Upkeep of a library: garbage collection, examination, backup and background tasks."""
