@@ -41,7 +41,7 @@ Event = TextPiece | Generation
 
 @dataclass(frozen=True)
 class Case:
-    """inference: what is tested. far: the workers that do the work. store: where they find vectors."""
+    """inference: the object under test. far: the workers behind it. store: their artifact store."""
 
     inference: Inference
     far: tuple[Worker, ...]

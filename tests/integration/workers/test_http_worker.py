@@ -24,6 +24,7 @@ from vlibrary.adapters.workers.http_worker import HttpWorker
 from vlibrary.domain.errors import Overloaded, TimedOut, TooLarge, WorkerLost, WorkerUnavailable
 from vlibrary.domain.query import Query
 from vlibrary.domain.wire import GenerateCall, Generation, Prompt, TextPiece
+from vlibrary.formats.messages import dump_event
 from vlibrary.worker.app import create_app
 from vlibrary.worker.host import Host
 
@@ -37,7 +38,7 @@ def connected(url: str, token: str | None = None) -> closing[HttpWorker]:
 
 @contextmanager
 def raw_server(answer: bytes) -> Iterator[str]:
-    """A server that reads one request, says this, and hangs up; it takes one connection after the other."""
+    """A server that reads one request, sends this answer and closes the connection; it accepts one at a time."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def talk() -> None:
@@ -59,7 +60,7 @@ def raw_server(answer: bytes) -> Iterator[str]:
 
 
 def ask(worker: HttpWorker, call: GenerateCall = CALL) -> list[TextPiece | Generation]:
-    """What came; ends as the stream ends."""
+    """Return all events, or raise the error of the stream."""
     events: list[TextPiece | Generation] = []
 
     async def collect() -> None:
@@ -231,23 +232,23 @@ def test_an_absent_worker_is_unavailable() -> None:
 
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
-PIECE = b'{"piece":{"text":"a","tokens":1}}\n'
-CUTS = {
-    "nothing at all": (b"", WorkerUnavailable),
-    "no line": (HEAD, WorkerUnavailable),
-    "half a line": (HEAD + b"%x\r\n%s\r\n" % (8, PIECE[:8]), WorkerUnavailable),
-    "a proper end without a line": (HEAD + b"0\r\n\r\n", WorkerUnavailable),
-    "a piece": (HEAD + b"%x\r\n%s\r\n" % (len(PIECE), PIECE), WorkerLost),
-    "a piece and a proper end": (HEAD + b"%x\r\n%s\r\n0\r\n\r\n" % (len(PIECE), PIECE), WorkerLost),
-    "something else": (HEAD + b"3\r\n{}\n\r\n0\r\n\r\n", WorkerLost),
-    "another server's error": (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 4\r\n\r\noops", WorkerUnavailable),
+PIECE = dump_event(TextPiece("a", 1)) + b"\n"
+INCOMPLETE = {
+    "no bytes": (b"", WorkerUnavailable, "does not respond"),
+    "headers only": (HEAD, WorkerUnavailable, "does not respond"),
+    "half a line": (HEAD + b"%x\r\n%s\r\n" % (8, PIECE[:8]), WorkerUnavailable, "does not respond"),
+    "an empty body": (HEAD + b"0\r\n\r\n", WorkerUnavailable, "ended early"),
+    "a piece": (HEAD + b"%x\r\n%s\r\n" % (len(PIECE), PIECE), WorkerLost, "connection to the worker was lost"),
+    "a piece and the end": (HEAD + b"%x\r\n%s\r\n0\r\n\r\n" % (len(PIECE), PIECE), WorkerLost, "ended early"),
+    "an unknown event": (HEAD + b"3\r\n{}\n\r\n0\r\n\r\n", WorkerLost, "Invalid answer"),
+    "another server": (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 4\r\n\r\noops", WorkerUnavailable, "HTTP 502"),
 }
 
 
-@pytest.mark.parametrize("cut", CUTS)
-def test_an_incomplete_answer_is_an_error(cut: str) -> None:
-    said, kind = CUTS[cut]
-    with raw_server(said) as url, connected(url) as worker, pytest.raises(kind):
+@pytest.mark.parametrize("case", INCOMPLETE)
+def test_an_incomplete_answer_is_an_error(case: str) -> None:
+    answer, kind, message = INCOMPLETE[case]
+    with raw_server(answer) as url, connected(url) as worker, pytest.raises(kind, match=message):
         ask(worker)
 
 

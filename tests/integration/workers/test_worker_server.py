@@ -21,7 +21,7 @@ from vlibrary.worker.server import WorkerServer
 
 
 class Mortal(MemoryWorker):
-    """dead: once it is set, the model's thread has ended."""
+    """A worker whose model's thread has ended once `dead` is set."""
 
     def __init__(self) -> None:
         super().__init__(MemoryArtifacts())

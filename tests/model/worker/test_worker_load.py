@@ -31,7 +31,7 @@ SECONDS = [1.5, pytest.param(60.0, marks=pytest.mark.bench)]
 
 @dataclass
 class Tally:
-    """What callers saw. memory: bytes of this process, over time; 0 where that is not told."""
+    """Results of all callers. memory: bytes of this process over time; 0 where the system does not report it."""
 
     ends: Counter[str] = field(default_factory=Counter)
     wrong: list[tuple[Asked, Generation]] = field(default_factory=list)
@@ -39,7 +39,7 @@ class Tally:
 
 
 async def caller(desk: Desk, calls: Mapping[Asked, GenerateCall], tally: Tally, end: float, seed: int) -> None:
-    """Ask again and again, each time something else; a refused request is not tried again."""
+    """Send one request after another, each different; a refused one is not retried."""
     chance = random.Random(seed)
     while time.monotonic() < end:
         asked = chance.choice(POOL)

@@ -63,7 +63,7 @@ def test_several_vectors_are_applied_as_their_weighted_sum(open_desk: Open) -> N
 
 
 def test_prepared_prompts_are_limited_in_memory(open_desk: Open) -> None:
-    """A request alone always goes, however large; others wait outside until there is room."""
+    """A single request is always admitted, whatever its size; others are refused until memory is free."""
     desk = open_desk(max_prepared_bytes=1, start=False)
 
     async def scene() -> None:
@@ -98,7 +98,7 @@ def test_a_request_over_the_limit_is_refused_before_preparation(open_desk: Open)
 
 
 async def stepped(desk: Desk, tasks: Sequence[asyncio.Task[Any]]) -> None:
-    """Drive the engine until they are done."""
+    """Run the engine until the requests are done."""
     async with asyncio.timeout(20):
         while not all(task.done() for task in tasks):
             desk.engine.step()

@@ -35,7 +35,7 @@ STRENGTHS = st.floats(-100, 100, width=32)
 
 
 def assert_close(one: SteeringVector, other: SteeringVector, scale: float) -> None:
-    """Equal effects up to the rounding of numbers as large as `scale`."""
+    """Assert equal effects, up to the rounding of numbers of magnitude `scale`."""
     for site in Site:
         for mine, theirs in zip(effect(one, site), effect(other, site), strict=True):
             assert np.abs(mine - theirs).max() <= 1e-6 * scale

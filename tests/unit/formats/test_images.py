@@ -59,7 +59,7 @@ def test_grey_alpha_palette_and_cmyk_become_rgb(mode: str, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 @pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, 3), (8, 1)])
 def test_exif_rotation_is_applied(kind: str, orientation: int, turns: int) -> None:
-    """The red corner ends up where the camera's note says."""
+    """The red corner ends up where the EXIF orientation says."""
     pixels = np.zeros((16, 32, 3), np.uint8)
     pixels[:8, :16] = (255, 0, 0)
     exif = Image.Exif()
@@ -106,7 +106,7 @@ def test_limits_are_inclusive() -> None:
 
 
 def test_concurrent_decoding_does_not_change_warning_filters() -> None:
-    """Python's own way to catch warnings would change them for every thread, and for good."""
+    """warnings.catch_warnings is not thread-safe: it would change the filters of all threads."""
     data, before = saved(PICTURE, "PNG"), list(warnings.filters)
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)

@@ -24,7 +24,7 @@ CALLERS = 16
 
 
 class Counting(MemoryArtifacts):
-    """A store that counts its reads, and holds each back until it is let go."""
+    """A store that counts its reads and blocks them while `open` is cleared."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Counting(MemoryArtifacts):
         return self.stored(encode(vector(SPEC, seed)), strength)
 
     def damage(self, applied: Applied) -> None:
-        """Other bytes under the same key, as a failing disk would leave them."""
+        """Replace the bytes under the key, as a failing disk would."""
         self._objects[applied.object_key] = b"rotten" + self._objects[applied.object_key]
 
 
@@ -68,8 +68,8 @@ def content(kept: Residency, *applied: Applied) -> SteeringVector:
     return one
 
 
-def at_once(action: Callable[[], object], store: Counting) -> list[Future[object]]:
-    """The outcomes of many callers that all ask while the first read is under way."""
+def run_concurrently(action: Callable[[], object], store: Counting) -> list[Future[object]]:
+    """Return the results of many callers that all start during the first read."""
     store.open.clear()
     with ThreadPoolExecutor(CALLERS) as threads:
         outcomes = [threads.submit(action) for _ in range(CALLERS)]
@@ -86,7 +86,7 @@ def test_without_vectors_there_is_no_edit(store: Counting) -> None:
 
 def test_concurrent_callers_share_one_load(store: Counting) -> None:
     applied, kept = store.stored_vector(1), residency(store)
-    outcomes = at_once(lambda: content(kept, applied), store)
+    outcomes = run_concurrently(lambda: content(kept, applied), store)
     assert len(store.reads) == 1
     assert all(outcome.result() == vector(SPEC, 1) for outcome in outcomes)
     assert kept.single.misses == 1
@@ -94,13 +94,13 @@ def test_concurrent_callers_share_one_load(store: Counting) -> None:
 
 def test_a_failed_load_is_raised_in_all_waiters_and_not_cached(store: Counting) -> None:
     applied, kept, calls = store.stored_vector(1), residency(store), threading.Barrier(CALLERS)
-    store.failures = [ArtifactsUnavailable("The store is away.", "Try again.")]
+    store.failures = [ArtifactsUnavailable("The store is down.", "Retry.")]
 
     def ask() -> SteeringVector:
         calls.wait(10)
         return content(kept, applied)
 
-    outcomes = at_once(ask, store)
+    outcomes = run_concurrently(ask, store)
     failed = [outcome for outcome in outcomes if outcome.exception() is not None]
     assert failed
     assert all(isinstance(outcome.exception(), ArtifactsUnavailable) for outcome in failed)
@@ -236,7 +236,7 @@ def test_vectors_that_cannot_be_added_are_refused(store: Counting, changed: Stee
 def test_only_successful_loads_are_timed(store: Counting) -> None:
     times: list[float] = []
     kept, applied = residency(store, took=times.append), store.stored_vector(1)
-    store.failures = [ArtifactsUnavailable("The store is away.", "Try again.")]
+    store.failures = [ArtifactsUnavailable("The store is down.", "Retry.")]
     with pytest.raises(ArtifactsUnavailable):
         content(kept, applied)
     assert times == []
