@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from http import HTTPStatus
 from http.client import HTTPException
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -145,15 +146,13 @@ class S3Artifacts:
     def stat(self, key: str) -> StoredObject | None:
         # By listing, since HEAD has no body to distinguish a missing object from a missing bucket.
         check_key(key)
-        page = self._call(
-            f"look up object {key}",
-            lambda _: self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix + key, MaxKeys=1),
-        )
+        page = self._list_page(f"look up object {key}", key, size=1)
         return next((found for found in self._objects(page) if found.key == key), None)
 
     def list(self, after: str | None = None) -> Iterator[StoredObject]:
         while True:
-            page = self._page(after or "", self._page_size)
+            # Each page starts after a key, because the server's own cursor may expire.
+            page = self._list_page("list its objects", after=after or "", size=self._page_size)
             yield from self._objects(page)
             if not page["IsTruncated"]:
                 return
@@ -184,15 +183,10 @@ class S3Artifacts:
     def check(self) -> None:
         check_store(self)
 
-    def _page(self, after: str, size: int) -> ListObjectsV2OutputTypeDef:
-        """Return the next objects by key. A page starts after a key, because the server's own cursor may expire."""
-        start = self._prefix + after
-        return self._call(
-            "list its objects",
-            lambda _: self._client.list_objects_v2(
-                Bucket=self._bucket, Prefix=self._prefix, StartAfter=start, MaxKeys=size
-            ),
-        )
+    def _list_page(self, action: str, prefix: str = "", *, after: str = "", size: int) -> ListObjectsV2OutputTypeDef:
+        prefix, start = self._prefix + prefix, self._prefix + after
+        query = partial(self._client.list_objects_v2, Bucket=self._bucket, Prefix=prefix, StartAfter=start)
+        return self._call(action, lambda _: query(MaxKeys=size))
 
     def _objects(self, page: ListObjectsV2OutputTypeDef) -> Iterator[StoredObject]:
         for found in page.get("Contents", []):
@@ -253,7 +247,7 @@ class S3Artifacts:
         try:
             return retrying(request, give_up)
         except _CorruptResponse as error:
-            raise corrupt_object(error.key) from None
+            raise corrupt_object(error.args[0]) from None
         except FOREIGN as error:
             raise _unavailable(action, error) from error
 
@@ -274,11 +268,7 @@ class _DigestMismatch(Exception):
 
 
 class _CorruptResponse(Exception):
-    """The received bytes do not have the digest; a retry may succeed."""
-
-    def __init__(self, key: str) -> None:
-        super().__init__(key)
-        self.key = key
+    """The received bytes of the object with this key do not have the digest; a retry may succeed."""
 
 
 def _unavailable(action: str, error: Exception) -> ArtifactsUnavailable:

@@ -179,8 +179,10 @@ class Segment:
             scores = self.flat.reconstruct_batch(numbers) @ row if len(numbers) else np.zeros(0, np.float32)
             order = np.argsort(-scores)
             best, least = self._select_best(scores[order], numbers[order], k)
-            if least > -np.inf and estimates[order][best].min() > cut_off:
-                return numbers[order][best]
+            chosen = order[best]
+            if least > -np.inf and estimates[chosen].min() > cut_off:
+                found: Numbers = numbers[chosen]
+                return found
             fetched *= 4
         return None
 
