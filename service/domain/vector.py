@@ -81,10 +81,9 @@ class Edit:
     gain: Array | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "vectors", _frozen(self.vectors))
-        object.__setattr__(self, "scale", _frozen(self.scale))
-        if self.gain is not None:
-            object.__setattr__(self, "gain", _frozen(self.gain))
+        for name in ("vectors", "scale", "gain"):
+            if (array := getattr(self, name)) is not None:
+                object.__setattr__(self, name, _frozen(array))
 
     @property
     def delta(self) -> Array:

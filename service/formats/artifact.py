@@ -75,12 +75,12 @@ def encode(vector: SteeringVector) -> bytes:
 
     Raises InvalidArtifact for a vector that `decode` would refuse: without edits, not finite, or of another shape.
     """
-    tensors: dict[str, Array] = {}
-    for site, edit in sorted(vector.edits.items()):
-        tensors[f"{site}.vectors"] = np.ascontiguousarray(edit.vectors)
-        tensors[f"{site}.scale"] = np.ascontiguousarray(edit.scale)
-        if edit.gain is not None:
-            tensors[f"{site}.gain"] = np.ascontiguousarray(edit.gain)
+    tensors: dict[str, Array] = {
+        f"{site}.{part}": np.ascontiguousarray(array)
+        for site, edit in sorted(vector.edits.items())
+        for part in _PARTS
+        if (array := getattr(edit, part)) is not None
+    }
     record = {
         "format": FORMAT,
         "model": asdict(vector.model),
