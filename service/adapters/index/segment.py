@@ -174,8 +174,8 @@ class Segment:
             estimates, numbers = self._fetch(row, fetched)
             # Of rows that are equal the lists return any, so none may be cut off with the last one's estimate.
             cut_off = estimates[-1] if len(numbers) == fetched else -np.inf
-            kept = self._passes(numbers, among)
-            estimates, numbers = estimates[kept], numbers[kept]
+            passes = self._passes(numbers, among)
+            estimates, numbers = estimates[passes], numbers[passes]
             scores = self.flat.reconstruct_batch(numbers) @ row if len(numbers) else np.zeros(0, np.float32)
             order = np.argsort(-scores)
             best, least = self._select_best(scores[order], numbers[order], k)

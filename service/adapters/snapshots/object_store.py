@@ -118,8 +118,8 @@ class ObjectStoreSnapshots(SnapshotSource):
         needed = {
             _part_key(name, number)
             for key in retained
-            if isinstance(kept := found.get(key), Manifest)
-            for name, info in kept.files.items()
+            if isinstance(named := found.get(key), Manifest)
+            for name, info in named.files.items()
             for number in range(len(info.sha256))
         }
         now = self._store.now()

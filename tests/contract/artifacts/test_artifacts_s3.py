@@ -129,8 +129,8 @@ class TestErrors:
         asking = client("http://127.0.0.1:9")
 
         def answer(**_: object) -> Any:
-            told = answers.pop(0)
-            parsed = {"IsTruncated": False, "ResponseMetadata": {"HTTPHeaders": told}}
+            headers_now = answers.pop(0)
+            parsed = {"IsTruncated": False, "ResponseMetadata": {"HTTPHeaders": headers_now}}
             return SimpleNamespace(status_code=200), parsed
 
         asking.meta.events.register("before-call.s3.ListObjectsV2", answer)
