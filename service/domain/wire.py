@@ -72,7 +72,7 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Applied:
+class ArtifactAtStrength:
     """A vector to apply: its artifact's key and digest, and the strength."""
 
     vector_id: str
@@ -90,7 +90,7 @@ class GenerateCall:
 
     prompt: Prompt
     model_id: str
-    vectors: tuple[Applied, ...] = ()
+    vectors: tuple[ArtifactAtStrength, ...] = ()
     decoding: Decoding = Decoding()
     timeout_s: float | None = None
 

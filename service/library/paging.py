@@ -1,4 +1,4 @@
-"""Going through everything in a store, a part at a time."""
+"""Iterate over whole stores, a page at a time, and in parallel where the work is waiting."""
 
 from __future__ import annotations
 
@@ -10,58 +10,59 @@ from typing import TypeVar
 
 from vlibrary.domain.changes import Change
 from vlibrary.domain.filters import Filter
-from vlibrary.domain.ports.catalogue import Catalogue
+from vlibrary.domain.ports.change_log import ChangeLog
+from vlibrary.domain.ports.vectors import Vectors
 from vlibrary.domain.registration import Page
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-PAGE = 500
-# Looking at an object is waiting for its store, most of the time.
-ABREAST = 8
+PAGE_SIZE = 500
+# Requests to an object store spend most of their time waiting.
+PARALLEL = 8
 
 
-def pages(catalogue: Catalogue, which: Filter, cursor: str | None = None) -> Iterator[Page]:
-    """All records that pass, newest first, from the cursor on."""
+def iter_pages(vectors: Vectors, which: Filter, cursor: str | None = None) -> Iterator[Page]:
+    """Yield all records that pass the filter, newest first, from the cursor on."""
     page = Page((), cursor)
     while True:
-        page = catalogue.vectors.page(which, limit=PAGE, cursor=page.next)
+        page = vectors.page(which, limit=PAGE_SIZE, cursor=page.next)
         yield page
         if page.next is None:
             return
 
 
-def changes(catalogue: Catalogue, after: int, until: int) -> Iterator[Change]:
-    """The entries of the change log with after < seq <= until, ended by the first gap that leads to the end."""
+def iter_changes(change_log: ChangeLog, after: int, until: int) -> Iterator[Change]:
+    """Yield the log's entries with after < seq <= until; stop early if the log ends before."""
     while after < until:
-        part = catalogue.change_log.read(after, PAGE)
+        part = change_log.read(after, PAGE_SIZE)
         yield from (change for change in part if change.seq <= until)
         if not part:
             return
         after = part[-1].seq
 
 
-def batches(things: Iterable[T], size: int) -> Iterator[list[T]]:
-    """The things, up to so many at a time."""
-    left = iter(things)
+def iter_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield the items in lists of at most this size."""
+    left = iter(items)
     while batch := list(islice(left, size)):
         yield batch
 
 
-def abreast(act: Callable[[T], R], things: Iterable[T]) -> Generator[tuple[T, R]]:
-    """Each thing and what the function returns for it, in their order; it is called for several at a time.
+def map_in_parallel(function: Callable[[T], R], items: Iterable[T]) -> Generator[tuple[T, R]]:
+    """Yield each item with the function's result, in order, while calling it for several items at a time.
 
-    Whatever it raises ends the walk. The things are drawn in the caller's thread, a few ahead.
+    An exception of the function ends the iteration. Items are drawn in the caller's thread, a few in advance.
     """
-    with ThreadPoolExecutor(ABREAST) as pool:
-        under_way: deque[tuple[T, Future[R]]] = deque()
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        pending: deque[tuple[T, Future[R]]] = deque()
         try:
-            for thing in things:
-                under_way.append((thing, pool.submit(act, thing)))
-                if len(under_way) == 2 * ABREAST:
-                    first, found = under_way.popleft()
-                    yield first, found.result()
-            for first, found in under_way:
-                yield first, found.result()
+            for item in items:
+                pending.append((item, pool.submit(function, item)))
+                if len(pending) == 2 * PARALLEL:
+                    first, result = pending.popleft()
+                    yield first, result.result()
+            for first, result in pending:
+                yield first, result.result()
         finally:
             pool.shutdown(cancel_futures=True)

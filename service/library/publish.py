@@ -1,8 +1,8 @@
-"""Register a vector: nothing is visible before all of it is safe, and nothing is left behind when it is refused.
+"""Register a vector: it becomes visible once all of it is stored, and a refused upload leaves nothing behind.
 
-The order was checked against every interleaving of writers, deleters, collectors and crashes: reserve the upload with
-a deadline, store the bytes under a key that is never shared or reused, then publish before the deadline. A collector
-may remove only what is unreferenced and past its deadline.
+Reserve the upload with a deadline, store the artifact under a key that is never shared or reused, then publish before
+the deadline. The collector removes only objects that are unreferenced and past their deadline. Tests check this order
+against random interleavings of writers, deleters, collectors and crashes.
 """
 
 from __future__ import annotations
@@ -38,10 +38,9 @@ DEADLINE = timedelta(minutes=15)
 
 @dataclass(frozen=True)
 class Submission:
-    """What a client sends to register a vector.
+    """A request to register a vector.
 
-    idempotency_key: None when the client sent none. actor: who sends it. vector_id: the id that it shall have, because
-    it has it in the library that it comes from; None for a new one.
+    idempotency_key: None if the client sent none. vector_id: the id of an imported vector; None for a new one.
     """
 
     artifact: bytes
@@ -52,15 +51,15 @@ class Submission:
 
 
 def publish(submission: Submission, library: Library) -> VectorRecord:
-    """The registered vector; a repeat under the same idempotency key returns the first one's record.
+    """Register the vector and return its record; a repeat with the same idempotency key returns the first record.
 
-    No index is touched: each search catches up with what was registered before it.
+    No index is updated: each search catches up with the change log first.
     Raises InvalidArtifact, WrongModel, UnsupportedEdit, InvalidCard, KeyReused, InProgress, VectorExists, VectorPurged,
     UploadExpired, Unavailable.
     """
     vector = decode(submission.artifact)
     library.worker.check(vector)
-    card = _findable(submission.card, library.worker)
+    card = _add_description_key(submission.card, library.worker)
     digest = hashlib.sha256(submission.artifact)
     sha256 = digest.hexdigest()
     digest.update(digest_of(submission.card))
@@ -73,50 +72,49 @@ def publish(submission: Submission, library: Library) -> VectorRecord:
     try:
         return library.catalogue.registrations.publish(upload, draft, actor=submission.actor)
     except UploadExpired:
-        _discard(upload, library)  # surely not published, and the key is ours alone: the bytes can go
+        _discard(upload, library)  # unpublished, and no other upload uses the key
         raise
     except CatalogueUnavailable:
-        # Nobody knows, so the bytes stay until a collector finds them unreferenced. If it was not published, it never
-        # will be, and whoever sends it again need not wait for the deadline.
+        # The outcome is unknown, so the artifact stays until the collector finds it unreferenced. Releasing the
+        # reservation lets the client retry before the deadline.
         with suppress(VLibraryError):
             library.catalogue.registrations.release(upload)
         raise
 
 
-def _findable(card: VectorCard, worker: Inference) -> VectorCard:
-    """The card with its keys checked and its description as one more key, so that text alone can find it."""
+def _add_description_key(card: VectorCard, worker: Inference) -> VectorCard:
+    """Return the card with checked keys and its description as one more key, so that text alone finds the vector."""
     spec = worker.models()[0].embedder
     card.check_keys(spec)
     keys = tuple(key for key in card.keys if key.kind is not KeyKind.DESCRIPTION)
-    described = description_key(card.description, worker)
-    if described is not None:
-        keys += (described,)
+    if (key := description_key(card.description, worker)) is not None:
+        keys += (key,)
     if not keys:
-        raise not_findable()
+        raise no_keys()
     return replace(card, keys=keys, embedder=spec.fingerprint)
 
 
 def description_key(description: str, worker: Inference) -> TaskKey | None:
-    """The key at which a vector is found by its description; None for a blank one."""
+    """Return the task key of a description; None for a blank one."""
     if not description.strip():
         return None
     return TaskKey(KeyKind.DESCRIPTION, worker.embed(Query(text=description)))
 
 
-def not_findable() -> InvalidCard:
+def no_keys() -> InvalidCard:
     return InvalidCard(
-        "The card has neither keys nor a description, so no query could ever find the vector.",
+        "The card has neither keys nor a description, so no query could find the vector.",
         "Add a description, or keys computed from training queries.",
     )
 
 
 def _upload(submission: Submission, sha256: str, request_sha256: str, clock: Clock) -> Upload:
-    fresh = str(ULID())
-    vector_id = submission.vector_id or fresh
+    upload_id = str(ULID())
+    vector_id = submission.vector_id or upload_id
     return Upload(
         vector_id=vector_id,
-        # Its own for every upload, also when the id comes from elsewhere: see the module's text.
-        object_key=artifact_key(fresh, sha256),
+        # Unique per upload, even for an imported id: see the module docstring.
+        object_key=artifact_key(upload_id, sha256),
         idempotency_key=submission.idempotency_key or vector_id,
         request_sha256=request_sha256,
         deadline=clock.now() + DEADLINE,
@@ -127,16 +125,18 @@ def _store(upload: Upload, data: bytes, sha256: str, library: Library) -> None:
     try:
         library.artifacts.put(upload.object_key, data, sha256)
     except ArtifactLost as error:
-        # The key is fresh and ours alone: nobody's vector is lost, the store cannot be relied on just now.
+        # The key is unique to this upload, so no vector is lost; the store is unreliable at the moment.
         _discard(upload, library)
-        raise ArtifactsUnavailable("The store gave other bytes back than it was given.", "Register again.") from error
+        raise ArtifactsUnavailable(
+            "The artifact store returned other bytes than were stored.", "Retry the registration."
+        ) from error
     except VLibraryError:
         _discard(upload, library)
         raise
 
 
 def _discard(upload: Upload, library: Library) -> None:
-    """Best effort: what cannot be removed now is unreferenced and falls to the collector after the deadline."""
+    """Remove what the upload stored, as far as possible; the collector removes the rest after the deadline."""
     with suppress(ArtifactsUnavailable):
         library.artifacts.delete(upload.object_key)
     with suppress(VLibraryError):
@@ -146,7 +146,7 @@ def _discard(upload: Upload, library: Library) -> None:
 def _draft(
     upload: Upload, vector: SteeringVector, card: VectorCard, sha256: str, size: int, clock: Clock
 ) -> VectorRecord:
-    """The record before the catalogue gives it its version and its place in the change log."""
+    """Return the record before the catalogue assigns its version and sequence number."""
     return VectorRecord(
         id=upload.vector_id,
         version=0,

@@ -1,4 +1,4 @@
-"""What a text means that names a vector: its id, name:3, name@alias, or a name alone for its newest version."""
+"""References to vectors: an id, name:3, name@alias, or a name alone for its newest version."""
 
 from __future__ import annotations
 
@@ -13,62 +13,59 @@ from vlibrary.domain.ports.catalogue import Catalogue
 
 MAX_REFERENCE = 256
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
-_FORMS = "Name it by its id, as name:3, as name@alias, or as name for the newest version; GET /vectors lists them."
+_FORMS = "Use an id, name:3, name@alias, or name for the newest version; GET /vectors lists the vectors."
 
 
 def resolve(reference: str, catalogue: Catalogue) -> VectorRecord:
-    """The active vector that is meant. Raises VectorNotFound, AliasNotFound."""
+    """Return the active vector that the reference names. Raises VectorNotFound, AliasNotFound."""
     if re.fullmatch(VECTOR_ID_PATTERN, reference):
         with suppress(VectorNotFound):  # a name of 26 digits looks like an id
             return catalogue.vectors.get(reference)
-    name, mark, rest = _parts(reference)
-    if mark == "@" and re.fullmatch(ALIAS_PATTERN, rest):
-        return _aliased(name, rest, catalogue)
-    if mark == ":" and _VERSION.fullmatch(rest):
-        return _first(Filter(name=name, version=int(rest)), reference, catalogue)
-    if mark:
+    name, separator, rest = _split(reference)
+    if separator == "@" and re.fullmatch(ALIAS_PATTERN, rest):
+        return _get_by_alias(name, rest, catalogue)
+    if separator == ":" and _VERSION.fullmatch(rest):
+        return _get_first(Filter(name=name, version=int(rest)), reference, catalogue)
+    if separator:
         raise _not_found(reference)
-    return _first(Filter(name=name), reference, catalogue)
+    return _get_first(Filter(name=name), reference, catalogue)
 
 
 def resolve_fixed(reference: str, catalogue: Catalogue, *, status: Status | None = Status.ACTIVE) -> VectorRecord:
-    """The vector that an id or name:3 means, which is the same one for ever: what may be changed or deleted by it.
+    """Return the vector that an id or name:3 names permanently, so that a repeated write cannot hit another vector.
 
-    status: None takes deleted ones too. Raises VectorNotFound, and InvalidInput for a reference that can move on to
-    another vector: repeating a request must not hit the next one.
+    status: None accepts deleted vectors too. Raises VectorNotFound, and InvalidInput for a moving reference.
     """
     if re.fullmatch(VECTOR_ID_PATTERN, reference):
         return catalogue.vectors.get(reference, deleted=status is not Status.ACTIVE)
-    name, mark, rest = _parts(reference)
-    if mark == ":" and _VERSION.fullmatch(rest):
-        return _first(Filter(name=name, version=int(rest), status=status), reference, catalogue)
-    raise InvalidInput(
-        f"{reference!r:.80} may mean another vector tomorrow.", "Name the vector to change by its id, or as name:3."
-    )
+    name, separator, rest = _split(reference)
+    if separator == ":" and _VERSION.fullmatch(rest):
+        return _get_first(Filter(name=name, version=int(rest), status=status), reference, catalogue)
+    raise InvalidInput(f"{reference!r:.80} is a moving reference.", "Use an id or name:version to modify a vector.")
 
 
-def _parts(reference: str) -> tuple[str, str, str]:
-    """Name, mark and what follows it. Raises VectorNotFound unless the first could be a name."""
+def _split(reference: str) -> tuple[str, str, str]:
+    """Return the name, the separator and the rest. Raises VectorNotFound for an invalid name."""
     found = re.fullmatch(r"([^:@]+)([:@]?)(.*)", reference)
     if found is None or not re.fullmatch(NAME_PATTERN, found[1]):
         raise _not_found(reference)
     return found[1], found[2], found[3]
 
 
-def _aliased(name: str, alias: str, catalogue: Catalogue) -> VectorRecord:
-    """Asks again when the alias moves on, and its old vector goes, between the two questions."""
-    pointed = catalogue.aliases.get(name, alias)
+def _get_by_alias(name: str, alias: str, catalogue: Catalogue) -> VectorRecord:
+    """Return the alias's vector; retry if the alias moves and its former target is deleted between the two reads."""
+    target = catalogue.aliases.get(name, alias)
     while True:
         try:
-            return catalogue.vectors.get(pointed.vector_id)
+            return catalogue.vectors.get(target.vector_id)
         except VectorNotFound:
-            now = catalogue.aliases.get(name, alias)
-            if now.vector_id == pointed.vector_id:
+            latest = catalogue.aliases.get(name, alias)
+            if latest.vector_id == target.vector_id:
                 raise
-            pointed = now
+            target = latest
 
 
-def _first(which: Filter, reference: str, catalogue: Catalogue) -> VectorRecord:
+def _get_first(which: Filter, reference: str, catalogue: Catalogue) -> VectorRecord:
     found = catalogue.vectors.page(which, limit=1).records
     if not found:
         raise _not_found(reference)
@@ -76,4 +73,4 @@ def _first(which: Filter, reference: str, catalogue: Catalogue) -> VectorRecord:
 
 
 def _not_found(reference: str) -> VectorNotFound:
-    return VectorNotFound(f"There is no vector {reference!r:.120}.", _FORMS)
+    return VectorNotFound(f"No vector matches {reference!r:.120}.", _FORMS)

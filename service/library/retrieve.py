@@ -1,4 +1,4 @@
-"""Find the vectors that fit a query: this is where a query becomes vectors."""
+"""Find the vectors that match a query."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from vlibrary.library.library import Library
 from vlibrary.library.reindex import catch_up
 
 MAX_K = 100
-# A vector whose card was never calibrated must be at least this near: in between what unrelated and related
-# queries score for common CLIP embedders. Calibrated cards carry their own threshold.
+# For cards without a calibrated threshold: between the scores of unrelated and of related queries with common CLIP
+# embedders.
 DEFAULT_THRESHOLD = 0.8
-TRIES = 3
+MAX_TRIES = 3
 
 
 @dataclass(frozen=True)
 class Match:
-    """A vector found. score, threshold: mean cosine in [-1, 1]; it is accepted when score >= threshold.
+    """A vector found for a query. score, threshold: mean cosine in [-1, 1]; accepted if score >= threshold.
 
-    record: its card comes without keys.
+    record: its card has no keys.
     """
 
     record: VectorRecord
@@ -46,19 +46,19 @@ def retrieve(
     among: Filter | None = None,
     min_seq: int = 0,
 ) -> list[Match]:
-    """The k best vectors for the query, best first, accepted or not.
+    """Return the k best vectors for the query, best first, accepted or not.
 
-    Everything registered before the call is found, and nothing deleted before it. among: only vectors that pass.
-    min_seq: a place in the change log that the caller knows of. Raises InvalidInput for k out of range, ModelNotFound,
-    InvalidImage, InvalidQuery, SeqNotReached, Unavailable.
+    The search reflects every change before the call. among: only vectors that pass this filter. min_seq: a sequence
+    number of the change log that must be reached. Raises InvalidInput for k out of range, ModelNotFound, InvalidImage,
+    InvalidQuery, SeqNotReached, Unavailable.
     """
     if not 1 <= k <= MAX_K:
-        raise InvalidInput(f"k is {k}.", f"Ask for 1 to {MAX_K} vectors.")
+        raise InvalidInput(f"Invalid k {k}.", f"Use 1 to {MAX_K}.")
     model = library.worker.find(model_id).model.fingerprint
     embedding = library.worker.embed(query)
     matches: list[Match] = []
-    for _ in range(TRIES):
-        position = catch_up(library.catalogue, library.index)
+    for _ in range(MAX_TRIES):
+        position = catch_up(library.catalogue.change_log, library.index)
         _check_seq(position.seq, min_seq)
         passing = None if among is None else library.catalogue.vectors.ids(among)
         hits = library.index.search(embedding, model=model, k=k, among=passing)
@@ -66,13 +66,13 @@ def retrieve(
         now = library.index.position
         if len(matches) == len(hits) and now is not None and now.epoch == position.epoch:
             break
-        # A hit was deleted or amended meanwhile, so that another vector is among the best; or another request has begun
-        # to rebuild the index, which was not whole when it was searched.
+        # A hit was deleted or amended during the search, so that another vector may be among the best; or another
+        # request reset the index, which was incomplete when it was searched.
     return matches
 
 
 def _matches(hits: Sequence[Hit], modality: Modality, catalogue: Catalogue, among: Filter | None) -> list[Match]:
-    """The hits that are still there and, asked again of the records themselves, still pass."""
+    """Return the hits that are still active and still pass the filter."""
     found = catalogue.vectors.get_many([hit.vector_id for hit in hits])
     scores = {hit.vector_id: hit.score for hit in hits}
     return [
@@ -83,9 +83,9 @@ def _matches(hits: Sequence[Hit], modality: Modality, catalogue: Catalogue, amon
 
 
 def _check_seq(seq: int, min_seq: int) -> None:
-    """The log is read to its end before every search, so only a catalogue that lost its newest part can be behind."""
+    """Raise SeqNotReached if the log, which was just read to its end, is behind the request."""
     if seq < min_seq:
         raise SeqNotReached(
-            f"The catalogue is at change {seq}, and the request asks for {min_seq}.",
-            "Leave min_seq out: it comes from another library, or from before this one was restored from a backup.",
+            f"The catalogue is at sequence number {seq}; the request requires {min_seq}.",
+            "Omit min_seq: it comes from another library, or from before a restore.",
         )

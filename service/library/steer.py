@@ -1,4 +1,4 @@
-"""Answer a prompt with vectors applied: chosen by the query itself, named by the caller, or none."""
+"""Answer a prompt with vectors applied: the best match of the query, those that the request lists, or none."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vlibrary.domain.ports.catalogue import Catalogue
 from vlibrary.domain.ports.inference import Inference
 from vlibrary.domain.query import Query
 from vlibrary.domain.steering import NotSteered, SteeringReason
-from vlibrary.domain.wire import Applied, Decoding, GenerateCall, Generation, Prompt, TextPiece
+from vlibrary.domain.wire import ArtifactAtStrength, Decoding, GenerateCall, Generation, Prompt, TextPiece
 from vlibrary.library.library import Library
 from vlibrary.library.references import resolve
 from vlibrary.library.retrieve import Match, retrieve
@@ -21,9 +21,9 @@ from vlibrary.library.retrieve import Match, retrieve
 
 @dataclass(frozen=True)
 class Auto:
-    """Apply the best match of the query, if it passes its threshold.
+    """Apply the best match of the query if its score reaches its threshold.
 
-    query: by default the prompt's own text and images, without its demonstrations.
+    query: by default the prompt's text and images, without its demonstrations.
     """
 
     strength: float = 1.0
@@ -31,23 +31,31 @@ class Auto:
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """Apply these vectors, as pairs of a reference (vlibrary.library.references) and a strength; several add up."""
+class VectorAtStrength:
+    """A reference to a vector (see vlibrary.library.references) and the strength at which to apply it."""
 
-    vectors: tuple[tuple[str, float], ...]
+    reference: str
+    strength: float = 1.0
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Apply these vectors; several are applied as their sum."""
+
+    vectors: tuple[VectorAtStrength, ...]
 
 
 @dataclass(frozen=True)
 class Off:
-    """Answer as the base model would."""
+    """Answer with the base model."""
 
 
-Steering = Auto | Chosen | Off
+Steering = Auto | Listed | Off
 
 
 @dataclass(frozen=True)
 class AppliedVector:
-    """A vector that acted on the answer. score: None when the caller chose it."""
+    """A vector applied to the answer. score: that of the match; None if the request listed the vector."""
 
     record: VectorRecord
     score: float | None
@@ -56,7 +64,7 @@ class AppliedVector:
 
 @dataclass(frozen=True)
 class Answer:
-    """The model's answer, what steered it, and why nothing did when nothing did."""
+    """The model's answer, the vectors applied to it, and the reason if there were none."""
 
     generation: Generation
     applied: tuple[AppliedVector, ...]
@@ -66,18 +74,18 @@ class Answer:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be asked of a worker, what will steer the answer, and why nothing will when nothing does."""
+    """The call to a worker, the vectors that it applies, and the reason if there are none."""
 
     call: GenerateCall
     applied: tuple[AppliedVector, ...]
     reason: NotSteered | None
 
-    def within(self, seconds: float) -> Plan:
-        """The same plan; the worker has so many seconds for the whole answer."""
+    def with_timeout(self, seconds: float) -> Plan:
+        """Return the plan with a time limit for the whole answer."""
         return replace(self, call=replace(self.call, timeout_s=seconds))
 
-    def answered(self, generation: Generation) -> Answer:
-        """This plan with what the model said."""
+    def to_answer(self, generation: Generation) -> Answer:
+        """Return the answer to this plan."""
         return Answer(generation, self.applied, self.reason, self.call.model_id)
 
 
@@ -89,21 +97,23 @@ def plan(
     *,
     model_id: str | None,
 ) -> Plan:
-    """Choose the vectors. Asks the stores and embeds the prompt, so it blocks; the worker's `generate` is the rest.
+    """Choose the vectors. Blocks, because it reads the stores and embeds the prompt; `stream` does the rest.
 
     Raises VectorNotFound, AliasNotFound, ModelNotFound, InvalidImage, InvalidQuery, InvalidInput, Unavailable.
     """
     model = library.worker.find(model_id).model.model_id
     applied, reason = _choose(prompt, steering, model, library)
-    vectors = tuple(map(_reference, applied))
+    vectors = tuple(
+        ArtifactAtStrength(one.record.id, one.record.object_key, one.record.sha256, one.strength) for one in applied
+    )
     return Plan(GenerateCall(prompt, model, vectors, decoding), applied, reason)
 
 
 async def stream(plan: Plan, worker: Inference) -> AsyncGenerator[TextPiece | Answer]:
-    """Pieces of text as they come and last, once, the whole answer.
+    """Yield pieces of text as they are decoded, then the whole answer, once.
 
-    Never leaves out a vector silently: it is applied, or a reason is given, or an error raised, before the first piece
-    or after. Closing the generator cancels the request. Raises what Inference.generate raises.
+    No vector is skipped silently: it is applied, or a reason given, or an error raised, before the first piece or
+    later. Closing the generator cancels the request. Raises what Inference.generate raises.
     """
     whole: Generation | None = None
     async with aclosing(worker.generate(plan.call)) as events:
@@ -113,12 +123,12 @@ async def stream(plan: Plan, worker: Inference) -> AsyncGenerator[TextPiece | An
             else:
                 yield event
     if whole is None:
-        raise WorkerLost("The worker's answer ended without its last event.", "Ask again.")
-    yield plan.answered(whole)
+        raise WorkerLost("The worker's answer ended without its last event.", "Retry the request.")
+    yield plan.to_answer(whole)
 
 
 async def answer(plan: Plan, worker: Inference) -> Answer:
-    """The whole answer at once; otherwise as `stream`."""
+    """Return the whole answer; otherwise like `stream`."""
     *_, last = [event async for event in stream(plan, worker)]
     assert isinstance(last, Answer)
     return last
@@ -129,12 +139,12 @@ def _choose(
 ) -> tuple[tuple[AppliedVector, ...], NotSteered | None]:
     if isinstance(steering, Off):
         return (), NotSteered(SteeringReason.OFF, "The request switched steering off.")
-    if isinstance(steering, Chosen):
-        named = tuple(_named(library.catalogue, reference, strength) for reference, strength in steering.vectors)
-        if not named:
+    if isinstance(steering, Listed):
+        listed = tuple(_resolve(library.catalogue, one) for one in steering.vectors)
+        if not listed:
             return (), NotSteered(SteeringReason.NO_VECTORS, "The request's list of vectors is empty.")
-        return named, None
-    _require_finite(steering.strength)
+        return listed, None
+    _check_finite(steering.strength)
     query = steering.query or Query(text=prompt.text, images=prompt.images)
     matches = retrieve(query, library, k=1, model_id=model_id)
     if not matches:
@@ -145,14 +155,14 @@ def _choose(
     return (AppliedVector(best.record, best.score, steering.strength),), None
 
 
-def _named(catalogue: Catalogue, reference: str, strength: float) -> AppliedVector:
-    _require_finite(strength)
-    return AppliedVector(resolve(reference, catalogue), None, strength)
+def _resolve(catalogue: Catalogue, vector: VectorAtStrength) -> AppliedVector:
+    _check_finite(vector.strength)
+    return AppliedVector(resolve(vector.reference, catalogue), None, vector.strength)
 
 
-def _require_finite(strength: float) -> None:
+def _check_finite(strength: float) -> None:
     if not math.isfinite(strength):
-        raise InvalidInput(f"The strength is {strength}.", "Give a finite number; 1 is the vector as it was trained.")
+        raise InvalidInput(f"Invalid strength {strength}.", "Use a finite number; 1 is the vector as trained.")
 
 
 def _below_threshold(best: Match) -> str:
@@ -160,8 +170,3 @@ def _below_threshold(best: Match) -> str:
         f"The best match, {best.record.name} version {best.record.version}, scores {best.score:.3f}, "
         f"below its threshold of {best.threshold:.3f}."
     )
-
-
-def _reference(vector: AppliedVector) -> Applied:
-    record = vector.record
-    return Applied(record.id, record.object_key, record.sha256, vector.strength)

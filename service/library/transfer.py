@@ -1,4 +1,4 @@
-"""Take vectors out of one library and into another, with their ids, so that lineage stays true."""
+"""Export vectors to an archive and import them into another library, with their ids, so that lineage is kept."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from vlibrary.domain.ports.artifacts import Artifacts
 from vlibrary.domain.registration import ANONYMOUS, Amendment
 from vlibrary.formats.archive import Archive, Entry, Item, pack
 from vlibrary.formats.card import dump_card, parse_card
-from vlibrary.library.amend import amend
 from vlibrary.library.library import Library
-from vlibrary.library.paging import pages
+from vlibrary.library.paging import iter_pages
 from vlibrary.library.publish import Submission, publish
+from vlibrary.library.vectors import amend
 
-# No HTTP header can carry this sign, so no client's idempotency key is one of these.
+# HTTP headers cannot carry this character, so no client can send such an idempotency key.
 _IMPORT = "\N{RIGHTWARDS ARROW}import:"
 
 
 class Outcome(StrEnum):
-    """What became of a vector, of which the library may have had this very one already, perhaps deleted.
+    """The result for one vector of an archive.
 
-    PRESENT: it had, with the same description, tags and metadata. DIFFERS: with others; it stays as it is. UPDATED: it
-    had others, and now has the archive's.
+    PRESENT: the library has it, possibly deleted, with the same description, tags and metadata. DIFFERS: it has other
+    ones, which are kept. UPDATED: it had other ones and now has the archive's.
     """
 
     IMPORTED = "imported"
@@ -39,10 +39,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Loaded:
-    """What became of one vector of an archive.
-
-    record: in this library. seq: a place in the change log by which this was so. error: why it was refused.
-    """
+    """The result for one vector. record: in this library. seq: the log's seq afterwards. error: if it was refused."""
 
     entry: Entry
     outcome: Outcome
@@ -52,20 +49,20 @@ class Loaded:
 
 
 def export(which: Filter, library: Library) -> Iterator[bytes]:
-    """The archive of all vectors that pass, in pieces; each vector is read when its turn comes.
+    """Yield the archive of all vectors that pass the filter, in pieces.
 
-    Raises ArtifactLost and Unavailable, at any piece: an archive that
-    ends so has no manifest, and no library loads it.
+    Raises ArtifactLost and Unavailable at any piece. A truncated archive has no manifest, so no library loads it.
     """
-    return pack(_item(record, library.artifacts) for page in pages(library.catalogue, which) for record in page.records)
+    vectors = library.catalogue.vectors
+    return pack(_item(record, library.artifacts) for page in iter_pages(vectors, which) for record in page.records)
 
 
 @dataclass(frozen=True)
 class Loader:
-    """Loads archives into a library.
+    """Imports archives into a library.
 
-    artifact_bytes, card_bytes: what a vector of an archive may have at most. update: give vectors that the library has
-    already the archive's description, tags and metadata.
+    artifact_bytes, card_bytes: size limits. update: amend existing vectors with the archive's description, tags and
+    metadata.
     """
 
     library: Library
@@ -74,9 +71,9 @@ class Loader:
     update: bool = False
 
     def load(self, archive: Archive, *, actor: str = ANONYMOUS) -> Iterator[Loaded]:
-        """Import the archive's vectors, oldest version first. Loading it again changes nothing.
+        """Import the archive's vectors, oldest version first. Idempotent.
 
-        What is wrong with one vector is in its Loaded and does not keep the others out; nothing is raised.
+        An error with one vector is part of its result and does not stop the others.
         """
         for entry in archive.entries:
             try:
@@ -95,17 +92,17 @@ class Loader:
         return Loaded(entry, Outcome.IMPORTED, record, record.seq)
 
     def _merge(self, entry: Entry, known: VectorRecord, card: VectorCard, actor: str) -> Loaded:
-        """Leave the vector that is here as it is, or amend it. What nobody may amend is not compared."""
+        """Keep or amend the existing vector. Only fields that can be amended are compared."""
         changes = _changes(known.card, card)
         if changes == Amendment():
             return Loaded(entry, Outcome.PRESENT, known, known.seq)
         if not self.update or known.status is not Status.ACTIVE:
             return Loaded(entry, Outcome.DIFFERS, known, known.seq)
-        record, seq = amend(known, changes, self.library, expected_revision=known.revision, actor=actor)
+        record, seq = amend(known.id, changes, self.library, expected_revision=known.revision, actor=actor)
         return Loaded(entry, Outcome.UPDATED, record, seq)
 
     def _known(self, entry: Entry) -> VectorRecord | None:
-        """The vector of the entry's id, if there is one. Raises VectorExists when it is not the same vector."""
+        """Return the vector with the entry's id, if any. Raises VectorExists if it is a different vector."""
         try:
             record = self.library.catalogue.vectors.get(entry.id, deleted=True)
         except VectorNotFound:
@@ -113,13 +110,13 @@ class Loader:
         if (record.sha256, record.name) != (entry.sha256, entry.name):
             raise VectorExists(
                 f"The id {entry.id} belongs to another vector here, {record.name} version {record.version}.",
-                "One of the two was altered: find out which, and register the other one anew from its file.",
+                "One of the two was altered: find out which, and register the other one from its file.",
             )
         return record
 
 
 def _changes(here: VectorCard, there: VectorCard) -> Amendment:
-    """What makes the one say what the other says."""
+    """Return the amendment that makes `here` equal to `there`."""
     return Amendment(
         description=None if here.description == there.description else there.description,
         tags=None if here.tags == there.tags else there.tags,
@@ -143,6 +140,6 @@ def _item(record: VectorRecord, artifacts: Artifacts) -> Item:
 
 
 def _portable(card: VectorCard) -> VectorCard:
-    """Without the description's key, which every library makes with its own embedder."""
+    """Return the card without the description's key, which each library computes with its own embedder."""
     keys = tuple(key for key in card.keys if key.kind is not KeyKind.DESCRIPTION)
     return replace(card, keys=keys, embedder=card.embedder if keys else None)

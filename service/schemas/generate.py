@@ -10,7 +10,7 @@ from vlibrary.domain.query import Query
 from vlibrary.domain.steering import NotSteered, SteeringReason
 from vlibrary.domain.wire import Decoding, Demonstration, Prompt, TextPiece
 from vlibrary.library.references import MAX_REFERENCE
-from vlibrary.library.steer import Answer, AppliedVector, Auto, Chosen, Off, Plan, Steering
+from vlibrary.library.steer import Answer, AppliedVector, Auto, Listed, Off, Plan, Steering, VectorAtStrength
 from vlibrary.schemas.examples import NAMED_EXAMPLE, SAMPLE_IMAGE, examples
 from vlibrary.schemas.fields import MAX_IMAGES, MAX_TEXT, EncodedImage, StopText, Strength, StrictIn, check_images
 from vlibrary.schemas.vectors import MODEL
@@ -75,7 +75,7 @@ class SteeredIn(StrictIn):
             return Auto(self.strength, query)
         if self.steering == "off":
             return Off()
-        return Chosen(tuple((one.id, one.strength) for one in self.steering))
+        return Listed(tuple(VectorAtStrength(one.id, one.strength) for one in self.steering))
 
 
 class GenerateIn(SteeredIn):

@@ -8,7 +8,7 @@ import structlog
 
 from vlibrary.domain.ports.snapshots import MergeStopped, PersistentIndex
 from vlibrary.library.library import Library
-from vlibrary.library.reindex import follow
+from vlibrary.library.reindex import try_catch_up
 from vlibrary.upkeep.heartbeat import Heartbeat
 from vlibrary.upkeep.snapshot_writer import SnapshotWriter
 
@@ -35,7 +35,7 @@ class BackgroundTasks:
 
     def tick(self) -> None:
         """Run every task that is due. Raises MergeStopped if `close` was called during a merge."""
-        follow(self._catalogue, self._index)  # so that the next search has little left to replay
+        try_catch_up(self._catalogue.change_log, self._index)  # so that the next search has little left to replay
         self._heartbeat.beat_if_due()
         merged = False
         try:
@@ -62,7 +62,7 @@ class BackgroundTasks:
             log.warning("background.close_timed_out")
             return
         self._writer.save_if_changed()
-        follow(self._catalogue, self._index)
+        try_catch_up(self._catalogue.change_log, self._index)
         self._heartbeat.beat()
 
     def _run(self) -> None:

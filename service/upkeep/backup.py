@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from vlibrary.domain.errors import ArtifactLost, BackupAhead, InvalidBackup
 from vlibrary.domain.ports.artifacts import Artifacts
 from vlibrary.domain.ports.backup import Backup, ObjectRef
-from vlibrary.library.paging import abreast
+from vlibrary.library.paging import map_in_parallel
 from vlibrary.upkeep.collector_guard import pausing_for_restoration
 from vlibrary.upkeep.stores import Stores
 
@@ -100,7 +100,7 @@ def copy_objects(
     """Copy the objects that the target lacks or has with another digest. Yield the progress, first before any copy."""
     done = CopyProgress(total)
     yield done
-    for reference, copied in abreast(lambda reference: _copy(reference, source, target), references):
+    for reference, copied in map_in_parallel(lambda reference: _copy(reference, source, target), references):
         if copied is None:
             done = replace(done, lost=(*done.lost, reference.key))
         elif copied:

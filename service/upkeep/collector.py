@@ -19,7 +19,7 @@ from vlibrary.domain.errors import Conflict, InvalidInput, VectorNotFound
 from vlibrary.domain.filters import Filter
 from vlibrary.domain.ports.artifacts import Artifacts, StoredObject, is_library_key
 from vlibrary.domain.ports.catalogue import Catalogue
-from vlibrary.library.paging import batches, pages
+from vlibrary.library.paging import iter_batches, iter_pages
 from vlibrary.library.publish import DEADLINE
 from vlibrary.upkeep.collector_guard import check_collection_allowed, is_marker, record_progress
 
@@ -93,7 +93,7 @@ def collect(
     done = Collection(released=_release(catalogue, rules, actor), purged=_purge(catalogue, rules, actor), cursor=after)
     yield done
     newest = artifacts.now() - rules.grace
-    for batch in batches(artifacts.list(after), BATCH):
+    for batch in iter_batches(artifacts.list(after), BATCH):
         objects = [found for found in batch if is_library_key(found.key)]
         old = [found for found in objects if found.modified < newest]
         referenced = catalogue.registrations.find_referenced([found.key for found in old], purged_within=rules.grace)
@@ -147,7 +147,7 @@ def _purge(catalogue: Catalogue, rules: Rules, actor: str) -> int:
         return 0
     before = catalogue.change_log.now() - rules.retention  # the database's clock, which dates deletions
     count = 0
-    for page in pages(catalogue, Filter(status=Status.DELETED)):
+    for page in iter_pages(catalogue.vectors, Filter(status=Status.DELETED)):
         for record in page.records:
             if record.deleted_at is None or record.deleted_at > before:
                 continue

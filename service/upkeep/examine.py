@@ -17,7 +17,7 @@ from vlibrary.domain.filters import EVERYTHING_ACTIVE, Filter
 from vlibrary.domain.ports.artifacts import Artifacts, is_library_key
 from vlibrary.domain.ports.catalogue import Catalogue
 from vlibrary.domain.registration import Alias
-from vlibrary.library.paging import abreast, batches, changes, pages
+from vlibrary.library.paging import iter_batches, iter_changes, iter_pages, map_in_parallel
 from vlibrary.upkeep.findings import Finding, Progress, Report, waste, wrong
 from vlibrary.upkeep.store_ownership import examine_ownership
 
@@ -69,8 +69,8 @@ def examine_vectors(catalogue: Catalogue, artifacts: Artifacts, *, sample: float
         return _examine_object(artifacts, record, read=choice.random() < sample)
 
     done = 0
-    for page in pages(catalogue, Filter(status=None), cursor):
-        for record, found in abreast(examine_record, page.records):
+    for page in iter_pages(catalogue.vectors, Filter(status=None), cursor):
+        for record, found in map_in_parallel(examine_record, page.records):
             if found is not None and _status(catalogue, record.id) is not None:
                 yield found
         done += len(page.records)
@@ -106,7 +106,7 @@ def examine_log(catalogue: Catalogue) -> Report:
     end = catalogue.change_log.position().seq
     findable: set[str] = set()
     expected = 1
-    for change in changes(catalogue, 0, end):
+    for change in iter_changes(catalogue.change_log, 0, end):
         if change.seq != expected:
             yield _gap(expected, change.seq - 1)
         expected = change.seq + 1
@@ -128,7 +128,8 @@ def _examine_findable(catalogue: Catalogue, seq: int, findable: Set[str]) -> Rep
     active = catalogue.vectors.ids(EVERYTHING_ACTIVE)
     differing = active ^ findable
     if differing:
-        differing -= {change.vector_id for change in changes(catalogue, seq, catalogue.change_log.position().seq)}
+        newest = catalogue.change_log.position().seq
+        differing -= {change.vector_id for change in iter_changes(catalogue.change_log, seq, newest)}
     for vector_id in sorted(differing):
         if vector_id in active:
             detail = f"Vector {vector_id} is active, but not according to the change log, so no index contains it."
@@ -172,7 +173,7 @@ def examine_orphans(catalogue: Catalogue, artifacts: Artifacts, *, after: str | 
     counts: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
     done = 0
-    for batch in batches(artifacts.list(after), BATCH):
+    for batch in iter_batches(artifacts.list(after), BATCH):
         old = {found.key: found for found in batch if is_library_key(found.key) and now - found.modified > YOUNG}
         for key in sorted(old.keys() - catalogue.registrations.find_referenced(list(old), purged_within=YOUNG)):
             limit = next((limit for limit in AGES if now - old[key].modified <= limit), None)

@@ -58,12 +58,12 @@ def check_index(
     also renew the catalogue's epoch: services that loaded it have the same wrong index, and would save it again.
     """
     fresh = new_index()
-    position = catch_up(catalogue, fresh)
+    position = catch_up(catalogue.change_log, fresh)
     found = _compare(catalogue, fresh, snapshots, new_index())
     if repair and found.loaded != found.expected:
         if found.loaded is not None:
             catalogue.change_log.renew_epoch(replacing=position.epoch, actor=SYSTEM)
-            catch_up(catalogue, fresh)
+            catch_up(catalogue.change_log, fresh)
         fresh.save(snapshots)
         found = _compare(catalogue, fresh, snapshots, new_index())
     return found
@@ -72,8 +72,8 @@ def check_index(
 def _compare(catalogue: Catalogue, fresh: PersistentIndex, snapshots: Snapshots, loaded: PersistentIndex) -> IndexCheck:
     if loaded.load(snapshots, catalogue.change_log.position().epoch) is not None:
         for _ in range(TRIES):
-            catch_up(catalogue, loaded)
-            catch_up(catalogue, fresh)
+            catch_up(catalogue.change_log, loaded)
+            catch_up(catalogue.change_log, fresh)
             if loaded.position == fresh.position:  # no write in between
                 return IndexCheck(fresh.checksum(), loaded.checksum())
     return IndexCheck(fresh.checksum(), None)

@@ -15,7 +15,7 @@ from cachetools import LRUCache
 
 from vlibrary.domain.ports.artifacts import Artifacts
 from vlibrary.domain.vector import SteeringVector
-from vlibrary.domain.wire import Applied
+from vlibrary.domain.wire import ArtifactAtStrength
 from vlibrary.formats.artifact import decode
 
 V = TypeVar("V")
@@ -82,7 +82,7 @@ class Residency:
         self.combined = SingleFlight[SteeringVector](size)
         self._observe_load = observe_load
 
-    def get(self, applied: tuple[Applied, ...]) -> tuple[SteeringVector | None, str | None]:
+    def get(self, applied: tuple[ArtifactAtStrength, ...]) -> tuple[SteeringVector | None, str | None]:
         """Return the sum of the vectors at their strengths and a key of that content; (None, None) without vectors.
 
         Raises ArtifactLost, ArtifactsUnavailable, InvalidArtifact, WrongModel, UnsupportedEdit.
@@ -92,14 +92,14 @@ class Residency:
         key = " ".join(f"{one.sha256}*{one.strength!r}" for one in applied)
         return self.combined.get(key, lambda: self._combine(applied)), key
 
-    def _combine(self, applied: tuple[Applied, ...]) -> SteeringVector:
+    def _combine(self, applied: tuple[ArtifactAtStrength, ...]) -> SteeringVector:
         with np.errstate(over="ignore", invalid="ignore"):  # the check refuses an overflow, with a reason
             loaded = (self.single.get(f"{one.object_key} {one.sha256}", partial(self._load, one)) for one in applied)
             vector = reduce(add, [single * one.strength for single, one in zip(loaded, applied, strict=True)])
         self._check(vector)
         return vector
 
-    def _load(self, applied: Applied) -> SteeringVector:
+    def _load(self, applied: ArtifactAtStrength) -> SteeringVector:
         start = time.perf_counter()
         vector = decode(self._artifacts.get(applied.object_key, applied.sha256))
         self._check(vector)

@@ -17,7 +17,7 @@ from tests.model.samples import prompts
 from tests.support import samples
 from tests.support.memory.artifacts import MemoryArtifacts
 from vlibrary.domain.vector import SteeringVector
-from vlibrary.domain.wire import Applied, GenerateCall
+from vlibrary.domain.wire import ArtifactAtStrength, GenerateCall
 from vlibrary.engine.inflight import Budget, InFlightEngine
 from vlibrary.formats.artifact import encode, sha256_of
 from vlibrary.models.embedder import Embedder
@@ -52,11 +52,11 @@ class Desk:
     worker: LocalWorker
     registry: CollectorRegistry
 
-    def stored(self, vector: SteeringVector, strength: float = 1.0) -> Applied:
+    def stored(self, vector: SteeringVector, strength: float = 1.0) -> ArtifactAtStrength:
         data = encode(vector)
         digest = sha256_of(data)
         self.store.put(f"v/{digest}", data, digest)
-        return Applied("v", f"v/{digest}", digest, strength)
+        return ArtifactAtStrength("v", f"v/{digest}", digest, strength)
 
     def call(self, asked: Asked = PLAIN, **more: Any) -> GenerateCall:
         vectors = (self.stored(samples.vector(self.lvlm.spec, asked.vector), asked.strength),) if asked.vector else ()

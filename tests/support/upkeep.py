@@ -28,7 +28,7 @@ from vlibrary.domain.ports.catalogue import Catalogue
 from vlibrary.domain.ports.clock import Clock
 from vlibrary.domain.registration import Upload
 from vlibrary.library.library import Library
-from vlibrary.library.reindex import follow
+from vlibrary.library.reindex import try_catch_up
 from vlibrary.upkeep.collector import Collection, Rules, collect
 from vlibrary.upkeep.collector_guard import update_markers
 from vlibrary.upkeep.heartbeat import Heartbeat
@@ -134,9 +134,9 @@ class Beats:
         self.tick()
 
     def tick(self) -> None:
-        follow(self._library.catalogue, self._library.index)
+        try_catch_up(self._library.catalogue.change_log, self._library.index)
         self._heartbeat.beat_if_due()
 
     def last(self) -> None:
-        follow(self._library.catalogue, self._library.index)
+        try_catch_up(self._library.catalogue.change_log, self._library.index)
         self._heartbeat.beat()

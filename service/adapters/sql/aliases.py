@@ -10,7 +10,7 @@ from vlibrary.adapters.sql.logs import append_audit
 from vlibrary.adapters.sql.tables import ALIASES, VECTORS
 from vlibrary.adapters.sql.transactions import Transactions, Writer
 from vlibrary.domain.card import Status
-from vlibrary.domain.labels import check_alias, is_storable
+from vlibrary.domain.labels import is_storable
 from vlibrary.domain.registration import ANONYMOUS, Alias
 from vlibrary.domain.registry_rules import (
     alias_not_found,
@@ -39,7 +39,6 @@ class SqlAliases:
         return sorted(found, key=lambda alias: (alias.name, alias.alias))  # by code point on every database
 
     def set(self, name: str, alias: str, vector_id: str, *, expected: int, actor: str = ANONYMOUS) -> Alias:
-        check_alias(alias)
         active = select(VECTORS.c.id).where(
             VECTORS.c.id == vector_id, VECTORS.c.name == name, VECTORS.c.status == Status.ACTIVE
         )

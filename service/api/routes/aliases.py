@@ -12,7 +12,7 @@ from vlibrary.api.http.etags import IfMatch, require_alias_revision, require_rev
 from vlibrary.api.http.responses import headers, problems
 from vlibrary.domain.card import NAME_PATTERN
 from vlibrary.domain.registration import Alias
-from vlibrary.library.alias import drop, find_alias, point
+from vlibrary.library.aliases import drop_alias, get_alias, list_aliases, set_alias
 from vlibrary.schemas.registry import AliasesOut, AliasIn, AliasOut
 
 router = APIRouter(prefix="/aliases", tags=["aliases"])
@@ -30,9 +30,9 @@ class AliasesQuery(BaseModel):
 
 
 @router.get("", operation_id="list_aliases", summary="List aliases", responses=problems(422, 503))
-def list_aliases(library: LibraryDep, query: Annotated[AliasesQuery, Query()]) -> AliasesOut:
+def get_aliases(library: LibraryDep, query: Annotated[AliasesQuery, Query()]) -> AliasesOut:
     """Returns aliases ordered by name and alias. Wherever a vector is referenced, `name@alias` is accepted too."""
-    return AliasesOut(items=list(map(AliasOut.of, library.catalogue.aliases.list(query.name))))
+    return AliasesOut(items=list(map(AliasOut.of, list_aliases(library.catalogue.aliases, query.name))))
 
 
 @router.get(
@@ -42,9 +42,9 @@ def list_aliases(library: LibraryDep, query: Annotated[AliasesQuery, Query()]) -
     dependencies=[NO_PARAMETERS],
     responses={**problems(404, 422, 503), 200: headers("ETag")},
 )
-def get_alias(name: Name, alias: AliasName, response: Response, library: LibraryDep) -> AliasOut:
+def read_alias(name: Name, alias: AliasName, response: Response, library: LibraryDep) -> AliasOut:
     """Returns the alias. Send its `ETag` as `If-Match` with PUT and DELETE."""
-    return _with_etag(find_alias(name, alias, catalogue=library.catalogue), response)
+    return _with_etag(get_alias(name, alias, library.catalogue.aliases), response)
 
 
 @router.put(
@@ -54,7 +54,7 @@ def get_alias(name: Name, alias: AliasName, response: Response, library: Library
     dependencies=[NO_PARAMETERS],
     responses={**problems(400, 404, 412, 413, 422, 428, 503), 200: headers("ETag")},
 )
-def set_alias(
+def put_alias(
     name: Name,
     alias: AliasName,
     body: AliasIn,
@@ -71,7 +71,7 @@ def set_alias(
     Of several concurrent requests exactly one succeeds; the others get 412.
     """
     expected = require_alias_revision(if_match, if_none_match)
-    moved = point(name, alias, body.vector, expected=expected, catalogue=library.catalogue, actor=actor)
+    moved = set_alias(name, alias, body.vector, library.catalogue, expected=expected, actor=actor)
     return _with_etag(moved, response)
 
 
@@ -85,7 +85,7 @@ def set_alias(
 )
 def delete_alias(name: Name, alias: AliasName, library: LibraryDep, actor: ActorDep, if_match: IfMatch = None) -> None:
     """Deletes the alias. Its vector is kept, and can then be deleted too."""
-    drop(name, alias, expected=require_revision(if_match), catalogue=library.catalogue, actor=actor)
+    drop_alias(name, alias, library.catalogue.aliases, expected=require_revision(if_match), actor=actor)
 
 
 def _with_etag(alias: Alias, response: Response) -> AliasOut:

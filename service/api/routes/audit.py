@@ -32,4 +32,4 @@ def list_audit_log(library: LibraryDep, query: Annotated[AuditQuery, Query()]) -
 
     The service has no accounts: `actor` is the client's `X-Actor` header, unverified.
     """
-    return AuditOut.of(read_audit(library.catalogue, **query.model_dump()))
+    return AuditOut.of(read_audit(library.catalogue.audit_log, **query.model_dump()))

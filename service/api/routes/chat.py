@@ -73,7 +73,7 @@ async def create_completion(request: Request, scope: ScopeDep, library: LibraryD
         model_id=model.model.model_id,
         library=library,
     )
-    planned = (await scope.run_in_thread(make_plan)).within(scope.time_left())
+    planned = (await scope.run_in_thread(make_plan)).with_timeout(scope.time_left())
     completion = Completion(model, include_usage=bool(body.stream_options and body.stream_options.include_usage))
     if body.stream:
         return await stream_answer(scope, stream(planned, library.worker), completion)

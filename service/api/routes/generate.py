@@ -84,7 +84,7 @@ async def generate(
         model_id=body.model,
         library=library,
     )
-    planned = (await scope.run_in_thread(make_plan)).within(scope.time_left())
+    planned = (await scope.run_in_thread(make_plan)).with_timeout(scope.time_left())
     if body.stream:
         return await stream_answer(scope, stream(planned, library.worker), _Events(planned))
     return GenerateOut.of(await scope.run(answer(planned, library.worker)))

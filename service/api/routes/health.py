@@ -53,7 +53,7 @@ def _checks(library: Library) -> dict[str, Callable[[], str]]:
     return {
         "catalogue": lambda: f"at sequence number {library.catalogue.change_log.position().seq}",
         "artifacts": check_artifacts,
-        "index": lambda: f"applied up to sequence number {catch_up(library.catalogue, library.index).seq}",
+        "index": lambda: f"applied up to sequence number {catch_up(library.catalogue.change_log, library.index).seq}",
         "worker": lambda: f"serves {', '.join(info.model.model_id for info in library.worker.models())}",
     }
 

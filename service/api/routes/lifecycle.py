@@ -10,9 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from vlibrary.api.http.deps import ADMITTED, NO_PARAMETERS, ActorDep, FixedReference, LibraryDep
 from vlibrary.api.http.etags import IfMatch, parse_revision, require_revision, revision_etag
 from vlibrary.api.http.responses import SEQ_HEADER, headers, problems
-from vlibrary.domain.card import Status, VectorRecord
-from vlibrary.library.amend import amend
-from vlibrary.library.references import resolve_fixed
+from vlibrary.domain.card import VectorRecord
+from vlibrary.library.vectors import amend, delete_vector, purge_vector, restore_vector
 from vlibrary.schemas.registry import AmendIn
 from vlibrary.schemas.vectors import VectorOut
 
@@ -49,13 +48,7 @@ def amend_vector(
     Searches use the new description immediately. The artifact never changes.
     """
     revision = require_revision(if_match)
-    record, seq = amend(
-        resolve_fixed(vector_id, library.catalogue),
-        body.changes(),
-        expected_revision=revision,
-        library=library,
-        actor=actor,
-    )
+    record, seq = amend(vector_id, body.changes(), library, expected_revision=revision, actor=actor)
     return _changed(record, seq, response)
 
 
@@ -66,7 +59,7 @@ def amend_vector(
     status_code=204,
     responses={**problems(404, 409, 412, 422, 503), 204: headers(SEQ_HEADER)},
 )
-def delete_vector(
+def remove_vector(
     vector_id: FixedReference,
     response: Response,
     library: LibraryDep,
@@ -78,9 +71,8 @@ def delete_vector(
 
     With `purge=true`, removes a deleted vector permanently. A vector that an alias points to cannot be deleted.
     """
-    remove = library.catalogue.vectors.purge if query.purge else library.catalogue.vectors.delete
-    record = resolve_fixed(vector_id, library.catalogue, status=None if query.purge else Status.ACTIVE)
-    seq = remove(record.id, expected_revision=parse_revision(if_match), actor=actor)
+    remove = purge_vector if query.purge else delete_vector
+    seq = remove(vector_id, library.catalogue, expected_revision=parse_revision(if_match), actor=actor)
     response.headers[SEQ_HEADER] = str(seq)
 
 
@@ -91,14 +83,13 @@ def delete_vector(
     dependencies=[NO_PARAMETERS],
     responses={**problems(404, 409, 412, 422, 503), 200: headers("ETag", SEQ_HEADER)},
 )
-def restore_vector(
+def undelete_vector(
     vector_id: FixedReference, response: Response, library: LibraryDep, actor: ActorDep, if_match: IfMatch = None
 ) -> VectorOut:
     """Restores a deleted vector under its id and version; searches and answers use it again."""
     revision = parse_revision(if_match)
-    found = resolve_fixed(vector_id, library.catalogue, status=None)
-    seq = library.catalogue.vectors.restore(found.id, expected_revision=revision, actor=actor)
-    return _changed(library.catalogue.vectors.get(found.id), seq, response)
+    record, seq = restore_vector(vector_id, library.catalogue, expected_revision=revision, actor=actor)
+    return _changed(record, seq, response)
 
 
 def _changed(record: VectorRecord, seq: int, response: Response) -> VectorOut:

@@ -20,6 +20,7 @@ from vlibrary.formats.card import parse_card
 from vlibrary.library.lineage import lineage
 from vlibrary.library.publish import Submission, publish
 from vlibrary.library.references import resolve
+from vlibrary.library.vectors import list_vectors
 from vlibrary.schemas.filters import FilterQuery
 from vlibrary.schemas.registry import LineageOut
 from vlibrary.schemas.vectors import VectorOut, VectorPage
@@ -117,9 +118,9 @@ async def register_vector(
     summary="List vectors, newest first",
     responses=problems(422, 503),
 )
-def list_vectors(library: LibraryDep, query: Annotated[ListQuery, Query()]) -> VectorPage:
+def get_vectors(library: LibraryDep, query: Annotated[ListQuery, Query()]) -> VectorPage:
     """Returns vectors that match all filters. Pages are stable under concurrent changes; repeat the filters."""
-    found = library.catalogue.vectors.page(query.filter(), limit=query.limit, cursor=query.cursor)
+    found = list_vectors(query.filter(), library.catalogue.vectors, limit=query.limit, cursor=query.cursor)
     return VectorPage(items=[VectorOut.of(record) for record in found.records], next=found.next)
 
 
@@ -150,7 +151,7 @@ def get_vector(vector_id: Reference, response: Response, library: LibraryDep) ->
 )
 def get_lineage(vector_id: Reference, library: LibraryDep) -> LineageOut:
     """Returns one generation in each direction. A card names the parents in `derived_from`."""
-    return LineageOut.of(lineage(resolve(vector_id, library.catalogue), library.catalogue))
+    return LineageOut.of(lineage(resolve(vector_id, library.catalogue), library.catalogue.vectors))
 
 
 @router.get(

@@ -22,8 +22,8 @@ class Aliases(Protocol):
     def set(self, name: str, alias: str, vector_id: str, *, expected: int, actor: str = ANONYMOUS) -> Alias:
         """Point the alias to an active vector of the name if its revision is the expected one (0: does not exist).
 
-        Raises VectorNotFound (also for a vector of another name), AliasTaken (expected 0, but it exists),
-        StaleRevision, or InvalidInput for an alias that does not match ALIAS_PATTERN.
+        The alias matches ALIAS_PATTERN, which use cases check. Raises VectorNotFound (also for a vector of another
+        name), AliasTaken (expected 0, but it exists) or StaleRevision.
         """
         ...
 

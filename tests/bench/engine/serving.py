@@ -14,7 +14,7 @@ from tests.bench.engine.vectors import stored
 from tests.bench.spread import Spread, seconds
 from vlibrary.adapters.artifacts.folder import FolderArtifacts
 from vlibrary.bundled import EMBEDDER_FOLDER
-from vlibrary.domain.wire import Applied, Decoding, GenerateCall, Generation, Prompt
+from vlibrary.domain.wire import ArtifactAtStrength, Decoding, GenerateCall, Generation, Prompt
 from vlibrary.models.embedder import Embedder
 from vlibrary.models.lvlm import Lvlm
 from vlibrary.worker.local import LocalWorker
@@ -42,7 +42,9 @@ def _opened(lvlm: Lvlm, store: FolderArtifacts) -> Iterator[LocalWorker]:
         worker.close()
 
 
-async def _fetching(subject: Subject, worker: LocalWorker, references: list[Applied]) -> Mapping[str, Spread]:
+async def _fetching(
+    subject: Subject, worker: LocalWorker, references: list[ArtifactAtStrength]
+) -> Mapping[str, Spread]:
     """Milliseconds that a vector adds to the first token, per request for a new vector, the next one for the same."""
     cold, warm = [], []
     for reference, request in zip(references, questions(len(references), 1, seed=7), strict=True):
@@ -66,7 +68,7 @@ async def _overhead(subject: Subject, worker: LocalWorker) -> Spread:
     return Spread.of(found)
 
 
-async def _timed(worker: LocalWorker, lvlm: Lvlm, prompt: Prompt, tokens: int, *vectors: Applied) -> float:
+async def _timed(worker: LocalWorker, lvlm: Lvlm, prompt: Prompt, tokens: int, *vectors: ArtifactAtStrength) -> float:
     """Seconds until the whole answer is there."""
     call = GenerateCall(prompt, lvlm.spec.model_id, vectors, Decoding(max_new_tokens=tokens))
     start = time.perf_counter()

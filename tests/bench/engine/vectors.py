@@ -13,7 +13,7 @@ from tests.model.samples import vector
 from vlibrary.adapters.artifacts.folder import FolderArtifacts
 from vlibrary.domain.ports.artifacts import Artifacts
 from vlibrary.domain.vector import ModelSpec
-from vlibrary.domain.wire import Applied
+from vlibrary.domain.wire import ArtifactAtStrength
 from vlibrary.formats.artifact import encode, sha256_of
 from vlibrary.steering.slot_table import SlotTable
 from vlibrary.worker.residency import Residency
@@ -22,14 +22,14 @@ from vlibrary.worker.residency import Residency
 REAL = ModelSpec("bench/real-size", "f" * 64, "Real", layers=32, hidden_size=4096)
 
 
-def stored(store: Artifacts, spec: ModelSpec, count: int) -> list[Applied]:
+def stored(store: Artifacts, spec: ModelSpec, count: int) -> list[ArtifactAtStrength]:
     """That many different vectors in the store."""
     references = []
     for seed in range(count):
         data = encode(vector(spec, seed))
         digest = sha256_of(data)
         store.put(f"v/{digest}", data, digest)
-        references.append(Applied("v", f"v/{digest}", digest))
+        references.append(ArtifactAtStrength("v", f"v/{digest}", digest))
     return references
 
 
@@ -40,7 +40,7 @@ def cost_of_fetching(subject: Subject) -> Mapping[str, Spread]:
     table = SlotTable(REAL, count, model.device, model.dtype)
     residency = Residency(store, table.check, count, observe_load=lambda _seconds: None)
 
-    def fetch(reference: Applied) -> None:
+    def fetch(reference: ArtifactAtStrength) -> None:
         found, key = residency.get((reference,))
         assert found is not None
         table.load(found, key=key)

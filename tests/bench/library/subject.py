@@ -84,7 +84,7 @@ def build(keys: int, queries: int, limits: IndexLimits, scratch: Path, registere
     catalogue = sql_catalogue(engine)
     index, exact = FaissIndex(SPEC, limits), FaissIndex(SPEC, IndexLimits(exact=keys))
     for one in (index, exact):
-        catch_up(catalogue, one)
+        catch_up(catalogue.change_log, one)
         while one.compact():
             pass
     ids = [vector_id for vector_id in vectors for _ in range(KEYS)]

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.support.registrations import register
-from vlibrary.domain.errors import AliasNotFound, AliasTaken, InvalidInput, StaleRevision, VectorNotFound
+from vlibrary.domain.errors import AliasNotFound, AliasTaken, StaleRevision, VectorNotFound
 from vlibrary.domain.ports.catalogue import Catalogue
 from vlibrary.domain.registration import Amendment
 
@@ -52,13 +52,9 @@ class TestAliases:
                 catalogue.aliases.set("colours", "best", vector_id, expected=0)
         assert catalogue.aliases.list() == []
 
-    @pytest.mark.parametrize(
-        "alias", ["", "3", "v3", "latest", "A", "a b", "a@b", "-a", "a" * 65, "\x00", "\ud800", "a\n"]
-    )
-    def test_what_reads_as_a_version_or_cannot_be_written_is_no_alias(self, catalogue: Catalogue, alias: str) -> None:
-        record = register(catalogue)
-        with pytest.raises(InvalidInput):
-            catalogue.aliases.set("colours", alias, record.id, expected=0)
+    @pytest.mark.parametrize("alias", ["", "\x00", "\ud800", "a\n"])
+    def test_text_that_the_database_cannot_store_names_no_alias(self, catalogue: Catalogue, alias: str) -> None:
+        register(catalogue)
         with pytest.raises(AliasNotFound):
             catalogue.aliases.get("colours", alias)
         with pytest.raises(AliasNotFound):

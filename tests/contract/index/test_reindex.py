@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -74,9 +73,9 @@ def found(index: TaskIndex) -> set[str]:
 
 def test_registered_vectors_are_found_and_deleted_ones_are_not(database: Database, index: TaskIndex) -> None:
     first, second = database.register(2)
-    assert catch_up(database.catalogue, index).seq == 2
+    assert catch_up(database.catalogue.change_log, index).seq == 2
     database.catalogue.vectors.delete(first)
-    assert catch_up(database.catalogue, index).seq == 3
+    assert catch_up(database.catalogue.change_log, index).seq == 3
     assert found(index) == {second}
     assert index.position == database.catalogue.change_log.position()
 
@@ -89,11 +88,11 @@ def test_a_reverted_database_is_detected_at_any_length_of_its_log(
     kept = database.register(2)
     copy = database.copy()
     database.register(3)
-    catch_up(database.catalogue, index)
+    catch_up(database.catalogue.change_log, index)
     epoch = database.catalogue.change_log.position().epoch
     database.revert(copy)
     kept += database.register(since)
-    assert catch_up(database.catalogue, index).seq == 2 + since
+    assert catch_up(database.catalogue.change_log, index).seq == 2 + since
     assert found(index) == set(kept)
     assert database.catalogue.change_log.position() == index.position
     assert database.catalogue.change_log.position().epoch != epoch, "other processes would not rebuild"
@@ -101,13 +100,13 @@ def test_a_reverted_database_is_detected_at_any_length_of_its_log(
 
 def test_a_database_reverted_to_the_indexs_position_needs_no_rebuild(database: Database, index: TaskIndex) -> None:
     kept = database.register(2)
-    catch_up(database.catalogue, index)
+    catch_up(database.catalogue.change_log, index)
     before = index.position
     copy = database.copy()
     database.register(1)
     database.revert(copy)
     kept += database.register(2)
-    catch_up(database.catalogue, index)
+    catch_up(database.catalogue.change_log, index)
     assert found(index) == set(kept)
     assert before is not None
     assert database.catalogue.change_log.position().epoch == before.epoch
@@ -118,14 +117,14 @@ def test_a_snapshot_of_the_lost_history_is_rebuilt(database: Database, tmp_path:
     copy = database.copy()
     database.register(2)
     index, snapshots = FaissIndex(EMBEDDER), FolderSnapshots(tmp_path / "snapshots")
-    catch_up(database.catalogue, index)
+    catch_up(database.catalogue.change_log, index)
     index.save(snapshots)
     database.revert(copy)
     kept += database.register(5)
     restarted = FaissIndex(EMBEDDER)
     restarted.load(snapshots, database.catalogue.change_log.position().epoch)
     assert restarted.position == index.position
-    catch_up(database.catalogue, restarted)
+    catch_up(database.catalogue.change_log, restarted)
     assert found(restarted) == set(kept)
 
 
@@ -148,11 +147,11 @@ def test_threads_that_detect_it_together_agree_on_one_history(database: Database
     kept = database.register(2)
     copy = database.copy()
     database.register(20)
-    catch_up(database.catalogue, index)
+    catch_up(database.catalogue.change_log, index)
     database.revert(copy)
     kept += database.register(30)
     with ThreadPoolExecutor(8) as pool:
-        seqs = list(pool.map(lambda _: catch_up(database.catalogue, index).seq, range(8)))
+        seqs = list(pool.map(lambda _: catch_up(database.catalogue.change_log, index).seq, range(8)))
     assert set(seqs) == {32}
     assert found(index) == set(kept)
 
@@ -165,17 +164,17 @@ def test_of_two_processes_that_detect_it_together_one_renews_the_epoch(database:
 
         def position(self) -> LogPosition:
             before = super().position()
-            catch_up(database.catalogue, other)
+            catch_up(database.catalogue.change_log, other)
             return before
 
     kept = database.register(2)
     copy = database.copy()
     database.register(1)
     for one in (index, other):
-        catch_up(database.catalogue, one)
+        catch_up(database.catalogue.change_log, one)
     database.revert(copy)
     kept += database.register(1)
-    catch_up(replace(database.catalogue, change_log=Overtaken(Transactions(database.engine))), index)
+    catch_up(Overtaken(Transactions(database.engine)), index)
     assert found(index) == found(other) == set(kept)
     assert index.position == other.position == database.catalogue.change_log.position()
     renewals = [entry for entry in database.catalogue.audit_log.read(0, 99) if entry.action == "catalogue.renew_epoch"]
@@ -187,11 +186,11 @@ def test_a_log_with_a_missing_entry_raises(database: Database, index: TaskIndex)
     with database.engine.begin() as connection:
         connection.execute(text("DELETE FROM changes WHERE seq = 3"))
     with pytest.raises(CatalogueUnavailable, match="lacks an entry"):
-        catch_up(database.catalogue, index)
+        catch_up(database.catalogue.change_log, index)
     with database.engine.begin() as connection:
         connection.execute(text("DELETE FROM changes WHERE seq > 2"))
     with pytest.raises(CatalogueUnavailable, match="lacks an entry"):
-        catch_up(database.catalogue, index)
+        catch_up(database.catalogue.change_log, index)
 
 
 @pytest.mark.parametrize("count", [0, 2])
@@ -199,10 +198,10 @@ def test_a_log_head_that_disagrees_with_the_log_raises_without_new_epochs(
     database: Database, index: TaskIndex, count: int
 ) -> None:
     database.register(count)
-    catch_up(database.catalogue, index)
+    catch_up(database.catalogue.change_log, index)
     with database.engine.begin() as connection:
         connection.execute(text("UPDATE log_head SET mark = 'another'"))
     for _ in range(3):
         with pytest.raises(CatalogueUnavailable, match="does not lead"):
-            catch_up(database.catalogue, index)
+            catch_up(database.catalogue.change_log, index)
     assert len(database.catalogue.audit_log.read(0, 99)) == count

@@ -139,7 +139,7 @@ class TestImported:
         register(1, OLDEST_ID)
         assert (versions(index, 1), versions(index, 2)) == ([2], [2, 1])
         rebuilt = make(WORKER_EMBEDDER)
-        catch_up(catalogue, rebuilt)
+        catch_up(catalogue.change_log, rebuilt)
         assert (versions(rebuilt, 1), versions(rebuilt, 2)) == ([2], [2, 1])
         if isinstance(index, FaissIndex):
             snapshots = FolderSnapshots(tmp_path)

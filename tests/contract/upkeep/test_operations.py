@@ -219,12 +219,12 @@ class TestIndex:
         assert check_index(catalogue, snapshots, EMPTY).findings() == []
         wrong.save(snapshots)  # as a service does that stops now
         assert check_index(catalogue, snapshots, EMPTY).findings() == []
-        assert catch_up(catalogue, wrong) == catalogue.change_log.position()
+        assert catch_up(catalogue.change_log, wrong) == catalogue.change_log.position()
         assert wrong.checksum() == check_index(catalogue, snapshots, EMPTY).expected
 
     def test_the_order_of_the_segments_does_not_matter(self, catalogue: Catalogue) -> None:
         at_once, one_by_one = FaissIndex(EMBEDDER), FaissIndex(EMBEDDER)
-        catch_up(catalogue, at_once)
+        catch_up(catalogue.change_log, at_once)
         one_by_one.reset(catalogue.change_log.position().epoch, replacing=one_by_one.position)
         for change in catalogue.change_log.read(0, 100):
             one_by_one.apply([change])

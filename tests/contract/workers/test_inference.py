@@ -29,7 +29,15 @@ from vlibrary.domain.errors import (
 from vlibrary.domain.ports.inference import Inference, Worker
 from vlibrary.domain.query import Query
 from vlibrary.domain.vector import ModelSpec, NormRule, SteeringVector
-from vlibrary.domain.wire import Applied, Decoding, Demonstration, GenerateCall, Generation, Prompt, TextPiece
+from vlibrary.domain.wire import (
+    ArtifactAtStrength,
+    Decoding,
+    Demonstration,
+    GenerateCall,
+    Generation,
+    Prompt,
+    TextPiece,
+)
 from vlibrary.engine.inflight import InFlightEngine
 from vlibrary.formats.artifact import encode, sha256_of
 from vlibrary.models.embedder import Embedder
@@ -54,12 +62,12 @@ class Case:
     def call(self, text: str = "one two three", **more: object) -> GenerateCall:
         return replace(GenerateCall(Prompt(text), self.model.model_id), **more)  # type: ignore[arg-type]  # any field
 
-    def stored(self, of: SteeringVector, strength: float = 1.0) -> Applied:
+    def stored(self, of: SteeringVector, strength: float = 1.0) -> ArtifactAtStrength:
         data = encode(of)
         digest = sha256_of(data)
         key = f"v/{digest}.safetensors"
         self.store.put(key, data, digest)
-        return Applied("v", key, digest, strength)
+        return ArtifactAtStrength("v", key, digest, strength)
 
 
 @pytest.fixture(scope="session")
@@ -160,7 +168,7 @@ BAD_CALLS: dict[str, tuple[type[VLibraryError], Callable[[Case], GenerateCall]]]
     "an unknown model": (ModelNotFound, lambda case: case.call(model_id="nobody/knows")),
     "an extreme aspect ratio": (InvalidImage, lambda case: case.call(prompt=Prompt("what?", (png(size=(300, 2)),)))),
     "too long": (PromptTooLong, lambda case: case.call(decoding=Decoding(max_new_tokens=100_000))),
-    "a lost artifact": (ArtifactLost, lambda case: case.call(vectors=(Applied("v", "v/gone", "0" * 64),))),
+    "a lost artifact": (ArtifactLost, lambda case: case.call(vectors=(ArtifactAtStrength("v", "v/gone", "0" * 64),))),
     "a foreign vector": (WrongModel, lambda case: case.call(vectors=(case.stored(vector(ELSEWHERE)),))),
 }
 

@@ -133,7 +133,7 @@ def _content(door: Door, vector_id: str) -> bytes | None:
 def _check_index(door: Door, catalogue: Catalogue, artifacts: Artifacts, ledger: Ledger, rng: random.Random) -> None:
     """Check that the service finds the same as an exact index built from the same change log, with the same scores."""
     index = MemoryIndex(EMBEDDER)
-    catch_up(catalogue, index)
+    catch_up(catalogue.change_log, index)
     worker = MemoryWorker(artifacts)
     for entry in rng.sample(ledger.entries, min(QUERIES, len(ledger.entries))):
         query = worker.embed(Query(text=entry.description))

@@ -159,7 +159,7 @@ class LibraryMachine(RuleBasedStateMachine):
         library = self.libraries[who] = Replica(self.folder, engine)
         if from_snapshot:
             library.index.load(self.snapshots, library.catalogue.change_log.position().epoch)
-        assert catch_up(library.catalogue, library.index).seq == self.oracle.seq
+        assert catch_up(library.catalogue.change_log, library.index).seq == self.oracle.seq
 
     @precondition(lambda self: self.oracle.seq > 0)
     @rule(who=st.integers(0, 1))

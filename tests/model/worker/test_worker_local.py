@@ -25,7 +25,7 @@ from vlibrary.domain.errors import (
     VLibraryError,
     WorkerUnavailable,
 )
-from vlibrary.domain.wire import Applied, Decoding, Generation, Prompt, TextPiece
+from vlibrary.domain.wire import ArtifactAtStrength, Decoding, Generation, Prompt, TextPiece
 
 LONG = Decoding(max_new_tokens=300)
 Events = AsyncGenerator[TextPiece | Generation]
@@ -224,7 +224,7 @@ def test_a_strength_that_overflows_is_refused(open_desk: Open, strength: float) 
 
 def test_a_lost_artifact_fails_only_its_own_request(open_desk: Open) -> None:
     desk = open_desk()
-    lost = desk.call(vectors=(Applied("v", "v/gone", "0" * 64),))
+    lost = desk.call(vectors=(ArtifactAtStrength("v", "v/gone", "0" * 64),))
 
     async def scene() -> list[Generation | BaseException]:
         return await outcomes([answer(desk.worker.generate(one)) for one in (desk.call(Asked(2, 1)), lost)])
@@ -270,7 +270,7 @@ def test_metrics_count_requests_and_cache_lookups(open_desk: Open) -> None:
 
     async def scene() -> list[Generation | BaseException]:
         steered, plain = desk.call(Asked(0, 1)), desk.call(Asked(1))
-        lost = desk.call(vectors=(Applied("v", "v/gone", "0" * 64),))
+        lost = desk.call(vectors=(ArtifactAtStrength("v", "v/gone", "0" * 64),))
         ends = [(await outcomes([answer(desk.worker.generate(one))]))[0] for one in (steered, steered, plain, lost)]
         async with aclosing(desk.worker.generate(desk.call(Asked(1, 0, LONG)))) as events:
             await anext(events)

@@ -13,7 +13,6 @@ from vlibrary.adapters.clock import SystemClock
 from vlibrary.domain.card import Status, TaskKey, VectorRecord
 from vlibrary.domain.changes import EPOCH_RENEWED, Change, ChangeKind, LogPosition, renewal_detail
 from vlibrary.domain.filters import EVERYTHING_ACTIVE, Filter
-from vlibrary.domain.labels import check_alias
 from vlibrary.domain.ports.aliases import Aliases
 from vlibrary.domain.ports.audit_log import AuditLog
 from vlibrary.domain.ports.catalogue import Catalogue
@@ -267,7 +266,6 @@ class MemoryAliases:
             return [alias for _, alias in sorted(self._tables.aliases.items()) if name in (None, alias.name)]
 
     def set(self, name: str, alias: str, vector_id: str, *, expected: int, actor: str = ANONYMOUS) -> Alias:
-        check_alias(alias)
         with self._tables.lock:
             tables = self._tables
             found = tables.records.get(vector_id)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from vlibrary.library.paging import ABREAST, abreast
+from vlibrary.library.paging import PARALLEL, map_in_parallel
 
 
 def test_things_come_in_their_order_whichever_is_done_first() -> None:
@@ -16,13 +16,13 @@ def test_things_come_in_their_order_whichever_is_done_first() -> None:
         time.sleep(0.02 if number < 3 else 0)
         return number * number
 
-    assert list(abreast(slow_at_first, range(50))) == [(number, number * number) for number in range(50)]
-    assert list(abreast(slow_at_first, [])) == []
+    assert list(map_in_parallel(slow_at_first, range(50))) == [(number, number * number) for number in range(50)]
+    assert list(map_in_parallel(slow_at_first, [])) == []
 
 
 def test_several_are_seen_to_at_a_time() -> None:
-    together = threading.Barrier(ABREAST, timeout=10)
-    assert len(list(abreast(lambda _: together.wait(), range(2 * ABREAST)))) == 2 * ABREAST
+    together = threading.Barrier(PARALLEL, timeout=10)
+    assert len(list(map_in_parallel(lambda _: together.wait(), range(2 * PARALLEL)))) == 2 * PARALLEL
 
 
 def test_an_error_ends_the_walk_and_few_are_drawn_ahead_of_it() -> None:
@@ -39,11 +39,11 @@ def test_an_error_ends_the_walk_and_few_are_drawn_ahead_of_it() -> None:
             raise ValueError
         done.append(number)
 
-    walk = abreast(act, things())
+    walk = map_in_parallel(act, things())
     with pytest.raises(ValueError):
         list(walk)
     assert {0, 1, 2} <= set(done)
-    assert len(drawn) <= 3 + 2 * ABREAST
+    assert len(drawn) <= 3 + 2 * PARALLEL
 
 
 def test_who_leaves_off_waits_only_for_what_is_under_way() -> None:
@@ -53,7 +53,7 @@ def test_who_leaves_off_waits_only_for_what_is_under_way() -> None:
         time.sleep(0.01)
         done.append(number)
 
-    walk = abreast(act, range(1_000))
+    walk = map_in_parallel(act, range(1_000))
     next(walk)
     walk.close()
-    assert len(done) <= 3 * ABREAST
+    assert len(done) <= 3 * PARALLEL

@@ -28,10 +28,10 @@ from vlibrary.domain.registration import ANONYMOUS, Amendment, Upload
 from vlibrary.domain.vector import SteeringVector
 from vlibrary.formats.artifact import decode, encode
 from vlibrary.formats.card import digest_of, dump_card, parse_card
-from vlibrary.library.amend import amend
 from vlibrary.library.library import Library
 from vlibrary.library.publish import Submission, publish
 from vlibrary.library.reindex import catch_up
+from vlibrary.library.vectors import amend
 
 
 class BrokenArtifacts(MemoryArtifacts):
@@ -155,10 +155,10 @@ def test_a_registration_and_an_amendment_are_told_even_if_the_index_cannot_follo
     catalogue = memory_catalogue(change_log=FailingChangeLog)
     library = replace(memory_library(), catalogue=catalogue)
     record = register(library, "colour", "Which colour is it?")
-    amended, seq = amend(record, Amendment(tags=("a",)), library, expected_revision=1)
+    amended, seq = amend(record.id, Amendment(tags=("a",)), library, expected_revision=1)
     assert (amended.card.tags, seq) == (("a",), 1)
     FailingChangeLog.fails = False
-    assert catch_up(catalogue, library.index).seq == 1
+    assert catch_up(catalogue.change_log, library.index).seq == 1
 
 
 class DamagingArtifacts(MemoryArtifacts):

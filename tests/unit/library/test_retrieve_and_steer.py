@@ -25,7 +25,7 @@ from vlibrary.domain.steering import SteeringReason
 from vlibrary.domain.wire import Decoding, Prompt, TextPiece
 from vlibrary.library.library import Library
 from vlibrary.library.retrieve import DEFAULT_THRESHOLD, Match, retrieve
-from vlibrary.library.steer import Answer, Auto, Chosen, Off, Plan, Steering, answer, plan, stream
+from vlibrary.library.steer import Answer, Auto, Listed, Off, Plan, Steering, VectorAtStrength, answer, plan, stream
 
 COLOUR = "Which colour is the shape?"
 SHAPE = "Name the outline, please."
@@ -223,22 +223,22 @@ def test_off_applies_nothing() -> None:
 def test_chosen_vectors_are_applied_in_order() -> None:
     library = memory_library()
     first, second = register(library, "a", COLOUR), register(library, "b", SHAPE, seed=1)
-    answer = ask(library, COLOUR, Chosen(((second.id, 1.0), (first.id, -2.0))))
+    answer = ask(library, COLOUR, Listed((VectorAtStrength(second.id), VectorAtStrength(first.id, -2.0))))
     assert answer.generation.text == f"{COLOUR} + 1·{second.id} + -2·{first.id}"
     with pytest.raises(VectorNotFound):
-        ask(library, COLOUR, Chosen((("01ARZ3NDEKTSV4RRFFQ69G5FAV", 1.0),)))
+        ask(library, COLOUR, Listed((VectorAtStrength("01ARZ3NDEKTSV4RRFFQ69G5FAV"),)))
 
 
 @pytest.mark.parametrize("strength", [math.nan, math.inf, -math.inf])
 def test_a_strength_that_is_not_finite_is_refused(strength: float) -> None:
     library = memory_library()
     colour = register(library, "colour", COLOUR)
-    for steering in (Auto(strength), Chosen(((colour.id, strength),))):
+    for steering in (Auto(strength), Listed((VectorAtStrength(colour.id, strength),))):
         with pytest.raises(InvalidInput, match="finite"):
             ask(library, COLOUR, steering)
 
 
 def test_an_empty_list_of_vectors_steers_nothing_and_says_so() -> None:
-    given = ask(memory_library(), COLOUR, Chosen(()))
+    given = ask(memory_library(), COLOUR, Listed(()))
     assert given.applied == ()
     assert reason_code(given) == SteeringReason.NO_VECTORS

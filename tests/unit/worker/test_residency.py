@@ -15,7 +15,7 @@ from tests.support.memory.artifacts import MemoryArtifacts
 from tests.support.samples import vector
 from vlibrary.domain.errors import ArtifactLost, ArtifactsUnavailable, InvalidArtifact, UnsupportedEdit, WrongModel
 from vlibrary.domain.vector import ModelSpec, NormRule, Positions, SteeringVector, check_applicable
-from vlibrary.domain.wire import Applied
+from vlibrary.domain.wire import ArtifactAtStrength
 from vlibrary.formats.artifact import encode, sha256_of
 from vlibrary.worker.residency import Residency, SingleFlight
 
@@ -40,15 +40,15 @@ class Counting(MemoryArtifacts):
             raise self.failures.pop()
         return super().get(key, sha256)
 
-    def stored(self, data: bytes, strength: float = 1.0) -> Applied:
+    def stored(self, data: bytes, strength: float = 1.0) -> ArtifactAtStrength:
         digest = sha256_of(data)
         self.put(f"v/{digest}", data, digest)
-        return Applied("v", f"v/{digest}", digest, strength)
+        return ArtifactAtStrength("v", f"v/{digest}", digest, strength)
 
-    def stored_vector(self, seed: int, strength: float = 1.0) -> Applied:
+    def stored_vector(self, seed: int, strength: float = 1.0) -> ArtifactAtStrength:
         return self.stored(encode(vector(SPEC, seed)), strength)
 
-    def damage(self, applied: Applied) -> None:
+    def damage(self, applied: ArtifactAtStrength) -> None:
         """Replace the bytes under the key, as a failing disk would."""
         self._objects[applied.object_key] = b"rotten" + self._objects[applied.object_key]
 
@@ -62,7 +62,7 @@ def residency(store: Counting, most: int = 8, took: Callable[[float], None] = la
     return Residency(store, lambda one: check_applicable(one, SPEC), most, took)
 
 
-def content(kept: Residency, *applied: Applied) -> SteeringVector:
+def content(kept: Residency, *applied: ArtifactAtStrength) -> SteeringVector:
     one, _ = kept.get(applied)
     assert one is not None
     return one
