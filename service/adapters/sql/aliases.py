@@ -29,7 +29,7 @@ class SqlAliases:
         self._db = db
 
     def get(self, name: str, alias: str) -> Alias:
-        return _required(self._db.read(lambda connection: _find(connection, name, alias)), name, alias)
+        return _require(self._db.read(lambda connection: _find(connection, name, alias)), name, alias)
 
     def list(self, name: str | None = None) -> Sequence[Alias]:
         if not is_storable(name):
@@ -61,7 +61,7 @@ class SqlAliases:
 
     def drop(self, name: str, alias: str, *, expected: int, actor: str = ANONYMOUS) -> None:
         def act(writer: Writer) -> None:
-            found = _required(_find(writer.connection, name, alias), name, alias)
+            found = _require(_find(writer.connection, name, alias), name, alias)
             check_alias_revision(name, alias, found.revision, expected)
             append_audit(writer, "alias.drop", f"{name}@{alias}", {"vector_id": found.vector_id})
             _remove(writer, name, alias)
@@ -76,7 +76,7 @@ def _find(connection: Connection, name: str, alias: str) -> Alias | None:
     return None if row is None else Alias(*row)
 
 
-def _required(found: Alias | None, name: str, alias: str) -> Alias:
+def _require(found: Alias | None, name: str, alias: str) -> Alias:
     if found is None:
         raise alias_not_found(name, alias)
     return found

@@ -1,4 +1,4 @@
-"""How a database is reached, and the few things in which SQLite and PostgreSQL differ."""
+"""Connections to the database, and the differences between SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 
 from vlibrary.domain.errors import CatalogueUnavailable, InvalidInput
 
-# Any number that no other program takes in this database: who holds it changes the schema.
+# Advisory lock of migrations: any number that no other program uses in this database.
 MIGRATION_LOCK = 0x0056_4C49_4252_4152
-# How long one migration waits for another of the same database, which may have many rows to go through.
+# How long a migration waits for another one of the same database, which may rewrite many rows.
 MIGRATION_WAIT_MS = 3_600_000
-# PostgreSQL rolled the transaction back (serialization failure, deadlock), or is going down or coming up.
+# PostgreSQL rolled the transaction back (serialization failure, deadlock), or is shutting down or starting.
 PASSING_STATES = ("40001", "40P01", "57P01", "57P02", "57P03")
 
 
 class UtcTime(TypeDecorator[datetime]):
-    """A point in time: timezone-aware UTC in Python; SQLite keeps it as text that sorts by time."""
+    """A timestamp: timezone-aware UTC in Python, and in SQLite text that sorts by time."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -57,7 +57,7 @@ class UtcTime(TypeDecorator[datetime]):
 
 
 class database_now(FunctionElement[datetime]):  # noqa: N801  (reads as the SQL function that it is)
-    """The database's clock at this moment, not at the transaction's start: a writer may have waited for its turn."""
+    """The database's current time, not the transaction's start: a writer may have waited for the lock."""
 
     type = UtcTime()
     inherit_cache = True
@@ -74,20 +74,20 @@ def _now_on_sqlite(element: database_now, compiler: SQLCompiler, **options: Any)
 
 
 def connect(url: str, *, patience: float = 10.0) -> Engine:
-    """An engine for the URL; nothing is opened yet.
+    """Return an engine for the URL, without connecting yet.
 
-    patience: seconds to wait for a free connection and for other writers to finish. On PostgreSQL, a client that stands
-    still in a transaction for so long loses it, so that a frozen process does not hold up the others.
-    Raises CatalogueUnavailable for a URL that names no database.
+    patience: seconds to wait for a free connection and for other writers. On PostgreSQL, a transaction that is idle for
+    this long is aborted, so that a frozen process does not block the others.
+    Raises CatalogueUnavailable for an invalid URL.
     """
     try:
         parsed = make_url(url)
         on_postgres = parsed.get_backend_name() == "postgresql"
         engine = _postgres(parsed, patience) if on_postgres else create_engine(parsed, pool_timeout=patience)
     except (SQLAlchemyError, ImportError, ValueError):  # ImportError: another database's driver
-        # Without the cause, whose words may hold the password.
+        # Without the cause, whose message may contain the password.
         raise CatalogueUnavailable(
-            "The catalogue's URL cannot be used.", "Write it as sqlite:////path/to/file.db or postgresql+psycopg://..."
+            "Invalid database URL.", "Use sqlite:////path/to/file.db or postgresql+psycopg://user@host/name."
         ) from None
     if engine.dialect.name == "sqlite":
         _set_up_sqlite(engine, patience)
@@ -96,27 +96,27 @@ def connect(url: str, *, patience: float = 10.0) -> Engine:
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Turns what SQLAlchemy and the driver raise into errors of ours; nothing foreign passes.
+    """Translate errors of SQLAlchemy and the drivers into errors of the domain.
 
-    DataError, and what sqlite3 raises unwrapped: the value was wrong, trying again would not help.
+    DataError, and what sqlite3 raises unwrapped, mean an invalid value, for which a retry cannot help.
     """
     try:
         yield
     except (DataError, UnicodeError, OverflowError) as error:
         raise InvalidInput(
-            "A value of the request cannot be kept in the catalogue.", "Leave out control characters and huge numbers."
+            "The database cannot store a value of the request.", "Remove control characters and huge numbers."
         ) from error
     except SQLAlchemyError as error:
         raise CatalogueUnavailable(
-            f"The catalogue's database did not answer ({type(error).__name__}).",
-            "Mend what the cause says, which the service's log names, or try again.",
+            f"The catalogue's database failed ({type(error).__name__}).",
+            "Retry; if the error persists, see the service log for its cause.",
         ) from error
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the transaction is over and another one may fare better at once: PostgreSQL only.
+    """Return whether the transaction ended and an immediate retry may succeed; on PostgreSQL only.
 
-    SQLite has no connection to lose, and waits for other writers by itself.
+    SQLite has no connection to lose and waits for other writers by itself.
     """
     if not isinstance(error, DBAPIError):
         return False
@@ -128,22 +128,22 @@ def is_transient(error: BaseException) -> bool:
 
 
 def for_reading(engine: Engine) -> Engine:
-    """The same engine, whose transactions see one state of the database throughout."""
+    """Return the engine with transactions that see a single snapshot of the database."""
     if engine.dialect.name == "sqlite":
-        return engine  # they do anyhow
+        return engine  # the default
     return engine.execution_options(isolation_level="REPEATABLE READ")
 
 
 def for_writing(engine: Engine) -> Engine:
-    """The same engine, whose transactions take SQLite's write lock when they begin.
+    """Return the engine with transactions that take SQLite's write lock at their start.
 
-    A transaction that reads first and asks for the lock later fails at once when another one wrote in between.
+    A transaction that reads first and locks later fails at once if another one wrote in between.
     """
     return engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
 
 
 def insert_or_ignore(connection: Connection, table: Table) -> Insert:
-    """An insertion that does nothing when a key or a unique column is taken."""
+    """Return an INSERT that does nothing on a conflict with a key or a unique column."""
     if connection.dialect.name == "sqlite":
         return sqlite.insert(table).on_conflict_do_nothing()
     return postgresql.insert(table).on_conflict_do_nothing()
@@ -151,22 +151,22 @@ def insert_or_ignore(connection: Connection, table: Table) -> Insert:
 
 @contextmanager
 def migrating(engine: Engine) -> Iterator[Connection]:
-    """A transaction that may change tables; another migration of the same database waits until it has ended."""
+    """Open a transaction that may change tables; other migrations of the same database wait for its end."""
     with for_writing(engine).connect() as connection:
         if engine.dialect.name == "sqlite":
-            # SQLite changes a table by writing it anew, and would take the old one's end for a deletion of its rows.
-            # Not inside a transaction, which SQLAlchemy begins with its first statement: hence the driver's own.
+            # SQLite changes a table by rewriting it, and dropping the old one would violate foreign keys. The pragma
+            # has no effect in a transaction, which SQLAlchemy begins with its first statement: hence the raw cursor.
             cursor = connection.connection.cursor()
             cursor.execute("PRAGMA foreign_keys = OFF")
             cursor.execute(f"PRAGMA busy_timeout = {MIGRATION_WAIT_MS}")
-            # The lock must be held before Alembic looks which steps are missing: it takes one for each step otherwise.
+            # Take the lock before Alembic reads which steps are missing.
             connection.begin()
         else:
             connection.execute(text(f"SET LOCAL lock_timeout = {MIGRATION_WAIT_MS}"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
         yield connection
         connection.commit()
-        connection.invalidate()  # it has other settings than the rest of the pool
+        connection.invalidate()  # its settings differ from the pool's
 
 
 def _postgres(url: URL, patience: float) -> Engine:
@@ -188,7 +188,7 @@ def _postgres(url: URL, patience: float) -> Engine:
 
 
 def _use_write_ahead_log(connection: sqlite3.Connection, patience: float) -> None:
-    """SQLite does not wait for others when it changes the journal of a new database, whatever its busy_timeout is."""
+    """Enable WAL, with retries: SQLite ignores busy_timeout when it changes the journal mode of a new database."""
     locked = Retrying(
         retry=retry_if_exception_type(sqlite3.OperationalError),
         stop=stop_after_delay(patience),
@@ -201,7 +201,7 @@ def _use_write_ahead_log(connection: sqlite3.Connection, patience: float) -> Non
 def _set_up_sqlite(engine: Engine, patience: float) -> None:
     @event.listens_for(engine, "connect")
     def on_connect(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:  # noqa: ARG001
-        connection.isolation_level = None  # the driver begins nothing by itself: on_begin does
+        connection.isolation_level = None  # on_begin begins transactions, not the driver
         connection.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
         _use_write_ahead_log(connection, patience)
         connection.execute("PRAGMA synchronous = FULL")  # an acknowledged registration survives a power cut
@@ -209,7 +209,7 @@ def _set_up_sqlite(engine: Engine, patience: float) -> None:
 
     @event.listens_for(engine, "checkin")
     def on_checkin(connection: sqlite3.Connection | None, entry: ConnectionPoolEntry) -> None:  # noqa: ARG001
-        # A commit that failed (disk full) may leave its transaction open, and with it the lock, in nobody's hands.
+        # A failed commit (disk full) may leave the transaction, and with it the lock, open.
         if connection is not None and connection.in_transaction:
             connection.rollback()
 

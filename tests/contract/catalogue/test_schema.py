@@ -19,7 +19,7 @@ from tests.support.postgres_server import PostgresServer
 from tests.support.registrations import register, upload
 from vlibrary.adapters.sql.catalogue import sql_catalogue
 from vlibrary.adapters.sql.database import connect
-from vlibrary.adapters.sql.schema import alembic_config, is_current, upgrade
+from vlibrary.adapters.sql.schema import alembic_config, revisions, upgrade
 from vlibrary.domain.card import Status
 from vlibrary.domain.changes import ChangeKind
 from vlibrary.domain.errors import CatalogueUnavailable
@@ -57,21 +57,21 @@ def test_an_upgrade_keeps_the_data_and_can_be_repeated(engine: Engine, database_
 
 
 def test_down_and_up_again(bare_url: str) -> None:
-    assert not is_current(bare_url)
+    assert not revisions(bare_url).current
     upgrade(bare_url)
-    assert is_current(bare_url)
+    assert revisions(bare_url).current
     command.downgrade(alembic_config(bare_url), "base")
-    assert not is_current(bare_url)
+    assert not revisions(bare_url).current
     upgrade(bare_url)
-    assert is_current(bare_url)
+    assert revisions(bare_url).current
 
 
-def test_a_newer_versions_database_is_left_alone(engine: Engine, database_url: str) -> None:
+def test_the_database_of_a_newer_release_is_refused(engine: Engine, database_url: str) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    assert not is_current(database_url)
-    with pytest.raises(CatalogueUnavailable):
-        upgrade(database_url)
+    for call in (revisions, upgrade):
+        with pytest.raises(CatalogueUnavailable):
+            call(database_url)
 
 
 def test_every_new_database_has_an_epoch_of_its_own(engine: Engine, bare: Engine, bare_url: str) -> None:
@@ -83,7 +83,7 @@ def test_processes_that_upgrade_together_do_not_get_in_each_others_way(bare: Eng
     code = "import sys; from vlibrary.adapters.sql.schema import upgrade; upgrade(sys.argv[1])"
     started = [subprocess.Popen([sys.executable, "-c", code, bare_url], cwd=ROOT) for _ in range(3)]
     assert [process.wait(60) for process in started] == [0, 0, 0]
-    assert is_current(bare_url)
+    assert revisions(bare_url).current
     assert register(sql_catalogue(bare)).seq == 1
 
 

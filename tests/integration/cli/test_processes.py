@@ -23,7 +23,7 @@ def test_a_failed_command_prints_the_cause_and_exits_with_code_1(tmp_path: Path)
     done = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     title, cause, cure = done.stderr.splitlines()
-    assert "did not answer" in title
+    assert "database failed" in title
     assert cause == "Cause: (sqlite3.OperationalError) unable to open database file"
     assert cure.startswith("What to do: ")
 
