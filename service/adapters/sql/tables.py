@@ -160,9 +160,3 @@ LOG_HEAD = Table(
     Column("server", String),
     CheckConstraint("id = 1", name="only_one"),
 )
-
-
-class Base:
-    """The tables' metadata under its former name, for migrations/env.py."""
-
-    metadata = METADATA

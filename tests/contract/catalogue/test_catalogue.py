@@ -21,7 +21,7 @@ from vlibrary.domain.vector import ModelSpec
 
 
 class TestPublishing:
-    def test_the_record_comes_back_as_it_was_given_with_its_place(self, catalogue: Catalogue) -> None:
+    def test_publish_returns_the_record_with_version_and_seq(self, catalogue: Catalogue) -> None:
         rng = np.random.default_rng(0)
         new = upload()
         given = draft(
@@ -54,7 +54,7 @@ class TestPublishing:
         with pytest.raises(VectorNotFound):
             catalogue.vectors.get(new.vector_id)
 
-    def test_versions_count_up_by_name_and_are_never_given_twice(self, catalogue: Catalogue) -> None:
+    def test_versions_count_up_per_name_and_are_never_reused(self, catalogue: Catalogue) -> None:
         assert [register(catalogue, "a").version for _ in range(2)] == [1, 2]
         assert register(catalogue, "b").version == 1
         catalogue.vectors.delete(register(catalogue, "a").id)
@@ -76,7 +76,7 @@ class TestPublishing:
         assert catalogue.vectors.get_many([late.vector_id]) == []
 
     @pytest.mark.parametrize("hours", [-12, 0, 14])
-    def test_a_deadline_may_be_told_in_any_time_zone(self, catalogue: Catalogue, hours: int) -> None:
+    def test_a_deadline_may_be_in_any_time_zone(self, catalogue: Catalogue, hours: int) -> None:
         zone = timezone(timedelta(hours=hours))
         late, new = upload(seconds=-60), upload(seconds=60)
         for one in (late, new):
@@ -85,7 +85,7 @@ class TestPublishing:
             catalogue.registrations.publish(late, draft(late))
         assert catalogue.registrations.publish(new, draft(new)).seq == 1
 
-    def test_reserving_the_very_same_upload_again_is_fine(self, catalogue: Catalogue) -> None:
+    def test_reserving_the_same_upload_again_succeeds(self, catalogue: Catalogue) -> None:
         new = upload("key")
         assert catalogue.registrations.reserve(new) is None
         assert catalogue.registrations.reserve(new) is None
@@ -114,7 +114,7 @@ class TestPublishing:
 
 
 class TestIdempotency:
-    def test_the_same_request_gets_the_record_that_it_made(self, catalogue: Catalogue) -> None:
+    def test_a_repeated_request_gets_the_first_record(self, catalogue: Catalogue) -> None:
         first, again = upload("key"), upload("key")
         catalogue.registrations.reserve(first)
         record = catalogue.registrations.publish(first, draft(first))
@@ -122,7 +122,7 @@ class TestIdempotency:
         assert answer is not None
         assert plain(answer) == plain(record)
 
-    def test_it_still_does_after_the_deadline_and_after_a_deletion(self, catalogue: Catalogue) -> None:
+    def test_a_repeated_request_gets_it_after_deadline_and_deletion(self, catalogue: Catalogue) -> None:
         first = upload("key", seconds=2.0)
         catalogue.registrations.reserve(first)
         catalogue.registrations.publish(first, draft(first))
@@ -132,7 +132,7 @@ class TestIdempotency:
         assert answer is not None
         assert (answer.id, answer.status) == (first.vector_id, Status.DELETED)
 
-    def test_another_request_under_the_key_is_refused(self, catalogue: Catalogue) -> None:
+    def test_a_different_request_with_the_same_key_is_refused(self, catalogue: Catalogue) -> None:
         first = upload("key")
         catalogue.registrations.reserve(first)
         with pytest.raises(KeyReused):
@@ -141,13 +141,13 @@ class TestIdempotency:
         with pytest.raises(KeyReused):
             catalogue.registrations.reserve(upload("key", request="another"))
 
-    def test_a_running_request_is_not_started_twice(self, catalogue: Catalogue) -> None:
+    def test_a_request_in_progress_is_not_started_twice(self, catalogue: Catalogue) -> None:
         catalogue.registrations.reserve(upload("key"))
         with pytest.raises(InProgress):
             catalogue.registrations.reserve(upload("key"))
 
     @pytest.mark.parametrize("request_text", ["request", "another"])
-    def test_an_expired_reservation_gives_way_for_good(self, catalogue: Catalogue, request_text: str) -> None:
+    def test_an_expired_reservation_is_replaced_permanently(self, catalogue: Catalogue, request_text: str) -> None:
         late, new = upload("key", seconds=-1), upload("key", request=request_text)
         catalogue.registrations.reserve(late)
         assert catalogue.registrations.reserve(new) is None
@@ -156,7 +156,7 @@ class TestIdempotency:
         assert catalogue.registrations.publish(new, draft(new)).id == new.vector_id
 
     @pytest.mark.parametrize("request_text", ["request", "another"])
-    def test_a_later_upload_of_the_same_vector_takes_the_place_of_one_that_broke_off(
+    def test_a_later_upload_of_the_same_vector_replaces_an_interrupted_one(
         self, catalogue: Catalogue, request_text: str
     ) -> None:
         """Such as that of an archive, perhaps of a newer one."""
@@ -168,7 +168,7 @@ class TestIdempotency:
             catalogue.registrations.publish(broken, draft(broken))
         assert catalogue.registrations.publish(new, draft(new)).object_key == new.object_key
 
-    def test_an_upload_whose_place_was_taken_does_not_get_the_others_record(self, catalogue: Catalogue) -> None:
+    def test_a_replaced_upload_does_not_get_the_other_record(self, catalogue: Catalogue) -> None:
         late, new = upload("key", seconds=-1), upload("key", request="another")
         new = replace(new, vector_id=late.vector_id)
         catalogue.registrations.reserve(late)
@@ -178,7 +178,7 @@ class TestIdempotency:
             catalogue.registrations.publish(late, draft(late))
         assert plain(catalogue.registrations.publish(new, draft(new))) == plain(record)
 
-    def test_a_released_key_is_free_and_its_upload_cannot_be_published(self, catalogue: Catalogue) -> None:
+    def test_a_released_key_is_free_and_its_upload_unpublishable(self, catalogue: Catalogue) -> None:
         given_up, new = upload("key"), upload("key")
         catalogue.registrations.reserve(given_up)
         catalogue.registrations.release(given_up)
@@ -186,7 +186,7 @@ class TestIdempotency:
         with pytest.raises(UploadExpired):
             catalogue.registrations.publish(given_up, draft(given_up))
 
-    def test_release_leaves_published_foreign_and_unknown_reservations_alone(self, catalogue: Catalogue) -> None:
+    def test_release_ignores_published_foreign_and_unknown_reservations(self, catalogue: Catalogue) -> None:
         new, stranger = upload("key"), upload("key")
         catalogue.registrations.reserve(new)
         catalogue.registrations.release(stranger)
@@ -197,7 +197,7 @@ class TestIdempotency:
 
 
 class TestClock:
-    def test_the_clock_is_the_one_that_dates_deletions(self, catalogue: Catalogue) -> None:
+    def test_the_clock_dates_deletions(self, catalogue: Catalogue) -> None:
         record = register(catalogue)
         before = catalogue.change_log.now()
         catalogue.vectors.delete(record.id)
@@ -208,26 +208,26 @@ class TestClock:
 
 
 class TestReading:
-    def test_get_many_keeps_the_order_and_leaves_out_what_is_not_there(self, catalogue: Catalogue) -> None:
+    def test_get_many_keeps_the_order_and_omits_missing_vectors(self, catalogue: Catalogue) -> None:
         ids = [register(catalogue).id for _ in range(4)]
         catalogue.vectors.delete(ids[1])
         asked = [ids[3], "unknown", ids[0], ids[1], ids[2]]
         assert [record.id for record in catalogue.vectors.get_many(asked)] == [ids[3], ids[0], ids[2]]
         assert catalogue.vectors.get_many([]) == []
 
-    def test_get_many_gives_all_of_a_record_but_its_keys(self, catalogue: Catalogue) -> None:
+    def test_get_many_omits_keys_only(self, catalogue: Catalogue) -> None:
         whole = register(catalogue, keys=(key(embedding(np.random.default_rng(0))),), tags=("checked",))
         assert catalogue.vectors.get_many([whole.id]) == [replace(whole, card=replace(whole.card, keys=()))]
 
     @pytest.mark.parametrize("vector_id", ["", "unknown", "0" * 300, "a\x00b", "\ud800", "' OR 1=1 --"])
-    def test_ids_that_no_vector_has_are_not_found(self, catalogue: Catalogue, vector_id: str) -> None:
+    def test_unknown_ids_are_not_found(self, catalogue: Catalogue, vector_id: str) -> None:
         register(catalogue)
         with pytest.raises(VectorNotFound):
             catalogue.vectors.get(vector_id)
         with pytest.raises(VectorNotFound):
             catalogue.vectors.delete(vector_id)
 
-    def test_pages_are_newest_first_and_meet_without_overlap(self, catalogue: Catalogue) -> None:
+    def test_pages_are_newest_first_without_gap_or_overlap(self, catalogue: Catalogue) -> None:
         ids = [register(catalogue, f"n{number % 3}").id for number in range(7)]
         catalogue.vectors.delete(ids.pop(3))
         pages, cursor = [], None
@@ -240,7 +240,7 @@ class TestReading:
         newest = list(reversed(ids))
         assert pages == [newest[0:2], newest[2:4], newest[4:6]]
 
-    def test_what_is_registered_between_two_pages_does_not_shift_them(self, catalogue: Catalogue) -> None:
+    def test_registrations_do_not_shift_later_pages(self, catalogue: Catalogue) -> None:
         first, second = register(catalogue).id, register(catalogue).id
         page = catalogue.vectors.page(limit=1, cursor=None)
         assert page.records[0].id == second
@@ -248,7 +248,7 @@ class TestReading:
         following = catalogue.vectors.page(limit=1, cursor=page.next)
         assert [record.id for record in following.records] == [first]
 
-    def test_pages_can_be_kept_to_a_name_and_a_model(self, catalogue: Catalogue) -> None:
+    def test_pages_filter_by_name_and_model(self, catalogue: Catalogue) -> None:
         other = ModelSpec("tests/other", "c" * 64, "Llava", layers=4, hidden_size=8)
         register(catalogue, "a")
         wanted = register(catalogue, "a", model=other)
@@ -268,7 +268,7 @@ class TestReading:
 
 
 class TestChangeLog:
-    def test_it_tells_what_happened_in_order(self, catalogue: Catalogue) -> None:
+    def test_entries_are_in_order(self, catalogue: Catalogue) -> None:
         part = embedding(np.random.default_rng(1))
         keys = (TaskKey(KeyKind.CENTROID, part),)
         first = register(catalogue, "a", keys=keys, embedder=EMBEDDER.fingerprint)
@@ -286,14 +286,14 @@ class TestChangeLog:
         assert (log[1].keys, log[1].embedder) == ((), None)
         assert (log[2].model, log[2].keys, log[2].embedder) == ("", (), None)
 
-    def test_it_is_read_from_any_place_and_in_pieces(self, catalogue: Catalogue) -> None:
+    def test_the_log_is_read_from_any_position_in_parts(self, catalogue: Catalogue) -> None:
         for _ in range(5):
             register(catalogue)
         assert [entry.seq for entry in catalogue.change_log.read(after=2, limit=2)] == [3, 4]
         assert catalogue.change_log.read(after=5, limit=2) == []
         assert catalogue.change_log.position().seq == 5
 
-    def test_a_refused_writer_leaves_no_gap(self, catalogue: Catalogue) -> None:
+    def test_a_refused_write_leaves_no_gap(self, catalogue: Catalogue) -> None:
         late = upload(seconds=-1)
         catalogue.registrations.reserve(late)
         with pytest.raises(UploadExpired):
@@ -302,12 +302,12 @@ class TestChangeLog:
             catalogue.vectors.delete("unknown")
         assert register(catalogue).seq == 1
 
-    def test_the_epoch_stays_and_another_catalogue_has_another(self, catalogue: Catalogue) -> None:
+    def test_each_catalogue_has_a_constant_epoch_of_its_own(self, catalogue: Catalogue) -> None:
         epoch = catalogue.change_log.position().epoch
         register(catalogue)
         assert catalogue.change_log.position().epoch == epoch != memory_catalogue().change_log.position().epoch
 
-    def test_a_deleted_vector_is_gone_once(self, catalogue: Catalogue) -> None:
+    def test_a_vector_is_deleted_once(self, catalogue: Catalogue) -> None:
         record = register(catalogue)
         catalogue.vectors.delete(record.id)
         with pytest.raises(VectorNotFound):
@@ -317,7 +317,7 @@ class TestChangeLog:
         assert catalogue.change_log.position().seq == 2
 
 
-def test_keys_without_a_part_differ_from_keys_of_zeros(catalogue: Catalogue) -> None:
+def test_missing_key_parts_differ_from_zeros(catalogue: Catalogue) -> None:
     text_only = TaskEmbedding(text=embedding(np.random.default_rng(2)).text)
     record = register(catalogue, keys=(TaskKey(KeyKind.DESCRIPTION, text_only),))
     assert catalogue.vectors.get(record.id).card.keys[0].embedding.image is None

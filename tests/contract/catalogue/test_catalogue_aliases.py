@@ -20,7 +20,7 @@ class TestAliases:
         assert abs(alias.changed_at - datetime.now(UTC)) < timedelta(seconds=5)
         assert catalogue.aliases.get("a", "production") == alias
 
-    def test_it_is_made_once_and_moved_by_who_saw_it_last(self, catalogue: Catalogue) -> None:
+    def test_an_alias_is_created_once_and_moved_at_its_revision(self, catalogue: Catalogue) -> None:
         first, second = register(catalogue), register(catalogue)
         made = catalogue.aliases.set("colours", "best", first.id, expected=0)
         with pytest.raises(AliasTaken):
@@ -31,7 +31,7 @@ class TestAliases:
         assert catalogue.aliases.get("colours", "best") == moved
         assert moved.vector_id == second.id
 
-    def test_one_that_was_dropped_and_made_again_is_another(self, catalogue: Catalogue) -> None:
+    def test_a_recreated_alias_has_a_new_revision(self, catalogue: Catalogue) -> None:
         record = register(catalogue)
         made = catalogue.aliases.set("colours", "best", record.id, expected=0)
         catalogue.aliases.drop("colours", "best", expected=made.revision)
@@ -44,7 +44,7 @@ class TestAliases:
         with pytest.raises(StaleRevision):
             catalogue.aliases.drop("colours", "best", expected=made.revision)
 
-    def test_only_active_vectors_of_the_name_are_pointed_to(self, catalogue: Catalogue) -> None:
+    def test_an_alias_points_only_to_active_vectors_of_its_name(self, catalogue: Catalogue) -> None:
         other, gone = register(catalogue, "other"), register(catalogue)
         catalogue.vectors.delete(gone.id)
         for vector_id in (other.id, gone.id, "unknown", "\ud800", "a\x00"):
@@ -60,7 +60,7 @@ class TestAliases:
         with pytest.raises(AliasNotFound):
             catalogue.aliases.drop("colours", alias, expected=1)
 
-    def test_they_are_listed_in_order(self, catalogue: Catalogue) -> None:
+    def test_aliases_are_listed_in_order(self, catalogue: Catalogue) -> None:
         a, b = register(catalogue, "a"), register(catalogue, "b")
         made = [
             catalogue.aliases.set(record.name, alias, record.id, expected=0)
@@ -72,7 +72,7 @@ class TestAliases:
 
 
 class TestAudit:
-    def test_it_tells_who_did_what_to_what(self, catalogue: Catalogue) -> None:
+    def test_the_audit_log_records_actor_action_and_subject(self, catalogue: Catalogue) -> None:
         record = register(catalogue, "a", actor="ann")
         catalogue.vectors.update(record.id, Amendment(tags=("x",), description=""), actor="bob")
         alias = catalogue.aliases.set("a", "best", record.id, expected=0, actor="cid")
@@ -107,7 +107,7 @@ class TestAudit:
         ]
         assert all(abs(entry.at - datetime.now(UTC)) < timedelta(seconds=5) for entry in log)
 
-    def test_what_was_refused_is_not_in_it(self, catalogue: Catalogue) -> None:
+    def test_refused_writes_are_not_in_the_audit_log(self, catalogue: Catalogue) -> None:
         record = register(catalogue)
         with pytest.raises(StaleRevision):
             catalogue.vectors.delete(record.id, expected_revision=7)
@@ -116,14 +116,14 @@ class TestAudit:
         catalogue.vectors.delete(record.id)
         assert [entry.seq for entry in catalogue.audit_log.read(after=0, limit=99)] == [1, 2]
 
-    def test_it_is_read_in_pieces(self, catalogue: Catalogue) -> None:
+    def test_the_audit_log_is_read_in_parts(self, catalogue: Catalogue) -> None:
         for _ in range(4):
             register(catalogue)
         assert [entry.seq for entry in catalogue.audit_log.read(after=1, limit=2)] == [2, 3]
         assert catalogue.audit_log.read(after=4, limit=2) == []
 
 
-def test_a_renewed_epoch_is_another_one_at_the_same_place(catalogue: Catalogue) -> None:
+def test_a_renewed_epoch_keeps_the_position(catalogue: Catalogue) -> None:
     register(catalogue)
     before = catalogue.change_log.position()
     renewed = catalogue.change_log.renew_epoch(actor="restore")
@@ -135,7 +135,7 @@ def test_a_renewed_epoch_is_another_one_at_the_same_place(catalogue: Catalogue) 
     assert (entry.actor, entry.action, entry.subject) == ("restore", "catalogue.renew_epoch", renewed.epoch)
 
 
-def test_an_epoch_is_renewed_once_by_all_who_want_the_same_one_gone(catalogue: Catalogue) -> None:
+def test_concurrent_renewals_of_one_epoch_happen_once(catalogue: Catalogue) -> None:
     before = catalogue.change_log.position()
     renewed = catalogue.change_log.renew_epoch(replacing=before.epoch)
     assert renewed.epoch != before.epoch
@@ -143,7 +143,7 @@ def test_an_epoch_is_renewed_once_by_all_who_want_the_same_one_gone(catalogue: C
     assert len(catalogue.audit_log.read(after=0, limit=9)) == 1
 
 
-def test_every_change_has_a_mark_of_its_own_and_keeps_it(catalogue: Catalogue) -> None:
+def test_every_change_keeps_a_token_of_its_own(catalogue: Catalogue) -> None:
     assert catalogue.change_log.position().token == ""
     record = register(catalogue)
     register(catalogue)

@@ -31,7 +31,7 @@ def together(count: int, act: Callable[[int], object]) -> list[object]:
         return list(pool.map(run, range(count)))
 
 
-def test_sixty_four_writers_of_one_name_get_versions_and_numbers_without_gap(catalogue: Catalogue) -> None:
+def test_concurrent_writers_of_one_name_get_gapless_versions(catalogue: Catalogue) -> None:
     records = together(64, lambda _: register(catalogue))
     assert sorted(record.version for record in records if isinstance(record, VectorRecord)) == list(range(1, 65))
     log = catalogue.change_log.read(after=0, limit=99)
@@ -41,7 +41,7 @@ def test_sixty_four_writers_of_one_name_get_versions_and_numbers_without_gap(cat
     }
 
 
-def test_of_sixty_four_equal_requests_exactly_one_publishes(catalogue: Catalogue) -> None:
+def test_of_concurrent_equal_requests_exactly_one_publishes(catalogue: Catalogue) -> None:
     def register_once(_: int) -> str:
         new = upload("key")
         earlier = catalogue.registrations.reserve(new)
@@ -54,13 +54,13 @@ def test_of_sixty_four_equal_requests_exactly_one_publishes(catalogue: Catalogue
     assert catalogue.change_log.position().seq == 1
 
 
-def test_of_eight_deleters_one_succeeds(catalogue: Catalogue) -> None:
+def test_of_concurrent_deletions_exactly_one_succeeds(catalogue: Catalogue) -> None:
     record = register(catalogue)
     answers = together(8, lambda _: catalogue.vectors.delete(record.id))
     assert sorted(str(type(answer).__name__) for answer in answers) == ["VectorNotFound"] * 7 + ["int"]
 
 
-def test_of_sixty_four_who_take_one_alias_exactly_one_gets_it(catalogue: Catalogue) -> None:
+def test_of_concurrent_creations_of_an_alias_exactly_one_succeeds(catalogue: Catalogue) -> None:
     records = [register(catalogue) for _ in range(4)]
     answers = together(
         64, lambda number: catalogue.aliases.set("colours", "production", records[number % 4].id, expected=0)
@@ -70,7 +70,7 @@ def test_of_sixty_four_who_take_one_alias_exactly_one_gets_it(catalogue: Catalog
     assert sum(isinstance(answer, AliasTaken) for answer in answers) == 63
 
 
-def test_an_alias_that_many_move_is_never_lost(catalogue: Catalogue) -> None:
+def test_an_alias_moved_concurrently_is_never_lost(catalogue: Catalogue) -> None:
     records = [register(catalogue) for _ in range(2)]
     catalogue.aliases.set("colours", "production", records[0].id, expected=0)
 
@@ -96,7 +96,7 @@ def _act(acts: Sequence[Callable[[], object]], number: int) -> object:
     return acts[number]()
 
 
-def test_a_vector_is_not_deleted_while_an_alias_is_put_on_it(catalogue: Catalogue) -> None:
+def test_a_vector_is_not_deleted_while_it_gets_an_alias(catalogue: Catalogue) -> None:
     for _ in range(8):
         record = register(catalogue)
         acts = (
@@ -112,7 +112,7 @@ def test_a_vector_is_not_deleted_while_an_alias_is_put_on_it(catalogue: Catalogu
             assert isinstance(answers[0], int)
 
 
-def test_of_two_amendments_for_one_revision_one_is_refused(catalogue: Catalogue) -> None:
+def test_of_two_amendments_of_one_revision_one_is_refused(catalogue: Catalogue) -> None:
     record = register(catalogue)
     answers = together(
         2, lambda number: catalogue.vectors.update(record.id, Amendment(tags=(str(number),)), expected_revision=1)
@@ -121,7 +121,7 @@ def test_of_two_amendments_for_one_revision_one_is_refused(catalogue: Catalogue)
     assert catalogue.vectors.get(record.id).revision == 2
 
 
-def test_a_reader_beside_writers_never_sees_a_gap(catalogue: Catalogue) -> None:
+def test_a_concurrent_reader_never_sees_a_gap(catalogue: Catalogue) -> None:
     done = threading.Event()
 
     def act(number: int) -> object:

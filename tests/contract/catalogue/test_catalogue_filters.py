@@ -62,13 +62,13 @@ def valued(catalogue: Catalogue) -> Catalogue:
 
 
 class TestMetadata:
-    def test_every_value_comes_back_with_its_type(self, valued: Catalogue) -> None:
+    def test_metadata_values_keep_their_types(self, valued: Catalogue) -> None:
         found = {record.name: record.metadata["x"] for record in valued.vectors.page(limit=99).records}
         for number, value in enumerate(VALUES):
             again = found[f"v{number:02}"]
             assert (type(again), again) == (type(value), value)
 
-    def test_equality_keeps_the_types_apart(self, valued: Catalogue) -> None:
+    def test_equality_distinguishes_types(self, valued: Catalogue) -> None:
         expected = {True: ["v00"], False: ["v01"]}
         assert names_found(valued, OneOf("x", (True,))) == expected[True]
         assert names_found(valued, OneOf("x", (False,))) == expected[False]
@@ -76,7 +76,7 @@ class TestMetadata:
         assert names_found(valued, OneOf("x", ("1",))) == [f"v{VALUES.index('1'):02}"]
         assert names_found(valued, OneOf("x", ("true",))) == [f"v{VALUES.index('true'):02}"]
 
-    def test_one_of_several_values_of_several_kinds(self, valued: Catalogue) -> None:
+    def test_a_condition_accepts_values_of_several_types(self, valued: Catalogue) -> None:
         assert names_found(valued, OneOf("x", (True, "B", 1.5))) == ["v00", "v07", f"v{VALUES.index('B'):02}"]
         assert names_found(valued, OneOf("x", ())) == []
 
@@ -88,7 +88,7 @@ class TestMetadata:
 
     @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
     @given(data=st.data())
-    def test_every_condition_means_what_the_domain_says(self, valued: Catalogue, data: st.DataObject) -> None:
+    def test_conditions_select_what_the_domain_filter_allows(self, valued: Catalogue, data: st.DataObject) -> None:
         values = st.sampled_from(VALUES)
         kinds = st.sampled_from([ValueKind.TEXT, ValueKind.NUMBER])
         some = st.lists(values, max_size=3).map(lambda chosen: OneOf("x", tuple(chosen)))
@@ -102,12 +102,12 @@ class TestMetadata:
         ("least", "most"),
         [(None, None), (True, None), (None, False), (1, "a"), ("a", 1.5), (math.nan, 1), (None, 10**400)],
     )
-    def test_a_range_of_nothing_flags_two_kinds_or_no_number_is_refused(self, least: Any, most: Any) -> None:
+    def test_invalid_ranges_are_refused(self, least: Any, most: Any) -> None:
         with pytest.raises(InvalidInput):
             Between("x", least, most)
 
     @pytest.mark.parametrize(("key", "value"), [("", 1), ("a b", 1), ("x", "\x00"), ("x", "\ud800"), ("x", math.inf)])
-    def test_what_no_metadata_can_hold_is_refused(self, key: str, value: Any) -> None:
+    def test_invalid_metadata_conditions_are_refused(self, key: str, value: Any) -> None:
         with pytest.raises(InvalidInput):
             OneOf(key, (value,))
 
@@ -121,7 +121,7 @@ def any_given(ends: tuple[object, object]) -> bool:
 
 
 class TestFields:
-    def test_tags_must_all_be_there(self, catalogue: Catalogue) -> None:
+    def test_all_tags_must_match(self, catalogue: Catalogue) -> None:
         both = register(catalogue, tags=("a", "b b"))
         one = register(catalogue, tags=("a",), metadata={"tag": "b b"})
         assert catalogue.vectors.ids(Filter(tags=("a",))) == {both.id, one.id}
@@ -139,7 +139,7 @@ class TestFields:
         register(catalogue, tags=(child.id,))
         assert catalogue.vectors.ids(Filter(parent=child.id)) == frozenset()
 
-    def test_name_version_model_and_method(self, catalogue: Catalogue) -> None:
+    def test_filters_by_name_version_model_and_method(self, catalogue: Catalogue) -> None:
         a1, a2 = register(catalogue, "a"), register(catalogue, "a", method="icv")
         b1 = register(catalogue, "b", model=OTHER_MODEL)
         assert catalogue.vectors.ids(Filter(name="a", version=2)) == {a2.id}
@@ -147,7 +147,7 @@ class TestFields:
         assert catalogue.vectors.ids(Filter(method="icv")) == {a2.id}
         assert catalogue.vectors.ids(Filter(model_id=MODEL.model_id, method="m2iv")) == {a1.id}
 
-    def test_created_in_a_half_open_range_in_any_time_zone(self, catalogue: Catalogue) -> None:
+    def test_creation_filters_are_half_open_in_any_time_zone(self, catalogue: Catalogue) -> None:
         record = register(catalogue)
         at = record.created_at
         moment = timedelta(milliseconds=1)
@@ -157,7 +157,7 @@ class TestFields:
         assert catalogue.vectors.ids(Filter(created_from=at + moment)) == frozenset()
         assert catalogue.vectors.ids(Filter(created_from=datetime.max.replace(tzinfo=UTC))) == frozenset()
 
-    def test_pages_of_a_filter_meet_without_overlap(self, catalogue: Catalogue) -> None:
+    def test_filtered_pages_have_no_gap_or_overlap(self, catalogue: Catalogue) -> None:
         wanted = [register(catalogue, tags=("x",)).id for _ in range(5) if register(catalogue)]
         which, seen, cursor = Filter(tags=("x",)), list[str](), None
         while True:

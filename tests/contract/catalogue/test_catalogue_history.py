@@ -232,10 +232,10 @@ def run(new_database: Callable[[], str], operations: int) -> None:
     )
 
 
-def test_sqlite_answers_as_the_twin_does(new_sqlite: Callable[[], str]) -> None:
+def test_sqlite_agrees_with_the_reference_model(new_sqlite: Callable[[], str]) -> None:
     run(new_sqlite, OPERATIONS)
 
 
 @pytest.mark.real
-def test_postgres_answers_as_the_twin_does(new_postgres: Callable[[], str]) -> None:
+def test_postgres_agrees_with_the_reference_model(new_postgres: Callable[[], str]) -> None:
     run(new_postgres, OPERATIONS)

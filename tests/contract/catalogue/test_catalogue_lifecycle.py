@@ -32,7 +32,7 @@ def kinds(catalogue: Catalogue) -> list[str]:
 
 
 class TestAmending:
-    def test_tags_metadata_and_description_change_and_nothing_else(self, catalogue: Catalogue) -> None:
+    def test_an_amendment_changes_only_tags_metadata_and_description(self, catalogue: Catalogue) -> None:
         before = register(catalogue, tags=("a",), metadata={"n": 1}, results={"steered": 0.9}, derived_from=("0" * 26,))
         change = Amendment(description="new · ‖", tags=("c", "b"), metadata={"n": 1.5, "ok": True, "t": "x"})
         after, _ = catalogue.vectors.update(before.id, change)
@@ -41,7 +41,7 @@ class TestAmending:
         assert plain(catalogue.vectors.get(before.id)) == plain(after)
         assert [type(value) for value in catalogue.vectors.get(before.id).metadata.values()] == [float, bool, str]
 
-    def test_what_is_not_named_stays(self, catalogue: Catalogue) -> None:
+    def test_omitted_fields_are_kept(self, catalogue: Catalogue) -> None:
         record = register(catalogue, description="old", tags=("a",), metadata={"n": 1})
         assert catalogue.vectors.update(record.id, Amendment(tags=()))[0].card == replace(record.card, tags=())
         assert catalogue.vectors.update(record.id, Amendment(metadata={}))[0].card == replace(
@@ -49,13 +49,13 @@ class TestAmending:
         )
         assert catalogue.vectors.update(record.id, Amendment())[0].revision == 4
 
-    def test_filters_find_the_new_labels_and_no_longer_the_old_ones(self, catalogue: Catalogue) -> None:
+    def test_filters_find_new_labels_only(self, catalogue: Catalogue) -> None:
         record = register(catalogue, tags=("old",))
         catalogue.vectors.update(record.id, Amendment(tags=("new",)))
         assert catalogue.vectors.ids(Filter(tags=("old",))) == frozenset()
         assert catalogue.vectors.ids(Filter(tags=("new",))) == {record.id}
 
-    def test_a_new_description_brings_its_key_and_the_log_tells_it(self, catalogue: Catalogue) -> None:
+    def test_a_new_description_replaces_its_key_and_is_logged(self, catalogue: Catalogue) -> None:
         kept, old = key(embedding(RNG)), key(embedding(RNG, image=False), KeyKind.DESCRIPTION)
         new = key(embedding(RNG, image=False), KeyKind.DESCRIPTION)
         record = register(catalogue, description="old", keys=(kept, old), embedder=EMBEDDER.fingerprint)
@@ -75,7 +75,7 @@ class TestAmending:
         )
         assert kinds(catalogue) == ["published", "rekeyed", "rekeyed"]
 
-    def test_the_place_in_the_log_is_told_also_when_the_log_need_not_hear_of_it(self, catalogue: Catalogue) -> None:
+    def test_an_amendment_returns_the_seq_even_without_a_log_entry(self, catalogue: Catalogue) -> None:
         new = key(embedding(RNG, image=False), KeyKind.DESCRIPTION)
         record = register(catalogue, keys=(key(embedding(RNG)),), embedder=EMBEDDER.fingerprint)
         assert catalogue.vectors.update(record.id, Amendment(tags=("x",)))[1] == 1
@@ -84,7 +84,7 @@ class TestAmending:
             catalogue.vectors.update(record.id, Amendment(tags=("y",)))[1] == 2 == catalogue.change_log.position().seq
         )
 
-    def test_the_same_description_again_changes_no_key(self, catalogue: Catalogue) -> None:
+    def test_an_unchanged_description_changes_no_key(self, catalogue: Catalogue) -> None:
         old = key(embedding(RNG, image=False), KeyKind.DESCRIPTION)
         record = register(catalogue, description="old", keys=(old,), embedder=EMBEDDER.fingerprint)
         after, _ = catalogue.vectors.update(record.id, Amendment(description="old"))
@@ -111,7 +111,7 @@ class TestAmending:
         catalogue.vectors.restore(record.id, expected_revision=3)
         assert catalogue.vectors.get(record.id).revision == 4
 
-    def test_deleted_and_unknown_vectors_are_not_amended(self, catalogue: Catalogue) -> None:
+    def test_deleted_and_unknown_vectors_cannot_be_amended(self, catalogue: Catalogue) -> None:
         record = register(catalogue)
         catalogue.vectors.delete(record.id)
         for vector_id in (record.id, "unknown", "a\x00b", "\ud800"):
@@ -120,7 +120,7 @@ class TestAmending:
 
 
 class TestDeletingAndRestoring:
-    def test_a_deleted_vector_comes_back_as_it_was(self, catalogue: Catalogue) -> None:
+    def test_a_restored_vector_is_unchanged(self, catalogue: Catalogue) -> None:
         part = key(embedding(RNG))
         before = register(catalogue, tags=("a",), keys=(part,), embedder=EMBEDDER.fingerprint)
         assert catalogue.vectors.delete(before.id) == 2
@@ -134,14 +134,14 @@ class TestDeletingAndRestoring:
         assert (entry.kind, entry.model) == (ChangeKind.RESTORED, before.model.fingerprint)
         assert plain_keys(entry.keys) == plain_keys((part,))
 
-    def test_it_can_be_deleted_and_restored_again_and_again(self, catalogue: Catalogue) -> None:
+    def test_a_vector_can_be_deleted_and_restored_repeatedly(self, catalogue: Catalogue) -> None:
         record = register(catalogue)
         for _ in range(3):
             catalogue.vectors.delete(record.id)
             catalogue.vectors.restore(record.id)
         assert kinds(catalogue) == ["published", *["deleted", "restored"] * 3]
 
-    def test_pages_show_deleted_ones_on_demand_only(self, catalogue: Catalogue) -> None:
+    def test_pages_include_deleted_vectors_only_on_request(self, catalogue: Catalogue) -> None:
         gone, kept = register(catalogue), register(catalogue)
         catalogue.vectors.delete(gone.id)
         assert catalogue.vectors.ids(Filter()) == {kept.id}
@@ -151,7 +151,7 @@ class TestDeletingAndRestoring:
             gone.id,
         ]
 
-    def test_an_active_or_unknown_vector_is_not_restored(self, catalogue: Catalogue) -> None:
+    def test_active_and_unknown_vectors_cannot_be_restored(self, catalogue: Catalogue) -> None:
         record = register(catalogue)
         with pytest.raises(NotDeleted):
             catalogue.vectors.restore(record.id)
@@ -159,7 +159,7 @@ class TestDeletingAndRestoring:
             catalogue.vectors.restore("unknown")
         assert kinds(catalogue) == ["published"]
 
-    def test_what_an_alias_points_to_is_not_deleted(self, catalogue: Catalogue) -> None:
+    def test_an_aliased_vector_cannot_be_deleted(self, catalogue: Catalogue) -> None:
         first, second = register(catalogue), register(catalogue)
         alias = catalogue.aliases.set("colours", "production", first.id, expected=0)
         with pytest.raises(StillAliased):
@@ -170,7 +170,7 @@ class TestDeletingAndRestoring:
 
 
 class TestPurging:
-    def test_a_purged_vector_is_gone_and_its_version_is_not_given_again(self, catalogue: Catalogue) -> None:
+    def test_a_purged_vector_is_gone_and_its_version_not_reused(self, catalogue: Catalogue) -> None:
         record = register(catalogue, "a", tags=("x",), keys=(key(embedding(RNG)),), embedder=EMBEDDER.fingerprint)
         catalogue.vectors.delete(record.id)
         assert catalogue.vectors.purge(record.id) == 3
@@ -190,7 +190,7 @@ class TestPurging:
             catalogue.vectors.purge(record.id)
         assert catalogue.vectors.get(record.id).revision == 1
 
-    def test_the_log_keeps_its_entries_without_what_is_gone(self, catalogue: Catalogue) -> None:
+    def test_the_log_keeps_entries_of_purged_vectors(self, catalogue: Catalogue) -> None:
         record = register(catalogue, keys=(key(embedding(RNG)),), embedder=EMBEDDER.fingerprint)
         catalogue.vectors.delete(record.id)
         catalogue.vectors.purge(record.id)
@@ -198,7 +198,7 @@ class TestPurging:
         assert {entry.vector_id for entry in catalogue.change_log.read(after=0, limit=9)} == {record.id}
         assert catalogue.change_log.read(after=0, limit=1)[0].keys == ()
 
-    def test_its_idempotency_key_never_makes_another_vector(self, catalogue: Catalogue) -> None:
+    def test_the_key_of_a_purged_vector_is_never_reused(self, catalogue: Catalogue) -> None:
         first = upload("key")
         catalogue.registrations.reserve(first)
         catalogue.registrations.publish(first, draft(first))
@@ -226,21 +226,19 @@ class TestLaterUploadsOfTheSameVector:
         assert catalogue.registrations.reserve(quick) is None
         return quick
 
-    def test_the_slow_one_is_not_published_in_the_others_place(
-        self, catalogue: Catalogue, slow: Upload, quick: Upload
-    ) -> None:
+    def test_the_slower_upload_is_not_published(self, catalogue: Catalogue, slow: Upload, quick: Upload) -> None:
         with pytest.raises(UploadExpired):
             catalogue.registrations.publish(slow, draft(slow))
         assert catalogue.registrations.publish(quick, draft(quick)).object_key == quick.object_key
 
-    def test_the_slow_one_does_not_give_up_the_others_reservation(
+    def test_the_slower_upload_does_not_release_the_other(
         self, catalogue: Catalogue, slow: Upload, quick: Upload
     ) -> None:
         catalogue.registrations.release(slow)
         assert catalogue.registrations.find_referenced([quick.object_key]) == {quick.object_key}
         assert catalogue.registrations.publish(quick, draft(quick)).id == slow.vector_id
 
-    def test_once_it_is_published_both_hear_of_it(self, catalogue: Catalogue, slow: Upload, quick: Upload) -> None:
+    def test_both_uploads_get_the_published_record(self, catalogue: Catalogue, slow: Upload, quick: Upload) -> None:
         made = catalogue.registrations.publish(quick, draft(quick))
         assert plain(catalogue.registrations.publish(slow, draft(slow))) == plain(made)
 
@@ -248,7 +246,7 @@ class TestLaterUploadsOfTheSameVector:
 class TestLeftReservations:
     """What died under another key stands in nobody's way."""
 
-    def test_one_past_its_deadline_gives_its_vector_and_its_object_free(self, catalogue: Catalogue) -> None:
+    def test_an_expired_reservation_frees_its_vector_and_object(self, catalogue: Catalogue) -> None:
         dead = upload("dead", seconds=-1)
         catalogue.registrations.reserve(dead)
         later = upload().deadline
@@ -258,7 +256,7 @@ class TestLeftReservations:
         with pytest.raises(UploadExpired):
             catalogue.registrations.publish(dead, draft(dead))
 
-    def test_an_open_one_does_not(self, catalogue: Catalogue) -> None:
+    def test_an_open_reservation_keeps_its_vector_and_object(self, catalogue: Catalogue) -> None:
         running = upload("running")
         catalogue.registrations.reserve(running)
         with pytest.raises(VectorExists):
@@ -266,7 +264,7 @@ class TestLeftReservations:
 
 
 class TestReferences:
-    def test_objects_of_vectors_and_of_open_reservations_are_needed(self, catalogue: Catalogue) -> None:
+    def test_objects_of_vectors_and_open_reservations_are_referenced(self, catalogue: Catalogue) -> None:
         active, deleted, purged = (register(catalogue) for _ in range(3))
         for record in (deleted, purged):
             catalogue.vectors.delete(record.id)
@@ -283,7 +281,7 @@ class TestReferences:
         }
         assert catalogue.registrations.find_referenced([]) == frozenset()
 
-    def test_objects_of_what_was_purged_of_late_can_be_asked_for_too(self, catalogue: Catalogue) -> None:
+    def test_objects_of_recently_purged_vectors_can_be_included(self, catalogue: Catalogue) -> None:
         purged, late = register(catalogue), upload(seconds=-1)
         catalogue.vectors.delete(purged.id)
         catalogue.vectors.purge(purged.id)
@@ -292,13 +290,13 @@ class TestReferences:
         assert catalogue.registrations.find_referenced(asked, purged_within=timedelta(minutes=1)) == {purged.object_key}
         assert catalogue.registrations.find_referenced(asked, purged_within=timedelta(0)) == frozenset()
 
-    def test_many_keys_can_be_asked_for_at_once(self, catalogue: Catalogue) -> None:
+    def test_many_keys_can_be_checked_at_once(self, catalogue: Catalogue) -> None:
         record = register(catalogue)
         assert catalogue.registrations.find_referenced(
             [*(f"none/{number}" for number in range(2_500)), record.object_key]
         ) == {record.object_key}
 
-    def test_uploads_past_their_deadline_are_stuck_until_they_are_released(self, catalogue: Catalogue) -> None:
+    def test_expired_reservations_are_listed_until_released(self, catalogue: Catalogue) -> None:
         first, second = upload(seconds=-20), upload(seconds=-10)
         for one in (second, first, upload()):
             catalogue.registrations.reserve(one)

@@ -76,7 +76,7 @@ WRITES: dict[str, tuple[Callable[[Catalogue, str], object], object]] = {
 class TestLostConnections:
     @pytest.mark.parametrize("kept", [True, False])
     @pytest.mark.parametrize("write", WRITES)
-    def test_a_write_whose_commit_was_lost_is_done_once(
+    def test_a_write_with_a_lost_commit_answer_happens_once(
         self, catalogue: Catalogue, engine: Engine, monkeypatch: pytest.MonkeyPatch, write: str, kept: bool
     ) -> None:
         record = register(catalogue)
@@ -86,7 +86,7 @@ class TestLostConnections:
         assert len(catalogue.audit_log.read(after=0, limit=99)) == 2
 
     @pytest.mark.parametrize("kept", [True, False])
-    def test_a_registration_whose_commits_were_lost_is_made_once(
+    def test_a_registration_with_lost_commit_answers_happens_once(
         self, catalogue: Catalogue, engine: Engine, kept: bool
     ) -> None:
         new = upload("key")
@@ -99,7 +99,7 @@ class TestLostConnections:
         assert catalogue.vectors.get(new.vector_id).version == 1
         assert catalogue.change_log.position().seq == 1
 
-    def test_the_commit_of_a_long_transaction_is_settled_too(
+    def test_a_lost_commit_answer_of_a_long_transaction_is_resolved(
         self, catalogue: Catalogue, engine: Engine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("vlibrary.adapters.sql.transactions.RETRY_S", 0.0)
@@ -122,7 +122,7 @@ class TestLostConnections:
 
 
 class TestServers:
-    def test_what_was_acknowledged_survives_killed_servers_once_and_without_a_gap(
+    def test_acknowledged_writes_survive_server_kills_once_and_gapless(
         self, catalogue: Catalogue, postgres: PostgresServer
     ) -> None:
         acknowledged: list[str] = []
@@ -159,13 +159,13 @@ class TestServers:
         assert versions == list(range(len(published), 0, -1))
         assert len(acknowledged) > 20
 
-    def test_a_server_that_is_away_is_told_after_a_short_while(self, postgres: PostgresServer) -> None:
+    def test_an_unreachable_server_is_reported_quickly(self, postgres: PostgresServer) -> None:
         away = connect("postgresql+psycopg://postgres@/none?host=/nowhere")
         with pytest.raises(CatalogueUnavailable):
             sql_catalogue(away).change_log.position()
         away.dispose()
 
-    def test_an_ordinary_user_of_the_database_is_enough(self, postgres: PostgresServer, postgres_url: str) -> None:
+    def test_an_ordinary_database_user_suffices(self, postgres: PostgresServer, postgres_url: str) -> None:
         owner = connect(postgres_url)
         with owner.begin() as connection:
             connection.execute(text("DROP ROLE IF EXISTS plain"))
@@ -182,7 +182,7 @@ class TestServers:
 
 
 class TestStandingStill:
-    def test_a_writer_that_stands_still_loses_its_turn(self, catalogue: Catalogue, postgres_url: str) -> None:
+    def test_an_idle_writer_loses_the_lock(self, catalogue: Catalogue, postgres_url: str) -> None:
         frozen = connect(postgres_url, patience=0.3)
         connection = frozen.connect()
         connection.execute(HOLD)
@@ -190,7 +190,7 @@ class TestStandingStill:
         connection.invalidate()
         frozen.dispose()
 
-    def test_a_writer_waits_only_so_long_for_its_turn(
+    def test_a_writer_waits_a_limited_time_for_the_lock(
         self, catalogue: Catalogue, engine: Engine, postgres_url: str
     ) -> None:
         hasty = connect(postgres_url, patience=0.2)
@@ -207,9 +207,7 @@ class TestEpochs:
     def move(self, connection: Connection) -> None:
         connection.execute(text("UPDATE log_head SET server = '1/00000001'"))
 
-    def test_a_database_that_finds_itself_on_another_server_gets_a_new_epoch_once(
-        self, catalogue: Catalogue, engine: Engine
-    ) -> None:
+    def test_a_database_on_another_server_gets_a_new_epoch_once(self, catalogue: Catalogue, engine: Engine) -> None:
         register(catalogue)
         before = catalogue.change_log.position()
         assert catalogue.change_log.position() == before
@@ -221,7 +219,7 @@ class TestEpochs:
         assert catalogue.change_log.position() == after
         assert [entry.action for entry in catalogue.audit_log.read(after=1, limit=9)] == ["catalogue.renew_epoch"]
 
-    def test_replicas_that_notice_it_together_agree(self, catalogue: Catalogue, engine: Engine) -> None:
+    def test_replicas_agree_on_the_new_epoch(self, catalogue: Catalogue, engine: Engine) -> None:
         catalogue.change_log.position()
         with engine.begin() as connection:
             self.move(connection)
@@ -233,7 +231,7 @@ class TestEpochs:
             replica.join()
         assert found == [catalogue.change_log.position()] * 8
 
-    def test_a_standby_that_takes_over_is_another_server(
+    def test_a_promoted_standby_is_another_server(
         self, catalogue: Catalogue, engine: Engine, postgres: PostgresServer
     ) -> None:
         register(catalogue)

@@ -43,7 +43,7 @@ def sqlite_engine(sqlite_url: str) -> Iterator[Engine]:
 
 class TestErrors:
     @pytest.mark.parametrize("error", FOREIGN, ids=lambda error: error.__name__)
-    def test_no_error_of_sqlalchemy_gets_out(self, engine: Engine, error: type[Exception]) -> None:
+    def test_sqlalchemy_errors_are_translated(self, engine: Engine, error: type[Exception]) -> None:
         @event.listens_for(engine, "before_cursor_execute")
         def fail(*_: Any) -> None:
             raise error.__new__(error)
@@ -60,7 +60,7 @@ class TestErrors:
             sql_catalogue(engine).change_log.position()
         engine.dispose()
 
-    def test_a_file_that_is_no_database_is_unavailable(self, tmp_path: Path) -> None:
+    def test_a_file_that_is_not_a_database_is_unavailable(self, tmp_path: Path) -> None:
         (tmp_path / "garbage.db").write_bytes(b"not a database" * 999)
         for path in (tmp_path / "garbage.db", tmp_path, tmp_path / "no" / "such.db"):
             engine = connect(f"sqlite:///{path}")
@@ -73,13 +73,13 @@ class TestErrors:
     @pytest.mark.parametrize(
         "url", ["", "nonsense", "oracle9000://x", "mysql://me@here/x", "postgresql+psycopg://me:secret/x"]
     )
-    def test_a_url_that_names_no_database_is_refused_without_being_repeated(self, url: str) -> None:
+    def test_an_invalid_url_is_refused_without_being_quoted(self, url: str) -> None:
         with pytest.raises(CatalogueUnavailable) as caught:
             connect(url)
         assert not url or url not in str(caught.value)
         assert caught.value.__suppress_context__
 
-    def test_a_value_that_cannot_be_stored_is_the_callers_error(self, engine: Engine) -> None:
+    def test_an_unstorable_value_is_invalid_input(self, engine: Engine) -> None:
         with pytest.raises(InvalidInput):
             sql_catalogue(engine).registrations.reserve(upload("\ud800"))
         with pytest.raises(InvalidInput):
@@ -89,7 +89,7 @@ class TestErrors:
 class TestLostAnswers:
     """The driver is made to fail at the commit, as it does when the connection breaks there."""
 
-    def test_a_commit_that_sqlite_refuses_is_told_and_nothing_is_kept(self, sqlite_url: str) -> None:
+    def test_a_refused_sqlite_commit_is_reported_and_changes_nothing(self, sqlite_url: str) -> None:
         engine = connect(sqlite_url)
         catalogue = sql_catalogue(engine)
         commit = engine.dialect.do_commit
@@ -102,7 +102,7 @@ class TestLostAnswers:
         engine.dispose()
 
 
-def test_a_publisher_that_commits_past_its_deadline_keeps_its_object(database_url: str) -> None:
+def test_a_publication_that_commits_after_its_deadline_keeps_its_object(database_url: str) -> None:
     """It looked at the clock before its deadline, then took long: a collector that asks meanwhile waits for it."""
     patient = connect(database_url)
     new, late = upload(seconds=0.5), threading.Event()
@@ -130,9 +130,7 @@ def _full_disk(_: Any) -> None:
 
 
 class TestSqlite:
-    def test_readers_go_on_beside_a_writer_and_a_second_writer_waits_its_patience(
-        self, sqlite_engine: Engine, sqlite_url: str
-    ) -> None:
+    def test_readers_run_during_a_write_and_a_second_writer_waits(self, sqlite_engine: Engine, sqlite_url: str) -> None:
         catalogue = sql_catalogue(sqlite_engine)
         record = register(catalogue)
         busy = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
@@ -144,7 +142,7 @@ class TestSqlite:
         busy.close()
         assert register(catalogue).seq == 2
 
-    def test_a_writer_goes_on_beside_a_reader_that_takes_long(self, sqlite_engine: Engine, sqlite_url: str) -> None:
+    def test_a_writer_runs_during_a_long_read(self, sqlite_engine: Engine, sqlite_url: str) -> None:
         register(sql_catalogue(sqlite_engine))
         reader = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
         reader.execute("BEGIN")
@@ -156,11 +154,11 @@ class TestSqlite:
         assert reader.execute(count).fetchone() == (2,)
         reader.close()
 
-    def test_rows_must_fit_together(self, sqlite_engine: Engine) -> None:
+    def test_foreign_keys_are_enforced(self, sqlite_engine: Engine) -> None:
         with sqlite_engine.connect() as connection, pytest.raises(sqlalchemy.exc.IntegrityError):
             connection.execute(text("INSERT INTO task_keys VALUES ('unknown', 0, 'centroid', NULL, NULL)"))
 
-    def test_what_was_acknowledged_survives_a_kill_and_the_log_has_no_gap(self, sqlite_url: str) -> None:
+    def test_acknowledged_writes_survive_a_kill_and_the_log_is_gapless(self, sqlite_url: str) -> None:
         child = (
             "import sys\n"
             "from vlibrary.adapters.sql.catalogue import sql_catalogue\n"

@@ -46,17 +46,17 @@ def bare(bare_url: str) -> Iterator[Engine]:
     engine.dispose()
 
 
-def test_the_migrations_make_the_tables_that_the_code_uses(database_url: str) -> None:
+def test_migrations_create_the_tables_of_the_code(database_url: str) -> None:
     command.check(alembic_config(database_url))
 
 
-def test_an_upgrade_keeps_the_data_and_can_be_repeated(engine: Engine, database_url: str) -> None:
+def test_an_upgrade_keeps_data_and_is_idempotent(engine: Engine, database_url: str) -> None:
     record = register(sql_catalogue(engine))
     upgrade(database_url)
     assert sql_catalogue(engine).vectors.get(record.id).version == 1
 
 
-def test_down_and_up_again(bare_url: str) -> None:
+def test_downgrade_and_upgrade(bare_url: str) -> None:
     assert not revisions(bare_url).current
     upgrade(bare_url)
     assert revisions(bare_url).current
@@ -79,7 +79,7 @@ def test_every_new_database_has_an_epoch_of_its_own(engine: Engine, bare: Engine
     assert sql_catalogue(bare).change_log.position().epoch != sql_catalogue(engine).change_log.position().epoch
 
 
-def test_processes_that_upgrade_together_do_not_get_in_each_others_way(bare: Engine, bare_url: str) -> None:
+def test_concurrent_upgrades_succeed(bare: Engine, bare_url: str) -> None:
     code = "import sys; from vlibrary.adapters.sql.schema import upgrade; upgrade(sys.argv[1])"
     started = [subprocess.Popen([sys.executable, "-c", code, bare_url], cwd=ROOT) for _ in range(3)]
     assert [process.wait(60) for process in started] == [0, 0, 0]
@@ -143,7 +143,7 @@ class TestFromTheFirstTables:
         )
         assert [one.vector_id for one in old.registrations.list_expired(9)] == ["late"]
 
-    def test_everything_new_works_on_it(self, old: Catalogue, bare_url: str) -> None:
+    def test_new_features_work_on_the_migrated_database(self, old: Catalogue, bare_url: str) -> None:
         upgrade(bare_url)
         assert old.vectors.restore("second") == 4
         assert old.vectors.delete("second") == 5
@@ -156,7 +156,9 @@ class TestFromTheFirstTables:
         assert known is not None
         assert known.id == "first"
 
-    def test_it_can_go_back_while_it_holds_nothing_new(self, old: Catalogue, bare_url: str, bare: Engine) -> None:
+    def test_the_database_can_be_downgraded_before_new_features_are_used(
+        self, old: Catalogue, bare_url: str, bare: Engine
+    ) -> None:
         upgrade(bare_url)
         command.downgrade(alembic_config(bare_url), "0001")
         assert self._epoch(bare) == self.epoch

@@ -11,7 +11,7 @@ import pytest
 from vlibrary.library.paging import PARALLEL, map_in_parallel
 
 
-def test_things_come_in_their_order_whichever_is_done_first() -> None:
+def test_results_keep_the_order_of_the_items() -> None:
     def slow_at_first(number: int) -> int:
         time.sleep(0.02 if number < 3 else 0)
         return number * number
@@ -20,12 +20,12 @@ def test_things_come_in_their_order_whichever_is_done_first() -> None:
     assert list(map_in_parallel(slow_at_first, [])) == []
 
 
-def test_several_are_seen_to_at_a_time() -> None:
+def test_several_items_are_processed_at_a_time() -> None:
     together = threading.Barrier(PARALLEL, timeout=10)
     assert len(list(map_in_parallel(lambda _: together.wait(), range(2 * PARALLEL)))) == 2 * PARALLEL
 
 
-def test_an_error_ends_the_walk_and_few_are_drawn_ahead_of_it() -> None:
+def test_an_error_ends_the_iteration_and_few_items_are_drawn_ahead() -> None:
     drawn: list[int] = []
     done: list[int] = []
 
@@ -46,7 +46,7 @@ def test_an_error_ends_the_walk_and_few_are_drawn_ahead_of_it() -> None:
     assert len(drawn) <= 3 + 2 * PARALLEL
 
 
-def test_who_leaves_off_waits_only_for_what_is_under_way() -> None:
+def test_closing_early_waits_only_for_running_calls() -> None:
     done: list[int] = []
 
     def act(number: int) -> None:

@@ -53,7 +53,7 @@ def assert_nothing_registered(library: Library) -> None:
     assert library.catalogue.vectors.page(limit=10).records == ()
 
 
-def test_a_registered_vector_comes_back_byte_for_byte() -> None:
+def test_a_registered_vector_is_stored_byte_for_byte() -> None:
     library = memory_library()
     record = register(library, "colour", "Which colour is it?", seed=7)
     data = library.artifacts.get(record.object_key, record.sha256)
@@ -96,7 +96,7 @@ def test_the_same_idempotency_key_registers_once() -> None:
     ],
     ids=["pickle", "other model", "other width", "no key at all", "keys of another embedder"],
 )
-def test_what_is_refused_leaves_nothing_behind(data: bytes, text: str, error: type[Exception]) -> None:
+def test_a_refused_registration_leaves_nothing_behind(data: bytes, text: str, error: type[Exception]) -> None:
     store = MemoryArtifacts()
     library = memory_library(store)
     with pytest.raises(error):
@@ -109,7 +109,7 @@ def test_a_vector_that_edits_nothing_is_refused() -> None:
         decode(encode(SteeringVector.zero(MODEL)))
 
 
-def test_a_store_that_fails_leaves_nothing_registered_and_the_key_free() -> None:
+def test_a_failed_store_registers_nothing_and_frees_the_key() -> None:
     library = memory_library(BrokenArtifacts())
     with pytest.raises(ArtifactsUnavailable):
         register(library, "colour", "any", key="k1")
@@ -118,7 +118,7 @@ def test_a_store_that_fails_leaves_nothing_registered_and_the_key_free() -> None
     assert register(mended, "colour", "any", key="k1").version == 1
 
 
-def test_who_never_heard_what_became_of_a_registration_sends_it_again_at_once() -> None:
+def test_a_registration_with_unknown_outcome_can_be_retried_at_once() -> None:
     class FailingRegistrations(MemoryRegistrations):
         commits = fails = False
 
@@ -141,7 +141,7 @@ def test_who_never_heard_what_became_of_a_registration_sends_it_again_at_once() 
         assert library.artifacts.get(record.object_key, record.sha256)
 
 
-def test_a_registration_and_an_amendment_are_told_even_if_the_index_cannot_follow_now() -> None:
+def test_writes_are_acknowledged_even_if_the_index_cannot_catch_up() -> None:
     """The client would send them again, and make a second vector."""
 
     class FailingChangeLog(MemoryChangeLog):
@@ -168,7 +168,7 @@ class DamagingArtifacts(MemoryArtifacts):
         raise ArtifactLost(f"Object {key} differs.", "Register the vector again.")
 
 
-def test_a_fresh_upload_that_comes_back_damaged_is_the_stores_failure_and_no_loss() -> None:
+def test_an_upload_damaged_by_the_store_is_a_store_failure() -> None:
     library = memory_library(DamagingArtifacts())
     with pytest.raises(ArtifactsUnavailable, match="other bytes"):
         register(library, "colour", "any")
@@ -213,7 +213,7 @@ def test_a_wrong_card_is_an_error_with_a_cure(text: str) -> None:
     assert caught.value.cure
 
 
-def test_cards_that_say_the_same_have_one_digest_and_others_have_others() -> None:
+def test_equal_cards_have_equal_digests() -> None:
     """By it a repeated request is told from another one under the same idempotency key."""
     full: dict[str, Any] = {
         "name": "a",
@@ -243,6 +243,6 @@ def test_cards_that_say_the_same_have_one_digest_and_others_have_others() -> Non
     assert digest_of(parse_card(dump_card(parse_card(json.dumps(full))))) == digests[0]
 
 
-def test_figures_may_lie_as_deep_as_anybody_needs() -> None:
+def test_results_may_be_nested_deeply() -> None:
     deep = f'{{"x": {"[" * 30}1{"]" * 30}}}'
     assert json.loads(dump_card(parse_card(f'{{"name": "a", "results": {deep}}}')))["results"] == json.loads(deep)

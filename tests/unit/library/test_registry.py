@@ -76,7 +76,7 @@ def derived(library: Library, name: str, *parents: str) -> VectorRecord:
     return publish(submission, library)
 
 
-def test_a_vector_is_named_by_id_version_alias_or_name(library: Library) -> None:
+def test_a_reference_is_an_id_version_alias_or_name(library: Library) -> None:
     first, second = (register(library, "colour", HUE, seed=seed) for seed in (1, 2))
     register(library, "count", COUNT)
     set_alias("colour", "production", "colour:1", library.catalogue, expected=0)
@@ -96,20 +96,20 @@ def test_a_vector_is_named_by_id_version_alias_or_name(library: Library) -> None
     "reference",
     ["", ":", "@a", "colour:", "colour:0", "colour:2", "colour:1:1", "colour:1\n", "Colour", "a b", "x" * 200],
 )
-def test_what_names_nothing_is_not_found(library: Library, reference: str) -> None:
+def test_a_reference_without_vector_is_not_found(library: Library, reference: str) -> None:
     register(library, "colour", HUE)
     with pytest.raises(VectorNotFound, match="name:3"):
         resolve(reference, library.catalogue)
 
 
-def test_a_name_that_looks_like_an_id_is_a_name_all_the_same(library: Library) -> None:
+def test_a_name_that_looks_like_an_id_is_resolved(library: Library) -> None:
     number = "0" * 26
     record = register(library, number, HUE)
     assert resolve(number, library.catalogue).id == record.id
     assert resolve(record.id, library.catalogue).id == record.id
 
 
-def test_an_unknown_alias_and_an_impossible_one_are_not_found(library: Library) -> None:
+def test_unknown_and_invalid_aliases_are_not_found(library: Library) -> None:
     with pytest.raises(AliasNotFound):
         resolve("colour@production", library.catalogue)
     with pytest.raises(VectorNotFound):
@@ -138,7 +138,7 @@ def test_an_alias_that_moves_while_it_is_resolved_leads_to_its_new_vector() -> N
     assert resolve("colour@production", catalogue).id == new.id
 
 
-def test_what_is_changed_is_named_by_what_never_means_another(library: Library) -> None:
+def test_writes_refuse_moving_references(library: Library) -> None:
     record = register(library, "colour", HUE)
     for reference in ("colour:1", record.id):
         assert resolve_fixed(reference, library.catalogue).id == record.id
@@ -165,7 +165,7 @@ def test_an_amended_vector_is_found_by_its_new_description_only(library: Library
     assert (entry.actor, entry.action, entry.subject) == ("ann", "vector.update", record.id)
 
 
-def test_what_an_amendment_leaves_out_stays(library: Library) -> None:
+def test_fields_omitted_in_an_amendment_are_kept(library: Library) -> None:
     record = change(library, register(library, "colour", HUE), Amendment(tags=("a",)))
     after = change(library, record, Amendment(metadata={"checked": True}))
     assert (after.card.description, after.tags, after.metadata) == (HUE, ("a",), {"checked": True})
@@ -180,7 +180,7 @@ def test_an_amendment_of_an_earlier_revision_is_refused(library: Library) -> Non
     assert library.catalogue.vectors.get(record.id).tags == ("a",)
 
 
-def test_the_last_key_cannot_be_taken_away(library: Library) -> None:
+def test_the_last_key_cannot_be_removed(library: Library) -> None:
     with pytest.raises(InvalidCard, match="neither keys nor a description"):
         change(library, register(library, "colour", HUE), Amendment(description=" "))
 
@@ -191,7 +191,7 @@ class OtherEmbedder(MemoryWorker):
         return (replace(info, embedder=EmbedderSpec("other", "2" * 64, 49, 64)),)
 
 
-def test_a_description_does_not_get_a_key_of_another_embedder_than_the_other_keys(library: Library) -> None:
+def test_a_description_key_must_be_of_the_embedder_of_the_other_keys(library: Library) -> None:
     record = register(library, "colour", HUE)
     changed = replace(library, worker=OtherEmbedder(library.artifacts))
     with pytest.raises(InvalidCard, match="embedder"):
@@ -199,7 +199,7 @@ def test_a_description_does_not_get_a_key_of_another_embedder_than_the_other_key
     assert change(changed, record, Amendment(tags=("a",))).tags == ("a",)
 
 
-def test_an_alias_moves_only_from_where_the_caller_saw_it(library: Library) -> None:
+def test_an_alias_moves_only_at_the_expected_revision(library: Library) -> None:
     first, second = (register(library, "colour", HUE, seed=seed) for seed in (1, 2))
     made = set_alias("colour", "staging", "colour:2", library.catalogue, expected=0)
     with pytest.raises(AliasTaken):
@@ -233,7 +233,7 @@ def test_an_alias_cannot_point_to_a_vector_of_another_name(library: Library) -> 
         set_alias("colour", "production", count.id, library.catalogue, expected=0)
 
 
-def test_of_many_who_move_an_alias_exactly_one_does(library: Library) -> None:
+def test_of_concurrent_moves_of_an_alias_exactly_one_succeeds(library: Library) -> None:
     register(library, "colour", HUE)
     won: list[int] = []
 
@@ -272,7 +272,7 @@ def test_deleting_restoring_and_purging(library: Library) -> None:
     assert library.catalogue.vectors.page(Filter(status=None), limit=5).records == ()
 
 
-def test_lineage_knows_parents_children_and_what_is_missing(library: Library) -> None:
+def test_lineage_has_parents_children_and_missing_ids(library: Library) -> None:
     gone = "01K9Z4T0XJ4V6W8M2Q5R7S9A1B"
     root = register(library, "colour", HUE)
     middle = derived(library, "colour", root.id, gone)
@@ -286,7 +286,7 @@ def test_lineage_knows_parents_children_and_what_is_missing(library: Library) ->
     assert not found.more
 
 
-def test_lineage_says_when_there_are_more_children(library: Library) -> None:
+def test_lineage_reports_more_children(library: Library) -> None:
     root = register(library, "colour", HUE)
     for _ in range(MAX_CHILDREN + 1):
         derived(library, "child", root.id)
@@ -294,7 +294,7 @@ def test_lineage_says_when_there_are_more_children(library: Library) -> None:
     assert (len(found.children), found.more) == (MAX_CHILDREN, True)
 
 
-def test_the_audit_log_is_sieved_and_read_in_pages(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_audit_log_is_filtered_and_paged(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit, "BATCH", 4)
     for number in range(10):
         library.catalogue.audit_log.append("test.note", f"thing-{number % 2}", {}, actor="ann" if number % 3 else "bob")
@@ -305,7 +305,9 @@ def test_the_audit_log_is_sieved_and_read_in_pages(library: Library, monkeypatch
     assert rest.next is None
 
 
-def test_a_question_to_the_audit_log_reads_only_so_far(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_filtered_audit_page_reads_a_limited_number_of_entries(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(audit, "BATCH", 2)
     monkeypatch.setattr(audit, "MAX_READ", 4)
     for _ in range(9):
@@ -314,7 +316,7 @@ def test_a_question_to_the_audit_log_reads_only_so_far(library: Library, monkeyp
     assert (page.entries, page.next) == ((), 4)
 
 
-def test_retrieval_finds_only_what_passes_the_filter(library: Library) -> None:
+def test_retrieval_applies_the_filter(library: Library) -> None:
     first, second, _ = (register(library, "colour", HUE, seed=seed) for seed in (1, 2, 3))
     change(library, first, Amendment(tags=("checked",), metadata={"shots": 16}))
     change(library, second, Amendment(metadata={"shots": 4}))
@@ -325,7 +327,7 @@ def test_retrieval_finds_only_what_passes_the_filter(library: Library) -> None:
     assert find(library, HUE, Filter(tags=("unheard-of",))) == []
 
 
-def test_a_search_knows_of_every_write_before_it(library: Library) -> None:
+def test_a_search_reflects_every_earlier_write(library: Library) -> None:
     seq = register(library, "colour", HUE).seq
     assert find(library, HUE, min_seq=seq)
     with pytest.raises(SeqNotReached):

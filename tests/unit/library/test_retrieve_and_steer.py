@@ -53,7 +53,7 @@ def planned(library: Library, text: str, steering: Steering) -> Plan:
     )
 
 
-def test_a_vector_that_was_trained_anew_is_found_instead_of_its_predecessor() -> None:
+def test_a_newer_version_is_found_instead_of_an_older_one() -> None:
     library = memory_library()
     register(library, "colour", COLOUR)
     time.sleep(0.002)  # ids of one millisecond have no order
@@ -62,7 +62,7 @@ def test_a_vector_that_was_trained_anew_is_found_instead_of_its_predecessor() ->
     assert ask(library, COLOUR, Auto()).applied[0].record.id == anew.id
 
 
-def test_the_nearest_vector_comes_first_and_only_near_ones_are_accepted() -> None:
+def test_the_best_match_comes_first_and_threshold_decides_acceptance() -> None:
     library = memory_library()
     colour = register(library, "colour", COLOUR)
     shape = register(library, "shape", SHAPE, seed=1)
@@ -73,7 +73,7 @@ def test_the_nearest_vector_comes_first_and_only_near_ones_are_accepted() -> Non
     assert found[1].threshold == DEFAULT_THRESHOLD
 
 
-def test_a_retired_vector_is_gone_at_once() -> None:
+def test_a_deleted_vector_is_not_found_any_more() -> None:
     library = memory_library()
     colour = register(library, "colour", COLOUR)
     library.catalogue.vectors.delete(colour.id)
@@ -94,7 +94,7 @@ class DeletingVectors(MemoryVectors):
         return super().get_many(vector_ids)
 
 
-def test_a_hit_that_is_deleted_meanwhile_makes_room_for_the_next_best() -> None:
+def test_a_hit_deleted_during_the_search_is_replaced_by_the_next_best() -> None:
     library = replace(memory_library(), catalogue=memory_catalogue(vectors=DeletingVectors))
     colour, again = (register(library, "colour", COLOUR, seed=seed) for seed in range(2))
     (match,) = find(library, COLOUR, k=1)
@@ -104,7 +104,7 @@ def test_a_hit_that_is_deleted_meanwhile_makes_room_for_the_next_best() -> None:
     )
 
 
-def test_an_index_that_another_request_begins_to_rebuild_is_searched_again() -> None:
+def test_a_search_retries_if_the_index_is_reset_meanwhile() -> None:
     def begin_to_rebuild(hits: list[str]) -> None:
         library.catalogue.change_log.renew_epoch()
         library.index.reset(library.catalogue.change_log.position().epoch, replacing=library.index.position)
@@ -124,7 +124,7 @@ def test_an_index_that_another_request_begins_to_rebuild_is_searched_again() -> 
     assert [match.record.id for match in find(library, COLOUR)] == [colour.id]
 
 
-def test_the_index_hears_of_what_another_replica_wrote() -> None:
+def test_the_index_applies_writes_of_another_replica() -> None:
     writer = memory_library()
     reader_index = memory_library().index
     colour = register(writer, "colour", COLOUR)
@@ -138,7 +138,7 @@ def test_k_out_of_range_is_refused(k: int) -> None:
         find(memory_library(), COLOUR, k=k)
 
 
-def test_an_unknown_model_is_named() -> None:
+def test_an_unknown_model_is_named_in_the_error() -> None:
     with pytest.raises(ModelNotFound, match="memory/echo"):
         find(memory_library(), COLOUR, model_id="gpt-0")
 
@@ -160,7 +160,7 @@ def test_auto_applies_the_match_and_names_it() -> None:
     assert answer.reason is None
 
 
-def test_auto_says_why_nothing_was_applied() -> None:
+def test_auto_gives_the_reason_if_nothing_was_applied() -> None:
     library = memory_library()
     assert reason_code(ask(library, COLOUR, Auto())) == SteeringReason.NO_MATCH
     register(library, "colour", COLOUR)
@@ -170,7 +170,7 @@ def test_auto_says_why_nothing_was_applied() -> None:
     assert answer.generation.text == "zzz qqq 123"
 
 
-def test_auto_looks_for_the_query_when_it_is_not_the_whole_prompt() -> None:
+def test_auto_searches_for_a_separate_query() -> None:
     library = memory_library()
     colour = register(library, "colour", COLOUR)
     prompt = f"{SHAPE * 9} {COLOUR}"
@@ -178,7 +178,7 @@ def test_auto_looks_for_the_query_when_it_is_not_the_whole_prompt() -> None:
     assert [one.record.id for one in ask(library, prompt, Auto(query=Query(text=COLOUR))).applied] == [colour.id]
 
 
-def test_a_streamed_answer_is_its_pieces_and_then_the_whole() -> None:
+def test_a_streamed_answer_is_its_pieces_then_the_whole() -> None:
     library = memory_library()
     steered = planned(library, COLOUR, Auto(query=Query(text=COLOUR)))
 
@@ -191,13 +191,13 @@ def test_a_streamed_answer_is_its_pieces_and_then_the_whole() -> None:
     assert "".join(piece.text for piece in pieces if isinstance(piece, TextPiece)) == whole.generation.text == COLOUR
 
 
-def test_an_answer_that_ends_without_a_whole_is_lost_and_not_cut_short() -> None:
+def test_an_answer_without_its_last_event_is_an_error() -> None:
     library = memory_library(worker=ScriptedWorker(["a", "b"], Then.VANISH))
     with pytest.raises(WorkerLost):
         ask(library, COLOUR, Off())
 
 
-def test_a_stream_that_is_closed_lets_go_of_the_worker() -> None:
+def test_closing_a_stream_frees_the_worker() -> None:
     worker = ScriptedWorker(["a"], Then.WAIT)
     steered = planned(memory_library(worker=worker), COLOUR, Off())
 
@@ -220,7 +220,7 @@ def test_off_applies_nothing() -> None:
     assert reason_code(answer) == SteeringReason.OFF
 
 
-def test_chosen_vectors_are_applied_in_order() -> None:
+def test_listed_vectors_are_applied_in_order() -> None:
     library = memory_library()
     first, second = register(library, "a", COLOUR), register(library, "b", SHAPE, seed=1)
     answer = ask(library, COLOUR, Listed((VectorAtStrength(second.id), VectorAtStrength(first.id, -2.0))))
@@ -230,7 +230,7 @@ def test_chosen_vectors_are_applied_in_order() -> None:
 
 
 @pytest.mark.parametrize("strength", [math.nan, math.inf, -math.inf])
-def test_a_strength_that_is_not_finite_is_refused(strength: float) -> None:
+def test_a_non_finite_strength_is_refused(strength: float) -> None:
     library = memory_library()
     colour = register(library, "colour", COLOUR)
     for steering in (Auto(strength), Listed((VectorAtStrength(colour.id, strength),))):
@@ -238,7 +238,7 @@ def test_a_strength_that_is_not_finite_is_refused(strength: float) -> None:
             ask(library, COLOUR, steering)
 
 
-def test_an_empty_list_of_vectors_steers_nothing_and_says_so() -> None:
+def test_an_empty_list_of_vectors_applies_nothing_and_gives_the_reason() -> None:
     given = ask(memory_library(), COLOUR, Listed(()))
     assert given.applied == ()
     assert reason_code(given) == SteeringReason.NO_VECTORS

@@ -114,7 +114,7 @@ def test_importing_twice_changes_nothing() -> None:
     assert outcomes(load(source, data)) == [Outcome.PRESENT] * 2
 
 
-def test_an_import_that_broke_off_can_go_on_with_a_newer_archive() -> None:
+def test_an_interrupted_import_can_continue_with_a_newer_archive() -> None:
     class Dying(MemoryArtifacts):
         dying = True
 
@@ -133,7 +133,7 @@ def test_an_import_that_broke_off_can_go_on_with_a_newer_archive() -> None:
     assert (done.outcome, done.record.card.tags) == (Outcome.IMPORTED, ("newer",))
 
 
-def test_no_client_can_take_the_key_of_an_import() -> None:
+def test_no_client_can_send_the_key_of_an_import() -> None:
     keys: list[str] = []
 
     class RecordingRegistrations(MemoryRegistrations):
@@ -147,7 +147,7 @@ def test_no_client_can_take_the_key_of_an_import() -> None:
         keys[0].encode("latin-1")  # as headers are
 
 
-def test_a_vector_that_was_deleted_here_stays_so() -> None:
+def test_an_import_does_not_restore_a_deleted_vector() -> None:
     source, target = memory_library(), memory_library()
     record = register(source, "colour", HUE)
     data = exported(source)
@@ -159,7 +159,7 @@ def test_a_vector_that_was_deleted_here_stays_so() -> None:
     assert loaded.record.status is Status.DELETED
 
 
-def test_versions_keep_their_order_and_follow_on_those_that_are_there() -> None:
+def test_imported_versions_follow_the_existing_ones_in_order() -> None:
     source, target = memory_library(), memory_library()
     records = [register(source, "colour", HUE, seed=seed) for seed in range(12)]
     register(target, "colour", HUE, seed=99)
@@ -168,7 +168,7 @@ def test_versions_keep_their_order_and_follow_on_those_that_are_there() -> None:
     assert [one.record.version for one in loaded if one.record] == list(range(2, 14))
 
 
-def test_only_what_passes_the_filter_is_exported() -> None:
+def test_an_export_applies_the_filter() -> None:
     library = memory_library()
     register(library, "colour", HUE)
     register(library, "count", HUE)
@@ -177,7 +177,7 @@ def test_only_what_passes_the_filter_is_exported() -> None:
     assert open_archive(io.BytesIO(exported(library, Filter(name="none")))).entries == ()
 
 
-def test_an_export_with_a_lost_artifact_breaks_off_and_cannot_be_loaded() -> None:
+def test_an_export_with_a_lost_artifact_fails_and_cannot_be_loaded() -> None:
     library = memory_library()
     for seed in (1, 2):
         register(library, "colour", HUE, seed=seed)
@@ -207,14 +207,14 @@ def test_tar_itself_reads_an_archive() -> None:
     assert (lines[1]["id"], lines[1]["sha256"], lines[1]["version"]) == (record.id, record.sha256, 1)
 
 
-def test_an_archive_is_opened_wherever_its_file_stands() -> None:
+def test_an_archive_is_opened_at_any_file_position() -> None:
     file = io.BytesIO()
     file.writelines(pack([item()]))
     archive = open_archive(file)
     assert archive.item(archive.entries[0], artifact_bytes=10_000, card_bytes=10_000) == item()
 
 
-def test_one_bad_vector_does_not_keep_the_others_out() -> None:
+def test_one_invalid_vector_does_not_stop_the_others() -> None:
     library = memory_library()
     items = [
         item(FIRST, version=1),
@@ -233,7 +233,7 @@ def test_one_bad_vector_does_not_keep_the_others_out() -> None:
     assert len(library.catalogue.vectors.page(limit=9).records) == 1
 
 
-def test_wrong_digests_are_refused_one_by_one() -> None:
+def test_each_wrong_digest_is_refused() -> None:
     good = item()
     for path in (good.entry.artifact_path, good.entry.card_path):
         data = bytearray(b"".join(pack([good, item(SECOND, version=2)])))
@@ -249,7 +249,7 @@ def test_a_vector_beyond_the_limits_is_refused() -> None:
     assert isinstance(loaded.error, TooLarge)
 
 
-def test_an_id_that_is_another_vector_here_is_refused() -> None:
+def test_an_id_of_a_different_vector_is_refused() -> None:
     library = memory_library()
     load(library, b"".join(pack([item(seed=1)])))
     (loaded,) = load(library, b"".join(pack([item(seed=2)])))
@@ -315,13 +315,13 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_an_archive_that_is_none_is_refused_whole(case: str) -> None:
+def test_an_invalid_archive_is_refused(case: str) -> None:
     with pytest.raises(InvalidArchive) as refused:
         open_archive(io.BytesIO(HOSTILE[case]()))
     assert refused.value.cure
 
 
-def test_names_that_climb_are_never_followed() -> None:
+def test_names_outside_the_archive_are_never_followed() -> None:
     data = tar_of(("../../etc/passwd", b"root"), ("/etc/shadow", b"root"), manifest(ENTRY))
     (loaded,) = load(memory_library(), data)
     assert isinstance(loaded.error, InvalidArchive)
@@ -329,7 +329,7 @@ def test_names_that_climb_are_never_followed() -> None:
 
 
 @given(cut=st.integers(0, 6_000), bit=st.integers(0, 47_999))
-def test_a_damaged_archive_never_brings_in_a_damaged_vector(cut: int, bit: int) -> None:
+def test_a_damaged_archive_never_imports_a_damaged_vector(cut: int, bit: int) -> None:
     whole = b"".join(pack([item(), item(SECOND, version=2, seed=5)]))
     data = bytearray(whole[: len(whole) - cut] if cut % 2 else whole)
     if bit // 8 < len(data):
