@@ -1,4 +1,4 @@
-"""A whole library on in-memory twins, for tests of use cases and of the API."""
+"""A library on in-memory adapters, for tests of use cases and of the API."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vlibrary.library.publish import Submission, publish
 
 
 def memory_library(artifacts: Artifacts | None = None, worker: Inference | None = None) -> Library:
-    """Fresh, empty stores and a worker without models, unless they are given."""
+    """Return a library with empty stores and a worker without models, unless given."""
     store = artifacts or MemoryArtifacts()
     return Library(
         catalogue=memory_catalogue(SystemClock()),
@@ -29,6 +29,6 @@ def memory_library(artifacts: Artifacts | None = None, worker: Inference | None 
 
 
 def register(library: Library, name: str, description: str, *, seed: int = 0, key: str | None = None) -> VectorRecord:
-    """Publish a random vector that is found by its description."""
+    """Register a random vector that is found by its description; return its record."""
     submission = Submission(artifact(MODEL, seed), parse_card(card(name, description)), key)
     return publish(submission, library)

@@ -1,4 +1,4 @@
-"""Uploads, records and changes that the contract tests share."""
+"""Uploads, records and changes for the contract tests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EMBEDDER = EmbedderSpec("tests/embedder", "b" * 64, image_size=6, text_size=5)
 
 
 def upload(key: str | None = None, *, request: str = "request", seconds: float = 900.0) -> Upload:
-    """A new upload. seconds: until its deadline, counted from now."""
+    """Return a new upload. seconds: time until its deadline."""
     vector_id = str(ULID())
     return Upload(
         vector_id=vector_id,
@@ -36,7 +36,7 @@ def upload(key: str | None = None, *, request: str = "request", seconds: float =
 def draft(
     of: Upload, name: str = "colours", *, model: ModelSpec = MODEL, method: str = "m2iv", **card: Any
 ) -> VectorRecord:
-    """The record of an upload before it is published; version, seq and created_at are not for the caller to say."""
+    """Return the record of an upload before it is published; the catalogue sets version, seq and created_at."""
     return VectorRecord(
         id=of.vector_id,
         version=0,
@@ -63,12 +63,12 @@ def register(
 
 
 def direction(rng: np.random.Generator, size: int) -> Array:
-    """A random vector of length 1."""
+    """Return a random vector of length 1."""
     return unit(rng.normal(size=size).astype(np.float32))
 
 
 def embedding(rng: np.random.Generator, *, image: bool = True, text: bool = True) -> TaskEmbedding:
-    """Random unit parts of EMBEDDER's sizes."""
+    """Return an embedding with random parts of length 1, of EMBEDDER's sizes."""
     return TaskEmbedding(
         image=direction(rng, EMBEDDER.image_size) if image else None,
         text=direction(rng, EMBEDDER.text_size) if text else None,
@@ -80,12 +80,12 @@ def key(part: TaskEmbedding, kind: KeyKind = KeyKind.CENTROID) -> TaskKey:
 
 
 def plain(record: VectorRecord) -> tuple[object, ...]:
-    """Everything in a record, comparable: keys as numbers."""
+    """Return the record's contents in comparable form: keys as numbers."""
     return (replace(record, card=replace(record.card, keys=())), plain_keys(record.card.keys))
 
 
 def plain_keys(keys: tuple[TaskKey, ...]) -> list[object]:
-    """Keys as numbers."""
+    """Return the keys as numbers."""
     return [(key.kind, _list(key.embedding.image), _list(key.embedding.text)) for key in keys]
 
 

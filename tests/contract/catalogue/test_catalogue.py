@@ -1,4 +1,4 @@
-"""The Catalogue port's contract, on the in-memory twin, SQLite and PostgreSQL: registering, reading, the change log."""
+"""The contract of registrations, vectors and the change log: on the reference model, SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ class TestIdempotency:
     def test_a_later_upload_of_the_same_vector_replaces_an_interrupted_one(
         self, catalogue: Catalogue, request_text: str
     ) -> None:
-        """Such as that of an archive, perhaps of a newer one."""
+        """For example of an archive, or of a newer version of it."""
         broken, new = upload("key"), upload("key", request=request_text)
         new = replace(new, vector_id=broken.vector_id)
         catalogue.registrations.reserve(broken)
@@ -280,7 +280,7 @@ class TestChangeLog:
             (2, ChangeKind.PUBLISHED, second.id),
             (3, ChangeKind.DELETED, first.id),
         ]
-        # Of a deleted vector, too: an index that replays the log goes through every step.
+        # Keys of a deleted vector, too: an index that replays the log applies every entry.
         assert (log[0].model, log[0].embedder) == (MODEL.fingerprint, EMBEDDER.fingerprint)
         assert plain_keys(log[0].keys) == plain_keys(keys)
         assert (log[1].keys, log[1].embedder) == ((), None)

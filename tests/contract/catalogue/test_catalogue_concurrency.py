@@ -1,4 +1,4 @@
-"""The Catalogue port's contract when many ask at once, on the in-memory twin, SQLite and PostgreSQL."""
+"""The catalogue's contract under concurrent calls, on the reference model, SQLite and PostgreSQL."""
 
 from __future__ import annotations
 

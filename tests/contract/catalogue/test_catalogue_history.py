@@ -1,4 +1,4 @@
-"""Any history of calls: a SQL catalogue answers each of them as the in-memory twin does, across restarts.
+"""Random histories of calls: a SQL catalogue agrees with the reference model on each, across restarts.
 
 VLIBRARY_TEST_OPERATIONS: how many calls in all (some hundred by default).
 """
@@ -52,7 +52,7 @@ class CatalogueMachine(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         self.url = type(self).new_database()
-        self.twin = memory_catalogue()
+        self.model = memory_catalogue()
         self.open()
         for number, name in enumerate("aab"):  # so that there is something to act upon from the first step on
             self.register(number, name)
@@ -120,8 +120,8 @@ class CatalogueMachine(RuleBasedStateMachine):
         self.both(lambda catalogue: getattr(catalogue.vectors, step)(target, expected_revision=expected))
 
     def target(self, number: int, revision: Any, status: Status | None) -> tuple[str, int | None]:
-        """One of the vectors with this status, or any id, perhaps of none; and the revision to expect."""
-        known = {record.id: record for record in self.twin.vectors.page(Filter(status=status), limit=99).records}
+        """Return a vector with this status, or any id, even an unknown one; and the revision to expect."""
+        known = {record.id: record for record in self.model.vectors.page(Filter(status=status), limit=99).records}
         ids = sorted(known) if status else [vector_id(other) for other in range(6)]
         chosen = ids[number % len(ids)] if ids else vector_id(number)
         if revision != "right":
@@ -130,10 +130,10 @@ class CatalogueMachine(RuleBasedStateMachine):
 
     @rule(name=names, alias=aliases, number=numbers, expected=st.integers(0, 1), drop=st.booleans())
     def move_alias(self, name: str, alias: str, number: int, expected: int, drop: bool) -> None:
-        """expected: 1 stands for the revision that it has."""
-        ids = sorted(record.id for record in self.twin.vectors.page(Filter(name), limit=99).records)
+        """expected: 1 means its current revision."""
+        ids = sorted(record.id for record in self.model.vectors.page(Filter(name), limit=99).records)
         target = ids[number % len(ids)] if ids and number else vector_id(number)
-        found = [known.revision for known in self.twin.aliases.list(name) if known.alias == alias]
+        found = [known.revision for known in self.model.aliases.list(name) if known.alias == alias]
         revision = found[0] if found and expected else expected
         if drop:
             self.both(lambda catalogue: catalogue.aliases.drop(name, alias, expected=revision))
@@ -164,13 +164,13 @@ class CatalogueMachine(RuleBasedStateMachine):
             lambda catalogue: catalogue.registrations.find_referenced(
                 [an_upload(n, a, "r").object_key for n in range(12) for a in (0, 1, 2)]
             ),
-            lambda catalogue: catalogue.change_log.read(after=self.twin.change_log.position().seq - 3, limit=99),
-            lambda catalogue: catalogue.audit_log.read(after=self.twin.change_log.position().seq - 3, limit=99),
+            lambda catalogue: catalogue.change_log.read(after=self.model.change_log.position().seq - 3, limit=99),
+            lambda catalogue: catalogue.audit_log.read(after=self.model.change_log.position().seq - 3, limit=99),
         ):
             self.both(look)
 
     def both(self, ask: Callable[[Catalogue], object]) -> None:
-        assert outcome(ask, self.real) == outcome(ask, self.twin)
+        assert outcome(ask, self.real) == outcome(ask, self.model)
 
 
 def vector_id(number: int) -> str:

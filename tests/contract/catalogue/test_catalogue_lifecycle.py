@@ -244,7 +244,7 @@ class TestLaterUploadsOfTheSameVector:
 
 
 class TestLeftReservations:
-    """What died under another key stands in nobody's way."""
+    """Interrupted uploads under other keys do not block a registration."""
 
     def test_an_expired_reservation_frees_its_vector_and_object(self, catalogue: Catalogue) -> None:
         dead = upload("dead", seconds=-1)

@@ -38,7 +38,7 @@ def catalogue(engine: Engine) -> Catalogue:
     return sql_catalogue(engine)
 
 
-def break_next_commit(engine: Engine, patch: pytest.MonkeyPatch, *, kept: bool) -> None:
+def break_next_commit(engine: Engine, patch: pytest.MonkeyPatch, *, committed: bool) -> None:
     """The connection breaks at the next commit, just before or just after the server keeps it."""
     commit = engine.dialect.do_commit
     broken: list[bool] = []
@@ -48,7 +48,7 @@ def break_next_commit(engine: Engine, patch: pytest.MonkeyPatch, *, kept: bool) 
             commit(connection)
             return
         broken.append(True)
-        if kept:
+        if committed:
             commit(connection)
         assert connection.driver_connection is not None
         connection.driver_connection.close()
@@ -74,27 +74,27 @@ WRITES: dict[str, tuple[Callable[[Catalogue, str], object], object]] = {
 
 
 class TestLostConnections:
-    @pytest.mark.parametrize("kept", [True, False])
+    @pytest.mark.parametrize("committed", [True, False])
     @pytest.mark.parametrize("write", WRITES)
     def test_a_write_with_a_lost_commit_answer_happens_once(
-        self, catalogue: Catalogue, engine: Engine, monkeypatch: pytest.MonkeyPatch, write: str, kept: bool
+        self, catalogue: Catalogue, engine: Engine, monkeypatch: pytest.MonkeyPatch, write: str, committed: bool
     ) -> None:
         record = register(catalogue)
         act, expected = WRITES[write]
-        break_next_commit(engine, monkeypatch, kept=kept)
+        break_next_commit(engine, monkeypatch, committed=committed)
         assert act(catalogue, record.id) == expected
         assert len(catalogue.audit_log.read(after=0, limit=99)) == 2
 
-    @pytest.mark.parametrize("kept", [True, False])
+    @pytest.mark.parametrize("committed", [True, False])
     def test_a_registration_with_lost_commit_answers_happens_once(
-        self, catalogue: Catalogue, engine: Engine, kept: bool
+        self, catalogue: Catalogue, engine: Engine, committed: bool
     ) -> None:
         new = upload("key")
         with pytest.MonkeyPatch.context() as patch:
-            break_next_commit(engine, patch, kept=kept)
+            break_next_commit(engine, patch, committed=committed)
             assert catalogue.registrations.reserve(new) is None
         with pytest.MonkeyPatch.context() as patch:
-            break_next_commit(engine, patch, kept=kept)
+            break_next_commit(engine, patch, committed=committed)
             assert catalogue.registrations.publish(new, draft(new)).version == 1
         assert catalogue.vectors.get(new.vector_id).version == 1
         assert catalogue.change_log.position().seq == 1
@@ -104,7 +104,7 @@ class TestLostConnections:
     ) -> None:
         monkeypatch.setattr("vlibrary.adapters.sql.transactions.RETRY_S", 0.0)
         record = register(catalogue)
-        break_next_commit(engine, monkeypatch, kept=True)
+        break_next_commit(engine, monkeypatch, committed=True)
         assert catalogue.vectors.delete(record.id) == 2
 
     def test_connections_that_the_server_closed_are_replaced(
@@ -240,7 +240,7 @@ class TestEpochs:
         try:
             another = connect(standby.url(str(engine.url.database)))
             replica = sql_catalogue(another)
-            assert replica.change_log.position() == before  # it only reads, and knows no more than it was told
+            assert replica.change_log.position() == before  # a standby only reads, and does not know its own server
             standby.promote()
             after = replica.change_log.position()
             assert after.epoch != before.epoch

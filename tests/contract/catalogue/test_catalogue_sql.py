@@ -23,7 +23,7 @@ from vlibrary.adapters.sql.database import connect
 from vlibrary.adapters.sql.schema import upgrade
 from vlibrary.domain.errors import CatalogueUnavailable, InvalidInput
 
-# Everything it raises. EmulatedDBAPIException stands in for an error of a driver, which SQLAlchemy wraps.
+# All errors of SQLAlchemy. EmulatedDBAPIException replaces a driver's error, which SQLAlchemy wraps.
 FOREIGN = [
     error
     for _, error in inspect.getmembers(sqlalchemy.exc, inspect.isclass)
@@ -103,7 +103,7 @@ class TestLostAnswers:
 
 
 def test_a_publication_that_commits_after_its_deadline_keeps_its_object(database_url: str) -> None:
-    """It looked at the clock before its deadline, then took long: a collector that asks meanwhile waits for it."""
+    """It read the clock before its deadline and then took long; a concurrent collector waits for it."""
     patient = connect(database_url)
     new, late = upload(seconds=0.5), threading.Event()
     sql_catalogue(patient).registrations.reserve(new)

@@ -1,4 +1,4 @@
-"""The schema of a SQL catalogue: made, brought up to date and taken back by Alembic, on SQLite and PostgreSQL."""
+"""Migrations of the SQL schema, up and down, on SQLite and PostgreSQL."""
 
 from __future__ import annotations
 

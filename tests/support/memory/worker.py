@@ -1,7 +1,7 @@
-"""A worker without models: the in-memory twin of the Inference port, for tests and for trying the API alone.
+"""A worker without models: an in-memory implementation of the Worker port, for tests of the API.
 
-Its embeddings are honest in the one way that matters to the library: alike texts and alike pictures lie near each
-other. Its answers only repeat the prompt and tell what was applied.
+Its embeddings of similar texts or images are similar, as the library requires. Its answers repeat the prompt and the
+vectors applied.
 """
 
 from __future__ import annotations

@@ -214,7 +214,7 @@ def test_a_wrong_card_is_an_error_with_a_cure(text: str) -> None:
 
 
 def test_equal_cards_have_equal_digests() -> None:
-    """By it a repeated request is told from another one under the same idempotency key."""
+    """The digest distinguishes a repeated request from a different one with the same idempotency key."""
     full: dict[str, Any] = {
         "name": "a",
         "description": "b",

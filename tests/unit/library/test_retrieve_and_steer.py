@@ -57,9 +57,9 @@ def test_a_newer_version_is_found_instead_of_an_older_one() -> None:
     library = memory_library()
     register(library, "colour", COLOUR)
     time.sleep(0.002)  # ids of one millisecond have no order
-    anew = register(library, "colour", COLOUR, seed=1)
+    newer = register(library, "colour", COLOUR, seed=1)
     assert [match.record.version for match in find(library, COLOUR)] == [2, 1]
-    assert ask(library, COLOUR, Auto()).applied[0].record.id == anew.id
+    assert ask(library, COLOUR, Auto()).applied[0].record.id == newer.id
 
 
 def test_the_best_match_comes_first_and_threshold_decides_acceptance() -> None:
@@ -104,18 +104,18 @@ def test_a_hit_deleted_during_the_search_is_replaced_by_the_next_best() -> None:
     )
 
 
-def test_a_search_retries_if_the_index_is_reset_meanwhile() -> None:
+def test_a_search_retries_if_the_index_is_reset_during_it() -> None:
     def begin_to_rebuild(hits: list[str]) -> None:
         library.catalogue.change_log.renew_epoch()
         library.index.reset(library.catalogue.change_log.position().epoch, replacing=library.index.position)
 
     class Emptied(MemoryIndex):
-        """Somebody resets it just before it is searched, once."""
+        """Reset once, just before it is searched."""
 
-        def search(self, *asked: Any, **how: Any) -> list[Hit]:
+        def search(self, *args: Any, **kwargs: Any) -> list[Hit]:
             while acts:
                 acts.pop()([])
-            return super().search(*asked, **how)
+            return super().search(*args, **kwargs)
 
     library = replace(memory_library(), index=Emptied(EMBEDDER))
     acts: list[Callable[[list[str]], None]] = []

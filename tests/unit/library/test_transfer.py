@@ -271,8 +271,8 @@ def tar_of(*members: tuple[str, bytes], kind: bytes = tarfile.REGTYPE, **more: A
 
 
 def manifest(*lines: object) -> tuple[str, bytes]:
-    told = [{"format": "vlibrary-archive-1"}, *lines]
-    return MANIFEST, "".join(json.dumps(line) + "\n" for line in told).encode()
+    manifest = [{"format": "vlibrary-archive-1"}, *lines]
+    return MANIFEST, "".join(json.dumps(line) + "\n" for line in manifest).encode()
 
 
 def with_size(size: int) -> bytes:
