@@ -16,7 +16,7 @@ from vlibrary.domain.steering import NotSteered, SteeringReason
 from vlibrary.domain.wire import ArtifactAtStrength, Decoding, GenerateCall, Generation, Prompt, TextPiece
 from vlibrary.library.library import Library
 from vlibrary.library.references import resolve
-from vlibrary.library.retrieve import Match, retrieve
+from vlibrary.library.retrieve import retrieve
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,11 @@ def _choose(
         return (), NotSteered(SteeringReason.NO_MATCH, "The library has no vector for this base model.")
     best = matches[0]
     if not best.accepted:
-        return (), NotSteered(SteeringReason.BELOW_THRESHOLD, _below_threshold(best))
+        detail = (
+            f"The best match, {best.record.name} version {best.record.version}, scores {best.score:.3f}, "
+            f"below its threshold of {best.threshold:.3f}."
+        )
+        return (), NotSteered(SteeringReason.BELOW_THRESHOLD, detail)
     return (AppliedVector(best.record, best.score, steering.strength),), None
 
 
@@ -163,10 +167,3 @@ def _resolve(catalogue: Catalogue, vector: VectorAtStrength) -> AppliedVector:
 def _check_finite(strength: float) -> None:
     if not math.isfinite(strength):
         raise InvalidInput(f"Invalid strength {strength}.", "Use a finite number; 1 is the vector as trained.")
-
-
-def _below_threshold(best: Match) -> str:
-    return (
-        f"The best match, {best.record.name} version {best.record.version}, scores {best.score:.3f}, "
-        f"below its threshold of {best.threshold:.3f}."
-    )

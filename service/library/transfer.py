@@ -54,7 +54,7 @@ def export(which: Filter, library: Library) -> Iterator[bytes]:
     Raises ArtifactLost and Unavailable at any piece. A truncated archive has no manifest, so no library loads it.
     """
     vectors = library.catalogue.vectors
-    return pack(_item(record, library.artifacts) for page in iter_pages(vectors, which) for record in page.records)
+    return pack(_to_item(record, library.artifacts) for page in iter_pages(vectors, which) for record in page.records)
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ class Loader:
 
     def _load(self, archive: Archive, entry: Entry, actor: str) -> Loaded:
         item = archive.item(entry, artifact_bytes=self.artifact_bytes, card_bytes=self.card_bytes)
-        card = _card(item)
-        known = self._known(entry)
+        card = _read_card(item)
+        known = self._find_existing(entry)
         if known is not None:
             return self._merge(entry, known, card, actor)
         submission = Submission(item.artifact, card, _IMPORT + entry.id, actor, entry.id)
@@ -93,15 +93,15 @@ class Loader:
 
     def _merge(self, entry: Entry, known: VectorRecord, card: VectorCard, actor: str) -> Loaded:
         """Keep or amend the existing vector. Only fields that can be amended are compared."""
-        changes = _changes(known.card, card)
-        if changes == Amendment():
+        amendment = _difference(known.card, card)
+        if amendment == Amendment():
             return Loaded(entry, Outcome.PRESENT, known, known.seq)
         if not self.update or known.status is not Status.ACTIVE:
             return Loaded(entry, Outcome.DIFFERS, known, known.seq)
-        record, seq = amend(known.id, changes, self.library, expected_revision=known.revision, actor=actor)
+        record, seq = amend(known.id, amendment, self.library, expected_revision=known.revision, actor=actor)
         return Loaded(entry, Outcome.UPDATED, record, seq)
 
-    def _known(self, entry: Entry) -> VectorRecord | None:
+    def _find_existing(self, entry: Entry) -> VectorRecord | None:
         """Return the vector with the entry's id, if any. Raises VectorExists if it is a different vector."""
         try:
             record = self.library.catalogue.vectors.get(entry.id, deleted=True)
@@ -115,7 +115,7 @@ class Loader:
         return record
 
 
-def _changes(here: VectorCard, there: VectorCard) -> Amendment:
+def _difference(here: VectorCard, there: VectorCard) -> Amendment:
     """Return the amendment that makes `here` equal to `there`."""
     return Amendment(
         description=None if here.description == there.description else there.description,
@@ -124,7 +124,7 @@ def _changes(here: VectorCard, there: VectorCard) -> Amendment:
     )
 
 
-def _card(item: Item) -> VectorCard:
+def _read_card(item: Item) -> VectorCard:
     card = parse_card(item.card)
     if card.name != item.entry.name:
         raise InvalidArchive(
@@ -133,13 +133,9 @@ def _card(item: Item) -> VectorCard:
     return card
 
 
-def _item(record: VectorRecord, artifacts: Artifacts) -> Item:
+def _to_item(record: VectorRecord, artifacts: Artifacts) -> Item:
+    """Return the vector without its description's key, which each library computes with its own embedder."""
+    keys = tuple(key for key in record.card.keys if key.kind is not KeyKind.DESCRIPTION)
+    card = replace(record.card, keys=keys, embedder=record.card.embedder if keys else None)
     artifact = artifacts.get(record.object_key, record.sha256)
-    card = dump_card(_portable(record.card)).encode()
-    return Item.of(record.id, record.name, record.version, artifact, card)
-
-
-def _portable(card: VectorCard) -> VectorCard:
-    """Return the card without the description's key, which each library computes with its own embedder."""
-    keys = tuple(key for key in card.keys if key.kind is not KeyKind.DESCRIPTION)
-    return replace(card, keys=keys, embedder=card.embedder if keys else None)
+    return Item.of(record.id, record.name, record.version, artifact, dump_card(card).encode())

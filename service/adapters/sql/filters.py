@@ -20,7 +20,7 @@ def clauses(which: Filter) -> list[Clause]:
     texts = (which.name, which.model_id, which.method, which.parent, *which.tags)
     if not is_storable(texts):
         return [false()]
-    return [*_fields(which), *_labels(which)]
+    return [*_fields(which), *_facets(which)]
 
 
 def _fields(which: Filter) -> Iterator[Clause]:
@@ -38,37 +38,29 @@ def _fields(which: Filter) -> Iterator[Clause]:
         yield VECTORS.c.created_at < which.created_before
 
 
-def _labels(which: Filter) -> Iterator[Clause]:
+def _facets(which: Filter) -> Iterator[Clause]:
     yield from (_has(TAG, tag) for tag in which.tags)
     if which.parent is not None:
         yield _has(PARENT, which.parent)
-    yield from (_holds(condition) for condition in which.conditions)
+    yield from map(_matches, which.conditions)
 
 
 def _has(kind: str, key: str, *more: Clause) -> Clause:
     return VECTORS.c.id.in_(select(FACETS.c.vector_id).where(FACETS.c.kind == kind, FACETS.c.key == key, *more))
 
 
-def _holds(condition: Condition) -> Clause:
+def _matches(condition: Condition) -> Clause:
     match condition:
-        case OneOf():
-            return _one_of(condition)
-        case Between():
-            return _between(condition)
-
-
-def _one_of(condition: OneOf) -> Clause:
-    by_kind: dict[ValueKind, list[str | float]] = {}
-    for value in condition.values:
-        by_kind.setdefault(ValueKind.of(value), []).append(_comparable(value))
-    return or_(false(), *(_has(kind, condition.key, _column(kind).in_(values)) for kind, values in by_kind.items()))
-
-
-def _between(condition: Between) -> Clause:
-    column = _column(condition.kind)
-    least = [] if condition.least is None else [column >= _comparable(condition.least)]
-    most = [] if condition.most is None else [column <= _comparable(condition.most)]
-    return _has(condition.kind, condition.key, and_(*least, *most))
+        case OneOf(key, values):
+            by_kind: dict[ValueKind, list[str | float]] = {}
+            for value in values:
+                by_kind.setdefault(ValueKind.of(value), []).append(_comparable(value))
+            return or_(false(), *(_has(kind, key, _column(kind).in_(same)) for kind, same in by_kind.items()))
+        case Between(key, least, most):
+            column = _column(condition.kind)
+            at_least = [] if least is None else [column >= _comparable(least)]
+            at_most = [] if most is None else [column <= _comparable(most)]
+            return _has(condition.kind, key, and_(*at_least, *at_most))
 
 
 def _column(kind: ValueKind) -> Column[Any]:

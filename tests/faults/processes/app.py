@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from multiprocessing.connection import Connection
@@ -128,8 +128,8 @@ def _add_test_routes(app: FastAPI, settings: Settings, deadline_s: float, steps:
     library: Library = app.state.library
     index = library.index
     assert isinstance(index, FaissIndex)
-    app.state.library = replace(
-        library,
+    app.state.library = Library(
+        worker=library.worker,
         catalogue=steps.watch_catalogue(library.catalogue),
         artifacts=steps.watch_port(library.artifacts, "artifacts"),
         index=steps.watch_port(index, "index"),
