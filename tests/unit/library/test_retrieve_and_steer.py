@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -56,7 +55,6 @@ def planned(library: Library, text: str, steering: Steering) -> Plan:
 def test_a_newer_version_is_found_instead_of_an_older_one() -> None:
     library = memory_library()
     register(library, "colour", COLOUR)
-    time.sleep(0.002)  # ids of one millisecond have no order
     newer = register(library, "colour", COLOUR, seed=1)
     assert [match.record.version for match in find(library, COLOUR)] == [2, 1]
     assert ask(library, COLOUR, Auto()).applied[0].record.id == newer.id
