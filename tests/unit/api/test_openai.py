@@ -289,13 +289,13 @@ def test_failures_are_the_clients_own_errors(kind: Callable[[str, str], Exceptio
     assert caught.value.response.headers.get("retry-after") == retry_after
 
 
-@pytest.mark.parametrize("then", [WorkerLost("It went away.", "Ask again."), Then.VANISH])
+@pytest.mark.parametrize("then", [WorkerLost("The worker exited.", "Retry the request."), Then.VANISH])
 def test_a_failure_in_the_middle_of_a_stream_is_raised_by_the_client(then: Exception | Then) -> None:
     worker = ScriptedWorker(["lo", "rp"], then)
     seen: list[str | None] = []
     with client_of(memory_library(worker=worker)) as client:
         stream = client.chat.completions.create(model=MODEL.model_id, messages=HUE, stream=True)
-        with pytest.raises(openai.APIError, match="Ask again") as caught:
+        with pytest.raises(openai.APIError, match="Retry the request") as caught:
             seen.extend(chunk.choices[0].delta.content for chunk in stream)
     assert seen == ["", "lo", "rp"]
     assert caught.value.code == "worker_lost"
