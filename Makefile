@@ -17,7 +17,7 @@ export OMP_NUM_THREADS ?= 1
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --retries 1 --extra-index-url $(TORCH_INDEX) "$(TORCH)"
-	$(PIP) --constraint constraints.txt --editable .
+	$(PIP) --constraint constraints.txt --editable ".[all]"
 	mkdir -p $(VENV)/src && ln -sfn ../../service $(VENV)/src/vlibrary
 	touch $@
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
-
-from pydantic import ValidationError
 
 from vlibrary.adapters.artifacts.folder import FolderArtifacts
 from vlibrary.adapters.artifacts.open import open_artifacts
@@ -19,8 +16,8 @@ from vlibrary.adapters.sql.backup_tables import SqlTables
 from vlibrary.adapters.sql.catalogue import sql_catalogue
 from vlibrary.adapters.sql.database import connect
 from vlibrary.adapters.sql.schema import Revisions, revisions, upgrade
-from vlibrary.config import Settings
-from vlibrary.domain.errors import CatalogueUnavailable, InvalidInput
+from vlibrary.config import Settings, read_settings
+from vlibrary.domain.errors import CatalogueUnavailable
 from vlibrary.domain.ports.backup import Backup
 from vlibrary.domain.ports.snapshots import PersistentIndex, Snapshots
 from vlibrary.domain.query import EmbedderSpec
@@ -43,15 +40,6 @@ class OpenStores(Stores):
         settings = self.settings
         open_store = partial(open_artifacts, endpoint_url=settings.s3_endpoint_url)
         return open_snapshots(settings.snapshots_place, cache=settings.snapshots_cache, open_store=open_store)
-
-
-def read_settings(**overrides: Any) -> Settings:
-    """Return the settings from the environment, with overrides. Raises InvalidInput that names the wrong variable."""
-    try:
-        return Settings(**overrides)
-    except ValidationError as error:
-        wrong = "; ".join(f"VLIBRARY_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
-        raise InvalidInput(f"Invalid setting. {wrong}.", "Fix or unset the variable; README lists them.") from error
 
 
 def open_stores(settings: Settings, *, create: bool = False, patience_s: float = REQUEST_PATIENCE_S) -> OpenStores:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from vlibrary.domain.errors import InvalidInput
 
 BUNDLED = "bundled"
 
@@ -112,3 +114,14 @@ class Settings(BaseSettings):
     def beside_artifacts(self) -> tuple[str, ...]:
         """The places that must not be part of the artifacts' place, nor it of them."""
         return self.snapshots_place, str(self.snapshots_cache), self.catalogue_url
+
+
+def read_settings(**overrides: Any) -> Settings:
+    """Return the settings from the environment, with overrides. Raises InvalidInput that names the wrong variable."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        wrong = "; ".join(f"VLIBRARY_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+        raise InvalidInput(
+            f"Invalid setting. {wrong}.", "Fix or unset the variable; see docs/reference/settings.md."
+        ) from error

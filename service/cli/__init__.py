@@ -62,3 +62,6 @@ def main() -> None:
     except VLibraryError as error:
         errors.print_error(error)
         sys.exit(1)
+    except ModuleNotFoundError as error:
+        errors.print_error(errors.missing_extra(error, sys.argv[1]))
+        sys.exit(1)

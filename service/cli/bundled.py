@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from vlibrary.bootstrap import read_settings
+from vlibrary.config import read_settings
 from vlibrary.domain.errors import InvalidInput
 
 

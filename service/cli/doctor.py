@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vlibrary.bootstrap import OpenStores, new_index, open_operator_stores
 from vlibrary.cli.examination import print_diagnosis, run_examination
 from vlibrary.cli.output import print_json, print_rows
 from vlibrary.cli.upkeep import OPERATOR, Actor
@@ -20,6 +19,9 @@ from vlibrary.domain.query import EmbedderSpec
 from vlibrary.upkeep.doctor import Scope, diagnose
 from vlibrary.upkeep.findings import Finding
 from vlibrary.upkeep.index_check import find_index_damage
+
+if TYPE_CHECKING:
+    from vlibrary.bootstrap import OpenStores
 
 deep_option = partial(typer.Option, rich_help_panel="Options for --deep")
 
@@ -50,6 +52,9 @@ def doctor(
         _check_service(url, as_json=as_json)
         return
     scope = Scope(sample, cursor, take_over)
+    # Imported late, because the stores' libraries are slow to load and optional.
+    from vlibrary.bootstrap import new_index, open_operator_stores
+
     stores = open_operator_stores()
     check_index: Callable[[], Sequence[Finding]] = tuple
     if index:

@@ -8,6 +8,9 @@ import re
 from vlibrary.cli.output import errors
 from vlibrary.domain.errors import Unavailable, VLibraryError
 
+# The extra that a command needs; other commands need "api", and "worker" where they run a model.
+EXTRAS = {"bundled": "train", "demo": "all", "examples": "train", "models": "train", "train": "train", "work": "worker"}
+
 
 def print_error(error: VLibraryError) -> None:
     """Print the error to standard error, with its cure and, since commands have no log, its cause."""
@@ -29,3 +32,16 @@ def cause_of(error: VLibraryError, database_url: str) -> str | None:
     # The lines after the first contain hints and, for SQL statements, their parameters.
     line, *_ = str(error.__cause__).strip().splitlines() or [type(error.__cause__).__name__]
     return re.sub(r"[^\s'\"(]*@", "***@", re.sub(r"://\S*@", "://***@", line))
+
+
+def missing_extra(error: ModuleNotFoundError, command: str) -> VLibraryError:
+    """Return an error that names the extra with the missing package; an import bug of ours is raised again."""
+    package = (error.name or "").partition(".")[0]
+    if package in ("", "vlibrary"):
+        raise error
+    needs_torch = "worker" if package in ("torch", "transformers") else "api"
+    extra = EXTRAS.get(command, needs_torch)
+    cure = f"Run: pip install 'vlibrary[{extra}]'."
+    if (command, extra) == ("serve", "worker"):
+        cure += " Or set VLIBRARY_WORKERS to the addresses of running workers."
+    return Unavailable(f"`vlibrary {command}` needs the package {package}, which is not installed.", cure)

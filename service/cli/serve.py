@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 import sys
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import structlog
 import typer
-from prometheus_client import CollectorRegistry
 
-from vlibrary.bootstrap import read_settings
 from vlibrary.cli.output import errors
 from vlibrary.cli.sockets import bind_sockets
+from vlibrary.config import read_settings
 from vlibrary.domain.ports.artifacts import Artifacts
 from vlibrary.domain.ports.inference import Worker
+
+if TYPE_CHECKING:  # an optional dependency
+    from prometheus_client import CollectorRegistry
 
 
 def serve(

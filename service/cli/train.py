@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from vlibrary.bootstrap import read_settings
+from vlibrary.config import read_settings
 
 
 def train(

@@ -12,14 +12,8 @@ from typing import Annotated
 
 import typer
 
-from vlibrary.bootstrap import (
-    check_backup_folder,
-    open_backup,
-    open_operator_stores,
-    read_revisions,
-    read_settings,
-)
 from vlibrary.cli.output import errors, print_result, run_steps
+from vlibrary.config import read_settings
 from vlibrary.domain.errors import InvalidInput
 from vlibrary.domain.labels import ACTOR_PATTERN
 from vlibrary.upkeep import backup as use_case
@@ -56,6 +50,8 @@ def gc(
 
     Safe to interrupt and rerun, to run while services are running, and to run several times at once.
     """
+    from vlibrary.bootstrap import open_operator_stores
+
     stores = open_operator_stores()
     rules = Rules(parse_duration(grace), None if retention is None else parse_duration(retention), dry_run)
     pace: Callable[[], None] = (lambda: time.sleep(1 / rate)) if rate else lambda: None
@@ -88,6 +84,8 @@ def backup(
     Services may keep running. If interrupted, run it again to resume. It refuses to overwrite the backup of another
     library or of a later state.
     """
+    from vlibrary.bootstrap import check_backup_folder, open_backup, open_operator_stores
+
     stores = open_operator_stores()
     check_backup_folder(folder, stores.settings)
     label = folder.name or "."
@@ -110,6 +108,8 @@ def restore(
     Stop garbage collections first; services may keep running. Garbage collection is then paused until
     `vlibrary doctor --deep` has found nothing wrong.
     """
+    from vlibrary.bootstrap import open_backup, open_operator_stores
+
     stores = open_operator_stores(create=True)
     source, label = open_backup(folder), folder.name or "."
     steps = use_case.restore(stores, source, actor=actor, label=label, overwrite=replace, despite_losses=despite_losses)
@@ -126,6 +126,8 @@ def migrate(
     as_json: AsJson = False,
 ) -> None:
     """Create or migrate the database schema that this release needs."""
+    from vlibrary.bootstrap import open_operator_stores, read_revisions
+
     settings = read_settings()
     before = read_revisions(settings)
     if not check:

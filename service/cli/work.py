@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from vlibrary.bootstrap import read_settings
 from vlibrary.cli.output import errors
 from vlibrary.cli.serve import configure_logging
 from vlibrary.cli.sockets import bind_sockets
+from vlibrary.config import read_settings
 
 
 def work(

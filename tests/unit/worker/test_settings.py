@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vlibrary.bootstrap import read_settings
-from vlibrary.config import Settings
+from vlibrary.config import Settings, read_settings
 from vlibrary.domain.errors import InvalidInput
 from vlibrary.worker.bootstrap import check_exposure
 
