@@ -9,7 +9,7 @@ WORKDIR /app
 COPY pyproject.toml setup.py constraints.txt README.md LICENSE ./
 COPY service ./service
 COPY migrations ./migrations
-ENV VLIBRARY_DATA_DIR=/data VLIBRARY_HOST=0.0.0.0 VLIBRARY_WORKER_HOST=0.0.0.0 VLIBRARY_LOG_JSON=true
+ENV VLIBRARY_DATA_DIR=/data VLIBRARY_HOST=0.0.0.0 VLIBRARY_LOG_JSON=true
 VOLUME /data
 
 FROM base AS api
@@ -26,6 +26,7 @@ RUN pip install --extra-index-url https://download.pytorch.org/whl/cpu torch==2.
 FROM torch AS worker
 RUN pip install --constraint constraints.txt ".[worker]"
 USER vlibrary
+ENV VLIBRARY_WORKER_HOST=0.0.0.0
 EXPOSE 9000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9000/readyz')"]
