@@ -12,7 +12,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 # One thread a process: two test processes on two cores, and no oversubscription under them.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test check lint types imports format test-real test-faults test-gpu bench-engine bench-library models serve clean
+.PHONY: docs demo test check lint types imports format test-real test-faults test-gpu bench-engine bench-library models serve clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -81,6 +81,9 @@ $(VENV)/bench/.installed: $(VENV)/.installed-dev
 
 bench-library: $(VENV)/bench/.installed  ## how fast vectors are found, beside other stores; restart, registering, lag (11 minutes)
 	$(VENV)/bench/bin/python -m tests.bench.library
+
+docs: $(VENV)/.installed  ## regenerate the pages that are made from code
+	$(BIN)/python -m vlibrary.config > docs/reference/settings.md
 
 models: $(VENV)/.installed  ## train the bundled models again, from a seed (up to 2 hours on 2 cores)
 	$(BIN)/vlibrary models

@@ -1,4 +1,4 @@
-"""Settings: frozen, read once from VLIBRARY_* variables; a wrong value stops the process and names itself."""
+"""Settings, read once from VLIBRARY_* environment variables, and their reference page."""
 
 from __future__ import annotations
 
@@ -14,65 +14,101 @@ from vlibrary.domain.errors import InvalidInput
 BUNDLED = "bundled"
 
 
-class Settings(BaseSettings):
-    """One process's settings; the defaults need no other server.
-
-    lvlm, embedder: a folder, a hub id, or "bundled" for the small models that ship with the package.
-    database_url, artifacts: by default a SQLite file and a folder below data_dir; artifacts may be s3://bucket/prefix,
-    with credentials and region as boto3 finds them (AWS_ACCESS_KEY_ID, ...).
-    snapshots: where the task index is kept for a quick start, by default below data_dir too; in an object store, where
-    every replica finds it, under a prefix that holds nothing else.
-    workers: addresses of worker processes, separated by commas; without any, the api holds a worker itself.
-    worker_host, worker_port: where `vlibrary work` listens.
-    """
-
+class _Group(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="VLIBRARY_", frozen=True, extra="ignore", env_ignore_empty=True)
 
-    data_dir: Path = Path("vlibrary-data")
-    database_url: str | None = None
-    artifacts: str | None = None
-    s3_endpoint_url: str | None = None
-    snapshots: str | None = None
-    snapshot_changes: int = Field(default=10_000, ge=1, description="changes after which the task index is kept")
-    snapshot_s: float = Field(default=300.0, gt=0, description="how long a change waits until it is kept")
 
-    lvlm: str = BUNDLED
+class StoreSettings(_Group):
+    """Stores. Credentials and region of S3 come from boto3's own variables, such as AWS_ACCESS_KEY_ID."""
+
+    data_dir: Path = Field(default=Path("vlibrary-data"), description="folder of the stores that are not set below")
+    database_url: str | None = Field(default=None, description="SQLAlchemy URL; by default a SQLite file in data_dir")
+    artifacts: str | None = Field(
+        default=None, description="folder or s3://bucket/prefix; by default a folder in data_dir"
+    )
+    s3_endpoint_url: str | None = Field(default=None, description="S3 endpoint, for servers other than AWS")
+    snapshots: str | None = Field(
+        default=None,
+        description="folder or s3://bucket/prefix for snapshots of the task index, with a prefix of its own; "
+        "by default a folder in data_dir",
+    )
+    snapshot_changes: int = Field(default=10_000, ge=1, description="write a snapshot after this many changes")
+    snapshot_s: float = Field(default=300.0, gt=0, description="write a snapshot when a change is this old, in seconds")
+
+
+class ModelSettings(_Group):
+    """Models."""
+
+    lvlm: str = Field(default=BUNDLED, description='model: a folder, a Hugging Face id, or "bundled"')
     model_name: str | None = Field(
         default=None, min_length=1, description="name of the served model; by default the hub id or the folder's name"
     )
-    embedder: str = BUNDLED
-    device: str = "cpu"
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    threads: int = Field(default=0, ge=0, description="CPU threads of the model; 0 leaves the choice to torch")
-    slots: int = Field(default=64, ge=1, le=65_536, description="vectors held ready beside the model")
+    embedder: str = Field(default=BUNDLED, description='query embedder: a folder, a Hugging Face id, or "bundled"')
+    device: str = Field(default="cpu", description="torch device, such as cpu or cuda:0")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(default="float32", description="type of the weights")
+    threads: int = Field(default=0, ge=0, description="CPU threads of the model; 0 lets torch choose")
+    slots: int = Field(default=64, ge=1, le=65_536, description="vectors held on the device, ready to be applied")
 
-    engine: Literal["inflight", "static"] = "inflight"
-    compile: bool = Field(default=False, description="compile decode steps; takes a minute at start, checked there")
-    max_batch: int = Field(default=16, ge=1, le=1024, description="requests that decode together")
-    max_waiting: int = Field(default=64, ge=1, description="requests that wait before others are refused")
-    kv_tokens: int = Field(default=65_536, ge=64, description="KV cache: rows × the longest row's prompt and answer")
-    prefill_tokens: int = Field(default=4_096, ge=1, description="prompt tokens of one prefill pass")
-    prepared_mb: int = Field(default=2_048, ge=1, description="prepared prompts, pictures most of all, in host memory")
-    image_cache_mb: int = Field(default=256, ge=0, description="image features kept beside the model")
 
-    workers: Annotated[tuple[str, ...], NoDecode] = ()
-    worker_token: SecretStr | None = Field(default=None, min_length=8, description="shared by the api and its workers")
-    worker_wait_s: float = Field(
-        default=120.0, gt=0, description="how long the api waits for its first worker at start"
+class EngineSettings(_Group):
+    """Engine."""
+
+    engine: Literal["inflight", "static"] = Field(
+        default="inflight",
+        description="inflight: requests join the batch at every token; static: fixed batches",
     )
-    worker_host: str = "127.0.0.1"
-    worker_port: int = Field(default=9000, ge=0, le=65_535)
-    worker_grace_s: float = Field(default=30.0, ge=0, description="what runs may take this long after SIGTERM")
+    compile: bool = Field(default=False, description="compile decode steps; adds about a minute to the start")
+    max_batch: int = Field(default=16, ge=1, le=1024, description="maximum requests in the running batch")
+    max_waiting: int = Field(default=64, ge=1, description="maximum waiting requests; further ones get 429")
+    kv_tokens: int = Field(
+        default=65_536, ge=64, description="size of the KV cache in tokens: rows × the longest prompt and answer"
+    )
+    prefill_tokens: int = Field(default=4_096, ge=1, description="maximum prompt tokens of one prefill pass")
+    prepared_mb: int = Field(default=2_048, ge=1, description="host memory for prepared prompts, in MiB")
+    image_cache_mb: int = Field(default=256, ge=0, description="device memory for cached image features, in MiB")
 
-    host: str = "127.0.0.1"
-    port: int = Field(default=8000, ge=0, le=65_535)
-    max_artifact_bytes: int = Field(default=64 * 2**20, ge=1)
-    max_card_bytes: int = Field(default=4 * 2**20, ge=1)
-    max_request_bytes: int = Field(default=96 * 2**20, ge=1)
-    max_inside: int = Field(default=256, ge=1, description="requests inside the api before others are refused")
-    grace_s: float = Field(default=30.0, ge=0, description="answers may take this long after SIGTERM")
-    timeout_s: float = Field(default=120.0, gt=0, le=600, description="for answers whose request names no time")
-    log_json: bool = False
+
+class WorkerSettings(_Group):
+    """Workers."""
+
+    workers: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="addresses of workers, separated by commas; without any, the api runs the model itself"
+    )
+    worker_token: SecretStr | None = Field(
+        default=None, min_length=8, description="secret shared by the api and its workers"
+    )
+    worker_wait_s: float = Field(default=120.0, gt=0, description="how long the api waits for a worker, in seconds")
+    worker_host: str = Field(default="127.0.0.1", description="address on which `vlibrary work` listens")
+    worker_port: int = Field(default=9000, ge=0, le=65_535, description="port on which `vlibrary work` listens")
+    worker_grace_s: float = Field(default=30.0, ge=0, description="seconds for running requests after SIGTERM")
+
+
+class HttpSettings(_Group):
+    """HTTP."""
+
+    host: str = Field(default="127.0.0.1", description="address on which `vlibrary serve` listens")
+    port: int = Field(default=8000, ge=0, le=65_535, description="port on which `vlibrary serve` listens")
+    max_artifact_bytes: int = Field(default=64 * 2**20, ge=1, description="maximum size of an artifact, in bytes")
+    max_card_bytes: int = Field(default=4 * 2**20, ge=1, description="maximum size of a card, in bytes")
+    max_request_bytes: int = Field(default=96 * 2**20, ge=1, description="maximum size of a request body, in bytes")
+    max_inside: int = Field(default=256, ge=1, description="maximum concurrent requests; further ones get 429")
+    grace_s: float = Field(default=30.0, ge=0, description="seconds for running requests after SIGTERM")
+    timeout_s: float = Field(
+        default=120.0, gt=0, le=600, description="seconds for an answer, unless the request sets timeout_s"
+    )
+
+
+class LogSettings(_Group):
+    """Logging."""
+
+    log_json: bool = Field(default=False, description="write log lines as JSON")
+
+
+GROUPS = (StoreSettings, ModelSettings, EngineSettings, WorkerSettings, HttpSettings, LogSettings)
+
+
+class Settings(StoreSettings, ModelSettings, EngineSettings, WorkerSettings, HttpSettings, LogSettings):
+    """The settings of one process, frozen; the defaults need no other server."""
 
     @field_validator("workers", mode="before")
     @classmethod
@@ -84,9 +120,9 @@ class Settings(BaseSettings):
     def _are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         wrong = [url for url in value if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname]
         if wrong:
-            raise ValueError(f"{wrong[0]!r} is no address; write http://host:port, separated by commas")
+            raise ValueError(f"{wrong[0]!r} is not an address; use http://host:port, separated by commas")
         if len(set(value)) != len(value):
-            raise ValueError("an address occurs twice")
+            raise ValueError("duplicate address")
         return value
 
     @property
@@ -103,7 +139,7 @@ class Settings(BaseSettings):
 
     @property
     def snapshots_cache(self) -> Path:
-        """Where snapshots lie on this machine, also those that are kept in an object store."""
+        """The local folder of snapshots, used as a cache when they are in an object store."""
         return self.data_dir / "snapshots"
 
     @property
@@ -112,7 +148,7 @@ class Settings(BaseSettings):
 
     @property
     def beside_artifacts(self) -> tuple[str, ...]:
-        """The places that must not be part of the artifacts' place, nor it of them."""
+        """The locations that must not overlap with the artifact store."""
         return self.snapshots_place, str(self.snapshots_cache), self.catalogue_url
 
 
@@ -125,3 +161,25 @@ def read_settings(**overrides: Any) -> Settings:
         raise InvalidInput(
             f"Invalid setting. {wrong}.", "Fix or unset the variable; see docs/reference/settings.md."
         ) from error
+
+
+def settings_page() -> str:
+    """Return docs/reference/settings.md."""
+    lines = [
+        "# Settings",
+        "",
+        "Settings are environment variables. Each process reads them once at start; an invalid value stops it and is named.",
+        "This page is generated from `service/config.py` by `make docs`.",
+    ]
+    for group in GROUPS:
+        title, _, note = (group.__doc__ or "").partition(".")
+        lines += ["", f"## {title}", "", *([note.strip(), ""] if note.strip() else [])]
+        lines += ["| variable | default | meaning |", "|---|---|---|"]
+        for name, field in group.model_fields.items():
+            default = "" if field.default in (None, ()) else f"`{field.default}`"
+            lines.append(f"| `VLIBRARY_{name.upper()}` | {default} | {field.description} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(settings_page(), end="")  # noqa: T201  standard output is the page
