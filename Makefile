@@ -12,7 +12,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 # One thread a process: two test processes on two cores, and no oversubscription under them.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: docs demo test check lint types imports format test-real test-faults test-gpu bench-engine bench-library models serve clean
+.PHONY: docs demo test check lint types imports format test-real test-package test-faults test-gpu bench-engine bench-library models serve clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -51,6 +51,9 @@ format: $(VENV)/.installed-dev
 
 test-real: $(VENV)/.installed-dev  ## the contract suites on PostgreSQL and a real S3 server (fetches one, about 60 MB)
 	$(BIN)/pytest -m real
+
+test-package: $(VENV)/.installed-dev  ## the built wheel in empty environments, with each extra (10 minutes)
+	TORCH="$(TORCH)" PIP_RETRIES=1 PIP_EXTRA_INDEX_URL="$(TORCH_INDEX)" $(BIN)/pytest -m package tests/package
 
 CYCLES ?= 100
 SEED ?= 1

@@ -168,8 +168,8 @@ def settings_page() -> str:
     lines = [
         "# Settings",
         "",
-        "Settings are environment variables. Each process reads them once at start; an invalid value stops it and is named.",
-        "This page is generated from `service/config.py` by `make docs`.",
+        "Settings are environment variables. Each process reads them once at start; an invalid value stops",
+        "it with a message that names the variable. This page is generated from `service/config.py` by `make docs`.",
     ]
     for group in GROUPS:
         title, _, note = (group.__doc__ or "").partition(".")
