@@ -94,7 +94,7 @@ def _until_done(events: Iterator[ServerSentEvent]) -> Iterator[TextPiece | Gener
             yield item
         if isinstance(item, GenerateOut):
             return
-    raise _interrupted()
+    raise _interruption_error()
 
 
 async def _until_done_async(events: AsyncIterator[ServerSentEvent]) -> AsyncIterator[TextPiece | GenerateOut]:
@@ -103,7 +103,7 @@ async def _until_done_async(events: AsyncIterator[ServerSentEvent]) -> AsyncIter
             yield item
         if isinstance(item, GenerateOut):
             return
-    raise _interrupted()
+    raise _interruption_error()
 
 
 def _parse(event: ServerSentEvent) -> TextPiece | GenerateOut | None:
@@ -119,5 +119,5 @@ def _parse(event: ServerSentEvent) -> TextPiece | GenerateOut | None:
             return None
 
 
-def _interrupted() -> ServiceError:
+def _interruption_error() -> ServiceError:
     return ServiceError(0, "The stream ended before the answer was complete.", "Repeat the request; see the log.")

@@ -24,7 +24,7 @@ def import_calls(archive: Archive, *, update: bool) -> Iterator[Call[list[Import
         try:
             item = archive.item(entry, artifact_bytes=MAX_ITEM_BYTES, card_bytes=MAX_ITEM_BYTES)
         except VLibraryError as error:
-            yield _refused(entry, error)
+            yield _result_of_error(entry, error)
             continue
         if batch and (len(batch) == BATCH_ITEMS or _size([*batch, item]) > BATCH_BYTES):
             yield _import(batch, update)
@@ -43,7 +43,7 @@ def _import(batch: list[Item], update: bool) -> Call[list[ImportedOut]]:
     )
 
 
-def _refused(entry: Entry, error: VLibraryError) -> ImportedOut:
+def _result_of_error(entry: Entry, error: VLibraryError) -> ImportedOut:
     problem = ProblemOut(
         type=f"/problems/{error.code}", title=error.title, status=422, detail=error.detail, cure=error.cure
     )
