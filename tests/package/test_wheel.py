@@ -18,12 +18,14 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TORCH = os.environ.get("TORCH", "torch==2.13.0")
 START_S = 120.0
+# PYTHONPATH would put the checkout before the installed package.
+CLEAN = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 pytestmark = [pytest.mark.package, pytest.mark.timeout(1800)]
 
 
 def run(*command: str | Path, **variables: str) -> str:
-    done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=CLEAN | variables, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -48,7 +50,7 @@ def install(wheel: Path, folder: Path, extra: str, *others: str) -> Path:
 @contextmanager
 def running(command: list[str | Path], port: int, **variables: str) -> Iterator[str]:
     url = f"http://127.0.0.1:{port}"
-    with subprocess.Popen([*command, "--port", str(port)], env=os.environ | variables) as process:
+    with subprocess.Popen([*command, "--port", str(port)], env=CLEAN | variables) as process:
         try:
             deadline = time.monotonic() + START_S
             while time.monotonic() < deadline and process.poll() is None:
@@ -83,7 +85,7 @@ def test_an_api_without_torch_serves_with_a_worker_of_another_environment(wheel:
     assert "torch" not in run(api / "pip", "list", "--format=freeze")
     data = {"VLIBRARY_DATA_DIR": str(tmp_path / "data")}
     alone = subprocess.run(
-        [api / "vlibrary", "serve"], env=os.environ | data, capture_output=True, text=True, check=False
+        [api / "vlibrary", "serve"], env=CLEAN | data, capture_output=True, text=True, check=False
     )
     assert alone.returncode == 1
     assert "pip install 'vlibrary[worker]'" in alone.stderr
