@@ -84,9 +84,7 @@ def test_an_api_without_torch_serves_with_a_worker_of_another_environment(wheel:
     worker = install(wheel, tmp_path / "worker", "worker", TORCH)
     assert "torch" not in run(api / "pip", "list", "--format=freeze")
     data = {"VLIBRARY_DATA_DIR": str(tmp_path / "data")}
-    alone = subprocess.run(
-        [api / "vlibrary", "serve"], env=CLEAN | data, capture_output=True, text=True, check=False
-    )
+    alone = subprocess.run([api / "vlibrary", "serve"], env=CLEAN | data, capture_output=True, text=True, check=False)
     assert alone.returncode == 1
     assert "pip install 'vlibrary[worker]'" in alone.stderr
     with (
