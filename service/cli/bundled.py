@@ -20,7 +20,7 @@ def bundled(
 ) -> None:
     """Evaluate the bundled models on unseen images."""
     from vlibrary.evaluation.bundled_models import measure
-    from vlibrary.evaluation.plot import plot_curves
+    from vlibrary.evaluation.report import plot_curves
     from vlibrary.training.progress import Bar, progress_bars
     from vlibrary.worker.bootstrap import open_embedder, open_lvlm
 

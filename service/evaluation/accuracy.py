@@ -11,8 +11,8 @@ from vlibrary.domain.vector import SteeringVector
 from vlibrary.domain.wire import Decoding, Prompt
 from vlibrary.engine.static import StaticGenerator
 from vlibrary.training.errors import InvalidExamples
+from vlibrary.training.forward import TOKENS_PER_BATCH, to_prompt
 from vlibrary.training.progress import Progress, Report, ignore
-from vlibrary.training.prompts import TOKENS_PER_BATCH, to_prompt
 
 # Greedy decoding makes results reproducible; 32 tokens are ample for short answers.
 DECODING = Decoding(max_new_tokens=32)

@@ -60,13 +60,12 @@ def train_vector(
         folder: Where to save state, so that calling again with the same arguments resumes.
         report: Receives progress reports.
     """
-    method = method or M2iv()
     card = VectorCard(name, description)  # first, so that an invalid name fails before training
-    data = split_examples(examples, seed, test)
+    method, data = method or M2iv(), split_examples(examples, seed, test)
     started = time.perf_counter()
     features = embed_examples(embedder, data.train, report)
     vector = method.fit(data, features, lvlm, seed=seed, folder=folder, report=report)
-    seconds = time.perf_counter() - started
+    seconds = round(time.perf_counter() - started, 1)
     keys = centroids(features, seed)
     limits = thresholds(keys, embed_examples(embedder, data.validation, report))
     engine = StaticGenerator(lvlm)
@@ -78,7 +77,7 @@ def train_vector(
         "test_examples": len(data.test),
         "seed": seed,
         "losses": vector.training.get("losses", {}),
-        "seconds": round(seconds, 1),
+        "seconds": seconds,
     }
     card = replace(card, embedder=embedder.spec.fingerprint, keys=task_keys(keys), thresholds=limits, results=results)
     return Trained(vector, card)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Final
 
 from matplotlib.figure import Figure
@@ -43,20 +44,12 @@ class Record:
     history: list[dict[str, float]] = field(default_factory=list)
     retrieval_top1: float | None = None
 
-    def add(self, stage: str, step: int, figures: Mapping[str, float]) -> None:
-        """Record one row of a stage."""
-        self.stages.setdefault(stage, []).append({"step": step, **figures})
-
     def checkpoint(self, step: int, found: Mapping[str, Mapping[int, float]]) -> None:
         """Record the tasks' curves at a checkpoint of the decoder."""
         self.shots = {name: dict(shots) for name, shots in found.items()}
-        self.history.append({"step": step, **mean_held_out(found)})
-
-
-def mean_held_out(found: Mapping[str, Mapping[int, float]]) -> dict[str, float]:
-    """Return the mean accuracy over the held-out tasks, by shot count (as text, for JSON)."""
-    rows = [shots for name, shots in found.items() if task(name).held_out]
-    return {str(count): sum(row[count] for row in rows) / len(rows) for count in rows[0]}
+        held_out = [shots for name, shots in found.items() if task(name).held_out]
+        means = {str(count): fmean(shots[count] for shots in held_out) for count in held_out[0]}
+        self.history.append({"step": step, **means})
 
 
 @dataclass(frozen=True)
@@ -92,7 +85,7 @@ class _Watch:
             self._progress.update(bar, completed=step)
             if figures and (step % self._every == 0 or step == steps):
                 rounded = {key: round(value, 4) for key, value in figures.items()}
-                self.record.add(name, step, rounded)
+                self.record.stages.setdefault(name, []).append({"step": step, **rounded})
                 note = "  ".join(f"{key} {value:.2f}" for key, value in list(figures.items())[:4])
                 self._progress.update(bar, note=note)
 

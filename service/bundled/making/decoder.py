@@ -54,26 +54,20 @@ class Plan:
 
 
 @torch.no_grad()
-def curve(
-    model: LlavaForConditionalGeneration, layout: Layout, unseen: StateCache, task: str, rows: int, seed: int = 5
-) -> dict[int, float]:
-    """Return a task's accuracy by shot count, on images that training does not use."""
-    rng = np.random.default_rng(seed)
-    episodes = [task_episode(task, unseen.pool, SHOTS, rng) for _ in range(rows)]
-    batch = layout.batch(episodes, rng)
-    with torch.autocast("cpu", torch.bfloat16):
-        logits = read(model, batch, unseen, layout.image).words
-    accuracy = (logits.argmax(-1) == batch.words).float().mean(0)
-    return {count: accuracy[count].item() for count in SHOT_COUNTS}
-
-
 def curves(
     model: LlavaForConditionalGeneration, layout: Layout, unseen: StateCache, rows: int
 ) -> dict[str, dict[int, float]]:
-    """Return the curve of every evaluation task."""
+    """Return the accuracy of every evaluation task by shot count, on images that training does not use."""
+    found = {}
     model.train(False)
-    with torch.compiler.set_stance("force_eager"):
-        found = {each.name: curve(model, layout, unseen, each.name, rows) for each in TASKS}
+    with torch.compiler.set_stance("force_eager"), torch.autocast("cpu", torch.bfloat16):
+        for each in TASKS:
+            rng = np.random.default_rng(5)
+            episodes = [task_episode(each, unseen.pool, SHOTS, rng) for _ in range(rows)]
+            batch = layout.batch(episodes, rng)
+            logits = read(model, batch, unseen, layout.image).words
+            accuracy = (logits.argmax(-1) == batch.words).float().mean(0)
+            found[each.name] = {count: accuracy[count].item() for count in SHOT_COUNTS}
     model.train()
     return found
 

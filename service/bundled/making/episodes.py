@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from vlibrary.bundled.tasks import TASKS, task
+from vlibrary.bundled.tasks import TASKS, Task
 from vlibrary.bundled.world.words import CODE_WORDS, EXPLICIT_NOUNS, LANGUAGES, NEUTRAL_NOUNS, VALUES
 
 Integers = NDArray[np.int64]
@@ -150,9 +150,8 @@ def draw_episode(
     return Episode(attribute, noun, ambiguous, coded, words, images, shown, repeated)
 
 
-def task_episode(name: str, pool: Pool, shots: int, rng: np.random.Generator) -> Episode:
+def task_episode(each: Task, pool: Pool, shots: int, rng: np.random.Generator) -> Episode:
     """Draw shots of an evaluation task, to measure its accuracy during training. They are not trained on."""
-    each = task(name)
     names = VALUES[each.attribute]
     words = {names.index(value): word for value, word in each.answers.items()}
     shown = np.array(rng.choice(list(words), size=shots), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""A plot of the demo's results: accuracy per task, beside the prompt tokens of a request."""
+"""A plot of the demo's results: accuracy per task, next to the prompt tokens of a request."""
 
 from __future__ import annotations
 

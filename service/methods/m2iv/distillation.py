@@ -23,9 +23,8 @@ from vlibrary.domain.vector import Array
 from vlibrary.models.lvlm import Lvlm
 from vlibrary.training.checkpoint import State, load_state, save_state
 from vlibrary.training.errors import InvalidExamples, TrainingDiverged
-from vlibrary.training.forward import answer_logits, encode_answers
+from vlibrary.training.forward import TOKENS_PER_BATCH, answer_logits, encode_answers, to_prompt
 from vlibrary.training.progress import Progress, Report, ignore
-from vlibrary.training.prompts import TOKENS_PER_BATCH, to_prompt
 
 MAX_QUERIES = 2_000
 FLOOR = 512

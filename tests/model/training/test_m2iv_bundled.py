@@ -117,7 +117,7 @@ def test_every_stage_reports_progress_until_it_is_complete(reports: list[Progres
 
 
 def test_an_invalid_name_fails_before_training(lvlm: Lvlm, embedder: Embedder) -> None:
-    with pytest.raises(InvalidCard, match="not allowed"):
+    with pytest.raises(InvalidCard, match="Invalid name"):
         train_vector([], name="Not A Name", lvlm=lvlm, embedder=embedder)
 
 

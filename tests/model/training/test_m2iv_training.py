@@ -26,9 +26,8 @@ from vlibrary.methods.m2iv.trainer import Outcome, Trainer, TrainingSet, validat
 from vlibrary.models.lvlm import Lvlm
 from vlibrary.training.errors import InvalidExamples, InvalidSettings, TrainingDiverged
 from vlibrary.training.features import Features
-from vlibrary.training.forward import answer_logits, encode_answers, encode_in_batches
+from vlibrary.training.forward import answer_logits, encode_answers, encode_in_batches, to_prompt
 from vlibrary.training.progress import Progress, ignore
-from vlibrary.training.prompts import to_prompt
 
 CONFIG = M2ivConfig(steps=12, validate_every=3, checkpoint_every=4)
 

@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from vlibrary.evaluation.plot import plot_curves
-from vlibrary.evaluation.report import SHOTS, BundledReport, TaskCurve
+from vlibrary.evaluation.report import SHOTS, BundledReport, TaskCurve, plot_curves
 
 
 def _curve(name: str, held_out: bool, start: float) -> TaskCurve:
