@@ -1,1 +1,1 @@
-"""The serving core: requests with different vectors become tokens in one running batch."""
+"""The inference engine: batches requests that use different vectors and generates their answers."""

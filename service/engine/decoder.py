@@ -1,4 +1,4 @@
-"""The model as the running batch uses it: prompts in, every row's next logits out, each row edited as its slot says."""
+"""Forward passes for the running batch: prompts and tokens in, next-token logits out, with every row's own vector."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vlibrary.steering.injector import BatchEdits
 
 @dataclass(frozen=True, eq=False)
 class Prefilled:
-    """Newcomers' prompts, read. logits: [N, V], what follows each; state: what their decoder needs to take them in."""
+    """The result of a prefill of N prompts. logits: [N, V], for the first tokens. state: private to the decoder."""
 
     logits: Tensor
     lengths: tuple[int, ...]
@@ -29,63 +29,63 @@ class Prefilled:
 
 
 class Decoder(Protocol):
-    """B rows of one model with all that a next token depends on. Every method runs on the model's thread.
+    """The state of B rows of one model, and the forward passes over it. All methods run on the model's thread.
 
-    `prefill` and `decode` may fail and leave the rows as they were; what they computed counts once `join` or `advance`
-    says so. max_rows: how many rows can decode together, None for any number.
+    `prefill` and `decode` change no row, so they may fail and be repeated; `join` and `advance` commit their results.
+    max_rows: how many rows can decode together, None for any number.
     """
 
     max_rows: int | None
 
     def prefill(self, prompts: Sequence[EncodedPrompt], slots: Sequence[int]) -> Prefilled:
-        """Read newcomers' prompts in one forward pass."""
+        """Run the prompts through the model in one forward pass, each with the vector in its slot."""
         ...
 
-    def join(self, newcomers: Prefilled) -> None:
-        """They are the last rows from now on."""
+    def join(self, prefilled: Prefilled) -> None:
+        """Append prefilled rows."""
         ...
 
     def decode(self, tokens: Sequence[int], slots: Sequence[int]) -> Tensor:
-        """Each row's last token goes in: the logits [B, V] of the next."""
+        """Run each row's last token through the model; return the logits [B, V] of the next ones."""
         ...
 
     def advance(self) -> None:
-        """What `decode` computed is part of the rows now."""
+        """Commit the last `decode`."""
         ...
 
     def leave(self, row: int, *, scrub: bool) -> None:
-        """Free the row; the last row takes its number. scrub: its numbers are not finite and must not stay behind."""
+        """Remove a row; the last row takes its number. scrub: zero its cache, which may hold non-finite numbers."""
         ...
 
 
 class BatchDecoder:
-    """Implements Decoder with one left-padded cache for all rows."""
+    """Implements Decoder with one left-padded KV cache for all rows."""
 
     max_rows: int | None = None
 
     def __init__(self, lvlm: Lvlm, features: ImageFeatures, *, max_columns: int = 65_536, forward: Any = None) -> None:
-        """max_columns: of the cache, rows × width, ahead of need. forward: runs the decode steps if not the model."""
+        """max_columns: limit of rows × columns allocated ahead of need. forward: a compiled forward, for decoding."""
         self._lvlm = lvlm
         self._forward = forward or lvlm.model
         self.features = features
         self._cache = KvCache(max_columns)
-        self._positions = torch.empty(0)  # [B] or [P, B]: of the next tokens, P kinds of them in the mRoPE families
+        self._positions = torch.empty(0)  # of the next tokens: [B], or [P, B] with mRoPE
         self._edits: BatchEdits | None = None
-        self._edits_known = False
+        self._edits_valid = False
 
     @property
     def columns(self) -> int:
-        """Cache columns in use: rows × width."""
+        """The cache columns in use, rows × width."""
         return len(self._cache.lengths) * self._cache.width
 
     def prefill(self, prompts: Sequence[EncodedPrompt], slots: Sequence[int]) -> Prefilled:
         width = max(prompt.length for prompt in prompts)
         positions = self._prompt_positions(prompts, width)
-        cache: Any = DynamicCache()  # without a configuration: every layer keeps every column, whatever its window
+        cache: Any = DynamicCache()  # no config: sliding-window layers must keep every column too
         with self._lvlm.injector.active(self._lvlm.table.prefill_edits(slots, width)):
             output = self._lvlm.model(
-                **self._collated(prompts, width),
-                **self.features.of(prompts),
+                **self._collate(prompts, width),
+                **self.features.encode(prompts),
                 position_ids=positions,
                 past_key_values=cache,
                 use_cache=True,
@@ -94,24 +94,24 @@ class BatchDecoder:
         state = _keys_values(cache, len(prompts), width), positions[..., -1] + 1
         return Prefilled(output.logits[:, -1], tuple(prompt.length for prompt in prompts), state)
 
-    def join(self, newcomers: Prefilled) -> None:
-        keys_values, positions = newcomers.state
-        here = [self._positions] if self._cache.lengths else []
-        together = torch.cat([*here, positions], dim=-1)  # before the slab: what can fail comes first
-        self._cache.join(keys_values, newcomers.lengths)
-        self._positions = together
-        self._edits_known = False
+    def join(self, prefilled: Prefilled) -> None:
+        keys_values, positions = prefilled.state
+        running = [self._positions] if self._cache.lengths else []
+        all_positions = torch.cat([*running, positions], dim=-1)  # may fail, so before the cache changes
+        self._cache.join(keys_values, prefilled.lengths)
+        self._positions = all_positions
+        self._edits_valid = False
 
     def decode(self, tokens: Sequence[int], slots: Sequence[int]) -> Tensor:
         device = self._lvlm.device
-        if not self._edits_known:  # they change only when rows come or go
-            self._edits, self._edits_known = self._lvlm.table.decode_edits(slots), True
+        if not self._edits_valid:  # only joining and leaving rows change them
+            self._edits, self._edits_valid = self._lvlm.table.decode_edits(slots), True
         with self._lvlm.injector.active(self._edits):
             output = self._forward(
                 input_ids=torch.tensor(tokens)[:, None].to(device),
                 attention_mask=self._cache.mask_with_next().to(device),
                 position_ids=self._positions[..., None],
-                past_key_values=self._cache.open(),
+                past_key_values=self._cache.for_next_token(),
                 use_cache=True,
                 logits_to_keep=1,
             )
@@ -125,10 +125,10 @@ class BatchDecoder:
         self._cache.leave(row, scrub=scrub)
         self._positions[..., row] = self._positions[..., -1]
         self._positions = self._positions[..., :-1]
-        self._edits_known = False
+        self._edits_valid = False
 
-    def _collated(self, prompts: Sequence[EncodedPrompt], width: int) -> dict[str, Tensor]:
-        """Everything that has one number a token, padded on the left; pictures go in as features."""
+    def _collate(self, prompts: Sequence[EncodedPrompt], width: int) -> dict[str, Tensor]:
+        """Return the inputs with one number per token, [B, T], padded on the left; images are passed as features."""
         fill = {"input_ids": self._lvlm.tokenizer.pad_token_id}
         names = {name for one in prompts for name, value in one.inputs.items() if value.shape == (1, one.length)}
         rows: dict[str, Tensor] = {}
@@ -139,7 +139,7 @@ class BatchDecoder:
         return rows
 
     def _prompt_positions(self, prompts: Sequence[EncodedPrompt], width: int) -> Tensor:
-        """[B, T] or [P, B, T], as the model's own generate() would count each prompt alone; 0 at padding."""
+        """Return the positions [B, T] or [P, B, T] that generate() gives each prompt alone; 0 at padding."""
         rows = []
         for prompt in prompts:
             inputs = {name: value.to(self._lvlm.device) for name, value in prompt.inputs.items()}
@@ -148,18 +148,18 @@ class BatchDecoder:
         return torch.cat(rows, dim=-2)
 
 
-_NOTHING: tuple[Tensor, dict[str, Any]] = (torch.empty(1, 0, dtype=torch.long), {})
+_EMPTY: tuple[Tensor, dict[str, Any]] = (torch.empty(1, 0, dtype=torch.long), {})
 
 
 class SingleDecoder:
-    """Implements Decoder for one row, with whatever the model's own generate() carries from token to token."""
+    """Implements Decoder for one row, with all the state that generate() carries from token to token."""
 
     max_rows: int | None = 1
 
     def __init__(self, lvlm: Lvlm) -> None:
         self._lvlm = lvlm
-        self._tokens, self._carried = _NOTHING  # all tokens [1, T] so far, and the arguments of the next forward
-        self._next = _NOTHING
+        self._tokens, self._carried = _EMPTY  # all tokens so far, [1, T]; arguments of the next forward
+        self._next = _EMPTY
 
     def prefill(self, prompts: Sequence[EncodedPrompt], slots: Sequence[int]) -> Prefilled:
         (prompt,) = prompts
@@ -171,8 +171,8 @@ class SingleDecoder:
             logits, carried = self._forward(tokens, carried, is_first_iteration=True)
         return Prefilled(logits, (prompt.length,), (tokens, carried))
 
-    def join(self, newcomers: Prefilled) -> None:
-        self._tokens, self._carried = newcomers.state
+    def join(self, prefilled: Prefilled) -> None:
+        self._tokens, self._carried = prefilled.state
 
     def decode(self, tokens: Sequence[int], slots: Sequence[int]) -> Tensor:
         following = torch.cat([self._tokens, torch.tensor([tokens], device=self._tokens.device)], dim=-1)
@@ -184,23 +184,23 @@ class SingleDecoder:
     def advance(self) -> None:
         self._tokens, self._carried = self._next
 
-    def leave(self, row: int, *, scrub: bool) -> None:  # noqa: ARG002  its cache goes with it, whatever its numbers
-        self._tokens, self._carried = self._next = _NOTHING
+    def leave(self, row: int, *, scrub: bool) -> None:  # noqa: ARG002  # the cache is dropped as a whole
+        self._tokens, self._carried = self._next = _EMPTY
 
-    def _forward(self, tokens: Tensor, carried: dict[str, Any], **how: Any) -> tuple[Tensor, dict[str, Any]]:
+    def _forward(self, tokens: Tensor, carried: dict[str, Any], **options: Any) -> tuple[Tensor, dict[str, Any]]:
         model = self._lvlm.model
-        output = model(**model.prepare_inputs_for_generation(tokens, **how, **carried))
+        output = model(**model.prepare_inputs_for_generation(tokens, **options, **carried))
         carried = model._update_model_kwargs_for_generation(output, carried, is_encoder_decoder=False)
         return output.logits[:, -1], carried
 
 
 def _keys_values(cache: Any, rows: int, width: int) -> tuple[KeysValues, ...]:
-    """Raises UnsupportedModel where the model keeps anything else than keys and values of every position."""
+    """Return each layer's keys and values. Raises UnsupportedModel when a layer does not cache every position."""
     pairs = tuple((layer.keys, layer.values) for layer in cache.layers)
     for keys, values in pairs:
         if keys is None or {keys.shape[:1] + keys.shape[2:3], values.shape[:1] + values.shape[2:3]} != {(rows, width)}:
             raise UnsupportedModel(
-                "The model's cache holds something else than keys and values of every position.",
+                "The model's cache does not consist of keys and values for every position.",
                 "Serve it with VLIBRARY_ENGINE=static.",
             )
     return pairs

@@ -1,14 +1,14 @@
-"""Image features, kept by the picture's digest: the vision tower comes before every edit, so all vectors share them."""
+"""A cache of image features by image digest. Edits act after the vision tower, so all vectors share the features."""
 
 from __future__ import annotations
 
 import inspect
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from cachetools import LRUCache
 from torch import Tensor
 
 from vlibrary.engine.request import EncodedPrompt
@@ -18,9 +18,10 @@ Pixels = Mapping[str, Tensor]
 
 @dataclass(frozen=True, eq=False)
 class _Features:
-    """What the tower made of one picture (or of all pictures of one prompt): rows of the decoder's input.
+    """The vision tower's output for one image, or for all images of one prompt.
 
-    deep: further features for the first decoder layers (Qwen3-VL's deepstack), one tensor a level.
+    pooled: rows of the decoder's input. deep: features for the first decoder layers, one tensor per level (the
+    deepstack of Qwen3-VL).
     """
 
     pooled: Tensor
@@ -32,51 +33,54 @@ class _Features:
 
 
 class ImageFeatures:
-    """The vision tower of one model with a memory of `max_bytes`, least recently used pictures forgotten first.
+    """The vision tower of one model with an LRU cache of at most `max_bytes`.
 
-    Only for models whose forward takes `mm_encoder_outputs`. Not thread-safe: used on the model's thread.
+    For models whose forward takes `mm_encoder_outputs`. Not thread-safe: used on the model's thread.
     """
 
     def __init__(self, model: Any, max_bytes: int) -> None:
-        self._encode: Any = model.base_model.get_image_features
-        self.argument_names = frozenset(inspect.signature(self._encode).parameters) - {"kwargs"}
+        self._tower: Any = model.base_model.get_image_features
+        self.argument_names = frozenset(inspect.signature(self._tower).parameters) - {"kwargs"}
         self._device, self._dtype = model.device, model.dtype
-        self._max_bytes = max_bytes
-        self._known: OrderedDict[str, _Features] = OrderedDict()
+        self._cache: LRUCache[str, _Features] = LRUCache(max_bytes, getsizeof=lambda features: features.bytes)
         self._output_type: Any = None
         self._output_is_tensor = False
-        self.hits = self.misses = self.bytes = 0
+        self.hits = self.misses = 0
 
-    def of(self, prompts: Sequence[EncodedPrompt]) -> dict[str, Any]:
-        """The keyword arguments that hand the prompts' pictures to the model's forward, none for texts alone."""
-        found = [features for prompt in prompts if prompt.images for features in self._of_one(prompt)]
+    @property
+    def bytes(self) -> int:
+        """The size of the cached features."""
+        return int(self._cache.currsize)
+
+    def encode(self, prompts: Sequence[EncodedPrompt]) -> dict[str, Any]:
+        """Return the keyword arguments that pass the prompts' images to the model's forward; none without images."""
+        found = [features for prompt in prompts if prompt.images for features in self._encode_prompt(prompt)]
         if not found:
             return {}
         return {"mm_encoder_outputs": {"image": self._output(found)}}
 
-    def _of_one(self, prompt: EncodedPrompt) -> list[_Features]:
-        """One entry a picture, or one for all where the processor's output cannot be told apart by picture."""
+    def _encode_prompt(self, prompt: EncodedPrompt) -> list[_Features]:
+        """Return one entry per image, or one for all where the processor's output cannot be split by image."""
         pixels = {name: value for name, value in prompt.inputs.items() if name in self.argument_names}
-        parts = _by_picture(pixels, len(prompt.images))
+        parts = _split_by_image(pixels, len(prompt.images))
         names = list(prompt.images) if parts else ["+".join(prompt.images)]
-        missing = [place for place, name in enumerate(names) if name not in self._known]
+        missing = [place for place, name in enumerate(names) if name not in self._cache]
         self.hits += len(names) - len(missing)
         self.misses += len(missing)
-        made = self._run(pixels, parts, missing) if missing else []
-        fresh = {names[place]: features for place, features in zip(missing, made, strict=True)}
-        found = [fresh.get(name) or self._recall(name) for name in names]
-        for name, features in fresh.items():
-            self._remember(name, features)
+        computed = self._run(pixels, parts, missing) if missing else []
+        new = {names[place]: features for place, features in zip(missing, computed, strict=True)}
+        found = [new.get(name) or self._cache[name] for name in names]
+        self._cache.update({name: one for name, one in new.items() if one.bytes <= self._cache.maxsize})
         return found
 
     def _run(self, pixels: Pixels, parts: list[Pixels] | None, missing: Sequence[int]) -> list[_Features]:
-        """The tower on the missing pictures, all in one call where its output can be told apart again."""
+        """Run the tower on the missing images, in one call if its output can be split by image."""
         if parts is None:
             return [self._whole(self._call(pixels))]
         if len(missing) == len(parts) > 1:
             output = self._call(pixels)
             if len(output.pooler_output) == len(parts):
-                return [self._part(output, place) for place in range(len(parts))]
+                return [self._one_image(output, place) for place in range(len(parts))]
         return [self._whole(self._call(parts[place])) for place in missing]
 
     def _call(self, pixels: Pixels) -> Any:
@@ -84,39 +88,28 @@ class ImageFeatures:
             name: value.to(self._device, self._dtype if value.is_floating_point() else None)
             for name, value in pixels.items()
         }
-        output = self._encode(**moved, return_dict=True)
+        output = self._tower(**moved, return_dict=True)
         self._output_type, self._output_is_tensor = type(output), isinstance(output.pooler_output, Tensor)
         return output
 
     def _whole(self, output: Any) -> _Features:
-        return _Features(_joined(output.pooler_output), tuple(_joined(level) for level in _levels(output)))
+        return _Features(_concatenate(output.pooler_output), tuple(_concatenate(level) for level in _levels(output)))
 
-    def _part(self, output: Any, place: int) -> _Features:
-        """One picture's share, copied: a view would keep all the others alive with it."""
+    def _one_image(self, output: Any, place: int) -> _Features:
+        """Copy the features of one image; a view would keep those of all images in memory."""
         pooled = output.pooler_output[place].clone()
         deep = tuple(level[place].clone() for level in _levels(output))
         return _Features(pooled[None] if self._output_is_tensor else pooled, deep)
 
     def _output(self, found: Sequence[_Features]) -> Any:
-        """The tower's output as if it had seen all these pictures at once."""
+        """Return the tower's output as if it had run on all these images at once."""
         pooled = [one.pooled for one in found]
         deep = [list(level) for level in zip(*(one.deep for one in found), strict=True)]
         more = {"deepstack_features": deep} if deep else {}
         return self._output_type(pooler_output=torch.cat(pooled) if self._output_is_tensor else pooled, **more)
 
-    def _recall(self, name: str) -> _Features:
-        self._known.move_to_end(name)
-        return self._known[name]
 
-    def _remember(self, name: str, features: _Features) -> None:
-        self._known[name] = features
-        self.bytes += features.bytes
-        while self.bytes > self._max_bytes and self._known:
-            _, forgotten = self._known.popitem(last=False)
-            self.bytes -= forgotten.bytes
-
-
-def _joined(features: Any) -> Tensor:
+def _concatenate(features: Any) -> Tensor:
     return features if isinstance(features, Tensor) else torch.cat(tuple(features))
 
 
@@ -124,11 +117,11 @@ def _levels(output: Any) -> Sequence[Any]:
     return getattr(output, "deepstack_features", None) or ()
 
 
-def _by_picture(pixels: Pixels, count: int) -> list[Pixels] | None:
-    """The processor's output for one prompt, cut into its pictures; None where it cannot be told apart."""
+def _split_by_image(pixels: Pixels, count: int) -> list[Pixels] | None:
+    """Split the processor's output for one prompt by image; None where that is impossible."""
     if count == 1:
         return [pixels]
-    if "image_grid_thw" in pixels:  # Qwen-VL: patches of all pictures in one list
+    if "image_grid_thw" in pixels:  # Qwen-VL: the patches of all images in one list
         grids = pixels["image_grid_thw"]
         patches = pixels["pixel_values"].split(grids.prod(dim=-1).tolist())
         return [{"pixel_values": patches[at], "image_grid_thw": grids[at : at + 1]} for at in range(count)]

@@ -1,14 +1,14 @@
-"""The running batch's keys and values: one block per layer that rows join and leave without moving the others.
+"""The KV cache of the running batch: one block per layer, which rows join and leave without moving the others.
 
-transformers' dynamic cache copies everything at each token and has no way to let a row in. Here row b's columns end
-where all rows end (left padding), so that
+transformers' DynamicCache copies all columns at each token and cannot add rows. Here all rows end at the same column
+(left padding), so that
 
-- a token is one column written for all rows;
-- a newcomer's columns are copied into a free row, right-aligned;
-- the last row moves into the place of one that leaves, and columns that no row needs any more are dropped by moving
-  the window's start.
+- a decode step writes one column for all rows;
+- a new row's columns are copied into a free row, right-aligned;
+- the last row moves into the place of one that leaves, and columns that no row needs any more are released by moving
+  the start of the window.
 
-Columns before a row's own are masked by the caller; what stands there must be finite, or attention's 0 · NaN is NaN.
+The attention mask hides the columns before a row's own; they must be finite, because 0 · NaN is NaN.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 KeysValues = tuple[Tensor, Tensor]  # one layer's, each [rows, heads, columns, head size]
 
-_SPARE = 64  # columns allocated ahead, so that the block is not moved at every token
+_SPARE = 64  # columns allocated ahead, so that not every token moves the block
 
 
-class _Open(CacheLayerMixin):
-    """One layer's columns in use and one more for the next token, as transformers' attention sees them.
+class _LayerView(CacheLayerMixin):
+    """One layer's columns in use plus one for the next token, with the interface that transformers expects.
 
-    It holds tensors only: a number that grows with every token would make a compiled model compile anew each time.
+    It holds tensors only: a Python number that grows with every token would recompile a compiled model each time.
     """
 
-    is_sliding = False  # a sliding window is the mask's affair: the block keeps every column
+    is_sliding = False  # the mask implements sliding windows; the block keeps every column
 
     keys: Tensor
     values: Tensor
@@ -42,10 +42,10 @@ class _Open(CacheLayerMixin):
         self.is_initialized = True
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Nothing: the block is there."""
+        """Do nothing: the block is allocated."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *_args: Any, **_kwargs: Any) -> KeysValues:
-        """Write the new column of every row; all columns, the new one included."""
+        """Write the next token's column of every row; return all columns with it."""
         self.keys[:, :, -1] = key_states[:, :, 0]
         self.values[:, :, -1] = value_states[:, :, 0]
         return self.keys, self.values
@@ -61,14 +61,14 @@ class _Open(CacheLayerMixin):
 
 
 class KvCache:
-    """The cache of B running rows, in rows [0, B) and columns [start, end) of each block.
+    """The keys and values of B running rows, in rows [0, B) and columns [start, end) of each layer's blocks.
 
-    lengths: how many of the columns, counted from the end, are each row's own.
+    lengths: the columns of each row, counted from the end.
     """
 
-    def __init__(self, most: int) -> None:
-        """most: rows × columns that are allocated ahead of need; what is needed is allocated in any case."""
-        self._most = most
+    def __init__(self, max_ahead: int) -> None:
+        """max_ahead: limit of rows × columns allocated ahead of need; what is needed is always allocated."""
+        self._max_ahead = max_ahead
         self._layers: list[KeysValues] = []
         self._start = self._end = 0
         self._rows_allocated = self._columns_allocated = 0
@@ -76,23 +76,23 @@ class KvCache:
 
     @property
     def width(self) -> int:
-        """Columns in use, those of the longest row."""
+        """The columns in use, those of the longest row."""
         return self._end - self._start
 
-    def open(self) -> Cache:
-        """What the model's forward takes as past_key_values, for one new token in each row."""
+    def for_next_token(self) -> Cache:
+        """Return the `past_key_values` of a forward pass over one new token per row."""
         self._make_room(0, 0)
         rows, columns = len(self.lengths), slice(self._start, self._end + 1)
-        layers: list[Any] = [_Open(*(block[:rows, :, columns] for block in pair)) for pair in self._layers]
+        layers: list[Any] = [_LayerView(*(block[:rows, :, columns] for block in pair)) for pair in self._layers]
         return Cache(layers=layers)
 
-    def join(self, filled: Sequence[KeysValues], lengths: Sequence[int]) -> None:
-        """Take in rows that were prefilled with left padding; lengths: the tokens of each."""
+    def join(self, prefilled: Sequence[KeysValues], lengths: Sequence[int]) -> None:
+        """Append rows that were prefilled with left padding. lengths: the tokens of each."""
         if not self._layers:
-            self._layers = [(_block(keys, 0, 0), _block(values, 0, 0)) for keys, values in filled]
+            self._layers = [(_block(keys, 0, 0), _block(values, 0, 0)) for keys, values in prefilled]
         self._make_room(len(lengths), max(lengths))
         first, end = len(self.lengths), self._end
-        for pair, source in zip(self._layers, filled, strict=True):
+        for pair, source in zip(self._layers, prefilled, strict=True):
             for block, states in zip(pair, source, strict=True):
                 for row, length in enumerate(lengths):
                     block[first + row, :, self._start : end - length] = 0
@@ -100,12 +100,12 @@ class KvCache:
         self.lengths += lengths
 
     def advance(self) -> None:
-        """A forward pass has written one column for every row: it is theirs now."""
+        """Keep the column that the last forward pass wrote for every row."""
         self._end += 1
         self.lengths = [length + 1 for length in self.lengths]
 
     def leave(self, row: int, *, scrub: bool = False) -> None:
-        """Free the row; the last row takes its number. scrub: its numbers are not finite and must not stay behind."""
+        """Remove a row; the last row takes its number. scrub: zero its columns, which may be non-finite."""
         last, used = len(self.lengths) - 1, slice(self._start, self._end)
         for pair in self._layers:
             for block in pair:
@@ -118,12 +118,12 @@ class KvCache:
         self._start = self._end - max(self.lengths, default=0)
 
     def mask_with_next(self) -> Tensor:
-        """[B, width + 1], 1 where a column is the row's own or the next token's, on the host."""
+        """Return the attention mask [B, width + 1], on the host: 1 at a row's own columns and the next token's."""
         columns = torch.arange(self.width + 1)
         return (columns >= self.width - torch.tensor(self.lengths)[:, None]).long()
 
     def _make_room(self, rows: int, length: int) -> None:
-        """Place the columns so that `rows` more rows of `length` columns fit, and one more column after them."""
+        """Make room for `rows` more rows of `length` columns, and for one more column."""
         if not self.lengths:
             self._start = self._end = min(length, self._columns_allocated)
         needed, width = len(self.lengths) + rows, max(self.width, length)
@@ -132,29 +132,29 @@ class KvCache:
         self._start = min(self._start, self._end - length)
 
     def _reallocate(self, rows: int, width: int) -> None:
-        """Move what is in use into new blocks for `rows` rows, so that it ends at column `width`.
+        """Move the columns in use into new blocks for `rows` rows, so that they end at column `width`.
 
-        All are made before any is replaced: memory may end in the middle, and the rows must not fall apart.
+        Allocate all blocks before replacing any: running out of memory half-way must leave the rows intact.
         """
-        rows, columns = self._size(rows, width)
+        rows, columns = self._allocation(rows, width)
         old, new = slice(self._start, self._end), slice(width - self.width, width)
 
-        def moved(block: Tensor) -> Tensor:
+        def move(block: Tensor) -> Tensor:
             target = _block(block, rows, columns)
             target[: len(self.lengths), :, new] = block[: len(self.lengths), :, old]
             return target
 
-        self._layers = [(moved(keys), moved(values)) for keys, values in self._layers]
+        self._layers = [(move(keys), move(values)) for keys, values in self._layers]
         self._rows_allocated, self._columns_allocated = rows, columns
         self._start, self._end = new.start, new.stop
 
-    def _size(self, rows: int, width: int) -> tuple[int, int]:
-        """Rows and columns to allocate: some to spare, so that blocks are not moved at each arrival and token."""
+    def _allocation(self, rows: int, width: int) -> tuple[int, int]:
+        """Return the rows and columns to allocate: more than needed, so that blocks rarely move."""
         spare = max(_SPARE, width // 2)
         doubled = 1 << (rows - 1).bit_length()
-        if doubled * (width + spare) <= self._most:
+        if doubled * (width + spare) <= self._max_ahead:
             return doubled, width + spare
-        return rows, max(width + 1, min(width + spare, self._most // rows))
+        return rows, max(width + 1, min(width + spare, self._max_ahead // rows))
 
 
 def _block(like: Tensor, rows: int, columns: int) -> Tensor:

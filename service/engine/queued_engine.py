@@ -1,4 +1,4 @@
-"""What both engines do alike: a bounded queue before a thread that owns the model."""
+"""The common base of both engines: a bounded queue, the thread that owns the model, and error isolation."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Callable
 from typing import Self
 
 import structlog
+import torch
 
-from vlibrary.domain.errors import Overloaded, TimedOut, WorkerUnavailable
+from vlibrary.domain.errors import OutOfMemory, Overloaded, TimedOut, Unavailable, VLibraryError, WorkerUnavailable
 from vlibrary.engine.request import Load, Request
 
 log = structlog.get_logger(__name__)
 
 
 class QueuedEngine(ABC):
-    """Implements vlibrary.engine.request.Engine but for what a step does."""
+    """Implements vlibrary.engine.request.Engine except for `step`."""
 
     def __init__(self, max_waiting: int) -> None:
         self._max_waiting = max_waiting
@@ -27,18 +29,18 @@ class QueuedEngine(ABC):
         self._thread = threading.Thread(target=self._loop, name="model", daemon=True)
 
     def start(self) -> Self:
-        """Run the loop on a thread of its own; without it the caller calls `step`."""
+        """Start the thread that calls `step`; without it, the caller does."""
         self._thread.start()
         return self
 
     @property
     @abstractmethod
     def running(self) -> tuple[Request, ...]:
-        """The requests that are being answered, in the order of their rows."""
+        """The requests in the batch, in row order."""
 
     @abstractmethod
     def step(self) -> None:
-        """One turn of the loop."""
+        """Run one iteration of the loop."""
 
     @property
     def is_open(self) -> bool:
@@ -49,7 +51,7 @@ class QueuedEngine(ABC):
             if self._closed:
                 raise WorkerUnavailable("The worker is stopping.", "Try again.")
             if len(self._waiting) >= self._max_waiting:
-                raise Overloaded(f"{len(self._waiting)} requests are waiting already.", "Try again later.")
+                raise Overloaded(f"{len(self._waiting)} requests are already waiting.", "Try again later.")
             self._waiting.append(request)
             self._changed.notify()
 
@@ -71,18 +73,22 @@ class QueuedEngine(ABC):
             self._thread.join()
 
     def _drop_waiting(self) -> None:
-        """Forget cancelled requests, and tell is_overdue ones."""
+        """Remove cancelled requests from the queue, and overdue ones with TimedOut."""
         now = time.monotonic()
         with self._changed:
-            gone = [request for request in self._waiting if request.cancelled or request.is_overdue(now)]
-            for request in gone:
+            dropped = [request for request in self._waiting if request.cancelled or request.is_overdue(now)]
+            for request in dropped:
                 self._waiting.remove(request)
-        for request in gone:
+        for request in dropped:
             emit_timeout(request)
 
     def _loop(self) -> None:
         try:
-            while self._wait_for_work():
+            while True:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._closed or self._waiting or self.running)
+                    if self._closed:
+                        return
                 self.step()
         except BaseException:
             log.critical("engine.thread_ended", exc_info=True)
@@ -90,23 +96,49 @@ class QueuedEngine(ABC):
         finally:
             self._stop()
 
-    def _wait_for_work(self) -> bool:
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._waiting or self.running)
-            return not self._closed
-
     def _stop(self) -> None:
-        """End everything under way: nobody shall wait for a thread that is gone."""
+        """End all requests, so that no caller waits for a thread that has ended."""
         with self._changed:
             self._closed = True
-            left = [*self._waiting, *self.running]
+            unfinished = [*self._waiting, *self.running]
             self._waiting.clear()
-        for request in left:
+        for request in unfinished:
             if not request.cancelled:
                 request.emit(WorkerUnavailable("The worker is stopping.", "Try again."))
 
 
 def emit_timeout(request: Request) -> None:
-    """End a request whose time is over, unless its caller has gone."""
+    """End an overdue request with TimedOut, unless its caller has cancelled it."""
     if not request.cancelled:
         request.emit(TimedOut("The answer was not ready by the deadline.", "Allow more time, or try again later."))
+
+
+def catch(action: Callable[[], None]) -> Exception | None:
+    """Run the action and return the exception that it raised, if any.
+
+    A failing request must not end the thread that serves all others.
+    """
+    try:
+        action()
+    except Exception as error:  # noqa: BLE001
+        return error
+    return None
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether the device or the host ran out of memory."""
+    on_host = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return on_host or isinstance(error, (torch.OutOfMemoryError, MemoryError))
+
+
+def to_library_error(error: Exception) -> VLibraryError:
+    """Return the error for the client; log the details of an unexpected one."""
+    if isinstance(error, VLibraryError):
+        return error
+    log.error("engine.failed", exc_info=error)
+    if is_out_of_memory(error):
+        return OutOfMemory(
+            "The model's device is out of memory for this request.",
+            "Send a shorter prompt or fewer images, or try again later.",
+        )
+    return Unavailable(f"The model failed on this request ({type(error).__name__}).", "See the worker's log.")

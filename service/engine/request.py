@@ -1,4 +1,4 @@
-"""One request inside the engine, and what an engine is."""
+"""A request inside the engine, and the protocol of an engine."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ Event = TextPiece | Generation | VLibraryError
 
 @dataclass(frozen=True, eq=False)
 class EncodedPrompt:
-    """One prompt as the model's processor made it, on the host.
+    """A prompt after the model's processor, in host memory.
 
-    prompt: as it was asked. inputs: what the model's forward takes, a batch of one row without padding.
-    length: its tokens, image tokens included. images: digests of the encoded pictures, in the prompt's order.
+    inputs: the arguments of the model's forward, a batch of one row without padding.
+    length: tokens, image tokens included.
+    images: sha256 digests of the encoded images, in the prompt's order.
     """
 
     prompt: Prompt
@@ -33,27 +34,28 @@ class EncodedPrompt:
 
     @property
     def bytes(self) -> int:
-        """What its tensors take; pictures are most of it."""
+        """The size of the tensors, most of which are pixels."""
         return sum(value.nbytes for value in self.inputs.values())
 
 
 def encode_prompt(lvlm: Lvlm, prompt: Prompt, max_new_tokens: int) -> EncodedPrompt:
-    """The prompt, ready to be prefilled; any thread may call it.
+    """Tokenize the prompt and preprocess its images; safe to call from any thread.
 
     Raises InvalidImage, InvalidQuery, PromptTooLong.
     """
     batch = lvlm.encode_on_host(prompt, max_new_tokens)
-    shown = [image for one in prompt.demonstrations for image in one.images]
-    digests = tuple(hashlib.sha256(image).hexdigest() for image in (*shown, *prompt.images))
+    digests = tuple(hashlib.sha256(image).hexdigest() for image in prompt.every_image)
     return EncodedPrompt(prompt, batch.inputs, batch.prompt_tokens[0], digests)
 
 
 @dataclass(eq=False)
 class Request:
-    """A request on its way through an engine.
+    """A request to an engine.
 
-    emit: called on the model's thread with pieces and last, once, with a Generation or an error; must not block.
-    vector_key: identity of the vector's content and strength. deadline: on time.monotonic's clock.
+    emit: called on the model's thread with text pieces and at last, once, with a Generation or an error; must not
+        block.
+    vector_key: identifies the vector's content and strength.
+    deadline, submitted: seconds on the clock of time.monotonic.
     """
 
     prompt: EncodedPrompt
@@ -67,7 +69,7 @@ class Request:
 
     @property
     def max_tokens(self) -> int:
-        """Cache columns that it may come to need: the prompt's and the answer's."""
+        """The cache columns it may need: prompt tokens plus the most new tokens."""
         return self.prompt.length + self.decoding.max_new_tokens
 
     def is_overdue(self, now: float) -> bool:
@@ -76,7 +78,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Load:
-    """How busy an engine is. running, waiting: requests; room: how many more it would take."""
+    """The load of an engine, in requests. room: how many more it accepts."""
 
     running: int
     waiting: int
@@ -84,16 +86,19 @@ class Load:
 
 
 class Engine(Protocol):
-    """Runs requests on one model, on a thread of its own.
+    """Answers requests with one model, on its own thread.
 
-    open: False once it is closed or its thread has ended: it takes no requests any more.
+    is_open: False after `close` and when the thread has ended; `submit` then raises WorkerUnavailable.
     """
 
     @property
     def is_open(self) -> bool: ...
 
     def submit(self, request: Request) -> None:
-        """Queue the request. Raises Overloaded when the queue is full, PromptTooLong when it could never fit."""
+        """Queue the request.
+
+        Raises Overloaded when the queue is full, PromptTooLong when the request can never fit, WorkerUnavailable.
+        """
         ...
 
     def cancel(self, request: Request) -> None:
@@ -101,9 +106,9 @@ class Engine(Protocol):
         ...
 
     def load(self) -> Load:
-        """How busy it is now."""
+        """Return the current load."""
         ...
 
     def close(self) -> None:
-        """Stop; requests under way end with WorkerUnavailable."""
+        """Stop the thread; unfinished requests end with WorkerUnavailable."""
         ...

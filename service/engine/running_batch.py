@@ -1,4 +1,4 @@
-"""The running batch: rows that decode together, each with its own vector, options and end."""
+"""The running batch: rows that decode together, each with its own vector, sampling options and end."""
 
 from __future__ import annotations
 
@@ -17,76 +17,83 @@ from vlibrary.models.lvlm import Lvlm
 
 @dataclass(eq=False)
 class Row:
-    """One request in the batch. token: the last one drawn, which the next step reads."""
+    """A request in the batch.
+
+    slot: the pinned slot of its vector. token: its last token, the input of the next step.
+    started, first_token_at: seconds on the clock of time.monotonic.
+    """
 
     request: Request
     slot: int
-    text: Detokenizer
+    detokenizer: Detokenizer
     sampler: Sampler
     started: float
     token: int = 0
-    drawn: int = 0
-    first_at: float | None = None
-    shown: list[str] = field(default_factory=list)
+    tokens: int = 0
+    first_token_at: float | None = None
+    pieces: list[str] = field(default_factory=list)
 
-    def show(self, text: str) -> None:
+    def emit_text(self, text: str) -> None:
         if text:
-            self.shown.append(text)
-            self.request.emit(TextPiece(text, self.drawn))
+            self.pieces.append(text)
+            self.request.emit(TextPiece(text, self.tokens))
 
 
 class RunningBatch:
-    """B rows that decode together; one `step` draws one token for each."""
+    """B rows; `decode` generates one token for each."""
 
     def __init__(self, lvlm: Lvlm, decoder: Decoder) -> None:
         self._table = lvlm.table
-        self._ends = frozenset(lvlm.model.generation_config.eos_token_id)
+        self._end_tokens = lvlm.end_tokens
         self._decoder = decoder
         self.rows: list[Row] = []
 
-    def join(self, rows: Sequence[Row]) -> None:
-        """Prefill these rows and draw their first tokens. Changes nothing if it fails."""
-        newcomers = self._decoder.prefill([row.request.prompt for row in rows], [row.slot for row in rows])
-        tokens = next_tokens(newcomers.logits.float(), [row.sampler for row in rows])
-        self._decoder.join(newcomers)
-        self.rows += rows
-        self._take(tokens, first=len(self.rows) - len(rows))
+    def prefill(self, rows: Sequence[Row]) -> None:
+        """Prefill the prompts of these rows, append the rows and generate their first tokens.
 
-    def step(self) -> None:
-        """One token for every row; rows that end leave. Changes nothing if it fails."""
+        Changes nothing when it raises.
+        """
+        prefilled = self._decoder.prefill([row.request.prompt for row in rows], [row.slot for row in rows])
+        tokens = next_tokens(prefilled.logits.float(), [row.sampler for row in rows])
+        self._decoder.join(prefilled)
+        self.rows += rows
+        self._postprocess(tokens, first=len(self.rows) - len(rows))
+
+    def decode(self) -> None:
+        """Generate one token for every row; rows that end leave. Changes nothing when it raises."""
         logits = self._decoder.decode([row.token for row in self.rows], [row.slot for row in self.rows])
         tokens = next_tokens(logits.float(), [row.sampler for row in self.rows])
         self._decoder.advance()
-        self._take(tokens, first=0)
+        self._postprocess(tokens, first=0)
 
     def drop(self, row: Row, *, scrub: bool = False) -> None:
-        """Take a row out; nothing is emitted. scrub: a step failed half-way and may have left anything in its cache."""
+        """Remove a row without emitting anything. scrub: its cache may hold non-finite numbers of a failed step."""
         self._remove(self.rows.index(row), scrub=scrub)
 
-    def _take(self, tokens: Sequence[int | None], first: int) -> None:
-        """Give each row from `first` on its next token; those that end leave, from the back to keep the numbers."""
+    def _postprocess(self, tokens: Sequence[int | None], first: int) -> None:
+        """Append the tokens to the rows from `first` on, and remove rows that end."""
         ended = [
-            (place, broken)
+            (place, scrub)
             for place, token in enumerate(tokens, start=first)
-            if (broken := self._advance(self.rows[place], token)) is not None
+            if (scrub := self._append(self.rows[place], token)) is not None
         ]
-        for place, broken in reversed(ended):
-            self._remove(place, scrub=broken)
+        for place, scrub in reversed(ended):  # from the back, because the last row takes the place of one that leaves
+            self._remove(place, scrub=scrub)
 
-    def _advance(self, row: Row, token: int | None) -> bool | None:
-        """None while the row goes on; else whether its numbers are broken."""
+    def _append(self, row: Row, token: int | None) -> bool | None:
+        """Append a token and emit its text. Return None while the row continues, else whether to scrub its cache."""
         if token is None:
             row.request.emit(_not_finite(row.request))
             return True
         row.token = token
-        row.drawn += 1
+        row.tokens += 1
         row.sampler.advance()
-        row.first_at = row.first_at or time.monotonic()
-        ended = token in self._ends
-        row.show("" if ended else row.text.push(token))
-        if ended or row.text.stopped or row.drawn >= row.request.decoding.max_new_tokens:
-            row.show(row.text.finish())
-            row.request.emit(_generation(row, "stop" if ended or row.text.stopped else "length"))
+        row.first_token_at = row.first_token_at or time.monotonic()
+        ended = token in self._end_tokens
+        row.emit_text("" if ended else row.detokenizer.push(token))
+        if ended or row.detokenizer.stopped or row.tokens >= row.request.decoding.max_new_tokens:
+            row.emit_text(row.detokenizer.finish())
+            row.request.emit(_generation(row, "stop" if ended or row.detokenizer.stopped else "length"))
             return False
         return None
 
@@ -99,11 +106,11 @@ class RunningBatch:
 
 def _generation(row: Row, reason: str) -> Generation:
     now = time.monotonic()
-    first = row.first_at or now
+    first = row.first_token_at or now
     return Generation(
-        text="".join(row.shown),
+        text="".join(row.pieces),
         prompt_tokens=row.request.prompt.length,
-        completion_tokens=row.drawn,
+        completion_tokens=row.tokens,
         finish_reason=reason,
         timings={
             "queue_s": row.started - row.request.submitted,
@@ -116,9 +123,9 @@ def _generation(row: Row, reason: str) -> Generation:
 def _not_finite(request: Request) -> VLibraryError:
     if request.vector is None:
         return UnsupportedModel(
-            "The model's answer is not a number.", "Load it in bfloat16 or float32; float16 is too narrow for it."
+            "The model's logits are not finite.", "Load it in bfloat16 or float32; the range of float16 is too small."
         )
     return UnsupportedEdit(
-        "With this vector the model's numbers overflow.",
+        "The model's logits overflow with this vector.",
         "Lower the strength, or load the model in bfloat16 or float32.",
     )

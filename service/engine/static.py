@@ -1,4 +1,7 @@
-"""Answers for a batch of prompts by transformers' own generate(), each row with its own vector or none."""
+"""Static batching with transformers' generate(): all requests of a batch start together and the batch ends as one.
+
+The reference for in-flight batching, and the engine for models that in-flight batching does not support.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,7 @@ from transformers.generation.streamers import BaseStreamer
 from vlibrary.domain.vector import SteeringVector
 from vlibrary.domain.wire import Decoding, Generation, Prompt, TextPiece
 from vlibrary.engine.detokenizer import Detokenizer
-from vlibrary.engine.failures import catch, to_library_error
-from vlibrary.engine.queued_engine import QueuedEngine
+from vlibrary.engine.queued_engine import QueuedEngine, catch, to_library_error
 from vlibrary.engine.request import Request
 from vlibrary.models.lvlm import Lvlm
 
@@ -25,18 +27,18 @@ Call = tuple[Prompt, SteeringVector | None]
 
 
 class StaticGenerator:
-    """Runs one batch at a time from start to end; safe for many calling threads, which wait for each other."""
+    """Generates answers batch by batch. Thread-safe: concurrent calls wait for each other."""
 
     def __init__(self, lvlm: Lvlm) -> None:
         self._lvlm = lvlm
         self._lock = threading.Lock()
 
     def generate(self, calls: Sequence[Call], decoding: Decoding) -> list[Generation]:
-        """One answer per call, in order. A row's answer does not depend on its neighbours when temperature is 0.
+        """Return one answer per call, in order, with text stripped of special tokens and outer white space.
 
-        Above 0 the same batch with the same seed gives the same answers. timings: prefill_s until the first token,
-        total_s for the whole batch. text: without special tokens and outer white space.
-        completion_tokens: the end of turn included.
+        At temperature 0 an answer does not depend on the other rows; above 0 the same batch and seed give the same
+        answers. timings: prefill_s until the first token, total_s for the whole batch. completion_tokens includes the
+        end-of-turn token.
         Raises InvalidImage, InvalidQuery, PromptTooLong, WrongModel, UnsupportedEdit, Unavailable.
         """
         if not calls:
@@ -56,7 +58,7 @@ class StaticGenerator:
         ]
 
     def _run(self, inputs: Any, decoding: Decoding, clock: _Clock) -> Tensor:
-        """Token ids [B, T + new]."""
+        """Return the token ids [B, T + new]."""
         device = self._lvlm.device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(decoding.seed)
@@ -66,25 +68,25 @@ class StaticGenerator:
     def _generation(
         self, answer: list[int], prompt_tokens: int, decoding: Decoding, timings: dict[str, float]
     ) -> Generation:
-        ends = set(self._lvlm.model.generation_config.eos_token_id)
-        stream, pieces, drawn, ended = Detokenizer(self._lvlm.tokenizer, decoding.stop), [], 0, False
+        end_tokens, detokenizer = self._lvlm.end_tokens, Detokenizer(self._lvlm.tokenizer, decoding.stop)
+        text, tokens, ended = "", 0, False
         for token in answer[: decoding.max_new_tokens]:
-            drawn += 1
-            ended = token in ends
-            pieces.append("" if ended else stream.push(token))
-            if ended or stream.stopped:
+            tokens += 1
+            ended = token in end_tokens
+            text += "" if ended else detokenizer.push(token)
+            if ended or detokenizer.stopped:
                 break
         return Generation(
-            text="".join([*pieces, stream.finish()]),
+            text=text + detokenizer.finish(),
             prompt_tokens=prompt_tokens,
-            completion_tokens=drawn,
-            finish_reason="stop" if ended or stream.stopped else "length",
+            completion_tokens=tokens,
+            finish_reason="stop" if ended or detokenizer.stopped else "length",
             timings=timings,
         )
 
 
 class StaticBatchEngine(QueuedEngine):
-    """Implements vlibrary.engine.request.Engine. An answer is one piece; a deadline counts until the batch starts."""
+    """Implements vlibrary.engine.request.Engine. An answer is one piece; deadlines apply until the batch starts."""
 
     def __init__(self, lvlm: Lvlm, *, rows: int = 16, waiting: int = 64) -> None:
         super().__init__(waiting)
@@ -98,68 +100,56 @@ class StaticBatchEngine(QueuedEngine):
         return tuple(self._batch)
 
     def step(self) -> None:
-        """Answer one batch: requests from the front of the queue with the same decoding options."""
+        """Answer one batch of requests from the front of the queue that have the same decoding options."""
         self._drop_waiting()
-        self._take()
-        if self._batch:
-            self._answer()
-            self._batch = []
-
-    def _take(self) -> None:
         with self._changed:
             while self._waiting and len(self._batch) < self._max_rows:
                 if self._batch and self._waiting[0].decoding != self._batch[0].decoding:
                     break
                 self._batch.append(self._waiting.popleft())
-
-    def _answer(self) -> None:
-        if not catch(partial(self._generate, self._batch)):
-            return
-        for request in self._batch:  # one of them is at fault; the others shall not pay for it
-            error = catch(partial(self._generate, [request]))
-            if error:
-                request.emit(to_library_error(error))
+        if self._batch and catch(partial(self._generate, self._batch)):
+            for request in self._batch:  # one by one, so that only the faulty one ends with the error
+                error = catch(partial(self._generate, [request]))
+                if error:
+                    request.emit(to_library_error(error))
+        self._batch = []
 
     def _generate(self, requests: Sequence[Request]) -> None:
         calls = [(request.prompt.prompt, request.vector) for request in requests]
         generations = self._engine.generate(calls, requests[0].decoding)
         self.steps += max(one.completion_tokens for one in generations)
         for request, generation in zip(requests, generations, strict=True):
-            _tell(request, generation)
-
-
-def _tell(request: Request, generation: Generation) -> None:
-    if request.cancelled:
-        return
-    if generation.text:
-        request.emit(TextPiece(generation.text, generation.completion_tokens))
-    request.emit(generation)
+            if request.cancelled:
+                continue
+            if generation.text:
+                request.emit(TextPiece(generation.text, generation.completion_tokens))
+            request.emit(generation)
 
 
 def _config(decoding: Decoding) -> GenerationConfig:
     settings: dict[str, Any] = {"max_new_tokens": decoding.max_new_tokens, "do_sample": decoding.temperature > 0}
     if decoding.temperature > 0:
-        # Without top_k = 0 transformers keeps only the 50 likeliest tokens.
+        # The default top_k keeps only the 50 most likely tokens.
         settings |= {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
     return GenerationConfig(**settings)
 
 
 class _Clock(BaseStreamer):
-    """Notices the first token; generate() hands it the prompt first, then one token per step."""
+    """Records when the prompt and the first token arrive; generate() streams the prompt first, then each token."""
 
     def __init__(self, after_prompt: Callable[[], None]) -> None:
         self._start = time.perf_counter()
         self._marks: list[float] = []
         self._after_prompt = after_prompt
 
-    def put(self, value: Tensor) -> None:  # noqa: ARG002  # the streamer's interface
+    def put(self, value: Tensor) -> None:  # noqa: ARG002  # the interface of BaseStreamer
         if len(self._marks) < 2:
             self._marks.append(time.perf_counter())
             if len(self._marks) == 2:
                 self._after_prompt()
 
     def end(self) -> None:
-        """Nothing to flush."""
+        """Do nothing; the interface of BaseStreamer."""
 
     def timings(self) -> dict[str, float]:
         return {"prefill_s": self._marks[1] - self._start, "total_s": time.perf_counter() - self._start}

@@ -86,6 +86,11 @@ class Lvlm:
         device: torch.device = self.model.device
         return device
 
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        """The ids of the tokens that end an answer."""
+        return frozenset(self.model.generation_config.eos_token_id)
+
     def encode(self, prompts: Sequence[Prompt], answers: Sequence[str] | None = None, max_new_tokens: int = 0) -> Batch:
         """A batch on the model's device; see PromptEncoder.encode for what it raises."""
         batch = self._encoder.encode(prompts, answers, max_new_tokens)

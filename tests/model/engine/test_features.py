@@ -140,8 +140,8 @@ def test_without_memory_every_picture_is_made_anew(llava: Lvlm, budget: int) -> 
 def test_what_is_kept_takes_no_more_memory_than_is_counted(llava: Lvlm) -> None:
     """A view of a whole call's output would keep all of it."""
     features = ImageFeatures(llava.model, 2**20)
-    features.of([encode_prompt(llava, shown(CAT, DOG, COW, LARGE), 1)])
-    output = features.of([encode_prompt(llava, shown(DOG), 1)])["mm_encoder_outputs"]["image"]
+    features.encode([encode_prompt(llava, shown(CAT, DOG, COW, LARGE), 1)])
+    output = features.encode([encode_prompt(llava, shown(DOG), 1)])["mm_encoder_outputs"]["image"]
     assert features.hits == 1
     for one in output.pooler_output:
         assert one.untyped_storage().nbytes() == one.nbytes

@@ -143,5 +143,5 @@ def test_a_model_that_keeps_more_than_the_decoder_knows_is_refused_at_start(tmp_
         return args, kwargs
 
     lvlm.model.get_decoder().register_forward_pre_hook(remember, with_kwargs=True)
-    with pytest.raises(UnsupportedModel, match="not those of its own generate"):
+    with pytest.raises(UnsupportedModel, match="differ from those of generate"):
         check_decoder(lvlm, InFlightEngine(lvlm).decoder)

@@ -148,7 +148,7 @@ def test_a_full_queue_refuses_and_has_room_again_later(llava: Lvlm) -> None:
     for one in requests[:2]:
         engine.submit(one.request)
     assert (engine.load().waiting, engine.load().room) == (2, 0)
-    with pytest.raises(Overloaded, match="2 requests are waiting") as refusal:
+    with pytest.raises(Overloaded, match="2 requests are already waiting") as refusal:
         engine.submit(requests[2].request)
     assert refusal.value.cure
     engine.step()

@@ -83,7 +83,7 @@ class Checked:
 
     def step(self, broken: int | None = None) -> None:
         """One token for every row, and what attention sees then."""
-        cache: Any = self.cache.open()
+        cache: Any = self.cache.for_next_token()
         assert cache.get_seq_length() == self.cache.width
         for layer in range(LAYERS):
             keys, values = (self.numbers(len(self.rows), HEADS, 1, SIZE) for _ in range(2))
@@ -200,7 +200,7 @@ def test_a_row_that_leaves_after_a_failed_step_leaves_no_trace() -> None:
     checked = Checked()
     checked.join([9, 9])
     states = torch.full((2, HEADS, 1, SIZE), NAN)
-    cache: Any = checked.cache.open()
+    cache: Any = checked.cache.for_next_token()
     for layer in cache.layers:
         layer.update(states, states)  # and then the last layers failed
     checked.leave(1)
@@ -213,7 +213,7 @@ def test_a_step_that_was_not_advanced_leaves_no_trace() -> None:
     checked = Checked()
     checked.join([5, 2])
     states = torch.full((2, HEADS, 1, SIZE), NAN)
-    cache: Any = checked.cache.open()
+    cache: Any = checked.cache.for_next_token()
     cache.layers[0].update(states, states)  # and then the second layer failed
     checked.check_sizes()
     checked.step()
