@@ -31,7 +31,11 @@ SETUP = {
         vlibrary train data/examples.jsonl --name colour --description Colours --steps 1 --shots 2
         for version in 1 2 3; do vlibrary register colour.safetensors; done
         vlibrary tag colour:2 --add checked
-    """
+    """,
+    "python.md": """
+        vlibrary examples colour-code data --count 60
+        vlibrary train data/examples.jsonl --name colour-code --description Colours --steps 1 --shots 2
+    """,
 }
 
 
@@ -106,3 +110,13 @@ def test_every_fenced_block_has_a_known_language() -> None:
 @pytest.mark.parametrize("block", [b for page in PAGES for b in blocks(page) if b.language == "json"])
 def test_json_blocks_parse(block: Block) -> None:
     json.loads(block.code)
+
+
+def test_links_between_pages_lead_to_files() -> None:
+    broken = [
+        f"{page.relative_to(ROOT)}: {target}"
+        for page in PAGES
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
+        if "://" not in target and not (page.parent / target).exists()
+    ]
+    assert broken == []
