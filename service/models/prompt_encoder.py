@@ -106,7 +106,7 @@ class PromptEncoder:
             if control in text:
                 raise InvalidQuery(
                     f"The text contains {control!r}, which this model reads as a control token.",
-                    "Leave it out or put a space inside it; images are sent beside the text.",
+                    "Remove it or insert a space; send images separately from the text.",
                 )
 
     def _check_length(self, needed: int) -> None:

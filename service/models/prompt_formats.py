@@ -37,7 +37,7 @@ class Format(Protocol):
 def select_format(processor: ProcessorMixin, end_tokens: Sequence[str]) -> Format:
     """end_tokens: texts of the tokens that end a turn; the first one is written where a chat template writes none.
 
-    Raises UnsupportedModel when nobody said how to ask this model.
+    Raises UnsupportedModel when the model has no chat template and no format of its own here.
     """
     if isinstance(processor, PaliGemmaProcessor):
         return PrefixFormat(processor)
@@ -77,7 +77,7 @@ class ChatFormat:
         return {
             "text": texts,
             "images": [list(own) for own in images] if any(images) else None,
-            # Whether the tokenizer shall write the begin token, because the template does not.
+            # The tokenizer adds the begin token if the template does not write it.
             "add_special_tokens": begin is None or not texts[0].startswith(begin),
         }
 

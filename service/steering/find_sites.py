@@ -35,7 +35,7 @@ _CURE = (
 
 
 class LayersSkipped(UnsupportedModel):
-    """The probe did not run every layer: what it showed the model was not enough, perhaps for want of a picture."""
+    """The probe did not run every decoder layer; some models skip layers when the prompt has no image."""
 
 
 def find_decoder(model: PreTrainedModel) -> nn.Module:
