@@ -1,1 +1,1 @@
-"""What is loaded from disk: the LVLM, the query embedder, their prompt formats and fingerprints."""
+"""The models that are loaded from disk: the LVLM with its prompt formats, and the query embedder."""

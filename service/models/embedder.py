@@ -1,4 +1,4 @@
-"""The query embedder: pictures and texts as directions in one space (CLIP and SigLIP classes)."""
+"""The query embedder: a CLIP or SigLIP model that maps images and texts to unit vectors in one space."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from vlibrary.steering.fingerprint import fingerprint
 
 
 class Embedder:
-    """One frozen embedder in float32; safe for many calling threads, which wait for each other."""
+    """A frozen embedder in float32. Thread-safe: a lock serialises the calls."""
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, *, embedder_id: str) -> None:
-        """Raises UnsupportedModel when the model has no image or text features."""
+        """Raise UnsupportedModel if the model cannot embed both images and texts."""
         self._model: Any = model.eval().requires_grad_(False)
         self._processor: Any = processor
         self._lock = threading.Lock()
@@ -32,39 +32,39 @@ class Embedder:
                 "Use a CLIP or SigLIP model.",
             )
         self._max_tokens: int = model.config.text_config.max_position_embeddings
-        self.spec = self._spec(embedder_id)
+        self.spec = self._build_spec(embedder_id)
 
     @classmethod
     def load(cls, folder_or_id: str | Path, device: str = "cpu", *, embedder_id: str | None = None) -> Embedder:
-        """The embedder in a folder or on the hub.
+        """Load an embedder from a folder or the Hugging Face hub.
 
-        Raises UnsupportedModel when it is not of the CLIP kind, OSError when it cannot be read.
+        Raises UnsupportedModel if it is not a CLIP-like model, OSError if it cannot be read.
         """
-        # See Lvlm.load: one image back end, so that the same picture always has the same embedding.
+        # As in load_processor: a fixed image backend, so that an image has the same embedding on every machine.
         processor = AutoProcessor.from_pretrained(folder_or_id, backend="pil")
         model: Any = AutoModel.from_pretrained(folder_or_id, dtype=torch.float32)
         name = embedder_id or (Path(folder_or_id).name if Path(folder_or_id).is_dir() else str(folder_or_id))
         return cls(model.to(device), processor, embedder_id=name)
 
     def embed(self, query: Query) -> TaskEmbedding:
-        """The query's parts as unit vectors; several images become their mean direction.
+        """Embed the query's images and text as unit vectors; several images are averaged and normalised.
 
-        Raises InvalidImage, and InvalidQuery when a part has no direction.
+        Raises InvalidImage, and InvalidQuery if an embedding is zero or not finite.
         """
         image = unit(self.embed_images(query.images).mean(axis=0)) if query.images else None
         text = None if query.text is None else self.embed_texts([query.text])[0]
         return TaskEmbedding(image=image, text=text)
 
     def embed_images(self, images: Sequence[bytes]) -> Array:
-        """Unit rows [N, image_size] of encoded pictures. Raises InvalidImage."""
-        pictures = decode_images(images)
+        """Return the unit embeddings [N, image_size] of encoded images. Raises InvalidImage."""
+        pixels = decode_images(images)
         with self._lock:
-            return self._rows(self._model.get_image_features, self._processor(images=pictures, return_tensors="pt"))
+            return self._normalise(self._model.get_image_features, self._processor(images=pixels, return_tensors="pt"))
 
     def embed_texts(self, texts: Sequence[str]) -> Array:
-        """Unit rows [N, text_size]; what exceeds the model's length is cut off."""
+        """Return the unit embeddings [N, text_size] of texts; a text longer than the model's context is truncated."""
         with self._lock:
-            # SigLIP was trained on texts padded to full length, and CLIP does not mind.
+            # SigLIP was trained on texts padded to the full length; CLIP ignores the padding.
             tokens = self._processor(
                 text=list(texts),
                 padding="max_length",
@@ -72,15 +72,16 @@ class Embedder:
                 max_length=self._max_tokens,
                 return_tensors="pt",
             )
-            return self._rows(self._model.get_text_features, tokens)
+            return self._normalise(self._model.get_text_features, tokens)
 
     @torch.no_grad()
-    def _rows(self, features: Any, inputs: Any) -> Array:
-        rows = features(**inputs.to(self._model.device)).pooler_output
+    def _normalise(self, get_features: Any, inputs: Any) -> Array:
+        """Run the tower and return its features as unit vectors."""
+        rows = get_features(**inputs.to(self._model.device)).pooler_output
         return np.stack([unit(row) for row in rows.float().cpu().numpy()])
 
-    def _spec(self, embedder_id: str) -> EmbedderSpec:
-        """Both parts lie in one space, so one probe tells their width; configurations name it in many ways."""
+    def _build_spec(self, embedder_id: str) -> EmbedderSpec:
+        # Images and texts share one space, and configurations name its width differently: measure it on a text.
         architecture, width = type(self._model).__name__, self.embed_texts(["width"]).shape[1]
         return EmbedderSpec(
             embedder_id=embedder_id,

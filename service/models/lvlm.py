@@ -1,4 +1,4 @@
-"""A vision-language model with steering: loaded, identified, hooked and checked."""
+"""A vision-language model with steering hooks: loading, identity, encoding and self-check."""
 
 from __future__ import annotations
 
@@ -23,30 +23,31 @@ from vlibrary.steering.injector import Injector, LayerSites, all_take_gain
 from vlibrary.steering.slot_table import EMPTY, SlotTable
 
 _QUESTION = "What is this?"
-_CANARY_ROWS = 16
-# Per coordinate: large enough to survive bfloat16 rounding in a stream of thousands.
-_CANARY_SIZE = 100.0
+_CHECKED_SITES = 16  # per batch of the self-check
+# Standard deviation of the self-check's shift: large enough to survive bfloat16 rounding in a stream of thousands.
+_CHECK_SIZE = 100.0
 
 
 def flush_denormals() -> None:
-    """Let this process round numbers below 1e-38 to 0; call it before torch computes anything.
+    """Make the calling thread round floats below 1e-38 to 0; call it before torch computes anything.
 
-    A CPU handles such denormal numbers many times slower: one training took 330 s with them and 20 s without. It is a
-    setting of the process's calling thread that tests must not meet, so only a composition root may make it.
+    CPUs compute with such denormal numbers many times slower: one training took 330 s with them and 20 s without.
+    The setting would leak into other tests, so only a composition root may call this function.
     """
     torch.set_flush_denormal(True)
 
 
 class Lvlm:
-    """One LVLM on one device; one thread at a time may use it.
+    """One LVLM on one device. Not thread-safe, except for `encode_on_host`.
 
-    spec, context_length (tokens, answer included), device: facts about it.
-    model, processor, tokenizer: the transformers objects; weights are frozen, the model is in eval mode.
-    sites, injector, table: how vectors get into it.
+    spec: the identity of the base model.
+    context_length: the maximum number of tokens of prompt and answer together.
+    model, processor, tokenizer: the transformers objects; the weights are frozen and the model is in eval mode.
+    sites, injector, table: the edit points, the hooks on them, and the vectors on the device.
     """
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, *, model_id: str, slots: int) -> None:
-        """Raises UnsupportedModel when the model cannot be steered exactly."""
+        """Raise UnsupportedModel if the model cannot be steered exactly. slots: as for `load`."""
         check_processor(processor)
         self.model: Any = model.eval().requires_grad_(False)
         self.processor: Any = processor
@@ -54,7 +55,7 @@ class Lvlm:
         text_config = model.config.get_text_config(decoder=True)
         self.context_length: int = text_config.max_position_embeddings
         self.spec = model_spec(model, model_id)
-        self._use_own_decoding()
+        self._replace_generation_config()
         ends = self.tokenizer.convert_ids_to_tokens(model.generation_config.eos_token_id)
         self._encoder = PromptEncoder(processor, ends, self.context_length)
         self.sites = self._find_sites()
@@ -72,9 +73,10 @@ class Lvlm:
         model_id: str | None = None,
         slots: int = 64,
     ) -> Lvlm:
-        """The model in a folder or on the hub. slots: how many distinct vectors its table holds.
+        """Load a model from a folder or the Hugging Face hub.
 
-        Raises UnsupportedModel when it cannot be steered exactly, OSError when it cannot be read.
+        slots: the number of distinct vectors that the slot table holds.
+        Raises UnsupportedModel if the model cannot be steered exactly, OSError if it cannot be read.
         """
         processor = load_processor(folder_or_id)
         model: Any = AutoModelForImageTextToText.from_pretrained(folder_or_id, dtype=getattr(torch, dtype))
@@ -92,17 +94,17 @@ class Lvlm:
         return frozenset(self.model.generation_config.eos_token_id)
 
     def encode(self, prompts: Sequence[Prompt], answers: Sequence[str] | None = None, max_new_tokens: int = 0) -> Batch:
-        """A batch on the model's device; see PromptEncoder.encode for what it raises."""
+        """Encode a batch on the model's device. Raises as `PromptEncoder.encode`."""
         batch = self._encoder.encode(prompts, answers, max_new_tokens)
         targets = None if batch.targets is None else batch.targets.to(self.device)
         return Batch(self.to_device(batch.inputs), batch.prompt_tokens, targets)
 
     def encode_on_host(self, prompt: Prompt, max_new_tokens: int) -> Batch:
-        """One prompt, not yet on the device; unlike everything else here, any thread may call it at any time."""
+        """Encode one prompt in host memory. Thread-safe. Raises as `PromptEncoder.encode`."""
         return self._encoder.encode([prompt], max_new_tokens=max_new_tokens)
 
     def _find_sites(self) -> tuple[LayerSites, ...]:
-        """By a text alone, or by a text with a picture where a text alone is not read through all layers."""
+        """Probe with a text; if that fails or does not run all layers, probe with a text and an image."""
         try:
             return find_sites(self.model, self.encode([self._probe] * 2).inputs)
         except (LayersSkipped, InvalidQuery):
@@ -110,98 +112,94 @@ class Lvlm:
         try:
             return find_sites(self.model, self.encode([self._probe] * 2).inputs)
         except InvalidQuery as error:
-            raise UnsupportedModel(error.detail, "Use a model whose processor reads a text and a picture.") from error
+            raise UnsupportedModel(error.detail, "Use a model whose processor reads a text with an image.") from error
 
     @property
     def takes_gain(self) -> bool:
-        """Whether every branch can be multiplied, not only added to."""
+        """Whether every edit point accepts a gain, not only a shift."""
         return all_take_gain(self.sites)
 
     @property
     def requires_image(self) -> bool:
-        """Whether it reads no prompt without a picture, or skips layers then, so that a vector would be left out."""
+        """Whether the model refuses prompts without an image, or skips layers, and with them edits, on such prompts."""
         return self._encoder.requires_image
 
     @property
     def image_probe(self) -> Prompt:
-        """A question about a picture, for trying things out."""
-        return Prompt(_QUESTION, (_picture(),))
+        """A short prompt with a single-colour image, for self-checks."""
+        buffer = io.BytesIO()
+        Image.new("RGB", (64, 64), (200, 120, 40)).save(buffer, format="PNG")
+        return Prompt(_QUESTION, (buffer.getvalue(),))
 
     @property
     def _probe(self) -> Prompt:
         return self.image_probe if self.requires_image else Prompt(_QUESTION)
 
     def self_check(self) -> None:
-        """Show that steering works here: slot 0 leaves every bit of the logits alone, each site alone changes them.
+        """Check that slot 0 changes no bit of the logits and that an edit at each single site changes them.
 
-        Batches of equal prompts: the first is unsteered, each other one steered at one site of one layer.
         Raises UnsupportedModel otherwise.
         """
         sites = list(range(self.spec.layers * len(SITES)))
-        deaf = 0
-        for start in range(0, len(sites), _CANARY_ROWS):
-            deaf += self._deaf(sites[start : start + _CANARY_ROWS])
-        if deaf:
+        starts = range(0, len(sites), _CHECKED_SITES)
+        unsteered = sum(self._count_unsteered(sites[start : start + _CHECKED_SITES]) for start in starts)
+        if unsteered:
             raise UnsupportedModel(
-                f"{self.spec.architecture} does not react to vectors at {deaf} of {len(sites)} sites.",
+                f"{self.spec.architecture} does not react to vectors at {unsteered} of {len(sites)} sites.",
                 "Load it uncompiled; if it still fails, this model's blocks bypass their hooks and cannot be steered.",
             )
 
-    def _deaf(self, sites: Sequence[int]) -> int:
-        """How many of these sites change nothing. Raises UnsupportedModel when the logits change without a vector."""
+    def _count_unsteered(self, sites: Sequence[int]) -> int:
+        """Return how many of these sites have no effect, from one batch of equal prompts with one site edited per row.
+
+        Raises UnsupportedModel if the logits change without a vector.
+        """
         batch = self.encode([self._probe] * (len(sites) + 1))
-        plain = self._logits(batch)
+        plain = self._compute_logits(batch)
         with self.injector.active(self.table.gather([EMPTY] * (len(sites) + 1))):
-            zero = self._logits(batch)
-        with self.injector.active(self._one_site_each(sites)):
-            steered = self._logits(batch)
+            zero = self._compute_logits(batch)
+        with self.injector.active(self._edit_one_site_per_row(sites)):
+            steered = self._compute_logits(batch)
         if not (torch.isfinite(plain).all() and torch.equal(plain, zero) and torch.equal(plain[0], steered[0])):
             raise UnsupportedModel(
-                f"{self.spec.architecture} answers differently (or with NaN) when nothing is applied.",
+                f"The logits of {self.spec.architecture} change, or are not finite, when no vector is applied.",
                 "Load it in float32 or bfloat16, and uncompiled.",
             )
         return sum(torch.equal(before, after) for before, after in zip(plain[1:], steered[1:], strict=True))
 
-    def _one_site_each(self, sites: Sequence[int]) -> Tensor:
-        """Rows [L, 2, 1 + sites, 1, d]: row 1 + n is steered only at site k of layer l where sites[n] is 2l + k."""
+    def _edit_one_site_per_row(self, sites: Sequence[int]) -> Tensor:
+        """Return shifts [L, 2, 1 + N, 1, d]: none in row 0; in row 1 + n only at site k of layer l, sites[n] = 2l + k."""
         direction = torch.randn(self.spec.hidden_size, generator=torch.Generator().manual_seed(0))
         rows = torch.zeros(self.spec.layers * len(SITES), 1 + len(sites), 1, self.spec.hidden_size)
         for row, site in enumerate(sites, start=1):
-            rows[site, row] = _CANARY_SIZE * direction
+            rows[site, row] = _CHECK_SIZE * direction
         return rows.view(self.spec.layers, len(SITES), 1 + len(sites), 1, -1).to(self.device)
 
     @torch.no_grad()
-    def _logits(self, batch: Batch) -> Tensor:
-        """[B, V] at the last position."""
+    def _compute_logits(self, batch: Batch) -> Tensor:
+        """Return the logits [B, V] at the last position."""
         logits: Tensor = self.model(**batch.inputs, use_cache=False).logits[:, -1]
         return logits
 
     def to_device(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """On the model's device; pixels in its dtype."""
+        """Move inputs to the model's device, floating-point ones in its dtype."""
         return {
             name: value.to(self.device, self.model.dtype if value.is_floating_point() else None)
             for name, value in inputs.items()
         }
 
-    def _use_own_decoding(self) -> None:
-        """Keep only the end and pad tokens of the makers' generation settings.
+    def _replace_generation_config(self) -> None:
+        """Keep only the end and pad tokens of the model's generation_config.json.
 
-        Penalties and temperatures that ship with a model would otherwise reach requests that did not ask for them.
+        Its penalties and temperature would otherwise apply to requests that do not set them.
         """
-        shipped = self.model.generation_config.eos_token_id
-        ends = shipped if isinstance(shipped, list) else [shipped]
+        configured = self.model.generation_config.eos_token_id
+        ends = configured if isinstance(configured, list) else [configured]
         ends = [end for end in [*ends, self.tokenizer.eos_token_id] if end is not None]
         if not ends:
-            raise UnsupportedModel("The model has no end-of-turn token.", "Set eos_token_id in generation_config.json.")
+            raise UnsupportedModel("The model has no end token.", "Set eos_token_id in generation_config.json.")
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.convert_ids_to_tokens(ends[0])
         self.model.generation_config = GenerationConfig(
             eos_token_id=list(dict.fromkeys(ends)), pad_token_id=self.tokenizer.pad_token_id
         )
-
-
-def _picture() -> bytes:
-    """A small PNG of one colour."""
-    buffer = io.BytesIO()
-    Image.new("RGB", (64, 64), (200, 120, 40)).save(buffer, format="PNG")
-    return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""A model's processor, loaded so that the same picture gives the same pixels on every machine."""
+"""Loading a model's processor so that an image gives the same pixels on every machine."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from vlibrary.domain.errors import UnsupportedModel
 
 
 def load_processor(folder_or_id: str | Path) -> ProcessorMixin:
-    """The processor in a folder or on the hub, with the image back end that needs Pillow only.
+    """Load a processor from a folder or the Hugging Face hub, with the Pillow image backend.
 
-    The two image back ends differ by a grey level, and which one is the default depends on what is installed.
-    Raises UnsupportedModel when it needs a package that is not installed, OSError when it cannot be read.
+    The pixels of the two image backends can differ by one level, and the default depends on the installed packages.
+    Raises UnsupportedModel if the processor needs a missing package, OSError if it cannot be read.
     """
     try:
         processor: ProcessorMixin = _load(folder_or_id)
-    except (ImportError, AttributeError) as error:  # the latter is what transformers stumbles over without torchvision
+    except (ImportError, AttributeError) as error:  # without torchvision, transformers raises AttributeError
         raise UnsupportedModel(
-            f"The model's processor needs a package that is not here: {error}",
-            "Install it; processors that read videos too need the torchvision that belongs to this torch.",
+            f"The model's processor needs a package that is not installed: {error}",
+            "Install it. Processors that also read videos need the torchvision release that matches torch.",
         ) from error
     return processor
 
 
 def _load(folder_or_id: str | Path) -> Any:
-    """Video processors have one back end only, so a processor with one cannot be asked for the other as a whole."""
+    """Load the processor; one with a video part, which has no Pillow backend, gets a Pillow image processor."""
     try:
         return AutoProcessor.from_pretrained(folder_or_id, backend="pil")
     except ImportError:
@@ -37,7 +37,7 @@ def _load(folder_or_id: str | Path) -> Any:
 
 
 def check_processor(processor: Any) -> None:
-    """Raises UnsupportedModel when it has no tokenizer or no image processor."""
+    """Raise UnsupportedModel if the processor has no tokenizer or no image processor."""
     for part in ("tokenizer", "image_processor"):
         if getattr(processor, part, None) is None:
             raise UnsupportedModel(

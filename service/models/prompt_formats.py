@@ -1,4 +1,4 @@
-"""How a prompt becomes the text that one model's processor reads: by its chat template, or as its makers wrote it."""
+"""Prompt formats: the text that a model's processor reads, from a chat template or in a model's own format."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from vlibrary.domain.wire import Demonstration, Prompt
 
 @dataclass(frozen=True)
 class Row:
-    """One prompt as text; completion: the answer with its end of turn, tokens: how many tokens it has."""
+    """One prompt as text.
+
+    completion: the answer with its end token; empty without an answer. tokens: the number of tokens in it.
+    """
 
     text: str
     completion: str = ""
@@ -23,21 +26,22 @@ class Row:
 
 
 class Format(Protocol):
-    """One way of writing prompts."""
+    """The prompt format of one family of models."""
 
-    def row(self, prompt: Prompt, answer: str | None) -> Row:
-        """The prompt, and its answer for teacher forcing. Raises InvalidQuery and UnsupportedModel."""
+    def build_row(self, prompt: Prompt, answer: str | None) -> Row:
+        """Write the prompt, followed by its answer for teacher forcing. Raises InvalidQuery and UnsupportedModel."""
         ...
 
-    def arguments(self, rows: Sequence[Row], images: Sequence[Sequence[Image]]) -> dict[str, Any]:
-        """What the processor is called with, for rows with these pictures, to give a padded batch."""
+    def build_arguments(self, rows: Sequence[Row], images: Sequence[Sequence[Image]]) -> dict[str, Any]:
+        """Return the processor's arguments for a batch of rows with these images."""
         ...
 
 
 def select_format(processor: ProcessorMixin, end_tokens: Sequence[str]) -> Format:
-    """end_tokens: texts of the tokens that end a turn; the first one is written where a chat template writes none.
+    """Return the format that a model's processor needs.
 
-    Raises UnsupportedModel when the model has no chat template and no format of its own here.
+    end_tokens: texts of the tokens that end a turn; the first is added where a chat template writes none.
+    Raises UnsupportedModel if the processor has no chat template and no format is defined for it here.
     """
     if isinstance(processor, PaliGemmaProcessor):
         return PrefixFormat(processor)
@@ -52,26 +56,31 @@ def select_format(processor: ProcessorMixin, end_tokens: Sequence[str]) -> Forma
 
 
 class ChatFormat:
-    """Demonstrations as turns, then the question; a turn's images go before its text."""
+    """Chat templates: each demonstration is two turns, then comes the question; a turn's images precede its text."""
 
     def __init__(self, processor: ProcessorMixin, end_tokens: Sequence[str]) -> None:
         self._processor: Any = processor
         self._tokenizer: Any = self._processor.tokenizer
         self._end_tokens = tuple(end_tokens)
 
-    def row(self, prompt: Prompt, answer: str | None) -> Row:
-        asked = self._render(_messages(prompt), add_generation_prompt=True)
+    def build_row(self, prompt: Prompt, answer: str | None) -> Row:
+        messages = _build_messages(prompt)
+        text = self._render(messages, add_generation_prompt=True)
         if answer is None:
-            return Row(asked)
-        full = self._render([*_messages(prompt), _turn("assistant", answer)], add_generation_prompt=False)
-        if not full.startswith(asked):
+            return Row(text)
+        full = self._render([*messages, _build_turn("assistant", answer)], add_generation_prompt=False)
+        if not full.startswith(text):
             raise UnsupportedModel(
-                "The chat template writes an answered turn differently from the prompt that asks for it.",
+                "The chat template does not begin an assistant turn with its generation prompt.",
                 "Use a chat template whose generation prompt is the beginning of the assistant's turn.",
             )
-        return _completed(self._tokenizer, asked, self._until_end(full[len(asked) :]), answer)
+        completion = full[len(text) :]
+        # Cut after the end token: templates may add a line break after it, or write no end token.
+        ends = [completion.index(end) + len(end) for end in self._end_tokens if end in completion]
+        completion = completion[: min(ends)] if ends else completion.rstrip() + self._end_tokens[0]
+        return _complete_row(self._tokenizer, text, completion, answer)
 
-    def arguments(self, rows: Sequence[Row], images: Sequence[Sequence[Image]]) -> dict[str, Any]:
+    def build_arguments(self, rows: Sequence[Row], images: Sequence[Sequence[Image]]) -> dict[str, Any]:
         texts = [row.text + row.completion for row in rows]
         begin = self._tokenizer.bos_token
         return {
@@ -81,44 +90,38 @@ class ChatFormat:
             "add_special_tokens": begin is None or not texts[0].startswith(begin),
         }
 
-    def _until_end(self, completion: str) -> str:
-        """The assistant's turn up to and with its end token; templates may go on with a line break, or write no end."""
-        ends = [completion.index(end) + len(end) for end in self._end_tokens if end in completion]
-        return completion[: min(ends)] if ends else completion.rstrip() + self._end_tokens[0]
-
     def _render(self, messages: list[dict[str, Any]], *, add_generation_prompt: bool) -> str:
         text: str = self._processor.apply_chat_template(messages, add_generation_prompt=add_generation_prompt)
         return text
 
 
 class InterleavedFormat:
-    """Idefics 1: texts and pictures in one list, in which every text is a question with or without its answer.
+    """Idefics 1: one list of texts and images.
 
-    Its processor fetches a text that is a web address and nothing else as a picture. No text here can be one: each has
-    a space inside.
+    The processor would download an image from a list item that is a URL. This format writes none: every text contains
+    a space.
     """
 
     def __init__(self, processor: Any) -> None:
         self._tokenizer: Any = processor.tokenizer
         self._image = self._tokenizer.convert_ids_to_tokens(processor.image_token_id)
 
-    def row(self, prompt: Prompt, answer: str | None) -> Row:
-        shown = "".join(f"{self._question(one)} {one.answer}\n" for one in prompt.demonstrations)
-        asked = shown + self._question(Demonstration(prompt.text, prompt.images, ""))
-        return Row(asked) if answer is None else self._answered(asked, answer)
+    def build_row(self, prompt: Prompt, answer: str | None) -> Row:
+        demonstrations = "".join(f"{self._format_question(one)} {one.answer}\n" for one in prompt.demonstrations)
+        text = demonstrations + self._format_question(Demonstration(prompt.text, prompt.images, ""))
+        if answer is None:
+            return Row(text)
+        return _complete_row(self._tokenizer, text, f" {answer}{self._tokenizer.eos_token}", answer)
 
-    def arguments(self, rows: Sequence[Row], images: Sequence[Sequence[Image]]) -> dict[str, Any]:
-        items = [self._items(row.text + row.completion, own) for row, own in zip(rows, images, strict=True)]
-        return {"text": items, "add_special_tokens": False}  # the processor writes the begin token
+    def build_arguments(self, rows: Sequence[Row], images: Sequence[Sequence[Image]]) -> dict[str, Any]:
+        items = [self._insert_images(row.text + row.completion, own) for row, own in zip(rows, images, strict=True)]
+        return {"text": items, "add_special_tokens": False}  # the processor adds the begin token
 
-    def _question(self, asked: Demonstration) -> str:
-        return f"{self._image * len(asked.images)}Question: {asked.prompt}\nAnswer:"
+    def _format_question(self, question: Demonstration) -> str:
+        return f"{self._image * len(question.images)}Question: {question.prompt}\nAnswer:"
 
-    def _answered(self, asked: str, answer: str) -> Row:
-        return _completed(self._tokenizer, asked, f" {answer}{self._tokenizer.eos_token}", answer)
-
-    def _items(self, text: str, images: Sequence[Image]) -> list[str | Image]:
-        """The text cut at each picture's place, with the pictures in between."""
+    def _insert_images(self, text: str, images: Sequence[Image]) -> list[str | Image]:
+        """Split the text at its image tokens and put the images between the parts."""
         first, *rest = text.split(self._image)
         items: list[str | Image] = [first]
         for image, following in zip(images, rest, strict=True):
@@ -127,53 +130,53 @@ class InterleavedFormat:
 
 
 class PrefixFormat:
-    """PaliGemma: all pictures, then the text as it is, line by line; the answer is what its makers call the suffix."""
+    """PaliGemma: all images, then one line per demonstration and the question; the answer is the `suffix`."""
 
     def __init__(self, processor: Any) -> None:
         self._tokenizer: Any = processor.tokenizer
         self._image: str = processor.image_token
 
-    def row(self, prompt: Prompt, answer: str | None) -> Row:
-        pictures = len(prompt.images) + sum(len(shown.images) for shown in prompt.demonstrations)
-        lines = [f"{shown.prompt} {shown.answer}" for shown in prompt.demonstrations]
-        text = self._image * pictures + "\n".join([*lines, prompt.text])
+    def build_row(self, prompt: Prompt, answer: str | None) -> Row:
+        images = len(prompt.images) + sum(len(one.images) for one in prompt.demonstrations)
+        lines = [f"{one.prompt} {one.answer}" for one in prompt.demonstrations]
+        text = self._image * images + "\n".join([*lines, prompt.text])
         if answer is None:
             return Row(text)
-        return Row(text, answer, len(_tokens(self._tokenizer, answer + self._tokenizer.eos_token)))
+        return Row(text, answer, len(_tokenize(self._tokenizer, answer + self._tokenizer.eos_token)))
 
-    def arguments(self, rows: Sequence[Row], images: Sequence[Sequence[Image]]) -> dict[str, Any]:
-        answered = any(row.tokens for row in rows)
+    def build_arguments(self, rows: Sequence[Row], images: Sequence[Sequence[Image]]) -> dict[str, Any]:
+        with_answers = any(row.tokens for row in rows)
         return {
             "text": [row.text for row in rows],
-            "suffix": [row.completion for row in rows] if answered else None,  # the processor writes its end token
+            "suffix": [row.completion for row in rows] if with_answers else None,  # the processor adds the end token
             "images": [list(own) for own in images] if any(images) else None,
-            "add_special_tokens": False,  # the processor writes the begin token
-            "return_tensors": "np",  # it makes numpy arrays of what it returns, which torch's tensors only mind
+            "add_special_tokens": False,  # the processor adds the begin token
+            "return_tensors": "np",  # it converts its output with numpy, which warns about torch tensors
         }
 
 
-def _completed(tokenizer: Any, asked: str, completion: str, answer: str) -> Row:
-    """Raises InvalidQuery when prompt and answer share a token."""
-    before, after = (_tokens(tokenizer, text) for text in (asked, asked + completion))
+def _complete_row(tokenizer: Any, text: str, completion: str, answer: str) -> Row:
+    """Return the row of a prompt and its answer. Raises InvalidQuery if the tokenizer merges the two."""
+    before, after = (_tokenize(tokenizer, one) for one in (text, text + completion))
     if after[: len(before)] != before:
         raise InvalidQuery(
-            f"The answer {answer!r} melts into the end of the prompt: they share a token.",
-            "Strip white space from the answer, or use a chat template that ends at a token's border.",
+            f"The tokenizer merges the beginning of the answer {answer!r} with the end of the prompt.",
+            "Strip whitespace from the answer, or use a chat template whose prompts end at a token boundary.",
         )
-    return Row(asked, completion, len(after) - len(before))
+    return Row(text, completion, len(after) - len(before))
 
 
-def _tokens(tokenizer: Any, text: str) -> list[int]:
+def _tokenize(tokenizer: Any, text: str) -> list[int]:
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids
 
 
-def _messages(prompt: Prompt) -> list[dict[str, Any]]:
+def _build_messages(prompt: Prompt) -> list[dict[str, Any]]:
     turns: list[dict[str, Any]] = []
-    for shown in prompt.demonstrations:
-        turns += [_turn("user", shown.prompt, len(shown.images)), _turn("assistant", shown.answer)]
-    return [*turns, _turn("user", prompt.text, len(prompt.images))]
+    for one in prompt.demonstrations:
+        turns += [_build_turn("user", one.prompt, len(one.images)), _build_turn("assistant", one.answer)]
+    return [*turns, _build_turn("user", prompt.text, len(prompt.images))]
 
 
-def _turn(role: str, text: str, images: int = 0) -> dict[str, Any]:
+def _build_turn(role: str, text: str, images: int = 0) -> dict[str, Any]:
     return {"role": role, "content": [{"type": "image"}] * images + [{"type": "text", "text": text}]}

@@ -54,7 +54,7 @@ def test_pictures_stay_in_the_order_of_the_text(llava: Lvlm) -> None:
 
 def test_a_batch_without_any_picture_has_no_pixels(lvlm: Lvlm) -> None:
     if lvlm.requires_image:
-        with pytest.raises(InvalidQuery, match="without a picture"):
+        with pytest.raises(InvalidQuery, match="image in every prompt"):
             lvlm.encode([Prompt("one", (picture(0),)), Prompt("the other one")])
         return
     inputs = lvlm.encode([Prompt("one"), Prompt("the other one")]).inputs
@@ -113,7 +113,7 @@ def test_rows_with_different_numbers_of_pictures_cannot_share_a_batch_where_they
     if "Mllama" not in lvlm.spec.architecture:
         assert len(lvlm.encode(uneven).prompt_tokens) == 2
         return
-    with pytest.raises(InvalidQuery, match="different numbers of pictures"):
+    with pytest.raises(InvalidQuery, match="different numbers of images"):
         lvlm.encode(uneven)
 
 
@@ -188,14 +188,14 @@ def test_the_target_ends_with_the_end_token_whatever_the_template_writes(llava: 
 
 
 def test_a_template_that_writes_answers_differently_is_refused(llava: Lvlm) -> None:
-    with pytest.raises(UnsupportedModel, match="answered turn differently"):
+    with pytest.raises(UnsupportedModel, match="generation prompt"):
         targets_under(llava, TURNS.replace("%END%", "\n") + ASK.replace("assistant:", "assistant (think):"), "red")
 
 
 def test_an_answer_that_melts_into_the_prompt_is_refused(llava: Lvlm) -> None:
     """'ASSISTANT' is one token of the tiny tokenizer, 'ASSIST' another."""
     turns = TURNS.replace("{{ m['role'] }}:", "ASSIS").replace("%END%", "</s>")
-    with pytest.raises(InvalidQuery, match="melts"):
+    with pytest.raises(InvalidQuery, match="merges"):
         targets_under(llava, turns + ASK.replace("assistant:", "ASSIS"), "TANT")
 
 
