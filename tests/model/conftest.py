@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.model import tiny
 from tests.model.desk import clip_embedder as clip_embedder
@@ -49,3 +51,10 @@ def lvlm(folder: Path) -> Lvlm:
 def llava(tmp_path_factory: pytest.TempPathFactory) -> Lvlm:
     """One family, for what does not depend on the family."""
     return Lvlm.load(tiny.save(*tiny.llava(), tmp_path_factory.mktemp("one")), device=DEVICE)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _restore_denormals() -> Iterator[None]:
+    """Opening a worker flushes denormals for the whole thread; hypothesis refuses to run in such a thread."""
+    yield
+    torch.set_flush_denormal(False)

@@ -16,9 +16,9 @@ from tests.faults.processes.app import Life
 from tests.faults.processes.failpoints import Steps
 from tests.faults.processes.shifted_clocks import LaterStore, later_catalogue
 from tests.support.memory.worker import EMBEDDER
-from vlibrary import cli
+from vlibrary import bootstrap, cli
 from vlibrary.bootstrap import OpenStores, open_operator_stores
-from vlibrary.cli import doctor, upkeep
+from vlibrary.cli import doctor
 from vlibrary.domain.ports.artifacts import Artifacts
 from vlibrary.library.publish import DEADLINE
 
@@ -69,9 +69,9 @@ def _run(life: Life, arguments: tuple[str, ...], ahead: timedelta) -> None:
             artifacts=steps.watch_port(stores.artifacts, "artifacts"),
         )
 
-    for module in (upkeep, doctor):
-        setattr(module, "open_operator_stores", opened)  # noqa: B010  mypy takes no assignment to a module's function
-    setattr(doctor, "_open_embedder", lambda _stores: EMBEDDER)  # noqa: B010  as above
+    # Commands import it when they run. setattr, because mypy refuses an assignment to a module's function.
+    setattr(bootstrap, "open_operator_stores", opened)  # noqa: B010
+    setattr(doctor, "_open_embedder", lambda _stores: EMBEDDER)  # noqa: B010
     sys.argv = ["vlibrary", *arguments]
     with life.log.open("a") as log, redirect_stdout(log), redirect_stderr(log):
         cli.main()
