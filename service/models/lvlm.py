@@ -168,7 +168,7 @@ class Lvlm:
         return sum(torch.equal(before, after) for before, after in zip(plain[1:], steered[1:], strict=True))
 
     def _edit_one_site_per_row(self, sites: Sequence[int]) -> Tensor:
-        """Return shifts [L, 2, 1 + N, 1, d]: none in row 0; in row 1 + n only at site k of layer l, sites[n] = 2l + k."""
+        """Return shifts [L, 2, 1 + N, 1, d]: row 0 none; row 1 + n only at site k of layer l, sites[n] = 2l + k."""
         direction = torch.randn(self.spec.hidden_size, generator=torch.Generator().manual_seed(0))
         rows = torch.zeros(self.spec.layers * len(SITES), 1 + len(sites), 1, self.spec.hidden_size)
         for row, site in enumerate(sites, start=1):
