@@ -59,7 +59,7 @@ def assert_problem(answer: httpx2.Response, status: int, slug: str | None = None
     return body
 
 
-def test_register_read_download_delete(api: TestClient) -> None:
+def test_register_read_download_and_delete(api: TestClient) -> None:
     answer = send(api, artifact(MODEL), card("colour", COLOUR))
     record = answer.json()
     assert answer.headers["location"] == f"/vectors/{record['id']}"
@@ -76,12 +76,12 @@ def test_register_read_download_delete(api: TestClient) -> None:
     assert_problem(api.delete(f"/vectors/{record['id']}"), 404, "vector-not-found")
 
 
-def test_the_card_may_come_as_a_file(api: TestClient) -> None:
+def test_the_card_can_be_a_file(api: TestClient) -> None:
     files = {"artifact": ("v", artifact(MODEL)), "card": ("c.json", card("colour", COLOUR).encode())}
     assert api.post("/vectors", files=files).status_code == 201
 
 
-def test_idempotency_key(api: TestClient) -> None:
+def test_an_idempotency_key_prevents_duplicates(api: TestClient) -> None:
     key = {"Idempotency-Key": "k1"}
     first = send(api, artifact(MODEL), card("colour", COLOUR), **key)
     again = send(api, artifact(MODEL), card("colour", COLOUR), **key)
@@ -90,7 +90,7 @@ def test_idempotency_key(api: TestClient) -> None:
     assert_problem(send(api, artifact(MODEL, 1), card("colour", COLOUR), **key), 422, "idempotency-key-reused")
 
 
-def test_pages(api: TestClient) -> None:
+def test_vectors_are_listed_in_pages(api: TestClient) -> None:
     made = [upload(api, name, seed=at)["id"] for at, name in enumerate("abcde")]
     first = api.get("/vectors", params={"limit": 3}).json()
     rest = api.get("/vectors", params={"limit": 3, "cursor": first["next"]}).json()
@@ -115,7 +115,7 @@ def test_retrieve_by_text_image_and_both(api: TestClient) -> None:
     assert only_image["modality"] == "image"
 
 
-def test_generate_names_what_was_applied(api: TestClient) -> None:
+def test_generate_names_the_applied_vectors(api: TestClient) -> None:
     record = upload(api)
     body = api.post("/generate", json={"prompt": COLOUR}).json()
     (applied,) = body["steering"]["applied"]
@@ -145,13 +145,13 @@ BAD_ARTIFACTS = {
 
 
 @pytest.mark.parametrize("case", BAD_ARTIFACTS)
-def test_a_bad_artifact_is_refused_and_nothing_is_registered(api: TestClient, case: str) -> None:
+def test_an_invalid_artifact_is_rejected_and_not_registered(api: TestClient, case: str) -> None:
     data, slug = BAD_ARTIFACTS[case]
     assert_problem(send(api, data, card("colour", COLOUR)), 422, slug)
     assert api.get("/vectors").json()["items"] == []
 
 
-def test_bad_forms(api: TestClient) -> None:
+def test_invalid_forms_are_rejected(api: TestClient) -> None:
     assert_problem(send(api, artifact(MODEL), "no json"), 422, "invalid-card")
     assert_problem(api.post("/vectors", data={"card": card("a", "b")}), 422)
     assert_problem(api.post("/vectors", files={"artifact": ("v", artifact(MODEL))}), 422, "invalid-input")
@@ -160,7 +160,7 @@ def test_bad_forms(api: TestClient) -> None:
     assert_problem(send(api, artifact(MODEL), card("a", "b"), **{"Idempotency-Key": "k" * 256}), 422)
 
 
-def test_over_large_bodies(api: TestClient) -> None:
+def test_oversized_bodies_are_rejected(api: TestClient) -> None:
     assert_problem(send(api, b"x" * 10_001, card("colour", COLOUR)), 413, "too-large")
     assert_problem(send(api, b"x" * 300_000, card("colour", COLOUR)), 413, "too-large")
     assert_problem(send(api, artifact(MODEL), "x" * 20_001), 413, "too-large")
@@ -202,19 +202,19 @@ BAD_GENERATE: dict[str, tuple[dict[str, Any], int]] = {
 
 
 @pytest.mark.parametrize("case", BAD_GENERATE)
-def test_bad_generate(api: TestClient, case: str) -> None:
+def test_invalid_generate_requests_are_rejected(api: TestClient, case: str) -> None:
     body, status = BAD_GENERATE[case]
     answer = api.post("/generate", content=json.dumps(body), headers={"content-type": "application/json"})
     assert_problem(answer, status)
 
 
-def test_as_many_pictures_as_one_request_may_have(api: TestClient) -> None:
+def test_the_maximum_number_of_images_is_accepted(api: TestClient) -> None:
     shown = [{"prompt": "a", "images": [PICTURE] * 21, "answer": "b"}] * 3
     body = {"prompt": "a", "images": [PICTURE], "demonstrations": shown, "steering": "off"}
     assert api.post("/generate", json=body).status_code == 200
 
 
-def test_bad_retrieve(api: TestClient) -> None:
+def test_invalid_retrieve_requests_are_rejected(api: TestClient) -> None:
     assert_problem(api.get("/retrieve", params={"query": ""}), 422, "invalid-query")
     assert_problem(api.get("/retrieve"), 422, "invalid-request")
     assert_problem(api.get("/retrieve", params={"query": "a", "k": 0}), 422, "invalid-input")
@@ -226,7 +226,7 @@ def test_bad_retrieve(api: TestClient) -> None:
     assert_problem(api.post("/retrieve", content=b"<a/>", headers={"content-type": "text/xml"}), 422)
 
 
-def test_what_does_not_exist(api: TestClient) -> None:
+def test_unknown_paths_and_methods_return_problems(api: TestClient) -> None:
     assert_problem(api.get("/nowhere"), 404)
     assert_problem(api.put("/vectors"), 405)
     assert_problem(api.get("/problems/none"), 404)

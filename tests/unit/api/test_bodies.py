@@ -1,4 +1,4 @@
-"""Where bodies are read: large ones in a thread, so that streams do not stand still meanwhile."""
+"""Parsing of request bodies: large ones in a thread, so that the event loop is not blocked."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from starlette.testclient import TestClient
 from vlibrary.api.http.bodies import read_json
 
 
-class Noted(BaseModel):
-    """A body that knows the thread in which it was read."""
+class Body(BaseModel):
+    """A body that records the thread in which it was parsed."""
 
     text: str
     thread: int = 0
 
     @model_validator(mode="after")
-    def _note(self) -> Noted:
+    def _record(self) -> Body:
         self.thread = threading.get_ident()
         return self
 
 
 async def read(request: Request) -> Response:
-    body = await read_json(request, Noted)
-    return PlainTextResponse("here" if body.thread == threading.get_ident() else "elsewhere")
+    body = await read_json(request, Body)
+    return PlainTextResponse("event loop" if body.thread == threading.get_ident() else "thread")
 
 
-@pytest.mark.parametrize(("length", "where"), [(1_000, "here"), (2 * 2**20, "elsewhere")])
-def test_a_large_body_is_read_in_another_thread_than_the_streams_are_sent_from(length: int, where: str) -> None:
+@pytest.mark.parametrize(("length", "where"), [(1_000, "event loop"), (2 * 2**20, "thread")])
+def test_large_bodies_are_parsed_in_a_thread(length: int, where: str) -> None:
     with TestClient(Starlette(routes=[Route("/", read, methods=["POST"])])) as client:
         assert client.post("/", json={"text": "a" * length}).text == where

@@ -1,4 +1,4 @@
-"""The OpenAPI document is the admin dashboard: complete, offline, and its examples run as they stand."""
+"""The OpenAPI document is complete, works offline, and its examples run unchanged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vlibrary.http_common import STATUS, status_of
 from vlibrary.schemas.problems import ProblemOut
 
 METHODS = ("get", "post", "put", "patch", "delete")
-OURS = [
+ERRORS = [
     kind
     for _, kind in inspect.getmembers(errors, inspect.isclass)
     if issubclass(kind, errors.VLibraryError) and kind is not errors.VLibraryError
@@ -49,7 +49,7 @@ def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]
     ]
 
 
-def test_every_operation_says_what_it_does(document: dict[str, Any]) -> None:
+def test_every_operation_has_summary_description_and_tags(document: dict[str, Any]) -> None:
     assert document["openapi"].startswith("3.1")
     found = operations(document)
     assert {(path, method) for path, method, _ in found} >= {
@@ -101,7 +101,7 @@ def test_unknown_query_parameters_are_rejected(api: TestClient, document: dict[s
             assert "/query/typo: Extra inputs are not permitted" in answer.json()["detail"], (method, path)
 
 
-def test_every_schema_of_an_answer_has_an_example(document: dict[str, Any]) -> None:
+def test_every_response_schema_has_an_example(document: dict[str, Any]) -> None:
     for path, method, operation in operations(document):
         for status, answer in operation["responses"].items():
             for media in answer.get("content", {}).values():
@@ -110,19 +110,19 @@ def test_every_schema_of_an_answer_has_an_example(document: dict[str, Any]) -> N
                     assert document["components"]["schemas"][name]["examples"], (path, method, status)
 
 
-def test_references_lead_somewhere(document: dict[str, Any]) -> None:
+def test_schema_references_resolve(document: dict[str, Any]) -> None:
     for name in re.findall(r"#/components/schemas/([A-Za-z0-9_]+)", str(document)):
         assert name in document["components"]["schemas"]
 
 
 def examples_of(operation: dict[str, Any], place: str) -> dict[str, str]:
-    """The first example of each parameter in this place that has one."""
+    """Return the first example of each parameter in this place."""
     found = {one["name"]: one for one in operation.get("parameters", []) if one["in"] == place}
-    told = {name: one.get("examples") or one["schema"].get("examples") for name, one in found.items()}
-    return {name: examples[0] for name, examples in told.items() if examples}
+    examples = {name: one.get("examples") or one["schema"].get("examples") for name, one in found.items()}
+    return {name: values[0] for name, values in examples.items() if values}
 
 
-def test_the_examples_run_as_they_stand(api: TestClient, document: dict[str, Any]) -> None:
+def test_the_examples_run_unchanged(api: TestClient, document: dict[str, Any]) -> None:
     ran = 0
     for path, method, operation in operations(document):
         content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
@@ -144,7 +144,7 @@ def test_the_examples_run_as_they_stand(api: TestClient, document: dict[str, Any
 
 
 @pytest.mark.parametrize("page", ["/docs", "/redoc"])
-def test_the_docs_need_no_internet(api: TestClient, page: str) -> None:
+def test_the_docs_pages_work_offline(api: TestClient, page: str) -> None:
     html = api.get(page).text
     assets = re.findall(r'(?:src|href)="([^"]+)"', html)
     assert assets
@@ -154,20 +154,20 @@ def test_the_docs_need_no_internet(api: TestClient, page: str) -> None:
     assert "cdn" not in html
 
 
-@pytest.mark.parametrize("kind", OURS)
-def test_every_error_of_ours_has_a_status(kind: type[errors.VLibraryError]) -> None:
+@pytest.mark.parametrize("kind", ERRORS)
+def test_every_error_has_a_status(kind: type[errors.VLibraryError]) -> None:
     assert status_of(kind("a", "b")) in STATUS.values()
 
 
-def test_every_type_that_a_problem_can_have_is_explained() -> None:
-    kinds = [type_of_error(kind("a", "b")) for kind in OURS] + [INVALID_REQUEST, UNFORESEEN]
+def test_every_problem_type_is_documented() -> None:
+    kinds = [type_of_error(kind("a", "b")) for kind in ERRORS] + [INVALID_REQUEST, UNFORESEEN]
     kinds += [type_of_status(status) for status in HTTPStatus if status >= HTTPStatus.BAD_REQUEST]
     for kind in kinds:
         page = get_problem_type(kind.code)
         assert (page.type, page.title, page.status) == (kind.address, kind.title, kind.status)
 
 
-def test_whatever_fails_has_a_type_that_leads_to_its_page() -> None:
+def test_the_type_of_a_problem_links_to_its_page() -> None:
     failures = [errors.StaleRevision("a", "b"), HTTPException(400), HTTPException(404), RuntimeError("unforeseen")]
     app = create_app(memory_library())
 
@@ -179,20 +179,20 @@ def test_whatever_fails_has_a_type_that_leads_to_its_page() -> None:
         answers = [api.get(f"/fails/{number}") for number in ("none", *range(len(failures)))]
         answers += [api.get("/nowhere"), api.put("/vectors")]
         for answer in answers:
-            told = answer.json()
-            page = api.get(told["type"])
-            assert page.status_code == 200, told
-            assert {name: page.json()[name] for name in ("type", "title", "status")}.items() <= told.items()
-            assert told["status"] == answer.status_code
+            body = answer.json()
+            page = api.get(body["type"])
+            assert page.status_code == 200, body
+            assert {name: page.json()[name] for name in ("type", "title", "status")}.items() <= body.items()
+            assert body["status"] == answer.status_code
     assert [answer.status_code for answer in answers] == [422, 412, 400, 404, 500, 404, 405]
 
 
-def test_every_error_class_has_its_own_code() -> None:
-    codes = [kind.code for kind in OURS]
+def test_error_codes_are_unique() -> None:
+    codes = [kind.code for kind in ERRORS]
     assert len(set(codes)) == len(codes)
 
 
-def test_problems_fit_their_schema(api: TestClient) -> None:
+def test_problems_match_their_schema(api: TestClient) -> None:
     ProblemOut.model_validate(api.get("/vectors/none").json())
     ProblemOut.model_validate(api.get("/retrieve").json())
     under_v1 = ProblemOut.model_validate(api.post("/v1/chat/completions", json={"n": 2}).json())
@@ -201,7 +201,7 @@ def test_problems_fit_their_schema(api: TestClient) -> None:
 
 
 @pytest.mark.parametrize("path", ["/generate", "/v1/chat/completions"])
-def test_answers_are_documented_whole_and_as_a_stream(document: dict[str, Any], path: str) -> None:
+def test_json_and_event_stream_responses_are_documented(document: dict[str, Any], path: str) -> None:
     answers = document["paths"][path]["post"]["responses"]
     assert set(answers["200"]["content"]) == {"application/json", "text/event-stream"}
     assert {"429", "503", "504"} <= set(answers)

@@ -1,4 +1,4 @@
-"""Answers carry the headers that the OpenAPI document promises for them, and no others."""
+"""Responses carry exactly the headers that the OpenAPI document declares."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from vlibrary.api.app import create_app
 from vlibrary.api.http.deps import Limits
 from vlibrary.domain.errors import ArtifactsUnavailable
 
-# What every answer has that has a body, or that a server adds.
+# Headers of every response with a body.
 EVERYWHERE = {"content-type", "content-length"}
 METHODS = ("get", "post", "put", "patch", "delete")
 VECTOR, ALIAS = "/vectors/{vector_id}", "/aliases/{name}/{alias}"
 
 
 class LinkingArtifacts(MemoryArtifacts):
-    """Objects that others may fetch; broken: the store cannot be asked."""
+    """A store with download links that fails while `broken` is set."""
 
     broken = False
 
@@ -34,12 +34,12 @@ class LinkingArtifacts(MemoryArtifacts):
 
     def put(self, key: str, data: bytes, sha256: str) -> None:
         if self.broken:
-            raise ArtifactsUnavailable("It is broken.", "Mend it.")
+            raise ArtifactsUnavailable("The store is broken.", "Fix it.")
         super().put(key, data, sha256)
 
 
 class Comparison:
-    """Sends requests and compares each answer with the document. seen: what was answered, by path, method, status."""
+    """Sends requests and compares the responses with the document. seen: (method, path, status) of each response."""
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.artifacts = LinkingArtifacts()
@@ -49,7 +49,7 @@ class Comparison:
         self.seen: set[tuple[str, str, str]] = set()
 
     def ask(self, method: str, path: str, status: int, *, at: str | None = None, **request: Any) -> httpx2.Response:
-        """at: the address, where it is not the path itself."""
+        """Send a request to `at`, by default the path template, and check status and headers."""
         answer = self.api.request(method, at or path, follow_redirects=False, **request)
         assert answer.status_code == status, answer.text
         declared = self.document["paths"][path][method]["responses"][str(status)].get("headers", {})
@@ -62,16 +62,16 @@ class Comparison:
 
 @pytest.fixture
 def comparison() -> Iterator[Comparison]:
-    made = Comparison()
-    with made.api:
-        yield made
+    comparison = Comparison()
+    with comparison.api:
+        yield comparison
 
 
 def upload(seed: int = 0) -> dict[str, Any]:
     return {"files": {"artifact": ("v", artifact(MODEL, seed))}, "data": {"card": card("colour", "Which hue?")}}
 
 
-def test_every_answer_carries_what_is_declared(comparison: Comparison) -> None:
+def test_responses_carry_the_declared_headers(comparison: Comparison) -> None:
     ask = comparison.ask
     made = ask("post", "/vectors", 201, **upload()).json()["id"]
     ask("get", "/vectors", 200)
@@ -114,7 +114,7 @@ def test_every_answer_carries_what_is_declared(comparison: Comparison) -> None:
     assert promised <= comparison.seen
 
 
-def test_errors_carry_what_is_declared(comparison: Comparison) -> None:
+def test_errors_carry_the_declared_headers(comparison: Comparison) -> None:
     ask = comparison.ask
     comparison.artifacts.broken = True
     ask("post", "/vectors", 503, **upload())
@@ -122,10 +122,10 @@ def test_errors_carry_what_is_declared(comparison: Comparison) -> None:
     same_key = {"Idempotency-Key": "one"}
     ask("post", "/vectors", 201, headers=same_key, **upload())
     ask("post", "/vectors", 422, headers=same_key, **upload(1))
-    ask("get", VECTOR, 404, at="/vectors/nobody")
+    ask("get", VECTOR, 404, at="/vectors/none")
 
 
-def test_whoever_is_one_too_many_is_told_when_to_come_again() -> None:
+def test_requests_over_the_limit_get_retry_after() -> None:
     crowded = Comparison(Limits(max_requests=0))
     record = register(crowded.library, "colour", "Which hue?")
     crowded.ask("post", "/vectors", 429, **upload())

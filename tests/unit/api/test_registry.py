@@ -58,13 +58,13 @@ def assert_problem(answer: httpx2.Response, status: int, slug: str) -> None:
     assert answer.json()["cure"]
 
 
-def listed(api: TestClient, **which: Any) -> list[str]:
-    answer = api.get("/vectors", params=which)
+def listed(api: TestClient, **filters: Any) -> list[str]:
+    answer = api.get("/vectors", params=filters)
     assert answer.status_code == 200, answer.text
     return [f"{item['name']}:{item['version']}" for item in answer.json()["items"]]
 
 
-def test_a_vector_is_read_under_each_of_its_names(api: TestClient) -> None:
+def test_a_vector_is_found_by_every_kind_of_reference(api: TestClient) -> None:
     record = upload(api)
     api.put("/aliases/colour/production", json={"vector": "colour:1"}, headers=CREATE)
     for reference in (record["id"], "colour", "colour:1", "colour@production"):
@@ -77,7 +77,7 @@ def test_a_vector_is_read_under_each_of_its_names(api: TestClient) -> None:
     assert_problem(api.get("/vectors/colour@staging"), 404, "alias-not-found")
 
 
-def test_generate_and_chat_take_references(api: TestClient) -> None:
+def test_generate_and_chat_accept_references(api: TestClient) -> None:
     record = upload(api)
     api.put("/aliases/colour/production", json={"vector": "colour:1"}, headers=CREATE)
     chosen = [{"id": "colour@production", "strength": 0.5}]
@@ -88,11 +88,11 @@ def test_generate_and_chat_take_references(api: TestClient) -> None:
         "messages": [{"role": "user", "content": "a"}],
         "vlibrary": {"steering": [{"id": "colour:1"}]},
     }
-    told = api.post("/v1/chat/completions", json=chat).json()
-    assert [one["id"] for one in told["vlibrary"]["applied"]] == [record["id"]]
+    completion = api.post("/v1/chat/completions", json=chat).json()
+    assert [one["id"] for one in completion["vlibrary"]["applied"]] == [record["id"]]
 
 
-def test_a_vector_is_amended_only_at_the_revision_that_was_read(api: TestClient) -> None:
+def test_a_vector_is_changed_only_at_the_given_revision(api: TestClient) -> None:
     record = upload(api)
     body = {"description": COUNT, "tags": ["b", "a"], "metadata": {"shots": 16, "share": 0.5, "ok": True, "split": "x"}}
     assert_problem(api.patch("/vectors/colour:1", json=body), 428, "revision-required")
@@ -111,7 +111,7 @@ def test_a_vector_is_amended_only_at_the_revision_that_was_read(api: TestClient)
 
 
 @pytest.mark.parametrize("tag", ["v1", '"1"', '"v0"', 'W/"v1"', '"v1", "v2"', "*", '"v' + "9" * 30 + '"'])
-def test_an_if_match_that_is_no_etag_of_ours_is_refused(api: TestClient, tag: str) -> None:
+def test_an_invalid_if_match_is_rejected(api: TestClient, tag: str) -> None:
     upload(api)
     assert_problem(api.patch("/vectors/colour:1", json={"tags": []}, headers={"If-Match": tag}), 422, "invalid-input")
     assert_problem(api.delete("/vectors/colour:1", headers={"If-Match": tag}), 422, "invalid-input")
@@ -131,13 +131,13 @@ def test_an_if_match_that_is_no_etag_of_ours_is_refused(api: TestClient, tag: st
         {"name": "other"},
     ],
 )
-def test_a_bad_amendment_changes_nothing(api: TestClient, body: dict[str, Any]) -> None:
+def test_an_invalid_patch_changes_nothing(api: TestClient, body: dict[str, Any]) -> None:
     upload(api)
     assert api.patch("/vectors/colour:1", json=body, headers=V1).status_code == 422
     assert api.get("/vectors/colour").json()["revision"] == 1
 
 
-def test_what_may_mean_another_vector_tomorrow_is_not_changed(api: TestClient) -> None:
+def test_a_name_or_alias_is_rejected_for_changes(api: TestClient) -> None:
     upload(api)
     for reference in ("colour", "colour@production"):
         assert_problem(api.delete(f"/vectors/{reference}"), 422, "invalid-input")
@@ -145,7 +145,7 @@ def test_what_may_mean_another_vector_tomorrow_is_not_changed(api: TestClient) -
     assert listed(api) == ["colour:1"]
 
 
-def test_bytes_that_the_client_has_are_not_sent_again(api: TestClient) -> None:
+def test_known_content_returns_304(api: TestClient) -> None:
     record = upload(api)
     etag = f'"sha256:{record["sha256"]}"'
     for known in (etag, f"W/{etag}", f'"x", {etag}', "*"):
@@ -157,7 +157,7 @@ def test_bytes_that_the_client_has_are_not_sent_again(api: TestClient) -> None:
     assert answer.headers["repr-digest"] == f"sha-256=:{digest}:"
 
 
-def test_a_store_that_serves_others_is_linked_to(library: Library, api: TestClient) -> None:
+def test_content_redirects_to_a_presigned_url(library: Library, api: TestClient) -> None:
     record = upload(api)
     assert api.get("/vectors/colour/content", params={"redirect": "true"}).status_code == 200
     bucket = connect(region="eu-central-1", endpoint="http://store:9", access_key="key", secret_key="secret")
@@ -176,7 +176,7 @@ def test_a_store_that_serves_others_is_linked_to(library: Library, api: TestClie
     assert "colour-1.safetensors" in location.params["response-content-disposition"]
 
 
-def test_delete_restore_purge(api: TestClient) -> None:
+def test_delete_restore_and_purge(api: TestClient) -> None:
     upload(api)
     assert_problem(api.delete("/vectors/colour:1", headers={"If-Match": '"v7"'}), 412, "stale-revision")
     assert_problem(api.delete("/vectors/colour:1", params={"purge": "true"}), 409, "not-deleted")
@@ -195,12 +195,12 @@ def test_delete_restore_purge(api: TestClient) -> None:
     assert upload(api)["version"] == 2
 
 
-def test_a_conflict_that_waiting_does_not_mend_asks_for_no_retry(api: TestClient) -> None:
+def test_a_permanent_conflict_has_no_retry_after(api: TestClient) -> None:
     upload(api)
     assert "retry-after" not in api.post("/vectors/colour:1/restore").headers
 
 
-def test_aliases_are_made_moved_and_dropped_by_compare_and_swap(api: TestClient) -> None:
+def test_aliases_change_by_compare_and_swap(api: TestClient) -> None:
     first, second = (upload(api, seed=seed) for seed in (1, 2))
     path, to = "/aliases/colour/production", {"vector": first["id"]}
     assert_problem(api.get(path), 404, "alias-not-found")
@@ -223,7 +223,7 @@ def test_aliases_are_made_moved_and_dropped_by_compare_and_swap(api: TestClient)
     assert api.delete("/vectors/colour:2").status_code == 204
 
 
-def test_of_many_who_move_an_alias_exactly_one_succeeds(api: TestClient) -> None:
+def test_exactly_one_concurrent_alias_move_succeeds(api: TestClient) -> None:
     first = upload(api)
     etag = api.put("/aliases/colour/production", json={"vector": first["id"]}, headers=CREATE).headers["etag"]
 
@@ -235,7 +235,7 @@ def test_of_many_who_move_an_alias_exactly_one_succeeds(api: TestClient) -> None
         assert sorted(pool.map(move, range(16))) == [200] + [412] * 15
 
 
-def test_vectors_are_listed_by_what_they_are(api: TestClient) -> None:
+def test_vectors_are_listed_by_filter(api: TestClient) -> None:
     upload(api, tags=["a", "b"], metadata={"shots": 16, "split": "train", "ok": True})
     root = upload(api, tags=["a"], metadata={"shots": 4, "split": "test", "code": "16"})
     upload(api, "count", derived_from=[root["id"]])
@@ -267,7 +267,7 @@ def test_vectors_are_listed_by_what_they_are(api: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
-    "which",
+    "filters",
     [{"metadata": text} for text in ("shots", "=1", "a b=1", "ok>=true", "shots>=[1]", "shots=[[1]]", "a=NaN", "")]
     + [
         {"created_from": text}
@@ -275,14 +275,14 @@ def test_vectors_are_listed_by_what_they_are(api: TestClient) -> None:
     ]
     + [{"tag": " a"}, {"tag": ""}, {"method": "\0"}, {"derived_from": "colour"}, {"state": "purged"}],
 )
-def test_a_filter_that_says_nothing_sensible_is_refused(api: TestClient, which: dict[str, str]) -> None:
+def test_an_invalid_filter_is_rejected(api: TestClient, filters: dict[str, str]) -> None:
     for path in ("/vectors", "/export"):
-        answer = api.get(path, params=which)
+        answer = api.get(path, params=filters)
         assert answer.status_code == 422, answer.text
         assert answer.json()["cure"]
 
 
-def test_pages_keep_their_filter(api: TestClient) -> None:
+def test_the_filter_applies_to_every_page(api: TestClient) -> None:
     for number in range(5):
         upload(api, tags=["odd"] if number % 2 else [])
     first = api.get("/vectors", params={"tag": "odd", "limit": 1}).json()
@@ -291,7 +291,7 @@ def test_pages_keep_their_filter(api: TestClient) -> None:
     assert second["next"] is None
 
 
-def test_retrieval_takes_filters(api: TestClient) -> None:
+def test_retrieval_accepts_filters(api: TestClient) -> None:
     checked = upload(api, tags=["checked"], metadata={"shots": 16})
     other = upload(api, "count")
 
@@ -304,8 +304,8 @@ def test_retrieval_takes_filters(api: TestClient) -> None:
     assert found(filter={"tags": ["checked"]}) == [checked["id"]]
     assert found(filter={"metadata": ["shots>=17"]}) == []
     assert found(filter={"name": "count"}) == [other["id"]]
-    by_text = api.get("/retrieve", params={"query": HUE, "tag": "checked", "metadata": "shots=16"}).json()
-    assert [match["id"] for match in by_text["matches"]] == [checked["id"]]
+    from_query = api.get("/retrieve", params={"query": HUE, "tag": "checked", "metadata": "shots=16"}).json()
+    assert [match["id"] for match in from_query["matches"]] == [checked["id"]]
     form = api.post("/retrieve", files={"text": (None, HUE), "filter": (None, '{"name": "count"}')})
     assert [match["id"] for match in form.json()["matches"]] == [other["id"]]
     assert_problem(api.get("/retrieve", params={"query": "a", "metadata": "shots"}), 422, "invalid-input")
@@ -316,12 +316,12 @@ def test_lineage(api: TestClient) -> None:
     root = upload(api)
     leaf = upload(api, derived_from=[root["id"]])
     assert leaf["derived_from"] == [root["id"]]
-    told = api.get("/vectors/colour:1/lineage").json()
-    assert [child["id"] for child in told["children"]] == [leaf["id"]]
+    lineage = api.get("/vectors/colour:1/lineage").json()
+    assert [child["id"] for child in lineage["children"]] == [leaf["id"]]
     assert [parent["id"] for parent in api.get("/vectors/colour:2/lineage").json()["parents"]] == [root["id"]]
 
 
-def test_the_audit_log_tells_who_did_what(api: TestClient) -> None:
+def test_the_audit_log_names_actor_and_operation(api: TestClient) -> None:
     ann = {"X-Actor": "ann"}
     record = upload(api)
     api.patch("/vectors/colour:1", json={"tags": ["a"]}, headers=V1 | ann)
@@ -338,14 +338,14 @@ def test_the_audit_log_tells_who_did_what(api: TestClient) -> None:
 
 
 @pytest.mark.parametrize("actor", ["", " ", "x" * 129, "a\tb", "ä"])
-def test_an_unprintable_actor_is_an_error(api: TestClient, actor: str) -> None:
+def test_an_unprintable_actor_is_rejected(api: TestClient, actor: str) -> None:
     upload(api)
     headers = {b"If-Match": b'"v1"', b"X-Actor": actor.encode()}
     answer = api.patch("/vectors/colour:1", json={}, headers=headers)
     assert answer.status_code == 422, answer.text
 
 
-def test_an_export_is_what_an_import_takes(api: TestClient) -> None:
+def test_an_export_can_be_imported(api: TestClient) -> None:
     record = upload(api, tags=["checked"])
     upload(api, "count")
     answer = api.get("/export", params={"tag": "checked"})
@@ -357,12 +357,12 @@ def test_an_export_is_what_an_import_takes(api: TestClient) -> None:
         assert sent.headers["x-catalogue-seq"] == "1"
         (item,) = sent.json()["items"]
         assert (item["id"], item["version"], item["outcome"]) == (record["id"], 1, outcome)
-    theirs = other.get("/vectors/colour").json()
-    assert {**theirs, "created_at": record["created_at"]} == record
+    imported = other.get("/vectors/colour").json()
+    assert {**imported, "created_at": record["created_at"]} == record
     assert other.get("/audit").json()["items"][0]["actor"] == "anonymous"
 
 
-def test_an_import_tells_of_each_vector_what_became_of_it(api: TestClient) -> None:
+def test_an_import_reports_the_result_of_each_vector(api: TestClient) -> None:
     text = card("colour", HUE).encode()
     items = [
         Item.of("01K9Z4T0XJ4V6W8M2Q5R7S9A1B", "colour", 1, artifact(MODEL), text),
@@ -377,7 +377,7 @@ def test_an_import_tells_of_each_vector_what_became_of_it(api: TestClient) -> No
     assert bad["problem"]["cure"]
 
 
-def test_what_is_no_archive_is_refused_whole(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_archive_is_rejected_entirely(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     assert_problem(api.post("/import", content=b""), 422, "invalid-archive")
     assert_problem(api.post("/import", content=b"x" * 5_000), 422, "invalid-archive")
     assert_problem(api.post("/import", json={}), 422, "invalid-input")
@@ -387,7 +387,7 @@ def test_what_is_no_archive_is_refused_whole(api: TestClient, monkeypatch: pytes
     assert_problem(api.post("/import", content=b"".join(two)), 422, "invalid-archive")
 
 
-def test_an_export_that_cannot_begin_is_a_problem(api: TestClient, library: Library) -> None:
+def test_an_export_that_fails_to_start_returns_a_problem(api: TestClient, library: Library) -> None:
     record = upload(api)
     library.artifacts.delete(library.catalogue.vectors.get(record["id"]).object_key)
     assert_problem(api.get("/export"), 500, "artifact-lost")

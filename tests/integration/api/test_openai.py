@@ -1,4 +1,4 @@
-"""The OpenAI-compatible endpoint, asked by OpenAI's own client over a real connection."""
+"""The OpenAI-compatible endpoint, called by the official OpenAI client over a real connection."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vlibrary.domain.errors import OutOfMemory, Overloaded, TimedOut, WorkerLost
 from vlibrary.domain.wire import Decoding, Demonstration, GenerateCall, Prompt
 from vlibrary.library.library import Library
 
-SOON_S = 5.0
+TIMEOUT_S = 5.0
 HUE: list[Any] = [{"role": "user", "content": "Which hue?"}]
 RED, BLUE = png((200, 0, 0)), png((0, 0, 200))
 
@@ -54,8 +54,8 @@ def image(data: bytes) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{base64.b64encode(data).decode()}"}}
 
 
-def asked(messages: Sequence[Any], **more: Any) -> GenerateCall:
-    """What the worker is asked when the client sends this."""
+def worker_call(messages: Sequence[Any], **more: Any) -> GenerateCall:
+    """Return the call that the worker receives for this request."""
     worker = ScriptedWorker(["a"])
     with client_of(memory_library(worker=worker), Limits(timeout_s=7)) as client:
         client.chat.completions.create(model=MODEL.model_id, messages=messages, **more)
@@ -63,7 +63,7 @@ def asked(messages: Sequence[Any], **more: Any) -> GenerateCall:
     return call
 
 
-def test_a_completion_names_what_steered_it(client: OpenAI, vector_id: str) -> None:
+def test_a_completion_names_the_applied_vectors(client: OpenAI, vector_id: str) -> None:
     answer = client.chat.completions.create(model=MODEL.model_id, messages=HUE)
     assert answer.id.startswith("chatcmpl-")
     assert (answer.object, answer.model, answer.system_fingerprint) == (
@@ -77,12 +77,12 @@ def test_a_completion_names_what_steered_it(client: OpenAI, vector_id: str) -> N
     assert answer.usage is not None
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens > 0
     assert answer.model_extra is not None
-    told = answer.model_extra["vlibrary"]
-    assert (told["applied"][0]["id"], told["reason"]) == (vector_id, None)
-    assert told["timings"] == {"total_s": 0.0}
+    extra = answer.model_extra["vlibrary"]
+    assert (extra["applied"][0]["id"], extra["reason"]) == (vector_id, None)
+    assert extra["timings"] == {"total_s": 0.0}
 
 
-def test_a_stream_is_the_same_answer_in_chunks(client: OpenAI, vector_id: str) -> None:
+def test_a_stream_returns_the_same_answer_in_chunks(client: OpenAI, vector_id: str) -> None:
     chunks = list(
         client.chat.completions.create(
             model=MODEL.model_id,
@@ -92,25 +92,25 @@ def test_a_stream_is_the_same_answer_in_chunks(client: OpenAI, vector_id: str) -
         )
     )
     assert len({chunk.id for chunk in chunks}) == 1
-    *told, usage = chunks
-    deltas = [chunk.choices[0].delta for chunk in told]
+    *parts, usage = chunks
+    deltas = [chunk.choices[0].delta for chunk in parts]
     assert (deltas[0].role, [delta.role for delta in deltas[1:]]) == ("assistant", [None] * (len(deltas) - 1))
     assert "".join(delta.content or "" for delta in deltas) == f"Which hue? + 1·{vector_id}"
-    assert [chunk.choices[0].finish_reason for chunk in told] == [None] * (len(told) - 1) + ["stop"]
-    assert [chunk.usage for chunk in told] == [None] * len(told)
+    assert [chunk.choices[0].finish_reason for chunk in parts] == [None] * (len(parts) - 1) + ["stop"]
+    assert [chunk.usage for chunk in parts] == [None] * len(parts)
     assert usage.choices == []
     assert usage.usage is not None
     assert usage.usage.completion_tokens == 4
-    assert told[-1].model_extra is not None
-    assert told[-1].model_extra["vlibrary"]["applied"][0]["id"] == vector_id
+    assert parts[-1].model_extra is not None
+    assert parts[-1].model_extra["vlibrary"]["applied"][0]["id"] == vector_id
 
 
-def test_a_stream_without_options_tells_no_usage(client: OpenAI) -> None:
+def test_a_stream_without_options_omits_usage(client: OpenAI) -> None:
     chunks = list(client.chat.completions.create(model=MODEL.model_id, messages=HUE, stream=True))
     assert all(chunk.choices and chunk.usage is None for chunk in chunks)
 
 
-def test_steering_is_chosen_by_the_request(client: OpenAI, vector_id: str) -> None:
+def test_the_request_selects_the_steering(client: OpenAI, vector_id: str) -> None:
     def text(vlibrary: dict[str, Any]) -> tuple[str | None, str | None]:
         answer = client.chat.completions.create(
             model=MODEL.model_id,
@@ -127,15 +127,15 @@ def test_steering_is_chosen_by_the_request(client: OpenAI, vector_id: str) -> No
     assert text(chosen) == (f"Which hue? + -2·{vector_id}", None)
 
 
-def test_retrieval_looks_at_the_last_question_and_not_at_the_instructions(client: OpenAI, vector_id: str) -> None:
+def test_retrieval_uses_the_last_question_and_ignores_the_system_prompt(client: OpenAI, vector_id: str) -> None:
     messages: list[Any] = [{"role": "system", "content": "You are a terse assistant. " * 20}, *HUE]
     answer = client.chat.completions.create(model=MODEL.model_id, messages=messages)
     assert answer.model_extra is not None
     assert answer.model_extra["vlibrary"]["applied"][0]["id"] == vector_id
 
 
-def test_a_conversation_becomes_demonstrations_and_a_question() -> None:
-    call = asked(
+def test_earlier_turns_become_demonstrations() -> None:
+    call = worker_call(
         [
             {"role": "system", "content": "Be brief."},
             {"role": "developer", "content": [{"type": "text", "text": "In code words."}]},
@@ -149,14 +149,14 @@ def test_a_conversation_becomes_demonstrations_and_a_question() -> None:
     assert call.prompt == Prompt("And here?\nLook.", (BLUE, RED), (shown,))
 
 
-def test_an_answer_can_be_sent_back_as_the_client_gives_it(client: OpenAI) -> None:
+def test_an_assistant_message_from_the_client_can_be_sent_back(client: OpenAI) -> None:
     first = client.chat.completions.create(model=MODEL.model_id, messages=HUE).choices[0].message
     messages: list[Any] = [*HUE, first.model_dump(), *HUE]
     assert client.chat.completions.create(model=MODEL.model_id, messages=messages).choices[0].message.content
 
 
 def test_the_options_reach_the_worker() -> None:
-    call = asked(
+    call = worker_call(
         HUE,
         max_tokens=9,
         temperature=0.5,
@@ -177,20 +177,20 @@ def test_the_options_reach_the_worker() -> None:
     assert call.timeout_s == pytest.approx(2, abs=0.5)
 
 
-def test_the_defaults_are_those_of_openai_and_the_seed_is_fresh() -> None:
-    first, second = asked(HUE, max_completion_tokens=4), asked(HUE, stop="x")
+def test_defaults_match_openai_and_the_seed_is_random() -> None:
+    first, second = worker_call(HUE, max_completion_tokens=4), worker_call(HUE, stop="x")
     assert (first.decoding.max_new_tokens, second.decoding.max_new_tokens) == (4, 256)
     assert (first.decoding.temperature, first.decoding.top_p, second.decoding.stop) == (1.0, 1.0, ("x",))
     assert first.decoding.seed != second.decoding.seed
     assert first.timeout_s == pytest.approx(7, abs=0.5)
 
 
-REFUSED: dict[str, tuple[dict[str, Any], str | None]] = {
+UNSUPPORTED: dict[str, tuple[dict[str, Any], str | None]] = {
     "several answers": ({"n": 2}, "n"),
     "tools": ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
     "log probabilities": ({"logprobs": True}, "logprobs"),
     "json": ({"response_format": {"type": "json_object"}}, "response_format.type"),
-    "sound": ({"modalities": ["text", "audio"]}, "modalities.1"),
+    "audio": ({"modalities": ["text", "audio"]}, "modalities.1"),
     "penalties": ({"presence_penalty": 0.5}, "presence_penalty"),
     "unknown field": ({"extra_body": {"top_k": 5}}, "top_k"),
     "unknown steering": ({"extra_body": {"vlibrary": {"steering": "on"}}}, "vlibrary.steering"),
@@ -201,9 +201,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None]] = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_what_the_service_cannot_do_is_refused_by_name(client: OpenAI, case: str) -> None:
-    more, field = REFUSED[case]
+@pytest.mark.parametrize("case", UNSUPPORTED)
+def test_unsupported_options_are_rejected_by_name(client: OpenAI, case: str) -> None:
+    more, field = UNSUPPORTED[case]
     with pytest.raises(openai.UnprocessableEntityError) as caught:
         client.chat.completions.create(model=MODEL.model_id, messages=HUE, **more)
     param = caught.value.param
@@ -219,12 +219,12 @@ BAD_MESSAGES: dict[str, tuple[list[Any], str]] = {
     "an empty question": ([{"role": "user", "content": " "}], "empty"),
     "a tool's answer": ([*HUE, {"role": "tool", "content": "1", "tool_call_id": "x"}, *HUE], "tool"),
     "a tool call": ([*HUE, {"role": "assistant", "content": "", "tool_calls": [{"id": "x"}]}, *HUE], "not supported"),
-    "a picture to fetch": (
+    "an image to fetch": (
         [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x.org/a.png"}}]}],
         "data URL",
     ),
-    "a picture that is none": ([{"role": "user", "content": [image(b"hello")]}], "image"),
-    "pictures over several turns": (
+    "an invalid image": ([{"role": "user", "content": [image(b"hello")]}], "image"),
+    "images over several turns": (
         [
             {"role": "user", "content": [image(RED)] * 33},
             {"role": "assistant", "content": "lorp"},
@@ -232,39 +232,39 @@ BAD_MESSAGES: dict[str, tuple[list[Any], str]] = {
         ],
         "65 images",
     ),
-    "a sound": ([{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}], "input_audio"),
+    "audio": ([{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}], "input_audio"),
 }
 
 
 @pytest.mark.parametrize("case", BAD_MESSAGES)
-def test_bad_messages_are_refused_in_words_that_help(client: OpenAI, case: str) -> None:
+def test_invalid_messages_are_rejected_with_a_helpful_message(client: OpenAI, case: str) -> None:
     messages, words = BAD_MESSAGES[case]
     with pytest.raises(openai.UnprocessableEntityError, match=words):
         client.chat.completions.create(model=MODEL.model_id, messages=messages)
 
 
-def test_models_are_listed_and_found_by_an_id_with_a_slash(client: OpenAI) -> None:
+def test_models_are_listed_and_found_by_id(client: OpenAI) -> None:
     assert [model.id for model in client.models.list()] == [MODEL.model_id]
     assert client.models.retrieve(MODEL.model_id).owned_by == "vlibrary"
-    for missing in (lambda: client.models.retrieve("no/such"), lambda: _ask(client, model="gpt-0")):
+    for missing in (lambda: client.models.retrieve("no/such"), lambda: _create(client, model="gpt-0")):
         with pytest.raises(openai.NotFoundError, match="No worker serves") as caught:
             missing()
         assert caught.value.code == "model_not_found"
 
 
-def _ask(client: OpenAI, *, model: str = MODEL.model_id) -> Any:
+def _create(client: OpenAI, *, model: str = MODEL.model_id) -> Any:
     return client.chat.completions.create(model=model, messages=HUE)
 
 
-def test_a_path_or_body_that_is_unknown_is_told_in_openais_words_too(client: OpenAI) -> None:
+def test_an_unknown_path_returns_an_openai_error(client: OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as missing:
         client.embeddings.create(model="x", input="y")
     assert missing.value.code == "not_found"
 
 
-def test_an_over_large_body_is_told_in_openais_words_too(library: Library) -> None:
+def test_an_oversized_body_returns_an_openai_error(library: Library) -> None:
     with client_of(library, Limits(request_bytes=20)) as client, pytest.raises(openai.APIStatusError) as caught:
-        _ask(client)
+        _create(client)
     assert (caught.value.status_code, caught.value.code) == (413, "too_large")
 
 
@@ -277,12 +277,12 @@ FAILURES: dict[Callable[[str, str], Exception], tuple[type[openai.APIStatusError
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("kind", FAILURES)
-def test_failures_are_the_clients_own_errors(kind: Callable[[str, str], Exception], stream: bool) -> None:
+def test_errors_raise_the_exceptions_of_the_client(kind: Callable[[str, str], Exception], stream: bool) -> None:
     raised, status, retry_after = FAILURES[kind]
-    worker = ScriptedWorker([], kind("It went wrong.", "Mend it."))
+    worker = ScriptedWorker([], kind("It went wrong.", "Fix it."))
     with (
         client_of(memory_library(worker=worker)) as client,
-        pytest.raises(raised, match=r"wrong\. Mend it\.") as caught,
+        pytest.raises(raised, match=r"wrong\. Fix it\.") as caught,
     ):
         client.chat.completions.create(model=MODEL.model_id, messages=HUE, stream=stream)
     assert caught.value.status_code == status
@@ -290,7 +290,7 @@ def test_failures_are_the_clients_own_errors(kind: Callable[[str, str], Exceptio
 
 
 @pytest.mark.parametrize("then", [WorkerLost("The worker exited.", "Retry the request."), Then.VANISH])
-def test_a_failure_in_the_middle_of_a_stream_is_raised_by_the_client(then: Exception | Then) -> None:
+def test_an_error_in_the_middle_of_a_stream_raises_in_the_client(then: Exception | Then) -> None:
     worker = ScriptedWorker(["lo", "rp"], then)
     seen: list[str | None] = []
     with client_of(memory_library(worker=worker)) as client:
@@ -301,18 +301,18 @@ def test_a_failure_in_the_middle_of_a_stream_is_raised_by_the_client(then: Excep
     assert caught.value.code == "worker_lost"
 
 
-def test_leaving_in_the_middle_of_a_stream_cancels_it() -> None:
+def test_a_disconnect_in_the_middle_of_a_stream_cancels_it() -> None:
     worker = ScriptedWorker(["lo", "rp"], Then.WAIT)
     with client_of(memory_library(worker=worker)) as client:
         with client.chat.completions.create(model=MODEL.model_id, messages=HUE, stream=True) as stream:
             assert [next(stream).choices[0].delta.content for _ in range(3)] == ["", "lo", "rp"]
             assert not worker.closed.is_set()
-        assert worker.closed.wait(SOON_S)
+        assert worker.closed.wait(TIMEOUT_S)
 
 
-def test_many_streams_at_a_time_are_kept_apart(client: OpenAI, vector_id: str) -> None:
-    async def one(asker: AsyncOpenAI, number: int) -> str:
-        stream = await asker.chat.completions.create(
+def test_concurrent_streams_do_not_mix(client: OpenAI, vector_id: str) -> None:
+    async def stream_one(session: AsyncOpenAI, number: int) -> str:
+        stream = await session.chat.completions.create(
             model=MODEL.model_id,
             messages=[{"role": "user", "content": f"Say {number} " * 20}],
             stream=True,
@@ -321,8 +321,8 @@ def test_many_streams_at_a_time_are_kept_apart(client: OpenAI, vector_id: str) -
         return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
 
     async def all_at_once() -> list[str]:
-        async with AsyncOpenAI(base_url=client.base_url, api_key="any", max_retries=0) as asker:
-            return await asyncio.gather(*(one(asker, number) for number in range(32)))
+        async with AsyncOpenAI(base_url=client.base_url, api_key="any", max_retries=0) as session:
+            return await asyncio.gather(*(stream_one(session, number) for number in range(32)))
 
     expected = [f"{f'Say {number} ' * 20} + {number}·{vector_id}" for number in range(32)]
     assert asyncio.run(all_at_once()) == expected
