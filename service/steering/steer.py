@@ -18,17 +18,13 @@ from vlibrary.steering.fingerprint import model_spec
 from vlibrary.steering.injector import Injector, LayerSites, all_take_gain
 from vlibrary.steering.slot_table import SlotTable
 
-# The sites of models that are being steered: a nested block must not probe a model that is edited already.
+# The sites of the models inside a `steer` block: a nested block must not probe a model that is already edited.
 _steered: WeakKeyDictionary[nn.Module, Sequence[LayerSites]] = WeakKeyDictionary()
 
 
 @contextmanager
 def steer(
-    model: PreTrainedModel,
-    vector: SteeringVector,
-    strength: float = 1.0,
-    *,
-    probe: Mapping[str, Tensor] | None = None,
+    model: PreTrainedModel, vector: SteeringVector, strength: float = 1.0, *, probe: Mapping[str, Tensor] | None = None
 ) -> Iterator[None]:
     """Apply a vector to every forward pass of a Hugging Face model inside the block.
 
@@ -41,19 +37,19 @@ def steer(
         model: A vision-language model in eval mode, not compiled. Batches, beams and samples are all steered.
         vector: A vector trained on this model. If it acts on the last prompt position only, pad prompts on the left and
             keep `use_cache=True`, the default of `generate`.
-        strength: The factor on the vector; 1 is the vector as trained and 0 leaves every output bit unchanged.
-        probe: Inputs with which the model runs all its decoder layers: the processor's output for a text with an
-            image, two rows at least. Only models that skip layers without an image (Mllama, Idefics 1) need it.
+        strength: The factor on the vector; 1 is the vector as trained, and 0 changes no bit of the output.
+        probe: Inputs on which the model runs all its decoder layers: the processor's output for a text with an
+            image, at least two rows. Only models that skip layers without an image (Mllama, Idefics 1) need it.
 
-    The model is restored when the block ends, by an exception too. Blocks on one model nest, and their edits are
-    applied one after the other. Hooks belong to the model, so one thread at a time may use it.
+    The model is restored when the block ends, also after an exception. Blocks on one model can be nested; their
+    edits are applied one after the other. Not thread-safe: one thread at a time may use the model.
 
     Raises:
         WrongModel: The vector belongs to another base model.
         UnsupportedModel: The edit points of the model cannot be found.
         UnsupportedEdit: The vector cannot be applied to this model exactly.
     """
-    sites = _steered.get(model) or _find(model, probe)
+    sites = _steered.get(model) or _probe_sites(model, probe)
     spec = model_spec(model, vector.model.model_id)
     table = SlotTable(spec, 1, model.device, model.dtype, takes_gain=all_take_gain(sites))
     slot = table.load(vector * strength)
@@ -76,7 +72,8 @@ def steer(
         yield
 
 
-def _find(model: PreTrainedModel, probe: Mapping[str, Tensor] | None) -> tuple[LayerSites, ...]:
+def _probe_sites(model: PreTrainedModel, probe: Mapping[str, Tensor] | None) -> tuple[LayerSites, ...]:
+    """Find the sites with `probe`, or with 16 ordinary tokens."""
     if probe is not None:
         return find_sites(model, probe)
     special = [value for name, value in model.config.to_dict().items() if name.endswith(("_token_id", "_token_index"))]

@@ -129,7 +129,7 @@ def test_dropout_at_rest_is_not_taken_for_the_block_before_it() -> None:
 
 
 def test_a_layer_with_two_explanations_is_refused() -> None:
-    with pytest.raises(UnsupportedModel, match=r"layer 1 .* 2 pairs of points"):
+    with pytest.raises(UnsupportedModel, match=r"layer 1 .* 2 possible pairs"):
         sites_of(with_layer(AmbiguousLayer()))
 
 
@@ -189,7 +189,7 @@ def test_gated_branches_are_steered_in_the_stream(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_a_layer_that_scales_the_stream_is_refused(dtype: torch.dtype) -> None:
-    with pytest.raises(UnsupportedModel, match="0 pairs of points"):
+    with pytest.raises(UnsupportedModel, match="0 possible pairs"):
         sites_of(with_layer(ScaledLayer()).to(dtype))
 
 
@@ -199,7 +199,7 @@ def test_gemma_4_is_refused_for_the_factor_behind_its_layers() -> None:
     layers = model.model.language_model.layers
     assert {type(point) for pair in sites_of(model) for point in pair} == {NormInput, LayerOutput}
     layers[1].layer_scalar.fill_(0.5)
-    with pytest.raises(UnsupportedModel, match=r"layer 1 .* 0 pairs of points"):
+    with pytest.raises(UnsupportedModel, match=r"layer 1 .* 0 possible pairs"):
         sites_of(model)
 
 
@@ -207,7 +207,7 @@ def test_a_decoder_whose_mlp_is_no_module_is_refused() -> None:
     """OPT, the decoder of BLIP-2."""
     text = tiny.text_settings(tiny.build_tokenizer(), ffn_dim=96, word_embed_proj_dim=tiny.HIDDEN)
     model = tiny.random_model(tiny.hf.AutoModelForCausalLM, tiny.hf.OPTConfig(**text)).eval()
-    with pytest.raises(UnsupportedModel, match="0 pairs of points"):
+    with pytest.raises(UnsupportedModel, match="0 possible pairs"):
         sites_of(model)
 
 
@@ -225,7 +225,7 @@ def test_a_block_that_layers_share_is_not_edited_twice() -> None:
     layers[2].mlp = layers[0].mlp
     assert [names_in(model, pair) for pair in sites_of(model)] == [STREAM, PLAIN, STREAM]
     layers[2].post_attention_layernorm = layers[0].post_attention_layernorm
-    with pytest.raises(UnsupportedModel, match="0 pairs of points"):
+    with pytest.raises(UnsupportedModel, match="0 possible pairs"):
         sites_of(model)
 
 
