@@ -6,7 +6,6 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 from pydantic.json_schema import models_json_schema
 from starlette.types import Lifespan
@@ -68,7 +67,7 @@ def create_app(
         title="VLibrary",
         version=version("vlibrary"),
         description=DESCRIPTION,
-        openapi_url="/openapi.json",
+        servers=[{"url": "/"}],
         lifespan=lifespan,
     )
     app.state.library = library
@@ -87,13 +86,8 @@ def create_app(
 def _openapi(app: FastAPI) -> dict[str, Any]:
     """Return FastAPI's document with SCHEMAS added."""
     if app.openapi_schema is None:
-        document = get_openapi(
-            title=app.title, version=app.version, description=app.description, routes=app.routes, servers=[{"url": "/"}]
-        )
         _, extra = models_json_schema(
-            [(model, "validation") for model in SCHEMAS],
-            ref_template="#/components/schemas/{model}",
+            [(model, "validation") for model in SCHEMAS], ref_template="#/components/schemas/{model}"
         )
-        document["components"]["schemas"].update(extra["$defs"])
-        app.openapi_schema = document
-    return app.openapi_schema
+        FastAPI.openapi(app)["components"]["schemas"].update(extra["$defs"])
+    return FastAPI.openapi(app)

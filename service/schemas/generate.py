@@ -13,7 +13,7 @@ from vlibrary.library.references import MAX_REFERENCE
 from vlibrary.library.steer import Answer, AppliedVector, Auto, Listed, Off, Plan, Steering, VectorAtStrength
 from vlibrary.schemas.examples import NAMED_EXAMPLE, SAMPLE_IMAGE, examples
 from vlibrary.schemas.fields import MAX_IMAGES, MAX_TEXT, EncodedImage, StopText, Strength, StrictIn, check_images
-from vlibrary.schemas.vectors import MODEL
+from vlibrary.schemas.vectors import MODEL, NamedOut, identify
 
 MAX_STOPS = 4
 MAX_VECTORS = 16
@@ -110,27 +110,15 @@ class GenerateIn(SteeredIn):
         return Prompt(self.prompt, tuple(self.images), tuple(shown))
 
 
-class AppliedOut(BaseModel):
+class AppliedOut(NamedOut):
     """A vector applied to the answer."""
 
-    id: str
-    name: str
-    version: int
-    sha256: str
     score: float | None = Field(description="Score of the match; null if the request named the vector")
     strength: float
 
     @classmethod
     def of(cls, applied: AppliedVector) -> AppliedOut:
-        record = applied.record
-        return cls(
-            id=record.id,
-            name=record.name,
-            version=record.version,
-            sha256=record.sha256,
-            score=applied.score,
-            strength=applied.strength,
-        )
+        return cls(**identify(applied.record), score=applied.score, strength=applied.strength)
 
 
 class ReasonOut(BaseModel):

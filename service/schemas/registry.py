@@ -17,6 +17,7 @@ from vlibrary.library.transfer import Loaded, Outcome
 from vlibrary.schemas.examples import NAMED_EXAMPLE, VECTOR_ID, examples
 from vlibrary.schemas.fields import StrictIn
 from vlibrary.schemas.problems import ProblemOut
+from vlibrary.schemas.vectors import NamedOut, identify
 
 _TIME = "2026-11-22T12:00:00Z"
 _RELATIVE = NAMED_EXAMPLE | {"state": "active"}
@@ -83,18 +84,14 @@ class AliasesOut(BaseModel):
     items: list[AliasOut]
 
 
-class RelativeOut(BaseModel):
+class RelativeOut(NamedOut):
     """A parent or child of a vector."""
 
-    id: str
-    name: str
-    version: int
-    sha256: str
     state: Status
 
     @classmethod
     def of(cls, record: VectorRecord) -> RelativeOut:
-        return cls(id=record.id, name=record.name, version=record.version, sha256=record.sha256, state=record.status)
+        return cls(**identify(record), state=record.status)
 
 
 class LineageOut(BaseModel):
@@ -131,14 +128,7 @@ class AuditEntryOut(BaseModel):
 
     @classmethod
     def of(cls, entry: AuditEntry) -> AuditEntryOut:
-        return cls(
-            seq=entry.seq,
-            at=entry.at,
-            actor=entry.actor,
-            action=entry.action,
-            subject=entry.subject,
-            detail=dict(entry.detail),
-        )
+        return cls.model_validate(entry, from_attributes=True)
 
 
 class AuditOut(BaseModel):

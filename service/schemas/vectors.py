@@ -61,14 +61,25 @@ _VECTOR = NAMED_EXAMPLE | {
 _MATCH = NAMED_EXAMPLE | {"description": _VECTOR["description"], "score": 0.97, "threshold": 0.91, "accepted": True}
 
 
-class VectorOut(BaseModel):
-    """A registered vector."""
-
-    model_config = examples(_VECTOR)
+class NamedOut(BaseModel):
+    """One version of a vector."""
 
     id: str
     name: str
     version: int
+    sha256: str = Field(repr=False, description="SHA-256 digest of the artifact")
+
+
+def identify(record: VectorRecord) -> dict[str, Any]:
+    """Return the fields of NamedOut."""
+    return {"id": record.id, "name": record.name, "version": record.version, "sha256": record.sha256}
+
+
+class VectorOut(NamedOut):
+    """A registered vector."""
+
+    model_config = examples(_VECTOR)
+
     description: str
     model: str = Field(description="Id of the base model the vector was trained for")
     model_fingerprint: str = Field(repr=False)
@@ -76,7 +87,6 @@ class VectorOut(BaseModel):
     positions: str = Field(repr=False)
     layers: int = Field(repr=False)
     hidden_size: int = Field(repr=False)
-    sha256: str = Field(repr=False)
     size: int = Field(repr=False, description="Size of the artifact in bytes")
     keys: int = Field(repr=False, description="Number of task keys")
     thresholds: dict[Modality, float] = Field(
@@ -96,9 +106,7 @@ class VectorOut(BaseModel):
     @classmethod
     def of(cls, record: VectorRecord) -> VectorOut:
         return cls(
-            id=record.id,
-            name=record.name,
-            version=record.version,
+            **identify(record),
             description=record.card.description,
             model=record.model.model_id,
             model_fingerprint=record.model.fingerprint,
@@ -106,7 +114,6 @@ class VectorOut(BaseModel):
             positions=record.positions,
             layers=record.model.layers,
             hidden_size=record.model.hidden_size,
-            sha256=record.sha256,
             size=record.size,
             keys=len(record.card.keys),
             thresholds=dict(record.card.thresholds),
@@ -132,13 +139,9 @@ class VectorPage(BaseModel):
     next: str | None = Field(description="Pass as `cursor` to get the next page; null on the last page")
 
 
-class MatchOut(BaseModel):
+class MatchOut(NamedOut):
     """A vector that matches the query."""
 
-    id: str
-    name: str
-    version: int
-    sha256: str = Field(repr=False)
     description: str = Field(repr=False)
     score: float = Field(description="Mean cosine similarity of the query's parts and the vector's best task key")
     threshold: float = Field(description="Score from which the match is accepted")
@@ -146,13 +149,9 @@ class MatchOut(BaseModel):
 
     @classmethod
     def of(cls, match: Match) -> MatchOut:
-        record = match.record
         return cls(
-            id=record.id,
-            name=record.name,
-            version=record.version,
-            sha256=record.sha256,
-            description=record.card.description,
+            **identify(match.record),
+            description=match.record.card.description,
             score=match.score,
             threshold=match.threshold,
             accepted=match.accepted,
