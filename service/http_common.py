@@ -42,8 +42,13 @@ async def run_until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -
 
     The request's body must have been read: from then on, receive() returns only when the client disconnects.
     """
+
+    async def wait_for_disconnect() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
     working = asyncio.create_task(work)
-    leaving = asyncio.create_task(_wait_for_disconnect(receive))
+    leaving = asyncio.create_task(wait_for_disconnect())
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
@@ -53,8 +58,3 @@ async def run_until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -
         working.cancel()
         leaving.cancel()
         await asyncio.gather(working, leaving, return_exceptions=True)
-
-
-async def _wait_for_disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

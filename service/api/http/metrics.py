@@ -60,13 +60,10 @@ class MetricsMiddleware:
         try:
             await self._app(scope, receive, observe)
         finally:
-            route = _route(scope)
+            route, method = scope.get("route"), scope["method"]
+            template = _NO_ROUTE
+            if isinstance(route, Route) and method in (route.methods or ()):
+                template = f"{method} {route.path}"
             self._metrics.streams.dec(is_stream)
-            self._metrics.seconds.labels(route).observe(time.perf_counter() - started)
-            self._metrics.requests.labels(route, status).inc()
-
-
-def _route(scope: Scope) -> str:
-    """Return method and path template."""
-    route, method = scope.get("route"), scope["method"]
-    return f"{method} {route.path}" if isinstance(route, Route) and method in (route.methods or ()) else _NO_ROUTE
+            self._metrics.seconds.labels(template).observe(time.perf_counter() - started)
+            self._metrics.requests.labels(template, status).inc()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from vlibrary.api.openai.schemas import AssistantMessage, ImagePart, Message, SystemMessage, TextPart, UserMessage
@@ -49,7 +49,7 @@ def _turns(messages: Sequence[Message]) -> list[_Turn]:
 
 
 def _add(message: Message, turn: _Turn) -> None:
-    text = _text(message.content)
+    text = "\n".join(part.text for part in message.content if isinstance(part, TextPart))
     if isinstance(message, SystemMessage):
         turn.instructions.append(text)
     elif isinstance(message, UserMessage):
@@ -62,7 +62,3 @@ def _add(message: Message, turn: _Turn) -> None:
         )
     else:
         turn.answers.append(text)
-
-
-def _text(parts: Iterable[TextPart | ImagePart]) -> str:
-    return "\n".join(part.text for part in parts if isinstance(part, TextPart))

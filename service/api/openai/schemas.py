@@ -34,10 +34,6 @@ def _image_of_url(value: Any) -> Any:
     return image_bytes(value)
 
 
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
 def _as_parts(value: Any) -> Any:
     return [{"type": "text", "text": value}] if isinstance(value, str) else value
 
@@ -55,7 +51,13 @@ One = Annotated[int, Field(ge=1, le=1)]
 Zero = Annotated[float, Field(ge=0, le=0)]
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
 StopTexts = Annotated[list[StopText], Field(max_length=MAX_STOPS)]
-Stops = Annotated[StopTexts | None, BeforeValidator(_as_list, json_schema_input_type=StopText | StopTexts | None)]
+Stops = Annotated[
+    StopTexts | None,
+    BeforeValidator(
+        lambda value: [value] if isinstance(value, str) else value,
+        json_schema_input_type=StopText | StopTexts | None,
+    ),
+]
 
 
 class TextPart(StrictIn):

@@ -94,7 +94,12 @@ async def import_vectors(
         data = await request.body()
     loaded = await run_in_threadpool(_load, library, limits, data, actor, query.update)
     response.headers[SEQ_HEADER] = str(max((one.seq for one in loaded), default=0))
-    return ImportOut(items=[ImportedOut.of(one, _problem(one)) for one in loaded])
+    return ImportOut(
+        items=[
+            ImportedOut.of(one, ProblemOut.model_validate(problem_of(one.error)) if one.error else None)
+            for one in loaded
+        ]
+    )
 
 
 def _load(library: Library, limits: Limits, data: bytes, actor: str, update: bool) -> list[Loaded]:
@@ -111,7 +116,3 @@ def _load(library: Library, limits: Limits, data: bytes, actor: str, update: boo
         update=update,
     )
     return list(loader.load(archive, actor=actor))
-
-
-def _problem(loaded: Loaded) -> ProblemOut | None:
-    return None if loaded.error is None else ProblemOut.model_validate(problem_of(loaded.error))

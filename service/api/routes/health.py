@@ -30,7 +30,12 @@ async def check_liveness() -> LiveOut:
 )
 def check_readiness(library: LibraryDep, response: Response) -> ReadyOut:
     """Checks the catalogue, the artifact store, the index and the worker. Returns 503 if one is unavailable."""
-    checks = [_check(name, run) for name, run in _checks(library).items()]
+    checks = []
+    for name, check in _checks(library).items():
+        try:
+            checks.append(CheckOut(name=name, ok=True, detail=check()))
+        except VLibraryError as error:
+            checks.append(CheckOut(name=name, ok=False, detail=str(error)))
     ready = all(check.ok for check in checks)
     if not ready:
         response.status_code = 503
@@ -56,10 +61,3 @@ def _checks(library: Library) -> dict[str, Callable[[], str]]:
         "index": lambda: f"applied up to sequence number {catch_up(library.catalogue.change_log, library.index).seq}",
         "worker": lambda: f"serves {', '.join(info.model.model_id for info in library.worker.models())}",
     }
-
-
-def _check(name: str, run: Callable[[], str]) -> CheckOut:
-    try:
-        return CheckOut(name=name, ok=True, detail=run())
-    except VLibraryError as error:
-        return CheckOut(name=name, ok=False, detail=str(error))

@@ -49,7 +49,7 @@ def amend_vector(
     """
     revision = require_revision(if_match)
     record, seq = amend(vector_id, body.changes(), library, expected_revision=revision, actor=actor)
-    return _changed(record, seq, response)
+    return _respond(record, seq, response)
 
 
 @router.delete(
@@ -89,10 +89,10 @@ def undelete_vector(
     """Restores a deleted vector under its id and version; searches and answers use it again."""
     revision = parse_revision(if_match)
     record, seq = restore_vector(vector_id, library.catalogue, expected_revision=revision, actor=actor)
-    return _changed(record, seq, response)
+    return _respond(record, seq, response)
 
 
-def _changed(record: VectorRecord, seq: int, response: Response) -> VectorOut:
+def _respond(record: VectorRecord, seq: int, response: Response) -> VectorOut:
     response.headers["ETag"] = revision_etag(record.revision)
     response.headers[SEQ_HEADER] = str(seq)
     return VectorOut.of(record)

@@ -31,10 +31,12 @@ class Counting(MemoryArtifacts):
         self.reads: list[str] = []
         self.open = threading.Event()
         self.open.set()
+        self.reading = threading.Event()
         self.failures: list[Exception] = []
 
     def get(self, key: str, sha256: str) -> bytes:
         self.reads.append(key)
+        self.reading.set()
         assert self.open.wait(10)
         if self.failures:
             raise self.failures.pop()
@@ -73,8 +75,7 @@ def run_concurrently(action: Callable[[], object], store: Counting) -> list[Futu
     store.open.clear()
     with ThreadPoolExecutor(CALLERS) as threads:
         outcomes = [threads.submit(action) for _ in range(CALLERS)]
-        while not store.reads:
-            threading.Event().wait(0.001)
+        assert store.reading.wait(10)
         store.open.set()
     return outcomes
 
