@@ -79,8 +79,12 @@ class ImageFeatures:
             return [self._whole(self._call(pixels))]
         if len(missing) == len(parts) > 1:
             output = self._call(pixels)
-            if len(output.pooler_output) == len(parts):
-                return [self._one_image(output, place) for place in range(len(parts))]
+            pooled, levels = output.pooler_output, _levels(output)
+            if len(pooled) == len(parts):
+                # Copies, because a view would keep the features of all images in memory.
+                single = [one.clone()[None] if self._output_is_tensor else one.clone() for one in pooled]
+                deep = [tuple(level[place].clone() for level in levels) for place in range(len(parts))]
+                return [_Features(*both) for both in zip(single, deep, strict=True)]
         return [self._whole(self._call(parts[place])) for place in missing]
 
     def _call(self, pixels: Pixels) -> Any:
@@ -94,12 +98,6 @@ class ImageFeatures:
 
     def _whole(self, output: Any) -> _Features:
         return _Features(_concatenate(output.pooler_output), tuple(_concatenate(level) for level in _levels(output)))
-
-    def _one_image(self, output: Any, place: int) -> _Features:
-        """Copy the features of one image; a view would keep those of all images in memory."""
-        pooled = output.pooler_output[place].clone()
-        deep = tuple(level[place].clone() for level in _levels(output))
-        return _Features(pooled[None] if self._output_is_tensor else pooled, deep)
 
     def _output(self, found: Sequence[_Features]) -> Any:
         """Return the tower's output as if it had run on all these images at once."""

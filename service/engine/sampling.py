@@ -50,16 +50,13 @@ def next_tokens(logits: Tensor, samplers: Sequence[Sampler]) -> list[int | None]
         (_sample_top_p, [row for row in sampled if samplers[row].decoding.top_p < 1]),
     ):
         if rows:
-            chosen = sample(_scale(logits[rows], [samplers[row] for row in rows]), [samplers[row] for row in rows])
-            for row, token in zip(rows, chosen, strict=True):
+            group = [samplers[row] for row in rows]
+            temperature = logits.new_tensor([sampler.decoding.temperature for sampler in group], dtype=torch.float64)
+            # Subtracting the maximum first avoids inf - inf at tiny temperatures.
+            scaled = ((logits[rows] - best.values[rows, None]) / temperature[:, None]).to(logits.dtype)
+            for row, token in zip(rows, sample(scaled, group), strict=True):
                 tokens[row] = token
     return tokens
-
-
-def _scale(logits: Tensor, samplers: Sequence[Sampler]) -> Tensor:
-    """Return (logits - maximum) / temperature [N, V]; subtracting first avoids inf - inf at tiny temperatures."""
-    temperature = logits.new_tensor([sampler.decoding.temperature for sampler in samplers], dtype=torch.float64)
-    return ((logits - logits.max(dim=-1, keepdim=True).values) / temperature[:, None]).to(logits.dtype)
 
 
 def _sample_all(scaled: Tensor, samplers: Sequence[Sampler]) -> list[int]:
