@@ -1,4 +1,4 @@
-"""Prompts, pictures and vectors that the model tests share."""
+"""Prompts, images and vectors that the model tests share."""
 
 from __future__ import annotations
 
@@ -16,39 +16,43 @@ from vlibrary.domain.wire import Demonstration, Prompt
 from vlibrary.models.lvlm import Lvlm
 
 
-def picture(seed: int, size: int = 32) -> bytes:
-    """Noise, so that no two pictures look alike to a random model."""
+def noise_image(seed: int, size: int = 32) -> bytes:
+    """Return a PNG of noise; images of different seeds have different features in a random model."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
-# Different lengths and 3, 0, 1 and 2 pictures, so that every row but one is padded.
+# Different lengths and 3, 0, 1 and 2 images, so that all rows but one are padded.
 PROMPTS = (
-    Prompt("and this one?", (picture(2),), (Demonstration("What are these?", (picture(0), picture(1)), "a cat"),)),
+    Prompt(
+        "and this one?",
+        (noise_image(2),),
+        (Demonstration("What are these?", (noise_image(0), noise_image(1)), "a cat"),),
+    ),
     Prompt("Tell me a colour."),
-    Prompt("What is it?", (picture(3),)),
-    Prompt("Which of the two is larger, and why?", (picture(4), picture(5))),
+    Prompt("What is it?", (noise_image(3),)),
+    Prompt("Which of the two is larger, and why?", (noise_image(4), noise_image(5))),
 )
-# Two pictures in every row.
-PICTURED = (
-    Prompt("and this one?", (picture(2),), (Demonstration("What is this?", (picture(0),), "a cat"),)),
-    Prompt("Tell me a colour.", (picture(1), picture(6))),
-    Prompt("What is it?", (picture(3), picture(7))),
+# Two images in every row.
+PROMPTS_WITH_IMAGES = (
+    Prompt("and this one?", (noise_image(2),), (Demonstration("What is this?", (noise_image(0),), "a cat"),)),
+    Prompt("Tell me a colour.", (noise_image(1), noise_image(6))),
+    Prompt("What is it?", (noise_image(3), noise_image(7))),
     PROMPTS[3],
 )
 ANSWERS = ("a dog", "red", "a tree", "the second")
 
 
 def prompts(lvlm: Lvlm) -> tuple[Prompt, ...]:
-    """What this model can read in one batch: without a picture, or with as many in every row."""
-    return PICTURED if lvlm.requires_image else PROMPTS
+    """Return prompts that this model accepts in one batch; all have two images if the model needs images."""
+    return PROMPTS_WITH_IMAGES if lvlm.requires_image else PROMPTS
 
 
-def some_picture(lvlm: Lvlm) -> tuple[bytes, ...]:
-    """The pictures of a prompt that is about its text: none where none is needed."""
-    return (picture(8),) if lvlm.requires_image else ()
+def required_images(lvlm: Lvlm) -> tuple[bytes, ...]:
+    """Return one image if the model needs one, else none."""
+    return (noise_image(8),) if lvlm.requires_image else ()
 
 
 def vector(spec: ModelSpec, seed: int, strength: float = 0.5) -> SteeringVector:

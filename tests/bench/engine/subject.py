@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.bench.engine.size import Shape, Size
 from tests.model import tiny
-from tests.model.samples import picture, vector
+from tests.model.samples import noise_image, vector
 from vlibrary.domain.vector import SteeringVector
 from vlibrary.domain.wire import Demonstration, Prompt
 from vlibrary.models.lvlm import Lvlm
@@ -67,7 +67,7 @@ def load(folder: Path, size: Size, scratch: Path, *, device: str, dtype: str) ->
 def questions(count: int, tokens: int, seed: int = 0) -> list[BenchRequest]:
     """Requests with a picture each, no two alike, of the same length, unsteered."""
     texts = ("What is in the picture?", "Which colour is the circle?", "How many squares are there in it?")
-    return [BenchRequest(Prompt(texts[n % len(texts)], (picture(1000 * seed + n),)), tokens) for n in range(count)]
+    return [BenchRequest(Prompt(texts[n % len(texts)], (noise_image(1000 * seed + n),)), tokens) for n in range(count)]
 
 
 def steered(lvlm: Lvlm, requests: Sequence[BenchRequest], distinct: int) -> list[BenchRequest]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tests.model.engine.test_inflight import Collected, run, static
-from tests.model.samples import picture, vector
+from tests.model.samples import noise_image, vector
 from vlibrary.domain.wire import Decoding, Generation, Prompt
 from vlibrary.engine.decoder import BatchDecoder
 from vlibrary.engine.image_features import ImageFeatures
@@ -20,8 +20,8 @@ from vlibrary.engine.request import encode_prompt
 from vlibrary.models.lvlm import Lvlm
 
 GREEDY = Decoding(max_new_tokens=5)
-CAT, DOG, COW = picture(3), picture(9), picture(11)
-LARGE = picture(12, size=48)
+CAT, DOG, COW = noise_image(3), noise_image(9), noise_image(11)
+LARGE = noise_image(12, size=48)
 
 
 def shown(*pictures: bytes) -> Prompt:

@@ -12,7 +12,7 @@ import pytest
 from torch import Tensor
 
 from tests.model import tiny
-from tests.model.samples import Mixed, picture, prompts
+from tests.model.samples import Mixed, noise_image, prompts
 from vlibrary.domain.errors import InvalidQuery, UnsupportedModel
 from vlibrary.domain.vector import SteeringVector
 from vlibrary.domain.wire import Decoding, Generation, Prompt, TextPiece
@@ -122,9 +122,9 @@ def test_a_prompt_with_more_pictures_than_places_is_refused_before_it_reaches_th
     config, processor = tiny.llava()
     processor.chat_template = processor.chat_template.replace("'<image>'", "'<image>' if loop.first else ''")
     lvlm = Lvlm.load(tiny.save(config, processor, tmp_path))
-    encode_prompt(lvlm, Prompt("Which?", (picture(0),)), max_new_tokens=3)
+    encode_prompt(lvlm, Prompt("Which?", (noise_image(0),)), max_new_tokens=3)
     with pytest.raises(InvalidQuery, match="1 <image> tokens and 2 images"):
-        encode_prompt(lvlm, Prompt("Which?", (picture(0), picture(1))), max_new_tokens=3)
+        encode_prompt(lvlm, Prompt("Which?", (noise_image(0), noise_image(1))), max_new_tokens=3)
 
 
 def test_a_decoder_is_shown_to_compute_what_the_model_does(lvlm: Lvlm) -> None:

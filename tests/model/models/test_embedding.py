@@ -1,4 +1,4 @@
-"""The query embedder: unit directions that do not depend on what else is embedded at the same time."""
+"""The query embedder: unit vectors that do not depend on the rest of the batch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.model import tiny
-from tests.model.samples import picture
+from tests.model.samples import noise_image
 from vlibrary.bundled import EMBEDDER_FOLDER
 from vlibrary.domain.errors import InvalidImage, UnsupportedModel
 from vlibrary.domain.query import Query, unit
@@ -18,7 +18,7 @@ from vlibrary.models.embedder import Embedder
 BUNDLED = pytest.param(
     "bundled",
     marks=pytest.mark.skipif(
-        not (EMBEDDER_FOLDER / "config.json").exists(), reason="the bundled weights are not here yet"
+        not (EMBEDDER_FOLDER / "config.json").exists(), reason="the bundled weights have not been built"
     ),
 )
 
@@ -35,8 +35,8 @@ def embedder(folder: Path) -> Embedder:
     return Embedder.load(folder)
 
 
-def test_rows_are_unit_vectors_of_the_size_that_the_spec_names(embedder: Embedder) -> None:
-    images = embedder.embed_images([picture(1), picture(2), picture(1)])
+def test_embeddings_are_unit_vectors_of_the_size_in_the_spec(embedder: Embedder) -> None:
+    images = embedder.embed_images([noise_image(1), noise_image(2), noise_image(1)])
     texts = embedder.embed_texts(["a red circle", "how many?"])
     assert (images.shape, texts.shape) == ((3, embedder.spec.image_size), (2, embedder.spec.text_size))
     assert images.dtype == texts.dtype == np.float32
@@ -47,30 +47,30 @@ def test_rows_are_unit_vectors_of_the_size_that_the_spec_names(embedder: Embedde
     assert texts[0] @ texts[1] < 1 - 1e-4
 
 
-def test_a_row_does_not_depend_on_its_neighbours(embedder: Embedder) -> None:
+def test_an_embedding_does_not_depend_on_the_batch(embedder: Embedder) -> None:
     texts = ["red", "a much longer question than the others are"]
-    images = [picture(seed) for seed in range(3)]
+    images = [noise_image(seed) for seed in range(3)]
     apart = [embedder.embed_texts([text])[0] for text in texts], [embedder.embed_images([one])[0] for one in images]
     assert np.abs(embedder.embed_texts(texts) - np.stack(apart[0])).max() <= 1e-5
     assert np.abs(embedder.embed_images(images) - np.stack(apart[1])).max() <= 1e-5
 
 
-def test_a_query_fills_the_parts_that_it_has(embedder: Embedder) -> None:
-    text, image = embedder.embed(Query("what is it?")), embedder.embed(Query(images=(picture(1),)))
-    both = embedder.embed(Query("what is it?", (picture(1),)))
+def test_a_query_without_text_or_image_has_no_embedding_of_it(embedder: Embedder) -> None:
+    text, image = embedder.embed(Query("what is it?")), embedder.embed(Query(images=(noise_image(1),)))
+    both = embedder.embed(Query("what is it?", (noise_image(1),)))
     assert text.image is None
     assert image.text is None
     assert both.text == pytest.approx(text.text, abs=1e-6)
     assert both.image == pytest.approx(image.image, abs=1e-6)
 
 
-def test_several_images_become_their_mean_direction(embedder: Embedder) -> None:
-    several = embedder.embed(Query(images=(picture(1), picture(2), picture(2)))).image
-    one, two = embedder.embed_images([picture(1), picture(2)])
+def test_several_images_are_averaged_and_normalised(embedder: Embedder) -> None:
+    several = embedder.embed(Query(images=(noise_image(1), noise_image(2), noise_image(2)))).image
+    one, two = embedder.embed_images([noise_image(1), noise_image(2)])
     assert several == pytest.approx(unit(one + 2 * two), abs=1e-5)
 
 
-def test_a_text_beyond_the_models_length_is_cut_off(embedder: Embedder) -> None:
+def test_a_text_longer_than_the_context_is_truncated(embedder: Embedder) -> None:
     long = "what colour is it? " * 200
     row = embedder.embed_texts([long])[0]
     assert np.array_equal(row, embedder.embed_texts([long + "now something else"])[0])
@@ -79,25 +79,25 @@ def test_a_text_beyond_the_models_length_is_cut_off(embedder: Embedder) -> None:
 
 def test_an_unreadable_image_is_refused(embedder: Embedder) -> None:
     with pytest.raises(InvalidImage):
-        embedder.embed(Query(images=(picture(1), b"GIF89a")))
+        embedder.embed(Query(images=(noise_image(1), b"GIF89a")))
 
 
-def test_threads_share_an_embedder(embedder: Embedder) -> None:
-    queries = [Query(f"query {number}", (picture(number),)) for number in range(8)]
+def test_an_embedder_is_thread_safe(embedder: Embedder) -> None:
+    queries = [Query(f"query {number}", (noise_image(number),)) for number in range(8)]
     alone = [embedder.embed(query).row(embedder.spec) for query in queries]
     with ThreadPoolExecutor(4) as threads:
         together = [found.row(embedder.spec) for found in threads.map(embedder.embed, queries)]
     assert np.array_equal(together, alone)
 
 
-def test_the_fingerprint_names_the_weights(folder: Path, tmp_path: Path) -> None:
+def test_the_fingerprint_identifies_the_weights(folder: Path, tmp_path: Path) -> None:
     assert Embedder.load(folder).spec == Embedder.load(folder).spec
     other = Embedder.load(tiny.save_embedder(*tiny.clip(), tmp_path, seed=9), embedder_id="acme/clip")
     assert other.spec.embedder_id == "acme/clip"
     assert other.spec.fingerprint != Embedder.load(folder).spec.fingerprint
 
 
-def test_a_model_that_embeds_only_one_kind_is_refused(tmp_path: Path) -> None:
+def test_a_model_without_text_features_is_refused(tmp_path: Path) -> None:
     config, processor = tiny.clip()
     with pytest.raises(UnsupportedModel, match="CLIP or SigLIP"):
         Embedder.load(tiny.save_embedder(config.vision_config, processor, tmp_path))

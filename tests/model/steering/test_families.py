@@ -1,4 +1,4 @@
-"""The sites are found by what a layer computes, and a model whose layers compute something else is refused."""
+"""Finding sites from what a layer computes, and refusing models whose layers compute something else."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vlibrary.steering.injector import BranchOutput, EditPoint, LayerOutput, Lay
 PLAIN = ("self_attn", "mlp")
 POST_NORMS = ("post_attention_layernorm", "post_feedforward_layernorm")
 STREAM = ("stream into post_attention_layernorm", "stream after layer")
-# Decoders put into a Llava; a rule by names picks the wrong blocks in OLMo2, Exaone4 and GLM-4.
+# Decoders of a Llava; selecting by name picks the wrong modules in OLMo2, Exaone4 and GLM-4.
 DECODERS: dict[str, tuple[dict[str, Any], tuple[str, str]]] = {
     "llama": ({}, PLAIN),
     "mistral": ({}, PLAIN),
@@ -25,11 +25,11 @@ DECODERS: dict[str, tuple[dict[str, Any], tuple[str, str]]] = {
     "gemma": ({"head_dim": 16}, PLAIN),
     "gemma2": ({"head_dim": 16}, POST_NORMS),
     "mixtral": ({"num_local_experts": 2}, PLAIN),
-    "cohere2": ({}, PLAIN),  # attention and MLP side by side
+    "cohere2": ({}, PLAIN),  # attention and MLP in parallel
     "olmo2": ({}, POST_NORMS),
     "exaone4": ({}, POST_NORMS),
     "glm4": ({"head_dim": 16}, ("post_self_attn_layernorm", "post_mlp_layernorm")),
-    "granite": ({"residual_multiplier": 0.2}, STREAM),  # what its blocks give is scaled before it is added
+    "granite": ({"residual_multiplier": 0.2}, STREAM),  # scales the branch outputs
 }
 
 
@@ -65,7 +65,7 @@ def names_in(model: Any, pair: LayerSites) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("model_type", DECODERS)
-def test_the_pair_that_adds_up_is_found_in_every_number_format(model_type: str, dtype: torch.dtype) -> None:
+def test_the_pair_that_adds_up_is_found_in_every_dtype(model_type: str, dtype: torch.dtype) -> None:
     settings, expected = DECODERS[model_type]
     model = build(with_decoder(model_type, **settings), dtype)
     assert names_of(model) == {expected}
@@ -74,8 +74,8 @@ def test_the_pair_that_adds_up_is_found_in_every_number_format(model_type: str, 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("model_type", ["llama", "gemma2"])
-def test_a_stream_far_larger_than_what_a_layer_adds_hides_nothing(model_type: str, dtype: torch.dtype) -> None:
-    """As in the late layers of large models, where the rounding of the sum is close to the blocks' own size."""
+def test_sites_are_found_in_a_stream_far_larger_than_the_branches(model_type: str, dtype: torch.dtype) -> None:
+    """As in the last layers of large models, where the rounding error of the sum is close to the branch outputs."""
     settings, expected = DECODERS[model_type]
     model = build(with_decoder(model_type, **settings))
     with torch.no_grad():
@@ -93,7 +93,7 @@ class Scale(torch.nn.Module):
 
 
 class ToyLayer(torch.nn.Module):
-    """x + x / 4 + 3 x / 4, with dropout behind the first block."""
+    """x + x / 4 + 3 x / 4, with dropout after the first block."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class ToyLayer(torch.nn.Module):
 
 
 class AmbiguousLayer(ToyLayer):
-    """The same sum, and two more blocks that give it as well."""
+    """The same sum, and two more blocks whose outputs also sum to it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -117,18 +117,18 @@ class AmbiguousLayer(ToyLayer):
 
 
 def with_layer(layer: torch.nn.Module) -> Any:
-    """A model whose middle layer is this one."""
+    """Return a model with this middle layer."""
     model = build(with_decoder("llama"))
     model.model.language_model.layers[1] = layer
     return model.eval()
 
 
-def test_dropout_at_rest_is_not_taken_for_the_block_before_it() -> None:
+def test_dropout_in_eval_mode_is_no_branch() -> None:
     layer = ToyLayer()
     assert sites_of(with_layer(layer))[1] == LayerSites(BranchOutput(layer.attention), BranchOutput(layer.mlp))
 
 
-def test_a_layer_with_two_explanations_is_refused() -> None:
+def test_a_layer_with_two_possible_pairs_is_refused() -> None:
     with pytest.raises(UnsupportedModel, match=r"layer 1 .* 2 possible pairs"):
         sites_of(with_layer(AmbiguousLayer()))
 
@@ -139,7 +139,7 @@ def test_the_probe_leaves_no_hook_behind() -> None:
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
-def test_the_sites_of_every_family(lvlm: Lvlm) -> None:
+def test_every_family_has_the_expected_sites(lvlm: Lvlm) -> None:
     pairs = [names_in(lvlm.model, pair) for pair in lvlm.sites]
     gemma3, mllama = ("Gemma3" in lvlm.spec.architecture), ("Mllama" in lvlm.spec.architecture)
     expected = [POST_NORMS if gemma3 else PLAIN] * lvlm.spec.layers
@@ -149,20 +149,20 @@ def test_the_sites_of_every_family(lvlm: Lvlm) -> None:
     assert lvlm.takes_gain is not mllama
 
 
-def test_a_layer_that_is_skipped_without_a_picture_is_noticed() -> None:
+def test_a_layer_that_is_skipped_without_an_image_is_reported() -> None:
     model = build(tiny.FAMILIES["mllama"]()[0])
     with pytest.raises(LayersSkipped, match="skips decoder layer 1"):
         sites_of(model)
 
 
-def test_a_model_that_cannot_read_what_it_is_shown_is_refused_with_its_own_words() -> None:
+def test_the_error_of_a_model_that_rejects_the_probe_is_reported() -> None:
     with pytest.raises(LayersSkipped, match="pixel_values") as refusal:
         sites_of(build(tiny.FAMILIES["idefics"]()[0]))
     assert "y = x + attention + MLP" in refusal.value.cure
 
 
 class ScaledLayer(ToyLayer):
-    """x + (x + m) / 2: no vector added to a block, and none added to the stream, is added to the output whole."""
+    """(r + m) / 2: neither a shift of a branch nor one of the stream reaches the output unscaled."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -175,14 +175,14 @@ class ScaledLayer(ToyLayer):
 
 
 class GatedLayer(ScaledLayer):
-    """The same without the last scale."""
+    """The same without the last factor."""
 
     def forward(self, x: torch.Tensor, **_: Any) -> torch.Tensor:
         return 2 * super().forward(x)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-def test_gated_branches_are_steered_in_the_stream(dtype: torch.dtype) -> None:
+def test_gated_branches_are_edited_in_the_stream(dtype: torch.dtype) -> None:
     layer = GatedLayer()
     assert sites_of(with_layer(layer).to(dtype))[1] == LayerSites(NormInput(layer.norm), LayerOutput(layer))
 
@@ -193,7 +193,7 @@ def test_a_layer_that_scales_the_stream_is_refused(dtype: torch.dtype) -> None:
         sites_of(with_layer(ScaledLayer()).to(dtype))
 
 
-def test_gemma_4_is_refused_for_the_factor_behind_its_layers() -> None:
+def test_gemma_4_is_refused_when_it_scales_its_layers() -> None:
     full = ["full_attention"] * tiny.LAYERS
     model = build(with_decoder("gemma4_text", layer_types=full, vocab_size_per_layer_input=320))
     layers = model.model.language_model.layers
@@ -203,7 +203,7 @@ def test_gemma_4_is_refused_for_the_factor_behind_its_layers() -> None:
         sites_of(model)
 
 
-def test_a_decoder_whose_mlp_is_no_module_is_refused() -> None:
+def test_a_decoder_without_an_mlp_module_is_refused() -> None:
     """OPT, the decoder of BLIP-2."""
     text = tiny.text_settings(tiny.build_tokenizer(), ffn_dim=96, word_embed_proj_dim=tiny.HIDDEN)
     model = tiny.random_model(tiny.hf.AutoModelForCausalLM, tiny.hf.OPTConfig(**text)).eval()
@@ -211,7 +211,7 @@ def test_a_decoder_whose_mlp_is_no_module_is_refused() -> None:
         sites_of(model)
 
 
-def test_a_block_between_the_layers_is_left_as_it_is() -> None:
+def test_a_block_between_layers_does_not_change_the_sites() -> None:
     model = build(with_decoder("llama"))
     plain = sites_of(model)
     layer = model.model.language_model.layers[1]
@@ -219,7 +219,7 @@ def test_a_block_between_the_layers_is_left_as_it_is() -> None:
     assert sites_of(model) == plain
 
 
-def test_a_block_that_layers_share_is_not_edited_twice() -> None:
+def test_a_module_shared_by_layers_is_not_an_edit_point() -> None:
     model = build(with_decoder("llama"))
     layers = model.model.language_model.layers
     layers[2].mlp = layers[0].mlp
@@ -233,15 +233,15 @@ def test_a_layer_that_runs_twice_is_refused() -> None:
     model = build(with_decoder("llama"))
     layers = model.model.language_model.layers
 
-    def first_again(_layer: Any, args: Any, known: Any) -> None:
-        layers[0](*args, **known)
+    def repeat_first(_layer: Any, args: Any, kwargs: Any) -> None:
+        layers[0](*args, **kwargs)
 
-    layers[1].register_forward_pre_hook(first_again, with_kwargs=True)
+    layers[1].register_forward_pre_hook(repeat_first, with_kwargs=True)
     with pytest.raises(UnsupportedModel, match=r"layer 0 .* runs twice"):
         sites_of(model)
 
 
-def test_the_canary_sees_a_site_that_hooks_do_not_reach(llava: Lvlm) -> None:
+def test_the_self_check_reports_a_site_without_a_hook(llava: Lvlm) -> None:
     attention = llava.model.model.language_model.layers[1].self_attn
     handles = dict(attention._forward_hooks)
     attention._forward_hooks.clear()

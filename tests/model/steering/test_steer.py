@@ -1,4 +1,4 @@
-"""`steer` gives a plain Hugging Face model the engine's answers, and restores the model."""
+"""`steer` gives the same answers as the engine and restores the model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tests.model import tiny
-from tests.model.samples import logits, picture, prompts, vector
+from tests.model.samples import logits, noise_image, prompts, vector
 from vlibrary.domain.errors import UnsupportedModel, WrongModel
 from vlibrary.domain.vector import Positions, SteeringVector
 from vlibrary.domain.wire import Decoding, Prompt
@@ -24,14 +24,14 @@ from vlibrary.steering.steer import steer
 NEW_TOKENS = 6
 
 
-def probe(lvlm: Lvlm) -> Mapping[str, Tensor] | None:
-    """Inputs with an image, for the models that do not run all their layers without one."""
+def build_probe(lvlm: Lvlm) -> Mapping[str, Tensor] | None:
+    """Return inputs with an image for models that skip layers without one."""
     needed = lvlm.model.config.model_type in ("idefics", "mllama")
-    return lvlm.encode([Prompt("Which?", (picture(0),))] * 2).inputs if needed else None
+    return lvlm.encode([Prompt("Which?", (noise_image(0),))] * 2).inputs if needed else None
 
 
 def steered(lvlm: Lvlm, one: SteeringVector, strength: float = 1.0) -> AbstractContextManager[None]:
-    return steer(lvlm.model, one, strength, probe=probe(lvlm))
+    return steer(lvlm.model, one, strength, probe=build_probe(lvlm))
 
 
 def batch(lvlm: Lvlm) -> dict[str, Tensor]:
@@ -44,12 +44,12 @@ def answer(lvlm: Lvlm, inputs: Mapping[str, Tensor], **settings: Any) -> list[li
     return answers
 
 
-def hooks(lvlm: Lvlm) -> int:
+def count_hooks(lvlm: Lvlm) -> int:
     return sum(len(one._forward_hooks) + len(one._forward_pre_hooks) for one in lvlm.model.modules())
 
 
 @pytest.mark.parametrize("positions", Positions)
-def test_answers_equal_the_engines(lvlm: Lvlm, positions: Positions) -> None:
+def test_answers_equal_those_of_the_engine(lvlm: Lvlm, positions: Positions) -> None:
     one = replace(vector(lvlm.spec, 1), positions=positions)
     calls = [(prompt, one * 0.8) for prompt in prompts(lvlm)]
     expected = StaticGenerator(lvlm).generate(calls, Decoding(max_new_tokens=NEW_TOKENS))
@@ -59,7 +59,7 @@ def test_answers_equal_the_engines(lvlm: Lvlm, positions: Positions) -> None:
     assert texts == [generation.text for generation in expected]
 
 
-def test_a_forward_pass_equals_the_engines_bit_for_bit(lvlm: Lvlm) -> None:
+def test_logits_equal_those_of_the_engine_bit_for_bit(lvlm: Lvlm) -> None:
     inputs, one = batch(lvlm), vector(lvlm.spec, 1)
     with lvlm.table.pin_batch([one] * len(prompts(lvlm))) as slots:
         expected = logits(lvlm, inputs, lvlm.table.gather(slots))
@@ -76,16 +76,16 @@ def test_strength_zero_changes_no_bit(lvlm: Lvlm) -> None:
 
 def test_the_model_is_restored_after_the_block_and_after_an_exception(lvlm: Lvlm) -> None:
     inputs, one = batch(lvlm), vector(lvlm.spec, 1)
-    before, installed = logits(lvlm, inputs), hooks(lvlm)
+    before, installed = logits(lvlm, inputs), count_hooks(lvlm)
     with steered(lvlm, one):
         assert not torch.equal(logits(lvlm, inputs), before)
     with pytest.raises(MemoryError), steered(lvlm, one):
         raise MemoryError
     assert torch.equal(logits(lvlm, inputs), before)
-    assert hooks(lvlm) == installed
+    assert count_hooks(lvlm) == installed
 
 
-def test_nested_blocks_add_up_and_end_one_by_one(lvlm: Lvlm) -> None:
+def test_nested_blocks_add_up_and_end_independently(lvlm: Lvlm) -> None:
     inputs, one, two = batch(lvlm), vector(lvlm.spec, 1), vector(lvlm.spec, 2)
     with steered(lvlm, one + two):
         both = logits(lvlm, inputs)
@@ -106,10 +106,10 @@ def test_beams_and_single_rows_are_steered(llava: Lvlm) -> None:
 
 def test_a_vector_of_another_model_is_refused(llava: Lvlm) -> None:
     other = replace(vector(llava.spec, 1), model=replace(llava.spec, fingerprint="0" * 64))
-    installed = hooks(llava)
+    installed = count_hooks(llava)
     with pytest.raises(WrongModel), steer(llava.model, other):
         pytest.fail("must not run")
-    assert hooks(llava) == installed
+    assert count_hooks(llava) == installed
 
 
 def test_a_model_that_skips_layers_without_an_image_needs_a_probe(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Slots: one per content, least recently used given up first, never one that is in use."""
+"""The slot table: one slot per content, LRU eviction, and pinned slots that are never evicted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def deltas(one: SteeringVector) -> torch.Tensor:
     return torch.from_numpy(np.stack([one.edits[site].delta for site in (Site.ATTENTION, Site.MLP)], axis=1))
 
 
-def test_gather_gives_each_row_its_own_vector_and_zeros_for_none() -> None:
+def test_gather_returns_the_vector_of_each_row_and_zeros_for_none() -> None:
     slots = table()
     one, two = vector(SPEC, 1), vector(SPEC, 2)
     rows = slots.gather([slots.load(two), EMPTY, slots.load(one), slots.load(two)])
@@ -36,7 +36,7 @@ def test_gather_gives_each_row_its_own_vector_and_zeros_for_none() -> None:
     assert torch.equal(rows.squeeze(3), torch.stack(expected, dim=2))
 
 
-def test_a_site_that_is_not_edited_is_zero() -> None:
+def test_a_site_without_an_edit_has_a_zero_shift() -> None:
     slots = table()
     mlp = {Site.MLP: vector(SPEC).edits[Site.MLP]}
     rows = slots.gather([slots.load(replace(vector(SPEC), edits=mlp))])
@@ -44,7 +44,7 @@ def test_a_site_that_is_not_edited_is_zero() -> None:
     assert rows[:, 1].any()
 
 
-def test_the_same_content_has_one_slot_and_another_strength_another() -> None:
+def test_equal_content_shares_a_slot_and_another_strength_has_its_own() -> None:
     slots = table()
     one = vector(SPEC, 1)
     assert slots.load(one) == slots.load(vector(SPEC, 1)) == slots.load(one * 1)
@@ -52,14 +52,14 @@ def test_the_same_content_has_one_slot_and_another_strength_another() -> None:
     assert EMPTY not in (slots.load(one), slots.load(SteeringVector.zero(SPEC)))
 
 
-def test_the_callers_key_stands_for_the_content() -> None:
+def test_a_key_identifies_the_content() -> None:
     slots = table()
     slot = slots.load(vector(SPEC, 1), key="sha-1")
     assert slots.load(vector(SPEC, 1), key="sha-1") == slot
     assert slots.load(vector(SPEC, 1), key="sha-2") != slot
 
 
-def test_the_least_recently_used_slot_is_given_up_and_overwritten() -> None:
+def test_the_least_recently_used_slot_is_evicted_and_overwritten() -> None:
     slots = table(slots=2)
     one, two, three = (vector(SPEC, seed) for seed in (1, 2, 3))
     first, second = slots.load(one), slots.load(two)
@@ -67,16 +67,16 @@ def test_the_least_recently_used_slot_is_given_up_and_overwritten() -> None:
     slots.load(one)
     assert slots.load(three) == second
     assert torch.equal(slots.gather([second])[:, :, 0, 0], deltas(three))
-    assert torch.equal(before[:, :, 1, 0], deltas(two))  # a batch under way keeps what it gathered
+    assert torch.equal(before[:, :, 1, 0], deltas(two))  # gathered edits are a copy
     assert slots.load(one) == first
 
 
-def test_slots_of_a_running_batch_are_never_given_up() -> None:
+def test_pinned_slots_are_never_evicted() -> None:
     slots = table(slots=2)
-    with slots.pin_batch([vector(SPEC, 1), None, vector(SPEC, 2), vector(SPEC, 1)]) as held:
+    with slots.pin_batch([vector(SPEC, 1), None, vector(SPEC, 2), vector(SPEC, 1)]) as pinned:
         with pytest.raises(Unavailable, match="All 2 vector slots"), slots.pin_batch([vector(SPEC, 3)]):
             pytest.fail("must not run")
-        assert torch.equal(slots.gather(held)[:, :, 3, 0], deltas(vector(SPEC, 1)))
+        assert torch.equal(slots.gather(pinned)[:, :, 3, 0], deltas(vector(SPEC, 1)))
     with slots.pin_batch([vector(SPEC, 3), vector(SPEC, 4)]):
         pass
 
@@ -86,8 +86,8 @@ def test_a_batch_that_does_not_fit_leaves_nothing_pinned() -> None:
     for _ in range(2):
         with pytest.raises(Unavailable), slots.pin_batch([vector(SPEC, seed) for seed in range(3)]):
             pytest.fail("must not run")
-    with slots.pin_batch([vector(SPEC, 8), vector(SPEC, 9)]) as held:
-        assert len(set(held)) == 2
+    with slots.pin_batch([vector(SPEC, 8), vector(SPEC, 9)]) as pinned:
+        assert len(set(pinned)) == 2
 
 
 def with_gain(gain: float) -> Mapping[Site, Edit]:
@@ -102,7 +102,7 @@ def with_gain(gain: float) -> Mapping[Site, Edit]:
         ({"norm": NormRule.PRESERVE}, "norm rule preserve"),
     ],
 )
-def test_an_edit_that_would_not_be_applied_exactly_is_refused(changes: dict[str, Any], what: str) -> None:
+def test_an_edit_that_cannot_be_applied_exactly_is_refused(changes: dict[str, Any], what: str) -> None:
     one = replace(vector(SPEC), **changes)
     for refuse in (table().load, table().check):
         with pytest.raises(UnsupportedEdit, match=what) as refusal:
@@ -110,7 +110,7 @@ def test_an_edit_that_would_not_be_applied_exactly_is_refused(changes: dict[str,
         assert refusal.value.cure
 
 
-def test_a_gain_is_gathered_only_where_a_row_has_one() -> None:
+def test_gains_are_gathered_only_if_a_row_has_one() -> None:
     slots = table()
     plain, neutral = slots.load(vector(SPEC)), slots.load(replace(vector(SPEC), edits=with_gain(1.0)))
     rows = slots.decode_edits([plain, neutral])
@@ -122,14 +122,14 @@ def test_a_gain_is_gathered_only_where_a_row_has_one() -> None:
     assert rows.gain[:, :, :, 0, 0].tolist() == [[[1.0, 1.0], [1.0, pytest.approx(0.9)]]] * 2
 
 
-def test_a_model_whose_branches_can_only_be_added_to_refuses_gains() -> None:
+def test_a_model_that_takes_no_gain_refuses_gains() -> None:
     slots = SlotTable(SPEC, 3, torch.device("cpu"), torch.float32, takes_gain=False)
     slots.load(vector(SPEC))
     with pytest.raises(UnsupportedEdit, match="cannot take"):
         slots.load(replace(vector(SPEC), edits=with_gain(0.9)))
 
 
-def test_a_shift_of_the_layers_output_is_a_shift_of_its_mlp() -> None:
+def test_a_shift_of_the_layer_output_is_a_shift_of_the_mlp() -> None:
     mlp = vector(SPEC).edits[Site.MLP]
     slots = table()
     both = slots.load(replace(vector(SPEC), edits={Site.MLP: mlp, Site.LAYER: mlp}))
@@ -137,7 +137,7 @@ def test_a_shift_of_the_layers_output_is_a_shift_of_its_mlp() -> None:
     assert torch.equal(slots.gather([both]), slots.gather([twice]))
 
 
-def test_an_edit_of_the_last_position_is_masked_in_the_prompt_and_gone_afterwards() -> None:
+def test_a_last_position_edit_is_masked_in_prefill_and_absent_in_decode() -> None:
     slots = table()
     everywhere, last = slots.load(vector(SPEC, 1)), slots.load(replace(vector(SPEC, 1), positions=Positions.LAST))
     assert everywhere != last
@@ -152,7 +152,7 @@ def test_an_edit_of_the_last_position_is_masked_in_the_prompt_and_gone_afterward
     assert not later.shift[:, :, 1].any()
 
 
-def test_rows_without_any_vector_are_no_rows() -> None:
+def test_a_batch_without_vectors_has_no_edits() -> None:
     slots = table()
     assert slots.prefill_edits([EMPTY, EMPTY], length=3) is None
     assert slots.decode_edits([EMPTY]) is None
@@ -170,7 +170,7 @@ def test_a_vector_for_another_model_is_refused(changes: dict[str, Any]) -> None:
     ("dtype", "strength"),
     [(torch.float32, 1e40), (torch.float32, float("inf")), (torch.float32, float("nan")), (torch.float16, 1e6)],
 )
-def test_a_strength_beyond_the_number_format_is_refused(dtype: torch.dtype, strength: float) -> None:
+def test_a_strength_beyond_the_dtype_is_refused(dtype: torch.dtype, strength: float) -> None:
     with np.errstate(all="ignore"):
         one = vector(SPEC) * strength
     slots = table(dtype=dtype)

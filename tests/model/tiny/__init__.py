@@ -1,6 +1,6 @@
-"""Tiny random vision-language models, built and saved by the tests themselves: real classes, real processors.
+"""Tiny random vision-language models with the classes and processors of transformers.
 
-Weights are drawn large enough that every block matters; hidden width 64, three decoder layers, images of 32 × 32.
+Hidden size 64, three decoder layers, images of 32 × 32. Weights are large enough that every block matters.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.model.tiny.parts import (
     vocabulary,
 )
 from tests.model.tiny.pil import llava, llava_next
-from tests.model.tiny.saving import random_model, randomise, save, save_embedder, speak_plainly
+from tests.model.tiny.saving import random_model, randomise, restrict_to_printable, save, save_embedder
 
 WITHOUT_TORCHVISION: dict[str, Callable[[], Family]] = {
     "idefics2": pil.idefics2,
@@ -62,9 +62,9 @@ __all__ = [
     "llava_next",
     "random_model",
     "randomise",
+    "restrict_to_printable",
     "save",
     "save_embedder",
-    "speak_plainly",
     "text_settings",
     "vision_settings",
     "vocabulary",

@@ -1,4 +1,4 @@
-"""What the tiny families share: a tokenizer, sizes, a chat template."""
+"""The parts that the tiny families share: a tokenizer, sizes, a chat template."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tokenizers
 import transformers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-# Annotated in part only, so its classes are taken as they come.
+# Typed as Any, because transformers is only partly annotated.
 hf: Any = transformers
 
 Family = tuple[Any, Any]  # a configuration and a processor
@@ -32,7 +32,7 @@ CHAT_TEMPLATE = (
 
 
 def build_tokenizer(specials: tuple[str, ...] = ()) -> Any:
-    """Byte-level BPE with a few merges; ids 0, 1, 2 are <pad>, <s>, </s>, then the specials."""
+    """Train a byte-level BPE with a few merges; ids 0, 1, 2 are <pad>, <s>, </s>, then the special tokens."""
     backend = tokenizers.Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
@@ -57,7 +57,7 @@ def vocabulary(tokenizer: Any) -> int:
 
 
 def text_settings(tokenizer: Any, **changes: Any) -> dict[str, Any]:
-    """A small decoder with grouped queries; `changes` are what a family adds."""
+    """Return the settings of a small decoder with grouped-query attention; `changes` are added for one family."""
     return {
         "vocab_size": vocabulary(tokenizer),
         "hidden_size": HIDDEN,

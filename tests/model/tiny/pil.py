@@ -1,4 +1,4 @@
-"""Families whose processors need Pillow only."""
+"""Families whose processors need only Pillow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.model.tiny.parts import (
 
 
 def llava(text: dict[str, Any] | None = None) -> Family:
-    """text: another decoder's settings, to try decoders that no released model joins to Llava."""
+    """text: the settings of another decoder; None means Llama."""
     tokenizer = build_tokenizer(("<image>",))
     config = hf.LlavaConfig(
         vision_config=vision_settings("clip_vision_model"),
@@ -85,7 +85,7 @@ def idefics2() -> Family:
 
 
 def gemma3() -> Family:
-    """One local layer in two, with a window shorter than the tests' prompts."""
+    """Sliding-window layers, with a window shorter than the tests' prompts."""
     specials = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
     tokenizer = build_tokenizer(tuple(specials.values()))
     tokenizer._set_model_specific_special_tokens(specials)
@@ -130,7 +130,7 @@ def idefics3() -> Family:
 
 
 def paligemma() -> Family:
-    """Its processor adds 1152 tokens for places and outlines, and it has no chat template."""
+    """The processor adds 1152 location and segmentation tokens; there is no chat template."""
     tokenizer = build_tokenizer(("<image>",))
     pixels = hf.SiglipImageProcessorPil(size={"height": IMAGE, "width": IMAGE})
     pixels.image_seq_length = 4
@@ -146,7 +146,7 @@ def paligemma() -> Family:
 
 
 def mllama() -> Family:
-    """The middle layer attends to the pictures, through gates."""
+    """The middle layer is gated cross-attention to the images."""
     tokenizer = build_tokenizer(("<|image|>", "<|python_tag|>"))
     vision = vision_settings("mllama_vision_model") | {"attention_heads": 2, "num_global_layers": 1}
     vision |= {"max_num_tiles": 4, "vision_output_dim": 64, "intermediate_layers_indices": [0]}

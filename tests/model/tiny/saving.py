@@ -1,4 +1,4 @@
-"""Random weights, and a folder that transformers loads from."""
+"""Random weights, and model folders for `from_pretrained`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tests.model.tiny.parts import hf, vocabulary
 
 
 def randomise(model: nn.Module, seed: int) -> None:
-    """Matrices that keep the size of what they multiply, and norms and biases off their neutral values."""
+    """Scale matrices so that they preserve the norm of their input, and move norms and biases off their defaults."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for _, parameter in sorted(model.named_parameters()):
             noise = torch.randn(parameter.shape, generator=generator)
-            if parameter.shape == (1,):  # a gate, closed at first
+            if parameter.shape == (1,):  # a gate, initialised as closed
                 parameter.fill_(0.7)
             elif parameter.dim() >= 2:
                 fan_in = math.prod(parameter.shape[1:])
@@ -27,17 +27,17 @@ def randomise(model: nn.Module, seed: int) -> None:
                 parameter.add_(0.1 * noise)
 
 
-def random_model(kind: Any, config: Any, seed: int = 0) -> Any:
-    """kind: the auto class that builds it."""
+def random_model(auto_class: Any, config: Any, seed: int = 0) -> Any:
+    """Build a model with random weights."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = kind.from_config(config)
+        model = auto_class.from_config(config)
     randomise(model, seed)
     return model
 
 
-def speak_plainly(model: Any, tokenizer: Any) -> None:
-    """Never let half a letter or an image token be the likeliest, so that different tokens are different texts."""
+def restrict_to_printable(model: Any, tokenizer: Any) -> None:
+    """Zero the logits of image tokens and partial characters, so that different answers have different texts."""
     texts = {token: tokenizer.decode([token]).strip() for token in range(3, vocabulary(tokenizer))}
     plain = {token for token, text in texts.items() if text and text.isascii() and text.isprintable()}
     odd = [token for token, text in texts.items() if token not in plain or "image" in text]
@@ -47,7 +47,7 @@ def speak_plainly(model: Any, tokenizer: Any) -> None:
 
 def save(config: Any, processor: Any, folder: Path, seed: int = 0) -> Path:
     model = random_model(hf.AutoModelForImageTextToText, config, seed)
-    speak_plainly(model, processor.tokenizer)
+    restrict_to_printable(model, processor.tokenizer)
     end = getattr(processor, "end_of_utterance_token", None)
     ends = [2] if end is None else [2, processor.tokenizer.convert_tokens_to_ids(str(end))]
     model.generation_config.update(eos_token_id=ends, pad_token_id=0, bos_token_id=1)

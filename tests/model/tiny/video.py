@@ -1,4 +1,4 @@
-"""Families whose processors read videos too, for which transformers wants torchvision."""
+"""Families whose processors also read videos, for which transformers requires torchvision."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def internvl() -> Family:
 
 
 def mistral3() -> Family:
-    """With the Pixtral tower."""
+    """With the Pixtral vision tower."""
     tokenizer = build_tokenizer(("[IMG]", "[IMG_BREAK]", "[IMG_END]"))
     config = hf.Mistral3Config(
         vision_config=vision_settings("pixtral") | {"patch_size": PATCH // 2},
@@ -126,7 +126,7 @@ def qwen2_5_vl() -> Family:
 
 
 def qwen3_vl() -> Family:
-    """The features of a picture are added after the first decoder layer once more (DeepStack)."""
+    """Image features are added again after the first decoder layer (DeepStack)."""
     vision = _deep_qwen_vision() | {"num_position_embeddings": 16, "deepstack_visual_indexes": [0]}
     return _qwen(
         hf.Qwen3VLConfig, "qwen3_vl", vision, hf.Qwen3VLProcessor, hf.Qwen3VLVideoProcessor, mrope_interleaved=True
@@ -138,13 +138,13 @@ def _deep_qwen_vision() -> dict[str, Any]:
 
 
 def _qwen(config: Any, name: str, vision: dict[str, Any], processor: Any, video: Any, **rope: Any) -> Family:
-    """Positions in three dimensions: 2, 3 and 3 of the 8 rotary pairs."""
+    """Build a Qwen-VL with three-dimensional positions: 2, 3 and 3 of the 8 rotary pairs."""
     tokenizer = build_tokenizer(tuple(_QWEN.values()))
     tokenizer._set_model_specific_special_tokens(_QWEN)
     ids = {f"{part}_id": tokenizer.convert_tokens_to_ids(text) for part, text in _QWEN.items()}
     sizes = {"patch_size": PATCH // 2, "temporal_patch_size": 2}
     positions = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3], **rope}
-    made = config(
+    built = config(
         vision_config={"model_type": f"{name}_vision", "spatial_merge_size": 2, **sizes, **vision},
         text_config=text_settings(
             tokenizer, model_type=f"{name}_text", rope_parameters=positions, head_dim=HIDDEN // 4
@@ -152,7 +152,7 @@ def _qwen(config: Any, name: str, vision: dict[str, Any], processor: Any, video:
         **ids,
     )
     area = {"shortest_edge": IMAGE * IMAGE, "longest_edge": IMAGE * IMAGE}
-    return made, processor(
+    return built, processor(
         hf.Qwen2VLImageProcessorPil(size=area, merge_size=2, **sizes),
         tokenizer,
         video(size=area, merge_size=2, **sizes),
