@@ -64,7 +64,10 @@ class ChatFormat:
         self._end_tokens = tuple(end_tokens)
 
     def build_row(self, prompt: Prompt, answer: str | None) -> Row:
-        messages = _build_messages(prompt)
+        messages: list[dict[str, Any]] = []
+        for one in prompt.demonstrations:
+            messages += [_build_turn("user", one.prompt, len(one.images)), _build_turn("assistant", one.answer)]
+        messages.append(_build_turn("user", prompt.text, len(prompt.images)))
         text = self._render(messages, add_generation_prompt=True)
         if answer is None:
             return Row(text)
@@ -169,13 +172,6 @@ def _complete_row(tokenizer: Any, text: str, completion: str, answer: str) -> Ro
 def _tokenize(tokenizer: Any, text: str) -> list[int]:
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids
-
-
-def _build_messages(prompt: Prompt) -> list[dict[str, Any]]:
-    turns: list[dict[str, Any]] = []
-    for one in prompt.demonstrations:
-        turns += [_build_turn("user", one.prompt, len(one.images)), _build_turn("assistant", one.answer)]
-    return [*turns, _build_turn("user", prompt.text, len(prompt.images))]
 
 
 def _build_turn(role: str, text: str, images: int = 0) -> dict[str, Any]:
