@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -63,7 +63,14 @@ class BatchDecoder:
 
     max_rows: int | None = None
 
-    def __init__(self, lvlm: Lvlm, features: ImageFeatures, *, max_columns: int = 65_536, forward: Any = None) -> None:
+    def __init__(
+        self,
+        lvlm: Lvlm,
+        features: ImageFeatures,
+        *,
+        max_columns: int = 65_536,
+        forward: Callable[..., Any] | None = None,
+    ) -> None:
         """max_columns: limit of rows × columns allocated ahead of need. forward: a compiled forward, for decoding."""
         self._lvlm = lvlm
         self._forward = forward or lvlm.model

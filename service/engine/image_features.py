@@ -12,6 +12,7 @@ from cachetools import LRUCache
 from torch import Tensor
 
 from vlibrary.engine.request import EncodedPrompt
+from vlibrary.models.causal_vlm import CausalVlm
 
 Pixels = Mapping[str, Tensor]
 
@@ -38,7 +39,7 @@ class ImageFeatures:
     For models whose forward takes `mm_encoder_outputs`. Not thread-safe: used on the model's thread.
     """
 
-    def __init__(self, model: Any, max_bytes: int) -> None:
+    def __init__(self, model: CausalVlm, max_bytes: int) -> None:
         self._tower: Any = model.base_model.get_image_features
         self.argument_names = frozenset(inspect.signature(self._tower).parameters) - {"kwargs"}
         self._device, self._dtype = model.device, model.dtype

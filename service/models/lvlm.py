@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from PIL import Image
@@ -15,6 +15,7 @@ from transformers import AutoModelForImageTextToText, GenerationConfig, PreTrain
 from vlibrary.domain.errors import InvalidQuery, UnsupportedModel
 from vlibrary.domain.vector import SITES
 from vlibrary.domain.wire import Prompt
+from vlibrary.models.causal_vlm import CausalVlm
 from vlibrary.models.processors import check_processor, load_processor
 from vlibrary.models.prompt_encoder import Batch, PromptEncoder
 from vlibrary.steering.find_sites import LayersSkipped, find_sites
@@ -49,7 +50,7 @@ class Lvlm:
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, *, model_id: str, slots: int) -> None:
         """Raise UnsupportedModel if the model cannot be steered exactly. slots: as for `load`."""
         check_processor(processor)
-        self.model: Any = model.eval().requires_grad_(False)
+        self.model = cast("CausalVlm", model.eval().requires_grad_(False))
         self.processor: Any = processor
         self.tokenizer: Any = self.processor.tokenizer
         text_config = model.config.get_text_config(decoder=True)
