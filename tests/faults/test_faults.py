@@ -93,7 +93,7 @@ def test_a_cycle_that_hangs_is_a_violation_and_leaves_no_process() -> None:
             addresses.append(api.door.url)
             threading.Event().wait()
 
-    (violation,) = run_cycle(1, scenarios={hang: 1}, limit_s=2.0).ledger.violations
+    (violation,) = run_cycle(1, scenarios={hang: 1}, limit_s=8.0).ledger.violations
     assert "the cycle hangs" in violation
     assert "threading.Event().wait()" in violation
     with Client(*addresses) as client, pytest.raises(ServiceError):
