@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from structlog.testing import capture_logs
 
 from tests.support.memory.worker import MemoryWorker
 from vlibrary.adapters.locations import check_disjoint, create_folder
@@ -73,13 +72,3 @@ def test_a_folder_that_cannot_be_created_raises_with_its_setting(tmp_path: Path)
     create_folder(tmp_path / "new" / "below", "VLIBRARY_DATA_DIR")
     with pytest.raises(InvalidInput, match="VLIBRARY_DATA_DIR"):
         create_folder(tmp_path / "file" / "below", "VLIBRARY_DATA_DIR")
-
-
-def test_a_service_starts_without_its_store_and_logs_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
-        monkeypatch.setenv(name, "any")
-    settings = Settings(data_dir=tmp_path, artifacts="s3://bucket", s3_endpoint_url="http://127.0.0.1:9")
-    with capture_logs() as logs:
-        open_app(settings, lambda artifacts, *_: MemoryWorker(artifacts))
-    (warned,) = [entry for entry in logs if entry["event"] == "heartbeat.store_unavailable"]
-    assert "EndpointConnectionError" in warned["detail"]
