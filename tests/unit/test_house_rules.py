@@ -24,8 +24,8 @@ MAX_FUNCTION_LINES = 50
 MAX_TERMS = 40
 
 
-def _nodes(kind: type[ast.AST]) -> list[tuple[Path, ast.AST]]:
-    return [(path, node) for path in CODE for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kind)]
+def _nodes(*kinds: type[ast.AST]) -> list[tuple[Path, ast.AST]]:
+    return [(path, node) for path in CODE for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
 
 
 def test_code_and_documents_are_in_plain_english() -> None:
@@ -57,8 +57,7 @@ def test_folders_hold_few_files() -> None:
 def test_functions_fit_on_a_screen() -> None:
     long = [
         f"{path.relative_to(ROOT)}: {node.name}"
-        for kind in (ast.FunctionDef, ast.AsyncFunctionDef)
-        for path, node in _nodes(kind)
+        for path, node in _nodes(ast.FunctionDef, ast.AsyncFunctionDef)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (node.end_lineno or 0) - node.lineno + 1 > MAX_FUNCTION_LINES
     ]

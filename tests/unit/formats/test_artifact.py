@@ -346,7 +346,7 @@ PATHS = st.sampled_from(["dtype", "shape", "data_offsets"])
 ODD = JSON | st.sampled_from([-1, 2**64, 10**30, 1e308, "F32", [2], [2, 3], [-2, -3], [[2]], {}, float("nan")])
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.sampled_from(["mlp.scale", "mlp.vectors", "attention.scale"]), PATHS, ODD)
 def test_odd_header_values_raise_only_invalid_artifact(name: str, field: str, value: Any) -> None:
     header, body = split(ARTIFACT)
@@ -355,7 +355,7 @@ def test_odd_header_values_raise_only_invalid_artifact(name: str, field: str, va
     survives(join(header | {"__metadata__": value}, body))
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.sampled_from([*record_of(ARTIFACT), "other"]), st.sampled_from([*record_of(ARTIFACT)["model"], "more"]), ODD)
 def test_odd_record_values_raise_only_invalid_artifact(field: str, fact: str, value: Any) -> None:
     survives(with_record_text(json.dumps(record_of(ARTIFACT) | {field: value})))

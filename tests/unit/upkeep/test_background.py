@@ -18,6 +18,7 @@ from vlibrary.adapters.index.build import IndexLimits
 from vlibrary.adapters.index.faiss_index import FaissIndex
 from vlibrary.adapters.snapshots.folder import FolderSnapshots
 from vlibrary.domain.changes import LogPosition
+from vlibrary.upkeep import background
 from vlibrary.upkeep.background import BackgroundTasks
 from vlibrary.upkeep.collector_guard import list_markers
 from vlibrary.upkeep.heartbeat import Heartbeat
@@ -64,7 +65,8 @@ class Service:
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> Service:
+def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Service:
+    monkeypatch.setattr(background, "INTERVAL_S", 0.01)
     return Service(tmp_path / "snapshots")
 
 
