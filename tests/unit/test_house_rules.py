@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -24,8 +25,13 @@ MAX_FUNCTION_LINES = 50
 MAX_TERMS = 40
 
 
+@cache
+def _parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def _nodes(*kinds: type[ast.AST]) -> list[tuple[Path, ast.AST]]:
-    return [(path, node) for path in CODE for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
+    return [(path, node) for path in CODE for node in ast.walk(_parse(path)) if isinstance(node, kinds)]
 
 
 def test_code_and_documents_are_in_plain_english() -> None:

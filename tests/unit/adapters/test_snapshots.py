@@ -19,7 +19,8 @@ from ulid import ULID
 from tests.support.memory.artifacts import MemoryArtifacts
 from tests.support.upkeep import HandClock
 from vlibrary.adapters.artifacts.folder import FolderArtifacts
-from vlibrary.adapters.snapshots.folder import ABANDONED_S, PART, FolderSnapshots
+from vlibrary.adapters.snapshots import folder, object_store
+from vlibrary.adapters.snapshots.folder import ABANDONED_S, FolderSnapshots
 from vlibrary.adapters.snapshots.manifest import ATTEMPTS, FORMAT, Manifest, SnapshotSource
 from vlibrary.adapters.snapshots.object_store import ObjectStoreSnapshots
 from vlibrary.domain.changes import LogPosition
@@ -343,8 +344,13 @@ class TestObjectStore:
     def there(self, tmp_path: Path, store: MemoryArtifacts) -> ObjectStoreSnapshots:
         return ObjectStoreSnapshots(FolderSnapshots(tmp_path / "there"), store)
 
-    def test_another_machine_loads_the_snapshot(self, here: ObjectStoreSnapshots, there: ObjectStoreSnapshots) -> None:
-        here.save(draft(3, {"rows": b"r" * 2 * PART + b"end", "members": b"members"}))
+    def test_another_machine_loads_the_snapshot(
+        self, here: ObjectStoreSnapshots, there: ObjectStoreSnapshots, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        part = 1_000
+        for module in (folder, object_store):
+            monkeypatch.setattr(module, "PART", part)
+        here.save(draft(3, {"rows": b"r" * 2 * part + b"end", "members": b"members"}))
         found = there.newest("epoch", EMBEDDER)
         assert found is not None
         assert found.position == LogPosition("epoch", 3)
@@ -353,7 +359,7 @@ class TestObjectStore:
             "rows": b"rrrrrend",
             "members": b"members"[-8:],
         }
-        assert found.files["rows"].size() == 2 * PART + 3
+        assert found.files["rows"].size() == 2 * part + 3
 
     def test_the_newest_of_both_machines_is_loaded(
         self, here: ObjectStoreSnapshots, there: ObjectStoreSnapshots

@@ -72,7 +72,7 @@ def test_no_held_out_mapping_occurs_in_pretraining() -> None:
     rng, pool = np.random.default_rng(1), _pool()
     shares = dict.fromkeys(VALUES, 1 / len(VALUES))
     for level in (0.0, 0.5, 1.0):
-        for _ in range(1500):
+        for _ in range(700):
             episode = draw_episode(pool, 17, Difficulty.at(level, level), rng, shares)
             assert agreement(episode.attribute, episode.words) <= 1
 
@@ -103,7 +103,7 @@ def test_a_neutral_noun_is_used_with_every_attribute() -> None:
     rng, pool = np.random.default_rng(2), _pool()
     shares = dict.fromkeys(VALUES, 1 / len(VALUES))
     used: dict[str, set[str]] = {}
-    for _ in range(8000):
+    for _ in range(5000):
         episode = draw_episode(pool, 2, Difficulty.at(1.0, 1.0), rng, shares)
         if episode.ambiguous:
             used.setdefault(episode.noun, set()).add(episode.attribute)

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as arrays
 from vlibrary.domain.errors import UnsupportedEdit, WrongModel
 from vlibrary.domain.vector import Array, Edit, ModelSpec, NormRule, Positions, Site, SteeringVector
 
-unhurried = settings(max_examples=60)
+unhurried = settings(max_examples=30)
 
 MODEL = ModelSpec("tiny", "f" * 64, "Tiny", layers=2, hidden_size=3)
 OTHER = replace(MODEL, fingerprint="0" * 64)
