@@ -19,7 +19,6 @@ from ulid import ULID
 from tests.support.memory.artifacts import MemoryArtifacts
 from tests.support.upkeep import HandClock
 from vlibrary.adapters.artifacts.folder import FolderArtifacts
-from vlibrary.adapters.snapshots import folder, object_store
 from vlibrary.adapters.snapshots.folder import ABANDONED_S, FolderSnapshots
 from vlibrary.adapters.snapshots.manifest import ATTEMPTS, FORMAT, Manifest, SnapshotSource
 from vlibrary.adapters.snapshots.object_store import ObjectStoreSnapshots
@@ -348,8 +347,8 @@ class TestObjectStore:
         self, here: ObjectStoreSnapshots, there: ObjectStoreSnapshots, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         part = 1_000
-        for module in (folder, object_store):
-            monkeypatch.setattr(module, "PART", part)
+        for module in ("folder", "object_store"):
+            monkeypatch.setattr(f"vlibrary.adapters.snapshots.{module}.PART", part)
         here.save(draft(3, {"rows": b"r" * 2 * part + b"end", "members": b"members"}))
         found = there.newest("epoch", EMBEDDER)
         assert found is not None

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -146,6 +146,7 @@ class Checked:
             self.leave(place, scrub=operation.broken)
 
 
+@settings(max_examples=50)
 @given(OPERATIONS, st.sampled_from((1, 150, 600, 4096)))
 def test_every_row_keeps_exactly_its_own_columns_whoever_comes_and_goes(operations: list[Operation], most: int) -> None:
     checked = Checked(most)
