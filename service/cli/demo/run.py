@@ -116,7 +116,7 @@ def _evaluate(service: Client, test: Sequence[Example], support: Sequence[Exampl
         replies.zero_shot.append(_generate(service, query, "off"))
         replies.icl.append(_generate(service, query, "off", demonstrations))
         replies.steered.append(_generate(service, query, "auto"))
-        bar(Progress("unseen images", number, len(test)))
+        bar(Progress("images", number, len(test)))
     return replies
 
 
