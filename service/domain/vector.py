@@ -86,14 +86,14 @@ class Edit:
                 object.__setattr__(self, name, _frozen(array))
 
     @property
-    def delta(self) -> Array:
+    def shift(self) -> Array:
         """The shift of the branch output, scale[l] · vectors[l]; shape [L, d]."""
         return self.scale[:, None] * self.vectors
 
     @property
     def is_neutral(self) -> bool:
         """Whether the edit changes no activation."""
-        return not self.delta.any() and bool((self._gain_or_one() == 1).all())
+        return not self.shift.any() and bool((self._gain_or_one() == 1).all())
 
     def scale_by(self, strength: float) -> Edit:
         """Return the edit at a strength: 0 has no effect, 1 is the edit itself."""
@@ -104,7 +104,7 @@ class Edit:
         """Return the sum of both edits: shifts add up, and so do the gains' distances from 1."""
         gains = [edit.gain.astype(np.float64) for edit in (self, other) if edit.gain is not None]
         gain = _frozen(sum(gains) - (len(gains) - 1)) if gains else None
-        return Edit(_frozen(self.delta + other.delta), np.ones_like(self.scale), gain)
+        return Edit(_frozen(self.shift + other.shift), np.ones_like(self.scale), gain)
 
     def _gain_or_one(self) -> Array:
         return np.ones_like(self.scale) if self.gain is None else self.gain
@@ -112,7 +112,7 @@ class Edit:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Edit):
             return NotImplemented
-        return np.array_equal(self.delta, other.delta) and np.array_equal(self._gain_or_one(), other._gain_or_one())
+        return np.array_equal(self.shift, other.shift) and np.array_equal(self._gain_or_one(), other._gain_or_one())
 
 
 @dataclass(frozen=True, eq=False)

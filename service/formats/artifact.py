@@ -201,6 +201,6 @@ def _edit(site: Site, tensors: Mapping[str, Array]) -> Edit:
             raise InvalidArtifact(f"{site}.{part} contains NaN or infinity.", "Train the vector again.")
     edit = Edit(parts["vectors"], parts["scale"], parts.get("gain"))
     with np.errstate(over="ignore"):
-        if not np.isfinite(edit.delta).all():
+        if not np.isfinite(edit.shift).all():
             raise InvalidArtifact(f"{site}: scale times vectors is not finite.", "Scale the vector down.")
     return edit

@@ -47,7 +47,9 @@ class Embedder:
         return cls(model.to(device), processor, embedder_id=name)
 
     def embed(self, query: Query) -> TaskEmbedding:
-        """Embed the query's images and text as unit vectors; several images are averaged and normalised.
+        """Embed the query's images and text as one unit vector each; several images are averaged and normalized.
+
+        The two parts stay separate; `TaskEmbedding.row` joins them for the index.
 
         Raises InvalidImage, and InvalidQuery if an embedding is zero or not finite.
         """
@@ -59,7 +61,7 @@ class Embedder:
         """Return the unit embeddings [N, image_size] of encoded images. Raises InvalidImage."""
         pixels = decode_images(images)
         with self._lock:
-            return self._normalise(self._model.get_image_features, self._processor(images=pixels, return_tensors="pt"))
+            return self._encode(self._model.get_image_features, self._processor(images=pixels, return_tensors="pt"))
 
     def embed_texts(self, texts: Sequence[str]) -> Array:
         """Return the unit embeddings [N, text_size] of texts; a text longer than the model's context is truncated."""
@@ -72,11 +74,11 @@ class Embedder:
                 max_length=self._max_tokens,
                 return_tensors="pt",
             )
-            return self._normalise(self._model.get_text_features, tokens)
+            return self._encode(self._model.get_text_features, tokens)
 
     @torch.no_grad()
-    def _normalise(self, get_features: Any, inputs: Any) -> Array:
-        """Run the tower and return its features as unit vectors."""
+    def _encode(self, get_features: Any, inputs: Any) -> Array:
+        """Run the image or text encoder and return its outputs as unit vectors [N, d]."""
         rows = get_features(**inputs.to(self._model.device)).pooler_output
         return np.stack([unit(row) for row in rows.float().cpu().numpy()])
 

@@ -55,7 +55,8 @@ class BatchEdits:
             raise RuntimeError(
                 f"Edits for {len(shift)} rows of width {shift.shape[-1]} are active on a batch of shape {list(x.shape)}"
             )
-        edited = x + shift.to(x) if self.gain is None else x * self.gain[layer, site].to(x) + shift.to(x)
+        scaled = x if self.gain is None else x * self.gain[layer, site].to(x)
+        edited = scaled + shift.to(x)
         return edited if self.where is None else torch.where(self.where, edited, x)
 
 

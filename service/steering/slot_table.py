@@ -154,7 +154,7 @@ class SlotTable:
         shift = np.zeros((self._spec.layers, len(SITES), self._spec.hidden_size), np.float32)
         with np.errstate(over="ignore", invalid="ignore"):  # _cast reports an overflow
             for site, edit in vector.edits.items():
-                shift[:, _kind(site)] += edit.delta
+                shift[:, _kind(site)] += edit.shift
         return shift
 
     def _gain(self, vector: SteeringVector) -> Array:

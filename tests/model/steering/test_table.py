@@ -24,7 +24,7 @@ def table(slots: int = 3, dtype: torch.dtype = torch.float32) -> SlotTable:
 
 def deltas(one: SteeringVector) -> torch.Tensor:
     """[L, 2, d]"""
-    return torch.from_numpy(np.stack([one.edits[site].delta for site in (Site.ATTENTION, Site.MLP)], axis=1))
+    return torch.from_numpy(np.stack([one.edits[site].shift for site in (Site.ATTENTION, Site.MLP)], axis=1))
 
 
 def test_gather_returns_the_vector_of_each_row_and_zeros_for_none() -> None:

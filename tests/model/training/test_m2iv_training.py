@@ -141,7 +141,7 @@ def test_the_seed_determines_the_initial_theta(lvlm: Lvlm) -> None:
     assert rows.shape == (layers, 2, 3, 1, width)
     edits = theta.edits()
     for branch, site in enumerate((Site.ATTENTION, Site.MLP)):
-        assert np.array_equal(edits[site].delta, rows[:, branch, 1, 0].detach().numpy())
+        assert np.array_equal(edits[site].shift, rows[:, branch, 1, 0].detach().numpy())
 
 
 def test_training_changes_only_theta(lvlm: Lvlm, data: TrainingSet) -> None:
