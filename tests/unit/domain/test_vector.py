@@ -44,7 +44,7 @@ def assert_close(one: SteeringVector, other: SteeringVector, scale: float) -> No
 def effect(vector: SteeringVector, site: Site) -> tuple[Array, Array]:
     """Shift [L, d] and gain [L]; an absent site shifts by 0 at gain 1."""
     edit = vector.edits.get(site, Edit(np.zeros((2, 3), np.float32), np.zeros(2, np.float32)))
-    return edit.delta, np.ones(2, np.float32) if edit.gain is None else edit.gain
+    return edit.shift, np.ones(2, np.float32) if edit.gain is None else edit.gain
 
 
 def largest(*vectors: SteeringVector) -> float:
@@ -137,9 +137,9 @@ def test_vectors_with_different_effects_differ(other: SteeringVector) -> None:
 
 def test_an_edit_follows_its_equation() -> None:
     edit = Edit(np.array([[1, 2, 3], [4, 5, 6]], np.float32), np.array([2, -1], np.float32))
-    assert edit.delta.tolist() == [[2, 4, 6], [-4, -5, -6]]
+    assert edit.shift.tolist() == [[2, 4, 6], [-4, -5, -6]]
     both = edit.plus(edit.scale_by(0.5))
-    assert both.delta.tolist() == [[3, 6, 9], [-6, -7.5, -9]]
+    assert both.shift.tolist() == [[3, 6, 9], [-6, -7.5, -9]]
 
 
 def test_gains_add_their_distances_from_one() -> None:

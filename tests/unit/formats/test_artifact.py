@@ -98,7 +98,7 @@ def test_half_precision_is_accepted(dtype: str) -> None:
     kind = {"F16": np.float16, "F32": np.float32}[dtype]
     tensors = {"mlp.vectors": np.full((2, 3), 0.5, kind), "mlp.scale": np.full(2, 4, kind)}
     data = file_of({name: (dtype, list(t.shape), t.tobytes()) for name, t in tensors.items()})
-    assert (decode(data).edits[Site.MLP].delta == 2).all()
+    assert (decode(data).edits[Site.MLP].shift == 2).all()
 
 
 # ---- what encode refuses ---------------------------------------------------------------------------------------------
@@ -194,7 +194,7 @@ BAD_TENSORS: dict[str, tuple[Tensors, str]] = {
 
 
 def test_a_hand_made_file_is_accepted() -> None:
-    assert (decode(file_of(GOOD)).edits[Site.MLP].delta == 1).all()
+    assert (decode(file_of(GOOD)).edits[Site.MLP].shift == 1).all()
 
 
 @pytest.mark.parametrize("case", BAD_TENSORS)

@@ -249,4 +249,4 @@ def test_only_successful_loads_are_timed(store: Counting) -> None:
 
 def test_strength_zero_has_no_effect(store: Counting) -> None:
     nothing = content(residency(store), store.stored_vector(1, 0.0))
-    assert not any(np.any(edit.delta) for edit in nothing.edits.values())
+    assert not any(np.any(edit.shift) for edit in nothing.edits.values())
