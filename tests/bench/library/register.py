@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psycopg
@@ -19,6 +18,7 @@ from tests.bench.library.keys import KEYS, SPEC, Tasks, keys_of
 from tests.bench.spread import balanced, in_turn
 from tests.faults.processes.servers import Servers, ServerWorld
 from tests.support import samples
+from tests.support.memory.index import MemoryIndex
 from tests.support.memory.worker import CONTEXT_LENGTH, MemoryWorker
 from vlibrary.adapters.artifacts.s3 import S3Artifacts
 from vlibrary.adapters.clock import SystemClock
@@ -28,6 +28,7 @@ from vlibrary.domain.card import VectorCard
 from vlibrary.domain.query import Query, TaskEmbedding
 from vlibrary.domain.vector import ModelSpec, SteeringVector, check_applicable
 from vlibrary.domain.wire import WorkerInfo
+from vlibrary.library.library import Library
 from vlibrary.library.publish import Submission, publish
 
 CLIENTS = 4
@@ -57,15 +58,11 @@ def registrations(servers: Servers, folder: Path) -> dict[str, float]:
     card = _card()
     engine = connect(world.database_url)
     artifacts = S3Artifacts(world.client, world.bucket)
-    stores: dict[str, Any] = {
-        "catalogue": sql_catalogue(engine),
-        "artifacts": artifacts,
-        "worker": SizedWorker(artifacts),
-        "clock": SystemClock(),
-    }
+    worker = SizedWorker(artifacts)
+    library = Library(sql_catalogue(engine), artifacts, MemoryIndex(worker.models()[0].embedder), worker, SystemClock())
     with ThreadPoolExecutor(CLIENTS) as pool, _bare(world, artifact, card) as put:
         times = in_turn(
-            partial(_by_all, pool, partial(publish, Submission(artifact, card), **stores)),
+            partial(_by_all, pool, partial(publish, Submission(artifact, card), library)),
             partial(_by_all, pool, put),
             PAIRS,
         )

@@ -6,7 +6,6 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import faiss
 import numpy as np
@@ -15,9 +14,12 @@ from tests.bench.library.keys import BUCKETS, SPEC
 from tests.bench.library.rivals import RIVALS, Absent, Ask
 from tests.bench.library.subject import Prepared, Subject
 from tests.bench.spread import all_in_turn, seconds
+from tests.support.memory.artifacts import MemoryArtifacts
 from tests.support.memory.worker import MODEL
+from vlibrary.adapters.clock import SystemClock
 from vlibrary.domain.filters import Filter
 from vlibrary.domain.query import Query
+from vlibrary.library.library import Library
 from vlibrary.library.retrieve import retrieve
 
 K = 10
@@ -31,12 +33,12 @@ Figures = Mapping[str, float | list[float] | str]
 def latency(subject: Subject) -> Figures:
     """The retrieval part of /retrieve beside FAISS alone, which is asked for the same ten nearest keys."""
     worker = Prepared()
-    parts: dict[str, Any] = {"catalogue": subject.catalogue, "index": subject.index, "worker": worker}
+    library = Library(subject.catalogue, MemoryArtifacts(), subject.index, worker, SystemClock())
     bare = _bare_faiss(subject)
     times = []
     for number, query in enumerate(subject.queries):
         worker.next = query
-        ours = partial(retrieve, Query(text="?"), k=K, model_id=None, **parts)
+        ours = partial(retrieve, Query(text="?"), library=library, k=K, model_id=None)
         search = partial(subject.index.search, query, model=MODEL.fingerprint, k=K)
         times.append(all_in_turn([ours, search, partial(bare, query.row(SPEC))], first=number))
     whole, searched, alone = zip(*times, strict=True)
