@@ -22,7 +22,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from vlibrary.domain.card import NAME_PATTERN
 from vlibrary.domain.errors import InvalidArchive, TooLarge
 from vlibrary.domain.labels import VECTOR_ID_PATTERN
-from vlibrary.formats.strict_json import explain
+from vlibrary.formats import strict_json
 
 MEDIA_TYPE = "application/x-tar"
 MANIFEST = "manifest.ndjson"
@@ -100,7 +100,7 @@ class Archive:
 def open_archive(file: BinaryIO) -> Archive:
     """Open the archive in a seekable file that stays open. Raises InvalidArchive, or TooLarge for the manifest."""
     members = _members(file)
-    header, *lines = _read(file, members, MANIFEST, MAX_MANIFEST_BYTES).splitlines() or [b""]
+    header, *lines = _read(file, members, MANIFEST, MAX_MANIFEST_BYTES).removesuffix(b"\n").split(b"\n")
     if header.strip() != json.dumps(_HEADER).encode():
         raise InvalidArchive(
             f"The manifest begins with {header[:80]!r}, not with format {_HEADER['format']}.",
@@ -125,9 +125,13 @@ def _sha256(data: bytes) -> str:
 
 def _parse_entry(line: bytes, number: int) -> Entry:
     try:
+        strict_json.parse(line)
         return TypeAdapter(Entry).validate_json(line, strict=True)
     except ValidationError as error:
-        raise InvalidArchive(f"Line {number} of the manifest is invalid: {explain(error)}.", _CURE) from error
+        problem = strict_json.explain(error)
+    except ValueError as error:
+        problem = str(error)
+    raise InvalidArchive(f"Line {number} of the manifest is invalid: {problem}.", _CURE)
 
 
 class _PlainFile(tarfile.TarInfo):

@@ -19,6 +19,7 @@ from vlibrary.domain.card import KeyKind, TaskKey, VectorCard
 from vlibrary.domain.errors import InvalidCard
 from vlibrary.domain.query import Modality, TaskEmbedding
 from vlibrary.formats import strict_json
+from vlibrary.formats.text import NotUtf8
 
 _CURE = 'See the example at /docs: {"name": "colour-codes", "description": "..."}.'
 _STRICT = ConfigDict(strict=True, extra="forbid")
@@ -55,11 +56,13 @@ class _Card(BaseModel):
 
 
 def parse_card(text: str | bytes) -> VectorCard:
-    """Return the card in JSON text. Raises InvalidCard that names the field."""
+    """Return the card in JSON text, or in UTF-8 bytes. Raises InvalidCard that names the field or the place."""
     try:
         card = _Card.model_validate(strict_json.parse(text))
     except ValidationError as error:
         raise InvalidCard(f"The card is invalid: {strict_json.explain(error)}.", _CURE) from error
+    except NotUtf8 as error:
+        raise InvalidCard(f"The card is not UTF-8: {error}.", "Save the card as UTF-8 text.") from error
     except ValueError as error:
         raise InvalidCard(f"The card is not valid JSON: {error}.", _CURE) from error
     return VectorCard(

@@ -7,46 +7,60 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from pathlib import Path
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from typing import Any
+from unicodedata import normalize
 
 from vlibrary.domain.errors import InvalidImage
 from vlibrary.domain.example import Example
+from vlibrary.formats import strict_json
 from vlibrary.formats.images import decode_image
+from vlibrary.formats.text import NotUtf8, encode_utf8
 from vlibrary.training.errors import InvalidExamples
 
 FIELDS = ("image", "question", "answer")
 FILE_NAME = "examples.jsonl"
 IMAGES_NAME = "images"
 _CURE = 'Write one JSON object per line: {"image": "images/1.png", "question": "Which colour?", "answer": "red"}.'
+_Key = Callable[[str], str]
 _SUFFIXES = ((b"\x89PNG", "png"), (b"\xff\xd8", "jpg"), (b"RIFF", "webp"))
 
 
 def read_examples(jsonl: Path, images: Path, at_least: int = 1) -> list[Example]:
-    """Return the examples of a file, in order; blank lines are skipped.
+    """Return the examples of a file, in order and with their texts unchanged; blank lines are skipped.
 
     Raises InvalidExamples, naming file and line, for any invalid line, and if there are too few examples.
 
     Args:
-        jsonl: The file, in UTF-8.
-        images: The folder to which the image paths are relative. Paths that lead out of it are refused.
+        jsonl: The file, in UTF-8. Only a line feed ends a line.
+        images: The folder to which the image paths are relative. Paths that lead out of it are refused. A name is found
+            in either of Unicode's normal forms, because archives from a Mac contain the decomposed one.
         at_least: The number of examples required.
     """
+    folder = _ImageFolder(images)
     try:
-        lines = jsonl.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidExamples(f"Cannot read {jsonl}: {error}.", "Provide a JSONL file in UTF-8.") from error
-    root = images.resolve()
-    examples = [
-        _parse(line, root, f"{jsonl}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()
-    ]
+        records = list(strict_json.parse_lines(jsonl.read_bytes(), allow_nul=True))
+    except OSError as error:
+        raise InvalidExamples(f"Cannot read {jsonl}: {error.strerror}.", "Provide a JSONL file in UTF-8.") from error
+    except NotUtf8 as error:
+        raise InvalidExamples(f"{jsonl} is not UTF-8: {error}.", "Save the file as UTF-8 text.") from error
+    except strict_json.InvalidJson as error:
+        where = f"{jsonl}, line {error.line}, column {error.column}"
+        raise InvalidExamples(f"{where}: invalid JSON ({error.reason}).", _CURE) from error
+    examples = [_read_record(record, folder, f"{jsonl}, line {number}") for number, record in records]
     if len(examples) < at_least:
         raise InvalidExamples(f"{jsonl} has {len(examples)} examples.", f"Training needs at least {at_least}.")
     return examples
 
 
 def write_examples(examples: Sequence[Example], folder: Path) -> Path:
-    """Write folder/examples.jsonl and folder/images/; return the path of the JSONL file."""
+    """Write folder/examples.jsonl and folder/images/; return the path of the JSONL file.
+
+    Raises InvalidExamples for a text that `read_examples` would refuse.
+    """
     (folder / IMAGES_NAME).mkdir(parents=True, exist_ok=True)
     lines = []
     for number, example in enumerate(examples):
@@ -54,9 +68,15 @@ def write_examples(examples: Sequence[Example], folder: Path) -> Path:
         name = f"{IMAGES_NAME}/{number:05d}.{suffix}"
         (folder / name).write_bytes(example.image)
         record = {"image": name, "question": example.question, "answer": example.answer}
-        lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+        _check_fields(record, f"example {number}")
+        try:
+            lines.append(encode_utf8(json.dumps(record, ensure_ascii=False)) + b"\n")
+        except NotUtf8 as error:
+            raise InvalidExamples(
+                f"Example {number} has text that is not Unicode.", "Remove unpaired surrogates."
+            ) from error
     path = folder / FILE_NAME
-    path.write_text("".join(lines), encoding="utf-8")
+    path.write_bytes(b"".join(lines))
     return path
 
 
@@ -73,36 +93,85 @@ def digest(examples: Sequence[Example]) -> str:
     return total.hexdigest()
 
 
-def _parse(line: str, root: Path, where: str) -> Example:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise InvalidExamples(f"{where}: invalid JSON ({error}).", _CURE) from error
+def _read_record(record: Any, folder: _ImageFolder, where: str) -> Example:
     if not isinstance(record, dict):
         raise InvalidExamples(f"{where}: not a JSON object.", _CURE)
     if unknown := sorted(set(record) - set(FIELDS)):
         raise InvalidExamples(f"{where}: unknown fields {unknown[:3]}.", _CURE)
+    _check_fields(record, where)
+    return Example(folder.read(record["image"], where), record["question"], record["answer"])
+
+
+def _check_fields(record: Mapping[str, Any], where: str) -> None:
     for name in FIELDS:
         value = record.get(name)
         if not isinstance(value, str) or not value.strip():
-            problem = "missing" if value is None else f"{value!r}, not a non-empty string"
+            problem = "missing" if value is None else f"{value!r:.80}, not a non-empty string"
             raise InvalidExamples(f"{where}: {name!r} is {problem}.", _CURE)
-    image, question, answer = (record[name].strip() for name in FIELDS)
-    return Example(_read_image(image, root, where), question, answer)
 
 
-def _read_image(relative: str, root: Path, where: str) -> bytes:
-    try:
+class _ImageFolder:
+    """The images below a folder, by their paths in the JSONL file."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.resolve()
+        self._names: dict[tuple[Path, _Key], dict[str, list[str]]] = {}
+
+    def read(self, relative: str, where: str) -> bytes:
+        """Return the bytes of a valid image. Raises InvalidExamples."""
+        try:
+            data = self._locate(relative, where).read_bytes()
+            decode_image(data)
+        except (OSError, ValueError, RuntimeError) as error:  # a NUL in the path, or a loop of symbolic links
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise InvalidExamples(
+                f"{where}: cannot open the image {relative!r}: {reason}.", self._suggest(relative)
+            ) from error
+        except InvalidImage as error:
+            raise InvalidExamples(f"{where}: the image {relative!r}: {error.detail}", error.cure) from error
+        return data
+
+    def _locate(self, relative: str, where: str) -> Path:
+        path = self._root / relative
+        if not path.exists() and (equivalent := self._search(relative, _composed)) is not None:
+            path = equivalent
         # Resolved before the check, so that "..", absolute paths and symbolic links cannot lead out of the folder.
-        path = (root / relative).resolve()
-        if not path.is_relative_to(root):
-            raise InvalidExamples(f"{where}: the image {relative!r} is outside {root}.", "Use a path inside it.")
-        data = path.read_bytes()
-        decode_image(data)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise InvalidExamples(
-            f"{where}: cannot open the image {relative!r}: {error}.", f"Place it in {root}."
-        ) from error
-    except InvalidImage as error:
-        raise InvalidExamples(f"{where}: the image {relative!r}: {error.detail}", error.cure) from error
-    return data
+        path = path.resolve()
+        if not path.is_relative_to(self._root):
+            raise InvalidExamples(f"{where}: the image {relative!r} is outside {self._root}.", "Use a path inside it.")
+        return path
+
+    def _search(self, relative: str, key: _Key) -> Path | None:
+        """Return the only path whose parts have the same keys."""
+        path = self._root
+        for part in PurePosixPath(relative).parts:
+            found = self._list(path, key).get(key(part), [])
+            if len(found) != 1:
+                return None
+            path /= found[0]
+        return path
+
+    def _list(self, folder: Path, key: _Key) -> dict[str, list[str]]:
+        if (folder, key) not in self._names:
+            names = self._names[folder, key] = defaultdict(list)
+            with suppress(OSError):
+                for entry in folder.iterdir():
+                    names[key(entry.name)].append(entry.name)
+        return self._names[folder, key]
+
+    def _suggest(self, relative: str) -> str:
+        """Return what to write or do instead."""
+        slashes = relative.replace("\\", "/")
+        similar = self._search(slashes, _folded)
+        if similar is None:
+            return f"Place it in {self._root}."
+        name = str(similar.relative_to(self._root))
+        return f"Write {name!r}: upper case, lower case and slashes must be those of the file."
+
+
+def _composed(name: str) -> str:
+    return normalize("NFC", name)
+
+
+def _folded(name: str) -> str:
+    return normalize("NFC", name).casefold()

@@ -278,7 +278,7 @@ BAD_FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "a list for a header": (lambda: join(b"[]", BODY), "not a JSON object"),
     "no metadata": (lambda: join({k: v for k, v in split(ARTIFACT)[0].items() if k[0] != "_"}, BODY), "no 'vlibrary'"),
     "broken UTF-8": (lambda: join(TEXT.replace(b"mlp", b"ml\xff"), BODY), "JSON"),
-    "UTF-16": (lambda: join(TEXT.decode().encode("utf-16"), BODY), "corrupt"),
+    "UTF-16": (lambda: join(TEXT.decode().encode("utf-16"), BODY), "encoded in UTF-16"),
     "overlapping tensors": (lambda: join(TEXT.replace(b"[8,32]", b"[0,24]"), BODY), "corrupt"),
     "a tensor beyond the end": (lambda: join(TEXT.replace(b"[40,64]", b"[400,424]"), BODY), "corrupt"),
     "a tensor that is a number": (lambda: join(split(ARTIFACT)[0] | {"mlp.scale": 3}, BODY), "has shape None"),

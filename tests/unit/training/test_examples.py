@@ -6,8 +6,11 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from vlibrary.bundled.tasks import examples, task
 from vlibrary.domain.example import Example
@@ -15,6 +18,7 @@ from vlibrary.training.errors import InvalidExamples
 from vlibrary.training.examples import digest, read_examples, write_examples
 
 GOOD = {"image": "images/00000.png", "question": "Which hue?", "answer": "wug"}
+TEXT = st.text(min_size=1).filter(str.strip)
 
 
 @pytest.fixture
@@ -41,7 +45,7 @@ def test_non_ascii_text_is_stored_unescaped(tmp_path: Path, some: list[Example])
 def test_blank_lines_are_skipped_but_counted_in_line_numbers(folder: Path) -> None:
     path = folder / "examples.jsonl"
     path.write_text("\n" + json.dumps(GOOD) + "\n\n{", encoding="utf-8")
-    with pytest.raises(InvalidExamples, match="line 4: invalid JSON"):
+    with pytest.raises(InvalidExamples, match="line 4, column 2: invalid JSON"):
         read_examples(path, folder)
 
 
@@ -79,11 +83,93 @@ def test_an_error_names_the_line_and_a_cure(folder: Path, line: Any, problem: st
 def test_a_missing_file_and_too_few_examples_are_errors(folder: Path) -> None:
     with pytest.raises(InvalidExamples, match="Cannot read"):
         read_examples(folder / "missing.jsonl", folder)
-    (folder / "latin.jsonl").write_bytes(b"\xff\xfe\xff")
-    with pytest.raises(InvalidExamples, match="Cannot read"):
-        read_examples(folder / "latin.jsonl", folder)
     with pytest.raises(InvalidExamples, match="has 3 examples"):
         read_examples(folder / "examples.jsonl", folder, at_least=4)
+
+
+@pytest.mark.parametrize(
+    ("encoded", "problem"),
+    [
+        (json.dumps(GOOD).encode("utf-16"), "is not UTF-8: it is encoded in UTF-16"),
+        (json.dumps(GOOD).encode("utf-16-le"), "is not UTF-8: it is encoded in UTF-16 or UTF-32"),
+        (json.dumps(GOOD).encode("utf-32"), "is not UTF-8: it is encoded in UTF-32"),
+        (b'\n{"image": "Gr\xf6\xdfe.png"', "line 2, column 14: byte 0xF6 at offset 14 is not UTF-8"),
+        (b'{"image": "a.png", "answer": "b", "answer": "c"}', r"line 1, column 35: .*'answer' occurs twice"),
+        (b'{"question": "\\ud83d"}', r"line 1, column 14: .*half a surrogate pair"),
+    ],
+)
+def test_other_encodings_and_ambiguous_json_are_refused_with_the_place(
+    folder: Path, encoded: bytes, problem: str
+) -> None:
+    path = folder / "odd.jsonl"
+    path.write_bytes(encoded)
+    with pytest.raises(InvalidExamples, match=problem):
+        read_examples(path, folder)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(question=TEXT, answer=TEXT)
+@example(question="a\u2028b\u2029\x85\x0b\x0c\x1c", answer=" c\r\n\0")
+def test_any_text_is_written_and_read_unchanged(
+    tmp_path: Path, some: list[Example], question: str, answer: str
+) -> None:
+    given = [replace(some[0], question=question, answer=answer), some[1]]
+    assert read_examples(write_examples(given, tmp_path), tmp_path) == given
+
+
+@pytest.mark.parametrize("text", ["", " \n", "\ud800"])
+def test_text_that_could_not_be_read_is_not_written(tmp_path: Path, some: list[Example], text: str) -> None:
+    with pytest.raises(InvalidExamples, match="xample 1"):
+        write_examples([some[0], replace(some[1], answer=text)], tmp_path)
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_not_text(folder: Path, some: list[Example]) -> None:
+    path = folder / "examples.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert read_examples(path, folder) == some
+
+
+@pytest.mark.parametrize(("on_disk", "in_file"), [("NFD", "NFC"), ("NFC", "NFD"), ("NFC", "NFC")])
+def test_image_names_are_found_in_either_normal_form(
+    tmp_path: Path, some: list[Example], on_disk: Any, in_file: Any
+) -> None:
+    _write_image(tmp_path / normalize(on_disk, "größe/é.png"), some[0])
+    assert _read_one(tmp_path, normalize(in_file, "größe/é.png")) == some[0].image
+
+
+@pytest.mark.parametrize("written", ["Photos/one.png", "photos\\ONE.png", "photos/one.PNG"])
+def test_a_similar_image_name_is_refused_with_the_right_one(tmp_path: Path, some: list[Example], written: str) -> None:
+    _write_image(tmp_path / "photos" / "ONE.png", some[0])
+    with pytest.raises(InvalidExamples, match=r"Write 'photos/ONE\.png'"):
+        _read_one(tmp_path, written)
+
+
+def test_two_equivalent_image_names_are_ambiguous_unless_one_is_exact(tmp_path: Path, some: list[Example]) -> None:
+    names = [normalize("NFC", "ắ.png"), normalize("NFD", "ắ.png")]
+    for name, one in zip(names, some, strict=False):
+        _write_image(tmp_path / name, one)
+    assert [_read_one(tmp_path, name) for name in names] == [some[0].image, some[1].image]
+    with pytest.raises(InvalidExamples, match="cannot open the image"):
+        _read_one(tmp_path, "ă\u0301.png")  # half composed
+
+
+def test_a_normal_form_does_not_lead_out_of_the_folder(tmp_path: Path, some: list[Example]) -> None:
+    _write_image(tmp_path / "outside.png", some[0])
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / normalize("NFD", "é.png")).symlink_to(tmp_path / "outside.png")
+    with pytest.raises(InvalidExamples, match="is outside"):
+        _read_one(tmp_path / "data", normalize("NFC", "é.png"))
+
+
+def _write_image(path: Path, example: Example) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(example.image)
+
+
+def _read_one(folder: Path, image: str) -> bytes:
+    path = folder / "one.jsonl"
+    path.write_text(json.dumps({"image": image, "question": "q", "answer": "a"}), encoding="utf-8")
+    return read_examples(path, folder)[0].image
 
 
 def test_the_digest_depends_on_every_field_boundary_and_the_order(some: list[Example]) -> None:
