@@ -15,6 +15,7 @@ from vlibrary.api.http.body_limit import BodyLimit
 from vlibrary.api.http.deps import Limits
 from vlibrary.api.http.errors import install_handlers
 from vlibrary.api.http.metrics import Metrics, MetricsMiddleware
+from vlibrary.api.openai.embeddings import EmbeddingsIn
 from vlibrary.api.openai.schemas import ChatIn
 from vlibrary.api.routes import (
     aliases,
@@ -31,14 +32,28 @@ from vlibrary.api.routes import (
 from vlibrary.api.routes import (
     metrics as metrics_route,
 )
+from vlibrary.api.routes.v1 import embeddings
 from vlibrary.library.library import Library
 from vlibrary.schemas.generate import GenerateIn, TokenOut
 from vlibrary.schemas.problems import ProblemOut
 from vlibrary.schemas.vectors import RetrieveIn
 
 # Schemas of bodies and events that FastAPI does not see; see http/bodies.py and http/streams.py.
-SCHEMAS = (RetrieveIn, GenerateIn, ChatIn, TokenOut, ProblemOut)
-ROUTES = (vectors, lifecycle, aliases, archive, audit, retrieve, generate, chat, health, metrics_route, problems)
+SCHEMAS = (RetrieveIn, GenerateIn, ChatIn, EmbeddingsIn, TokenOut, ProblemOut)
+ROUTES = (
+    vectors,
+    lifecycle,
+    aliases,
+    archive,
+    audit,
+    retrieve,
+    generate,
+    chat,
+    embeddings,
+    health,
+    metrics_route,
+    problems,
+)
 DESCRIPTION = """\
 Store in-context vectors for vision-language models, find the best one for an image + text query, and apply it while
 the model answers. On this page, **Try it out** sends real requests.

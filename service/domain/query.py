@@ -66,10 +66,20 @@ class EmbedderSpec:
 
 @dataclass(frozen=True, eq=False)
 class TaskEmbedding:
-    """A query or a task key: up to two unit vectors, image [image_size] and text [text_size], float32."""
+    """A query or a task key: up to two unit vectors, image [image_size] and text [text_size], float32.
+
+    text_tokens: length of a query's text. text_limit: how many of its tokens the embedder reads.
+    """
 
     image: Array | None = None
     text: Array | None = None
+    text_tokens: int = 0
+    text_limit: int = 0
+
+    @property
+    def text_cut(self) -> bool:
+        """Whether the text is longer than the embedder reads, so that the embedding lacks its end."""
+        return self.text_tokens > self.text_limit
 
     @property
     def parts(self) -> int:

@@ -65,7 +65,8 @@ class _Problem:
 CALL: Message[GenerateCall] = Message(GenerateCall)
 QUERY: Message[Query] = Message(Query)
 STATUS: Message[WorkerStatus] = Message(WorkerStatus)
-_EMBEDDING: Message[tuple[bytes | None, bytes | None]] = Message(tuple[bytes | None, bytes | None])
+# The fields of a TaskEmbedding.
+_EMBEDDING: Message[tuple[bytes | None, bytes | None, int, int]] = Message(tuple[bytes | None, bytes | None, int, int])
 # One line of a streamed answer; an error's line is also the body of a refused request. Their fields tell them apart.
 _EVENT: Message[TextPiece | Generation | _Problem] = Message(TextPiece | Generation | _Problem)
 
@@ -90,11 +91,11 @@ def dump_embedding(embedding: TaskEmbedding) -> bytes:
     image, text = (
         None if part is None else part.astype(_FLOAT32).tobytes() for part in (embedding.image, embedding.text)
     )
-    return _EMBEDDING.to_json((image, text))
+    return _EMBEDDING.to_json((image, text, embedding.text_tokens, embedding.text_limit))
 
 
 def parse_embedding(data: bytes) -> TaskEmbedding:
     """Return the embedding. Raises ValueError for parts that are not float32 numbers."""
-    parts = _EMBEDDING.from_json(data)
+    *parts, tokens, limit = _EMBEDDING.from_json(data)
     image, text = (None if part is None else np.frombuffer(part, _FLOAT32).astype(np.float32) for part in parts)
-    return TaskEmbedding(image, text)
+    return TaskEmbedding(image, text, tokens, limit)

@@ -54,8 +54,14 @@ class Embedder:
         Raises InvalidImage, and InvalidQuery if an embedding is zero or not finite.
         """
         image = unit(self.embed_images(query.images).mean(axis=0)) if query.images else None
-        text = None if query.text is None else self.embed_texts([query.text])[0]
-        return TaskEmbedding(image=image, text=text)
+        if query.text is None:
+            return TaskEmbedding(image=image)
+        return TaskEmbedding(
+            image,
+            self.embed_texts([query.text])[0],
+            text_tokens=self._count_tokens(query.text),
+            text_limit=self._max_tokens,
+        )
 
     def embed_images(self, images: Sequence[bytes]) -> Array:
         """Return the unit embeddings [N, image_size] of encoded images. Raises InvalidImage."""
@@ -75,6 +81,11 @@ class Embedder:
                 return_tensors="pt",
             )
             return self._encode(self._model.get_text_features, tokens)
+
+    def _count_tokens(self, text: str) -> int:
+        with self._lock:
+            # verbose: without a warning about texts longer than the context
+            return len(self._processor.tokenizer(text, verbose=False)["input_ids"])
 
     @torch.no_grad()
     def _encode(self, get_features: Any, inputs: Any) -> Array:

@@ -10,7 +10,7 @@ import torch
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from vlibrary.adapters.artifacts.open import open_artifacts
-from vlibrary.bundled import EMBEDDER_FOLDER, LVLM_FOLDER, LVLM_ID
+from vlibrary.bundled import EMBEDDER_FOLDER, EMBEDDER_ID, LVLM_FOLDER, LVLM_ID
 from vlibrary.config import BUNDLED, Settings
 from vlibrary.domain.errors import InvalidInput
 from vlibrary.engine.inflight import Budget, InFlightEngine
@@ -51,8 +51,9 @@ def open_lvlm(settings: Settings) -> Lvlm:
 
 def open_embedder(settings: Settings) -> Embedder:
     """Load the query embedder that the settings name."""
-    folder = EMBEDDER_FOLDER if settings.embedder == BUNDLED else settings.embedder
-    return Embedder.load(folder, device=settings.device)
+    if settings.embedder == BUNDLED:
+        return Embedder.load(EMBEDDER_FOLDER, device=settings.device, embedder_id=EMBEDDER_ID)
+    return Embedder.load(settings.embedder, device=settings.device)
 
 
 def open_worker(settings: Settings, artifacts: Artifacts, registry: CollectorRegistry | None = None) -> LocalWorker:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
@@ -131,6 +131,15 @@ class RequestScope:
         async def work() -> T:
             async with self.deadline():
                 return await self._control.run_in_thread(call)
+
+        return await run_until_disconnect(self.request.receive, work())
+
+    async def run_in_threads(self, calls: Sequence[Callable[[], T]]) -> list[T]:
+        """Return the results of blocking calls that run at the same time; otherwise like `run_in_thread`."""
+
+        async def work() -> list[T]:
+            async with self.deadline():
+                return await asyncio.gather(*map(self._control.run_in_thread, calls))
 
         return await run_until_disconnect(self.request.receive, work())
 

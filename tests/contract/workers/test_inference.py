@@ -213,6 +213,8 @@ QUERIES = [Query("red shapes"), Query(images=(png(),)), Query("both", (png(), pn
 @pytest.mark.parametrize("query", QUERIES, ids=lambda query: query.modality)
 def test_an_embedding_is_transmitted_bit_for_bit(case: Case, query: Query) -> None:
     near, far = case.inference.embed(query), case.far[0].embed(query)
+    assert (near.text_tokens, near.text_limit) == (far.text_tokens, far.text_limit)
+    assert near.text_cut is False
     for mine, theirs in ((near.image, far.image), (near.text, far.text)):
         assert (mine is None) == (theirs is None)
         if mine is not None and theirs is not None:

@@ -258,7 +258,7 @@ def _create(client: OpenAI, *, model: str = MODEL.model_id) -> Any:
 
 def test_an_unknown_path_returns_an_openai_error(client: OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as missing:
-        client.embeddings.create(model="x", input="y")
+        client.moderations.create(input="y")
     assert missing.value.code == "not_found"
 
 

@@ -101,3 +101,10 @@ def test_a_model_without_text_features_is_refused(tmp_path: Path) -> None:
     config, processor = tiny.clip()
     with pytest.raises(UnsupportedModel, match="CLIP or SigLIP"):
         Embedder.load(tiny.save_embedder(config.vision_config, processor, tmp_path))
+
+
+def test_an_embedding_tells_whether_the_text_was_cut(embedder: Embedder) -> None:
+    short, long = embedder.embed(Query("red circle")), embedder.embed(Query("red circle " * 200))
+    assert 0 < short.text_tokens <= short.text_limit == long.text_limit < long.text_tokens
+    assert (short.text_cut, long.text_cut) == (False, True)
+    assert embedder.embed(Query(images=(noise_image(1),))).text_cut is False

@@ -26,6 +26,7 @@ from vlibrary.formats.images import decode_image
 MODEL = ModelSpec("memory/echo", "0" * 64, "Echo", layers=2, hidden_size=4)
 EMBEDDER = EmbedderSpec("memory/trigrams", "1" * 64, image_size=49, text_size=64)
 CONTEXT_LENGTH = 2_048
+TEXT_LIMIT = 64
 
 
 class MemoryWorker(Worker):
@@ -54,8 +55,9 @@ class MemoryWorker(Worker):
 
     def embed(self, query: Query) -> TaskEmbedding:
         image = unit(np.mean([_thumbnail(one) for one in query.images], axis=0)) if query.images else None
-        text = None if query.text is None else _trigrams(query.text)
-        return TaskEmbedding(image=image, text=text)
+        if query.text is None:
+            return TaskEmbedding(image=image)
+        return TaskEmbedding(image, _trigrams(query.text), len(query.text.split()), TEXT_LIMIT)
 
     async def generate(self, call: GenerateCall) -> AsyncGenerator[TextPiece | Generation]:
         whole = self._answer(call)

@@ -48,8 +48,9 @@ def test_an_empty_query_raises_the_domain_error() -> None:
 @given(st.none() | FLOATS, st.none() | FLOATS)
 def test_an_embedding_survives_a_round_trip_bit_for_bit(image: list[float] | None, text: list[float] | None) -> None:
     parts = [None if part is None else np.array(part, np.float32) for part in (image, text)]
-    message = dump_embedding(TaskEmbedding(*parts))
+    message = dump_embedding(TaskEmbedding(parts[0], parts[1], text_tokens=91, text_limit=77))
     back = parse_embedding(message)
+    assert (back.text_tokens, back.text_limit, back.text_cut) == (91, 77, True)
     for part, found in zip(parts, (back.image, back.text), strict=True):
         assert (part is None) == (found is None)
         if part is not None and found is not None:
