@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from unicodedata import normalize
 
 from vlibrary.domain.card import Status, VectorRecord
 from vlibrary.domain.errors import InvalidInput
@@ -32,15 +33,20 @@ class ValueKind(StrEnum):
 
 @dataclass(frozen=True)
 class OneOf:
-    """Match if the metadata has this key with one of these values (never, without values). Raises InvalidInput."""
+    """Match if the metadata has this key with one of these values (never, without values). Raises InvalidInput.
+
+    Texts are equal if their normal forms NFC are.
+    """
 
     key: str
     values: tuple[MetadataValue, ...]
 
     def __post_init__(self) -> None:
         _check(self.key, self.values)
+        object.__setattr__(self, "values", tuple(map(comparable, self.values)))
 
     def allows(self, value: MetadataValue) -> bool:
+        value = comparable(value)
         return any(ValueKind.of(value) == ValueKind.of(one) and value == one for one in self.values)
 
 
@@ -48,7 +54,8 @@ class OneOf:
 class Between:
     """Match if the metadata has this key with a value of the bounds' kind, least <= value <= most.
 
-    Texts are ordered by code point. Raises InvalidInput without a bound, for bounds of two kinds, and for flags.
+    Texts are ordered by the code points of their normal forms NFC. Raises InvalidInput without a bound, for bounds of
+    two kinds, and for flags.
     """
 
     key: str
@@ -64,6 +71,8 @@ class Between:
                 f"Invalid range of {self.key!r}: from {self.least!r} to {self.most!r}.",
                 "Use one or two bounds, both numbers or both texts.",
             )
+        for name, bound in (("least", self.least), ("most", self.most)):
+            object.__setattr__(self, name, None if bound is None else comparable(bound))
 
     @property
     def kind(self) -> ValueKind:
@@ -73,8 +82,14 @@ class Between:
     def allows(self, value: MetadataValue) -> bool:
         if ValueKind.of(value) != self.kind:
             return False
+        value = comparable(value)
         bounds = ((self.least, value), (value, self.most))
         return all(low is None or high is None or low <= high for low, high in bounds)  # type: ignore[operator]  # one kind
+
+
+def comparable(value: MetadataValue) -> MetadataValue:
+    """Return the value as conditions compare it: texts in normal form NFC, everything else unchanged."""
+    return normalize("NFC", value) if isinstance(value, str) else value
 
 
 def _check(key: str, values: Iterable[MetadataValue]) -> None:

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 from typing import Any
+from unicodedata import category, combining, normalize
 
 from vlibrary.domain.errors import InvalidCard, InvalidInput
 
@@ -14,6 +15,7 @@ MetadataValue = str | int | float | bool
 
 MAX_TAGS = 64
 MAX_TAG = 64
+MAX_TAG_CODE_POINTS = 4 * MAX_TAG  # no character has more in any normal form
 MAX_METADATA = 64
 MAX_METADATA_TEXT = 500
 MAX_PARENTS = 64
@@ -21,22 +23,47 @@ METADATA_KEY_PATTERN = r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$"
 ALIAS_PATTERN = r"^(?!v?[0-9]+$|latest$)[a-z0-9][a-z0-9._-]{0,63}$"  # not a version
 ACTOR_PATTERN = r"^[!-~]([ -~]{0,126}[!-~])?$"  # printable ASCII, for logs
 VECTOR_ID_PATTERN = r"^[0-7][0-9A-HJKMNP-TV-Z]{25}$"  # a ULID
+# Invisible characters that words and emoji need: joiners after a character that is not ASCII, and the tags that make a
+# flag of a region.
+_JOINERS = re.compile("(?<=[^\x00-\x7f\u200c\u200d])[\u200c\u200d]|(?<=\U0001f3f4)[\U000e0020-\U000e007e]+\U000e007f")
 # Above it, doubles cannot represent every integer, in JSON parsers and in range comparisons.
 MAX_INTEGER = 2**53 - 1
 
 
 def check_tags(tags: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the tags sorted and unique. Raises InvalidCard."""
-    for tag in tags:
-        if not (0 < len(tag) <= MAX_TAG and tag.isprintable() and tag == tag.strip()):
+    """Return the tags sorted and unique, in Unicode's normal form NFC. Raises InvalidCard."""
+    composed = [normalize("NFC", tag) for tag in tags]
+    for tag in composed:
+        if not _is_tag(tag):
             raise InvalidCard(
-                f"Invalid tag {tag!r}.",
-                f"Use 1 to {MAX_TAG} printable characters without leading or trailing spaces.",
+                f"Invalid tag {tag!r:.200}.",
+                f"Use 1 to {MAX_TAG} visible characters without leading or trailing spaces. Joiners (U+200C, U+200D) "
+                "may follow characters that are not ASCII.",
             )
-    unique = tuple(sorted(set(tags)))
+    unique = tuple(sorted(set(composed)))
     if len(unique) > MAX_TAGS:
         raise InvalidCard(f"There are {len(unique)} tags.", f"Use at most {MAX_TAGS}.")
     return unique
+
+
+def _is_tag(tag: str) -> bool:
+    # Combining marks are not counted: NFC replaces some characters by a base character and a mark, and a tag that was
+    # valid before stays so.
+    length = sum(not combining(character) for character in tag)
+    if not tag or length > MAX_TAG or len(tag) > MAX_TAG_CODE_POINTS or tag != tag.strip():
+        return False
+    return not any(_is_invisible(character) for character in _JOINERS.sub("", tag))
+
+
+def _is_invisible(character: str) -> bool:
+    """Return whether it is a control, format or private character, a space other than U+0020, or not a character.
+
+    Unassigned characters are visible: they are those of later Unicode versions, such as new emoji.
+    """
+    kind, code = category(character), ord(character)
+    if kind == "Cn":
+        return code & 0xFFFE == 0xFFFE or 0xFDD0 <= code <= 0xFDEF
+    return kind[0] in "CZ" and character != " "
 
 
 def same_metadata(one: Mapping[str, MetadataValue], other: Mapping[str, MetadataValue]) -> bool:

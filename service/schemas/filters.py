@@ -1,12 +1,12 @@
 """Filters over vectors, the same for query parameters and JSON bodies.
 
-A metadata condition is KEY=VALUE, KEY>=VALUE or KEY<=VALUE. VALUE is JSON if it parses as JSON, else text: shots=16 is
-a number, shots="16" and split=train are texts, checked=true is a boolean, split=["train","test"] matches either value.
+A metadata condition is KEY=VALUE, KEY>=VALUE or KEY<=VALUE. KEY=VALUE matches the text VALUE, and the number or boolean
+if VALUE is one in JSON: shots=16 matches 16 and "16". VALUE in quotation marks matches the text only, and a JSON list
+such as ["train",16] matches each of its values, types included. A range compares numbers if VALUE is one, else texts.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -16,7 +16,8 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 from vlibrary.domain.card import NAME_PATTERN, Status
 from vlibrary.domain.errors import InvalidInput
 from vlibrary.domain.filters import Between, Condition, Filter, OneOf
-from vlibrary.domain.labels import MAX_TAG, VECTOR_ID_PATTERN, check_tags, is_storable
+from vlibrary.domain.labels import MAX_TAG_CODE_POINTS, VECTOR_ID_PATTERN, check_tags, is_metadata_value, is_storable
+from vlibrary.formats import strict_json
 from vlibrary.schemas.fields import StrictIn
 
 MAX_CONDITIONS = 16
@@ -31,7 +32,7 @@ def _require_iso_format(value: str) -> str:
     return value
 
 
-Tag = Annotated[str, Field(min_length=1, max_length=MAX_TAG)]
+Tag = Annotated[str, Field(min_length=1, max_length=MAX_TAG_CODE_POINTS)]
 ConditionText = Annotated[str, Field(max_length=1_000)]
 Name = Annotated[str | None, Field(pattern=NAME_PATTERN, description="Only versions of this name")]
 Method = Annotated[str | None, Field(max_length=128, description="Only vectors trained with this method")]
@@ -126,20 +127,24 @@ def parse_condition(text: str) -> Condition:
             f"Invalid metadata condition {text!r:.80}.", "Use KEY=VALUE, KEY>=VALUE or KEY<=VALUE, such as shots>=8."
         )
     key, relation, value = found[1], found[2], _value(found[3])
-    match relation:
-        case ">=":
+    match relation, value:
+        case ">=", _:
             return Between(key, least=value)
-        case "<=":
+        case "<=", _:
             return Between(key, most=value)
+        case _, list():
+            return OneOf(key, tuple(value))
+        case _, str():
+            return OneOf(key, (value,))
         case _:
-            return OneOf(key, tuple(value) if isinstance(value, list) else (value,))
+            return OneOf(key, (found[3], value) if is_metadata_value(value) else (found[3],))
 
 
 def _value(text: str) -> Any:
     """Return the JSON value, or the text itself if it is not JSON or not a value that metadata can have."""
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = strict_json.parse(text)
+    except ValueError:
         return text
     return text if value is None or isinstance(value, dict) else value
 

@@ -11,7 +11,7 @@ from sqlalchemy import BindParameter, Connection, Row, bindparam, select
 
 from vlibrary.adapters.sql.tables import TASK_KEYS
 from vlibrary.domain.card import KeyKind, Status, TaskKey, VectorCard, VectorRecord
-from vlibrary.domain.filters import ValueKind
+from vlibrary.domain.filters import ValueKind, comparable
 from vlibrary.domain.query import Modality, TaskEmbedding
 from vlibrary.domain.registration import Upload
 from vlibrary.domain.vector import Array, ModelSpec, Positions
@@ -68,7 +68,7 @@ def facet_rows(vector_id: str, card: VectorCard) -> list[dict[str, Any]]:
     """Return the properties by which a vector with this card can be filtered."""
     plain = [(TAG, tag) for tag in card.tags] + [(PARENT, parent) for parent in card.derived_from]
     found: list[dict[str, Any]] = [{"kind": kind, "key": key, "text": None, "number": None} for kind, key in plain]
-    for key, value in card.metadata.items():
+    for key, value in ((key, comparable(value)) for key, value in card.metadata.items()):
         text, number = (value, None) if isinstance(value, str) else (None, float(value))
         found.append({"kind": ValueKind.of(value), "key": key, "text": text, "number": number})
     return [facet | {"vector_id": vector_id, "position": position} for position, facet in enumerate(found)]

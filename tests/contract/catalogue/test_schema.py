@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from vlibrary.adapters.sql.schema import alembic_config, revisions, upgrade
 from vlibrary.domain.card import Status
 from vlibrary.domain.changes import ChangeKind
 from vlibrary.domain.errors import CatalogueUnavailable
-from vlibrary.domain.filters import Filter
+from vlibrary.domain.filters import Filter, OneOf
 from vlibrary.domain.ports.catalogue import Catalogue
 from vlibrary.domain.registration import Amendment
 
@@ -97,6 +98,28 @@ def test_the_command_line_of_alembic_works_for_developers(database_url: str) -> 
         check=False,
     )
     assert run.returncode == 0, run.stderr
+
+
+def test_labels_from_before_are_found_in_their_normal_form(bare: Engine, bare_url: str) -> None:
+    old, new = "cafe\u0301", "caf\u00e9"
+    upgrade(bare_url)
+    catalogue = sql_catalogue(bare)
+    kept = register(catalogue, tags=("a", new), metadata={"place": old, "n": 1})
+    other = register(catalogue, tags=("a",), metadata={"place": "here"})
+    with bare.begin() as connection:  # as revision 0003 stored it
+        connection.execute(text("UPDATE facets SET key = :old WHERE key = :new"), {"old": old, "new": new})
+        connection.execute(text("UPDATE facets SET text = :old WHERE text = :new"), {"old": old, "new": new})
+        tags = json.dumps(["a", old, new])
+        connection.execute(text("UPDATE vectors SET tags = :tags WHERE id = :id"), {"tags": tags, "id": kept.id})
+        connection.execute(text("UPDATE alembic_version SET version_num = '0003'"))
+    upgrade(bare_url)
+    with bare.connect() as connection:
+        stored = connection.execute(text("SELECT tags FROM vectors ORDER BY seq")).scalars().all()
+    assert [json.loads(one) if isinstance(one, str) else one for one in stored] == [["a", new], ["a"]]
+    assert catalogue.vectors.ids(Filter(tags=(new, "a"))) == {kept.id}
+    assert catalogue.vectors.ids(Filter(conditions=(OneOf("place", (old,)),))) == {kept.id}
+    assert catalogue.vectors.get(kept.id).card == kept.card
+    assert catalogue.vectors.ids(Filter(tags=("a",))) == {kept.id, other.id}
 
 
 class TestFromTheFirstTables:

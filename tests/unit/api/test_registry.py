@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
+from unicodedata import normalize
 
 import httpx2
 import pytest
@@ -237,7 +238,7 @@ def test_exactly_one_concurrent_alias_move_succeeds(api: TestClient) -> None:
 
 def test_vectors_are_listed_by_filter(api: TestClient) -> None:
     upload(api, tags=["a", "b"], metadata={"shots": 16, "split": "train", "ok": True})
-    root = upload(api, tags=["a"], metadata={"shots": 4, "split": "test", "code": "16"})
+    root = upload(api, tags=["a"], metadata={"shots": 4, "split": "test", "code": "16", "ver": "1.10"})
     upload(api, "count", derived_from=[root["id"]])
     assert listed(api, tag=["a", "b"]) == ["colour:1"]
     assert listed(api, tag="a") == ["colour:2", "colour:1"]
@@ -247,7 +248,11 @@ def test_vectors_are_listed_by_filter(api: TestClient) -> None:
     for condition, found in {
         "shots=16": ["colour:1"],
         'shots="16"': [],
-        "code=16": [],
+        "code=16": ["colour:2"],
+        "code=[16]": [],
+        "ver=1.10": ["colour:2"],
+        "ver=1.1": [],
+        "ver=NaN": [],
         'code="16"': ["colour:2"],
         "shots>=4": ["colour:2", "colour:1"],
         "shots<=4": ["colour:2"],
@@ -268,7 +273,7 @@ def test_vectors_are_listed_by_filter(api: TestClient) -> None:
 
 @pytest.mark.parametrize(
     "filters",
-    [{"metadata": text} for text in ("shots", "=1", "a b=1", "ok>=true", "shots>=[1]", "shots=[[1]]", "a=NaN", "")]
+    [{"metadata": text} for text in ("shots", "=1", "a b=1", "ok>=true", "shots>=[1]", "shots=[[1]]", "")]
     + [
         {"created_from": text}
         for text in ("yesterday", "2026-11-22", "2026-11-22T12:00:00", "1e9", "0001-01-01T00:00:00+14:00")
@@ -280,6 +285,19 @@ def test_an_invalid_filter_is_rejected(api: TestClient, filters: dict[str, str])
         answer = api.get(path, params=filters)
         assert answer.status_code == 422, answer.text
         assert answer.json()["cure"]
+
+
+def test_filters_find_text_in_every_normal_form(api: TestClient) -> None:
+    composed, decomposed = (normalize(form, "café") for form in ("NFC", "NFD"))
+    upload(api, tags=[decomposed], metadata={"place": decomposed, "split": "NaN", "id": "1e5"})
+    record = api.get("/vectors/colour").json()
+    assert (record["tags"], record["metadata"]["place"]) == ([composed], decomposed)
+    for text in (composed, decomposed):
+        for filters in ({"tag": text}, {"metadata": f"place={text}"}, {"metadata": f'place=["{text}"]'}):
+            assert listed(api, **filters) == ["colour:1"], filters
+        assert listed(api, metadata=[f"place>={text}", f"place<={text}"]) == ["colour:1"]
+    assert listed(api, metadata=["split=NaN", "id=1e5", "id<=1f"]) == ["colour:1"]
+    assert listed(api, metadata="split=Infinity") == []
 
 
 def test_the_filter_applies_to_every_page(api: TestClient) -> None:

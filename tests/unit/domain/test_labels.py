@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import math
 from typing import Any
+from unicodedata import normalize
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vlibrary.domain.card import VectorCard
 from vlibrary.domain.errors import InvalidCard
@@ -22,7 +25,51 @@ def test_tags_are_sorted_and_unique() -> None:
     assert Amendment(tags=("b", "a", "b")).tags == ("a", "b")
 
 
-@pytest.mark.parametrize("tag", ["", " a", "a ", "a\nb", "a\x00", "\ud800", "x" * 65])
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "Größe",
+        "می\u200cخواهم",  # Persian, with a non-joiner
+        "क्\u200dष",  # Hindi, with a joiner
+        "👩\u200d💻",
+        "❤\ufe0f\u200d🔥",
+        "🏴\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f",  # the flag of Scotland
+        "\U0001fa77",  # an emoji of Unicode 15
+        "ệ" * 64,
+    ],
+)
+def test_tags_of_any_language_are_the_same_in_every_normal_form(tag: str) -> None:
+    forms = {normalize("NFC", tag), normalize("NFD", tag), tag}
+    assert {check_tags((form,)) for form in forms} == {(normalize("NFC", tag),)}
+
+
+@given(tags=st.lists(st.text(min_size=1, max_size=8), max_size=4).map(tuple))
+def test_tags_that_were_valid_before_stay_valid(tags: tuple[str, ...]) -> None:
+    """Before 0.2.0 a tag was up to 64 characters that Python calls printable, without outer spaces."""
+    old = tuple(tag * 8 for tag in tags if tag.isprintable() and tag == tag.strip())
+    found = check_tags(old)
+    assert set(found) == {normalize("NFC", tag) for tag in old}
+    assert check_tags(found) == found
+
+
+def test_characters_that_normal_form_splits_count_once() -> None:
+    assert check_tags(("\u0958" * 64,)) == ("\u0915\u093c" * 64,)
+
+
+INVISIBLE = [
+    "checked\u200d",
+    "\u200dä",
+    "ä\u200d\u200d",
+    "a\u202eb",
+    "\u2066ä",
+    "a\xa0b",
+    "\ufeffa",
+    "\ufffe",
+    "\ue000",
+]
+
+
+@pytest.mark.parametrize("tag", ["", " a", "a ", "a\nb", "a\x00", "\ud800", "x" * 65, "e" + "\u0301" * 300, *INVISIBLE])
 def test_invalid_tags_are_refused(tag: str) -> None:
     with pytest.raises(InvalidCard):
         check_tags((tag,))
