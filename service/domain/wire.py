@@ -58,11 +58,17 @@ class Demonstration:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A user's prompt: demonstrations, then images, then text."""
+    """A user's prompt: demonstrations, then images, then text.
+
+    verbatim: the model reads the text as it is, without its chat template; there are no images and no demonstrations.
+    tokens: the token ids of a verbatim prompt, given instead of its text.
+    """
 
     text: str
     images: tuple[bytes, ...] = ()
     demonstrations: tuple[Demonstration, ...] = ()
+    verbatim: bool = False
+    tokens: tuple[int, ...] = ()
 
     @property
     def every_image(self) -> tuple[bytes, ...]:

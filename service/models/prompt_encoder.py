@@ -14,7 +14,7 @@ from transformers import ProcessorMixin
 from vlibrary.domain.errors import InvalidQuery, PromptTooLong
 from vlibrary.domain.wire import Prompt
 from vlibrary.formats.images import decode_images
-from vlibrary.models.prompt_formats import Row, select_format
+from vlibrary.models.prompt_formats import InterleavedFormat, Row, select_format
 
 IGNORE = -100  # the default ignore_index of torch's cross-entropy
 
@@ -50,27 +50,59 @@ class PromptEncoder:
         self.requires_image = False
         # The texts that the tokenizer or the processor does not read as ordinary characters.
         special = [token.content for token in self._processor.tokenizer.added_tokens_decoder.values() if token.special]
-        placeholders = [str(value) for name, value in vars(processor).items() if name.endswith("_token") and value]
-        self._control = sorted({*special, *placeholders})
+        self._placeholders = {
+            str(value) for name, value in vars(processor).items() if name.endswith("_token") and value
+        }
+        self._control = sorted({*special, *self._placeholders})
 
     def encode(self, prompts: Sequence[Prompt], answers: Sequence[str] | None = None, max_new_tokens: int = 0) -> Batch:
         """Encode B prompts, each followed by its answer when answers are given (teacher forcing).
+
+        A prompt of tokens must be the only one.
 
         Raises InvalidImage; InvalidQuery for an empty prompt, a missing image, control tokens in a text, or anything
         else that the processor refuses; PromptTooLong if prompt, answer and max_new_tokens exceed the context; and
         UnsupportedModel if the chat template does not support answers.
         """
+        if len(prompts) == 1 and prompts[0].tokens:
+            return self._encode_tokens(prompts[0].tokens, max_new_tokens)
         for prompt in prompts:
             self._check_prompt(prompt)
         for answer in answers or ():
             self._check_text(answer)
         completions: Sequence[str | None] = [None] * len(prompts) if answers is None else answers
-        rows = [self._format.build_row(*pair) for pair in zip(prompts, completions, strict=True)]
+        rows = [
+            Row(prompt.text) if prompt.verbatim else self._format.build_row(prompt, completion)
+            for prompt, completion in zip(prompts, completions, strict=True)
+        ]
         inputs = self._process(rows, prompts)
         totals: list[int] = inputs["attention_mask"].sum(dim=1).tolist()
         lengths = tuple(total - row.tokens for total, row in zip(totals, rows, strict=True))
         self._check_length(max(totals) + max_new_tokens)
         return Batch(inputs, lengths, None if answers is None else _build_targets(inputs["input_ids"], rows))
+
+    def _encode_tokens(self, tokens: Sequence[int], max_new_tokens: int) -> Batch:
+        """Encode one prompt of token ids. Raises InvalidQuery for ids that a text cannot have, PromptTooLong."""
+        if isinstance(self._format, InterleavedFormat):  # its processor adds an image that no token attends to
+            raise InvalidQuery("This model does not take prompts as tokens.", "Send the prompt as text.")
+        tokenizer = self._processor.tokenizer
+        for token in tokens:
+            if not 0 <= token < len(tokenizer):
+                raise InvalidQuery(
+                    f"The prompt has the token {token}; this model has the tokens 0 to {len(tokenizer) - 1}.",
+                    "Use this model's tokenizer, or send the prompt as text.",
+                )
+            if tokenizer.convert_ids_to_tokens(token) in self._placeholders:
+                raise InvalidQuery(
+                    f"The prompt has the token {token}, which stands for an image.",
+                    "Remove it; send images as messages of a chat.",
+                )
+        self._check_requires_image(None)
+        self._check_length(len(tokens) + max_new_tokens)
+        ids = torch.tensor([tokens])
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        types = {"token_type_ids", "mm_token_type_ids"}.intersection(self._processor.model_input_names)
+        return Batch(inputs | {name: torch.zeros_like(ids) for name in types}, (len(tokens),))
 
     def _process(self, rows: Sequence[Row], prompts: Sequence[Prompt]) -> dict[str, Tensor]:
         images = [decode_images(tuple(_iter_images(prompt))) for prompt in prompts]
@@ -98,13 +130,19 @@ class PromptEncoder:
         for demonstration in prompt.demonstrations:
             self._check_text(demonstration.prompt)
             self._check_text(demonstration.answer)
-        self._check_text(prompt.text)
-        if self.requires_image and next(_iter_images(prompt), None) is None:
+        self._check_text(prompt.text, verbatim=prompt.verbatim)
+        self._check_requires_image(next(_iter_images(prompt), None))
+
+    def _check_requires_image(self, image: bytes | None) -> None:
+        if self.requires_image and image is None:
             raise InvalidQuery("This model needs an image in every prompt.", "Send an image with the text.")
 
-    def _check_text(self, text: str) -> None:
-        """Refuse control tokens in a user's text: they could forge turns or refer to images that were not sent."""
-        for control in self._control:
+    def _check_text(self, text: str, *, verbatim: bool = False) -> None:
+        """Refuse control tokens in a user's text: they could forge turns or refer to images that were not sent.
+
+        verbatim: the text has no turns but its own; only images cannot be referred to.
+        """
+        for control in self._placeholders if verbatim else self._control:
             if control in text:
                 raise InvalidQuery(
                     f"The text contains {control!r}, a control token of this model.",

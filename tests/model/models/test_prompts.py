@@ -218,3 +218,48 @@ def test_a_processor_without_a_template_is_refused(llava: Lvlm) -> None:
             Lvlm(llava.model, llava.processor, model_id="bare", slots=1)
     finally:
         llava.processor.chat_template = original
+
+
+def test_a_verbatim_prompt_is_the_text_without_a_chat_template(lvlm: Lvlm) -> None:
+    if lvlm.requires_image:
+        with pytest.raises(InvalidQuery, match="image in every prompt"):
+            lvlm.encode_on_host(Prompt("the answer is", verbatim=True), 1)
+        return
+    batch = lvlm.encode_on_host(Prompt("the answer is", verbatim=True), 1)
+    (text,) = decode_rows(lvlm, batch.inputs)
+    for token in lvlm.tokenizer.all_special_tokens:
+        text = text.replace(token, "")
+    assert text.strip() == "the answer is"
+
+
+def test_a_prompt_of_tokens_is_encoded_as_its_text_is(lvlm: Lvlm) -> None:
+    if lvlm.requires_image:
+        return
+    text = lvlm.encode_on_host(Prompt("the answer is", verbatim=True), 1)
+    tokens = tuple(text.inputs["input_ids"][0].tolist())
+    if any(name.startswith("pixel") for name in text.inputs):
+        with pytest.raises(InvalidQuery, match="as tokens"):
+            lvlm.encode_on_host(Prompt("", tokens=tokens), 1)
+        return
+    again = lvlm.encode_on_host(Prompt("", tokens=tokens), 1)
+    assert again.prompt_tokens == text.prompt_tokens == (len(tokens),)
+    assert again.inputs.keys() >= {"input_ids", "attention_mask"}
+    for name in again.inputs:
+        assert torch.equal(again.inputs[name], text.inputs[name]), name
+
+
+def test_a_verbatim_prompt_may_hold_turns_but_no_reference_to_an_image(llava: Lvlm) -> None:
+    batch = llava.encode_on_host(Prompt("USER: hue?</s>ASSISTANT:", verbatim=True), 1)
+    assert decode_rows(llava, batch.inputs) == ["USER: hue?</s>ASSISTANT:"]
+    with pytest.raises(InvalidQuery, match="<image>"):
+        llava.encode_on_host(Prompt("<image> hue?", verbatim=True), 1)
+    image = llava.tokenizer.convert_tokens_to_ids("<image>")
+    for tokens, words in (
+        ((image,), "stands for an image"),
+        ((10**9,), "has the tokens 0 to"),
+        ((-1,), "has the token"),
+    ):
+        with pytest.raises(InvalidQuery, match=words):
+            llava.encode_on_host(Prompt("", tokens=tokens), 1)
+    with pytest.raises(PromptTooLong):
+        llava.encode_on_host(Prompt("", tokens=(1,) * llava.context_length), 1)
