@@ -1,1 +1,1 @@
-"""`make bench-engine`: how fast the engine is, measured side by side with what it is compared with."""
+"""Benchmarks, run by `make bench-engine` and `make bench-library`; each measures ratios side by side in one run."""

@@ -1,4 +1,4 @@
-"""Times of two things measured in turn, and what is said about many measurements."""
+"""Time alternatives side by side and summarise repeated measurements."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ class Spread:
 
 
 def seconds(action: Callable[[], object]) -> float:
-    """How long it takes. On a GPU the action must end with a value on the host, as every engine step does."""
+    """Return the duration of the action, which must end with a value on the host when it runs on a GPU."""
     start = time.perf_counter()
     action()
     return time.perf_counter() - start
 
 
 def in_turn(one: Callable[[], object], other: Callable[[], object], pairs: int) -> list[Pair]:
-    """Seconds of both, one directly after the other, each first in every second pair."""
+    """Return the seconds of both actions, run one after the other; the order is reversed in every second pair."""
     return [_pair(one, other, swapped=bool(number % 2)) for number in range(pairs)]
 
 
 def all_in_turn(actions: Sequence[Callable[[], object]], first: int) -> list[float]:
-    """Seconds of each, one directly after the other from the given one on: what comes first finds colder caches."""
+    """Return the seconds of each action, starting with action `first`, because the first one finds colder caches."""
     places = [(first + number) % len(actions) for number in range(len(actions))]
     times = {place: seconds(actions[place]) for place in places}
     return [times[place] for place in range(len(actions))]
@@ -54,10 +54,10 @@ def _pair(one: Callable[[], object], other: Callable[[], object], *, swapped: bo
 
 
 def balanced(pairs: Sequence[Pair]) -> list[Pair]:
-    """Each two pairs as one, A B B A: what comes second finds warmer caches, and each side is second once."""
+    """Merge every two pairs into one (A B B A), so that each side runs second, with warmer caches, once."""
     return [(early[0] + late[0], early[1] + late[1]) for early, late in zip(pairs[::2], pairs[1::2], strict=False)]
 
 
 def speedup(pairs: Sequence[Pair]) -> Spread:
-    """How many times as fast as the other the first one is, pair by pair."""
+    """Return how many times as fast as the second action the first one is, pair by pair."""
     return Spread.of([other / one for one, other in pairs])

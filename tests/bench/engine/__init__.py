@@ -1,1 +1,1 @@
-"""`python -m tests.bench.engine`: how fast the engine answers, compared with its alternatives."""
+"""`python -m tests.bench.engine`: the engine's speed, compared with its alternatives."""

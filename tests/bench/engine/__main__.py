@@ -1,4 +1,4 @@
-"""`python -m tests.bench.engine`: measures the engine on a random model, and on the bundled one beside it."""
+"""`python -m tests.bench.engine`: measure the engine on a random model and on the bundled model."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _WIDTH = 140  # of the table, where the terminal is narrower
 
 
 def measure(subject: Subject, name: str, progress: Progress) -> Report:
-    """All measures, one line of progress each."""
+    """Run all measures, with one progress line each."""
     figures: dict[str, Measured] = {}
     for title, one in MEASURES.items():
         line = progress.add_task(f"{name}: {title}", total=1)

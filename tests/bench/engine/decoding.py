@@ -1,4 +1,4 @@
-"""What steering costs a running batch: per step, and for the rows that are not steered at all."""
+"""The cost of steering for a running batch: per step, and for rows without a vector."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WIDE = 64
 
 
 def cost_of_steering(subject: Subject) -> Mapping[str, Spread]:
-    """A steered batch against an unsteered one."""
+    """Compare a steered batch with an unsteered one."""
     lvlm, size = subject.lvlm, subject.size
     plain = questions(BATCH, size.tokens)
     edited = steered(lvlm, plain, BATCH)
@@ -39,7 +39,7 @@ def cost_of_steering(subject: Subject) -> Mapping[str, Spread]:
 
 
 def cost_of_distinct_vectors(subject: Subject) -> Mapping[str, Spread]:
-    """A batch of 64 different vectors against one vector in all rows."""
+    """Compare a batch of 64 different vectors with one vector in all rows."""
     lvlm, size = subject.lvlm, subject.size
     plain = questions(WIDE, size.wide_tokens)
     many, one = steered(lvlm, plain, WIDE), steered(lvlm, plain, 1)
@@ -47,7 +47,7 @@ def cost_of_distinct_vectors(subject: Subject) -> Mapping[str, Spread]:
 
 
 def cost_of_hooks(subject: Subject) -> Mapping[str, Spread | bool]:
-    """Unsteered requests where vectors are in the table and hooks in the model, against the model without hooks."""
+    """Compare unsteered requests on a model with hooks and loaded vectors with the model without hooks."""
     both, size = (subject.lvlm, subject.bare), subject.size
     plain = questions(BATCH, size.tokens)
     steps: list[Pair] = []
@@ -66,8 +66,10 @@ def _hook_one(hooked: Lvlm, bare: Lvlm) -> None:
 
 
 def unsteered_rows_are_identical(subject: Subject) -> bool:
-    """Whether every logit of unsteered rows is that of the model without hooks: among themselves, and beside steered
-    ones."""
+    """Return whether all logits of unsteered rows equal those of the model without hooks.
+
+    Checked in an unsteered batch and in a batch where every second row is steered.
+    """
     lvlm, bare = subject.lvlm, subject.bare
     plain = questions(BATCH, min(subject.size.tokens, 16))
     edited = steered(lvlm, plain, BATCH)
@@ -80,12 +82,12 @@ def unsteered_rows_are_identical(subject: Subject) -> bool:
 
 
 def _rounds(one: Side, other: Side, count: int) -> list[Pair]:
-    """Steps of both sides, from that many pairs of batches; where a batch lies in memory matters, too."""
+    """Return the step times of both sides; which batch is built first alternates, as memory placement matters."""
     return [pair for number in range(count) for pair in step_by_step(one, other, swapped=bool(number % 2))]
 
 
 def step_by_step(one: Side, other: Side, *, swapped: bool) -> list[Pair]:
-    """Two batches side by side: seconds of their decode steps in turn, all rows running, caches equally long.
+    """Return the seconds of alternating decode steps of two batches, with all rows running and caches of equal length.
 
     swapped: the second batch is built first.
     """
@@ -102,7 +104,7 @@ def step_by_step(one: Side, other: Side, *, swapped: bool) -> list[Pair]:
 
 
 def _running(lvlm: Lvlm, requests: Sequence[BenchRequest]) -> InFlightEngine:
-    """An engine with all these requests in its batch."""
+    """Return an engine whose running batch contains all these requests."""
     engine = open_engine(lvlm, len(requests))
     submit(engine, lvlm, requests)
     while engine.load().waiting:  # a prefill pass takes what its budget allows
@@ -112,7 +114,7 @@ def _running(lvlm: Lvlm, requests: Sequence[BenchRequest]) -> InFlightEngine:
 
 
 def _logits(lvlm: Lvlm, requests: Sequence[BenchRequest]) -> list[Tensor]:
-    """Of every forward pass: [rows, V], what follows each row."""
+    """Return the logits of the last position of every forward pass: [rows, V] each."""
     with _recorded(lvlm) as seen:
         answer(open_engine(lvlm, len(requests)), lvlm, requests)
     return seen

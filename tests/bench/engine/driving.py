@@ -1,4 +1,4 @@
-"""Requests through an engine whose steps the bench itself calls, so that nothing else runs at the same time."""
+"""Drive an engine step by step from the benchmark, so that nothing else runs at the same time."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from vlibrary.engine.request import Event, Request, encode_prompt
 from vlibrary.models.lvlm import Lvlm
 
 
-class Asked:
-    """One request under way; its clock starts before the prompt is encoded."""
+class Submitted:
+    """A submitted request; its clock starts before the prompt is encoded."""
 
     def __init__(self, lvlm: Lvlm, request: BenchRequest) -> None:
         self._events: list[Event] = []
@@ -36,7 +36,7 @@ class Asked:
 
     @property
     def generation(self) -> Generation:
-        """The whole answer; raises the error that it ended with."""
+        """The whole answer; raises the error that ended it."""
         last = self._events[-1]
         if isinstance(last, Generation):
             return last
@@ -44,7 +44,7 @@ class Asked:
 
 
 def open_engine(lvlm: Lvlm, rows: int) -> InFlightEngine:
-    """An engine with room for everything that the bench asks."""
+    """Return an engine with room for every request of the benchmark."""
     return InFlightEngine(lvlm, Budget(rows=rows, waiting=256))
 
 
@@ -53,25 +53,25 @@ def busy(engine: QueuedEngine) -> bool:
     return bool(load.running or load.waiting)
 
 
-def submit(engine: QueuedEngine, lvlm: Lvlm, requests: Sequence[BenchRequest]) -> list[Asked]:
-    """Encode and queue them, in order."""
-    asked = []
+def submit(engine: QueuedEngine, lvlm: Lvlm, requests: Sequence[BenchRequest]) -> list[Submitted]:
+    """Encode and queue the requests, in order."""
+    submitted = []
     for request in requests:
-        asked.append(Asked(lvlm, request))
-        engine.submit(asked[-1].request)
-    return asked
+        submitted.append(Submitted(lvlm, request))
+        engine.submit(submitted[-1].request)
+    return submitted
 
 
-def answer(engine: QueuedEngine, lvlm: Lvlm, requests: Sequence[BenchRequest]) -> list[Asked]:
-    """All of them, submitted at once, to the end."""
-    asked = submit(engine, lvlm, requests)
+def answer(engine: QueuedEngine, lvlm: Lvlm, requests: Sequence[BenchRequest]) -> list[Submitted]:
+    """Submit all requests at once and run until all are answered."""
+    submitted = submit(engine, lvlm, requests)
     while busy(engine):
         engine.step()
-    for one in asked:
+    for one in submitted:
         if one.generation.completion_tokens != one.request.decoding.max_new_tokens:
             raise RuntimeError("an answer ended early: the runs cannot be compared")
-    return asked
+    return submitted
 
 
-def typical_first_token_s(asked: Sequence[Asked]) -> float:
-    return median(one.first_token_s for one in asked)
+def typical_first_token_s(submitted: Sequence[Submitted]) -> float:
+    return median(one.first_token_s for one in submitted)

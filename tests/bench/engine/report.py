@@ -1,4 +1,4 @@
-"""The figures beside their goals, as a table and as JSON."""
+"""Render the figures and their goals as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COMPARE = {"≥": operator.ge, "≤": operator.le, "<": operator.lt}
 
 @dataclass(frozen=True)
 class Goal:
-    """sign: ≥, ≤ or <."""
+    """A limit. sign: ≥, ≤ or <."""
 
     sign: str
     limit: float
@@ -31,7 +31,7 @@ class Goal:
 
 @dataclass(frozen=True)
 class Row:
-    """goal: None for a figure that only explains another one."""
+    """A line of the table. goal: None for a figure that explains the row above it."""
 
     key: str
     title: str
@@ -61,12 +61,12 @@ ROWS = (
 
 @dataclass(frozen=True)
 class Report:
-    """What was measured on one model, by the rows' keys and IDENTICAL."""
+    """The figures measured on one model, by row key and IDENTICAL."""
 
     figures: Mapping[str, Measured]
 
     def as_json(self) -> dict[str, float | bool]:
-        """The medians of all figures that have a goal, and whether unsteered logits were identical."""
+        """Return the medians of all figures that have a goal, and whether unsteered logits were identical."""
         medians: dict[str, float | bool] = {row.key: round(self.spread(row.key).median, 5) for row in ROWS if row.goal}
         return medians | {IDENTICAL: self.identical}
 
@@ -83,7 +83,7 @@ class Report:
 
 
 def table(reports: Mapping[str, Report], title: str) -> Table:
-    """measure | goal, and for each model: median, quartiles, whether the goal is met."""
+    """Return the table: measure, goal, and per model the median, the quartiles and whether the goal is met."""
     made = Table(title=title, caption="median (quartiles); rows without a goal explain the row above them")
     made.add_column("measure", no_wrap=True)
     made.add_column("goal", no_wrap=True)

@@ -1,4 +1,4 @@
-"""What a worker adds around the model: preparing, queueing, streaming; against the bare model."""
+"""The worker's overhead (preparing, queueing, streaming) over the bare model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ANSWER = 32
 
 
 def cost_of_serving(subject: Subject) -> Mapping[str, Spread]:
-    """One request at a time through the worker: against the bare model, and with vectors against without."""
+    """Measure single requests through the worker, against the bare model and with against without vectors."""
     store = FolderArtifacts(subject.scratch / "own-size")
     references = stored(store, subject.lvlm.spec, subject.size.singles)
     with _opened(subject.lvlm, store) as worker:
@@ -45,7 +45,7 @@ def _opened(lvlm: Lvlm, store: FolderArtifacts) -> Iterator[LocalWorker]:
 async def _fetching(
     subject: Subject, worker: LocalWorker, references: list[ArtifactAtStrength]
 ) -> Mapping[str, Spread]:
-    """Milliseconds that a vector adds to the first token, per request for a new vector, the next one for the same."""
+    """Return the milliseconds that a vector adds to the first token: on its first request, and on the next one."""
     cold, warm = [], []
     for reference, request in zip(references, questions(len(references), 1, seed=7), strict=True):
         plain = await _timed(worker, subject.lvlm, request.prompt, 1)
@@ -58,7 +58,7 @@ async def _fetching(
 
 
 async def _overhead(subject: Subject, worker: LocalWorker) -> Spread:
-    """The worker's time in units of the bare model's, minus 1; each first in every second pair."""
+    """Return the worker's time divided by the bare model's, minus 1; the order alternates."""
     lvlm, found = subject.lvlm, []
     for number, request in enumerate(questions(subject.size.singles, ANSWER, seed=8)):
         bare = seconds(partial(_bare, lvlm, request.prompt)) if number % 2 else None
@@ -69,7 +69,7 @@ async def _overhead(subject: Subject, worker: LocalWorker) -> Spread:
 
 
 async def _timed(worker: LocalWorker, lvlm: Lvlm, prompt: Prompt, tokens: int, *vectors: ArtifactAtStrength) -> float:
-    """Seconds until the whole answer is there."""
+    """Return the seconds until the whole answer has arrived."""
     call = GenerateCall(prompt, lvlm.spec.model_id, vectors, Decoding(max_new_tokens=tokens))
     start = time.perf_counter()
     async with aclosing(worker.generate(call)) as events:
@@ -81,7 +81,7 @@ async def _timed(worker: LocalWorker, lvlm: Lvlm, prompt: Prompt, tokens: int, *
 
 
 def _bare(lvlm: Lvlm, prompt: Prompt) -> str:
-    """The same answer with transformers alone; the worker is idle, so the model is free."""
+    """Generate the same answer with transformers alone; the worker is idle, so the model is free."""
     batch = lvlm.encode([prompt], max_new_tokens=ANSWER)
     sequences = lvlm.model.generate(**batch.inputs, max_new_tokens=ANSWER, do_sample=False)
     text: str = lvlm.tokenizer.decode(sequences[0, batch.prompt_tokens[0] :], skip_special_tokens=True)

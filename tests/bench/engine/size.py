@@ -1,4 +1,4 @@
-"""How large the model is and how much is measured: in full, or just enough to see that the bench runs."""
+"""The size of the model and the number of measurements: in full, or just enough to show that the benchmark runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Shape:
-    """The text model's sizes."""
+    """Sizes of the text model."""
 
     hidden: int
     layers: int
@@ -17,11 +17,12 @@ class Shape:
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured.
+    """Numbers of measurements.
 
-    rounds, wide_rounds: pairs of batches of 8, of 64, whose steps alternate. tokens, wide_tokens: of each answer there.
-    runs: whole runs compared. requests: in one such run. arrivals, traces: of the simulated traffic.
-    longest: answer in mixed traffic. demonstrations: in the long prompt. singles: requests asked one at a time.
+    rounds, wide_rounds: pairs of batches of 8 and of 64 rows whose steps alternate. tokens, wide_tokens: per answer.
+    runs: whole runs compared. requests: per run. arrivals, traces: of the simulated traffic.
+    longest: tokens of the longest answer in mixed traffic. demonstrations: in the long prompt.
+    singles: requests sent one at a time.
     """
 
     shape: Shape

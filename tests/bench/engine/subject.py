@@ -1,4 +1,4 @@
-"""The models that are measured, and the requests that they are asked."""
+"""The measured models and the requests sent to them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DEMONSTRATED = 900  # a seed that no measure asks with
 
 @dataclass(frozen=True)
 class Subject:
-    """One model on one device. bare: the same weights once more, without hooks. scratch: a folder of its own."""
+    """One model on one device. bare: a second copy without hooks. scratch: an empty folder."""
 
     lvlm: Lvlm
     bare: Lvlm
@@ -32,7 +32,7 @@ class Subject:
 
 @dataclass(frozen=True, eq=False)
 class BenchRequest:
-    """tokens: of the answer, which never ends before. vector_key: of the vector."""
+    """A request. tokens: exact length of the answer. vector_key: identifies the vector in the slot table."""
 
     prompt: Prompt
     tokens: int
@@ -41,7 +41,7 @@ class BenchRequest:
 
 
 def build(shape: Shape, folder: Path) -> Path:
-    """A random Llava with a small CLIP tower, saved."""
+    """Save a random Llava with a small CLIP tower; return its folder."""
     text = tiny.text_settings(
         tiny.build_tokenizer(("<image>",)),
         model_type="llama",
@@ -56,22 +56,22 @@ def build(shape: Shape, folder: Path) -> Path:
 
 
 def load(folder: Path, size: Size, scratch: Path, *, device: str, dtype: str) -> Subject:
-    """The model in the folder, twice."""
+    """Load the model twice, with and without hooks."""
     lvlm, bare = (Lvlm.load(folder, device=device, dtype=dtype, slots=SLOTS) for _ in range(2))
     bare.injector.close()
     for one in (lvlm, bare):
-        speak_on(one)
+        disable_stop_tokens(one)
     return Subject(lvlm, bare, size, scratch)
 
 
 def questions(count: int, tokens: int, seed: int = 0) -> list[BenchRequest]:
-    """Requests with a picture each, no two alike, of the same length, unsteered."""
+    """Return unsteered requests of equal length, each with a different image."""
     texts = ("What is in the picture?", "Which colour is the circle?", "How many squares are there in it?")
     return [BenchRequest(Prompt(texts[n % len(texts)], (noise_image(1000 * seed + n),)), tokens) for n in range(count)]
 
 
 def steered(lvlm: Lvlm, requests: Sequence[BenchRequest], distinct: int) -> list[BenchRequest]:
-    """The requests with that many different vectors in turn, all layers, both branches."""
+    """Return the requests with `distinct` different vectors in turn, on all layers and both branches."""
     vectors = [vector(lvlm.spec, seed) for seed in range(distinct)]
     return [
         replace(request, vector=vectors[place % distinct], vector_key=f"bench {place % distinct}")
@@ -80,7 +80,10 @@ def steered(lvlm: Lvlm, requests: Sequence[BenchRequest], distinct: int) -> list
 
 
 def mixed_lengths(requests: Sequence[BenchRequest], longest: int, seed: int = 0, *, skewed: bool) -> list[BenchRequest]:
-    """Answers of 4 to `longest` tokens. skewed: most of them short, their logarithm uniform; else uniform."""
+    """Return the requests with answers of 4 to `longest` tokens.
+
+    skewed: the logarithm of the length is uniform, so most answers are short; otherwise the length is uniform.
+    """
     draw = random.Random(seed)
 
     def length() -> int:
@@ -90,8 +93,8 @@ def mixed_lengths(requests: Sequence[BenchRequest], longest: int, seed: int = 0,
     return [replace(request, tokens=length()) for request in requests]
 
 
-def shown(requests: Sequence[BenchRequest], demonstrations: int) -> list[BenchRequest]:
-    """The requests without vectors, behind demonstrations instead: one picture each, the same for all requests."""
+def with_demonstrations(requests: Sequence[BenchRequest], demonstrations: int) -> list[BenchRequest]:
+    """Return the requests with demonstrations instead of vectors: one image each, the same for all requests."""
     examples = tuple(
         Demonstration(request.prompt.text, request.prompt.images, "a red circle")
         for request in questions(demonstrations, tokens=0, seed=_DEMONSTRATED)
@@ -102,6 +105,6 @@ def shown(requests: Sequence[BenchRequest], demonstrations: int) -> list[BenchRe
     ]
 
 
-def speak_on(lvlm: Lvlm) -> None:
-    """Let no token end an answer, so that the work is the same however the model is steered."""
+def disable_stop_tokens(lvlm: Lvlm) -> None:
+    """Let no token end an answer, so that the work does not depend on the steering."""
     lvlm.model.generation_config.eos_token_id = [lvlm.model.config.get_text_config().vocab_size]

@@ -1,4 +1,4 @@
-"""What in-flight batching is worth: decode steps against static batches, and time against one request at a time."""
+"""The benefit of in-flight batching: decode steps against static batches, time against one request at a time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from dataclasses import dataclass, replace
 
 from tests.bench.engine.driving import answer, busy, open_engine, submit
 from tests.bench.engine.size import QUICK
-from tests.bench.engine.subject import BenchRequest, Subject, build, mixed_lengths, questions, speak_on, steered
+from tests.bench.engine.subject import (
+    BenchRequest,
+    Subject,
+    build,
+    disable_stop_tokens,
+    mixed_lengths,
+    questions,
+    steered,
+)
 from tests.bench.spread import Spread, in_turn, speedup
 from vlibrary.domain.wire import Decoding
 from vlibrary.engine.static import StaticBatchEngine, StaticGenerator
@@ -21,13 +29,13 @@ ROWS = 8
 
 @dataclass(frozen=True)
 class Pattern:
-    """gap: decode steps from one arrival to the next. skewed: most answers short."""
+    """Simulated traffic. gap: decode steps between arrivals. skewed: most answers are short."""
 
     gap: int
     skewed: bool
 
 
-# With a gap of 2 there is always somebody waiting; with 4 there seldom is.
+# With a gap of 2 there is always a request waiting; with 4 there seldom is.
 PATTERNS = {
     "steps_ratio": Pattern(gap=2, skewed=True),
     "steps_uniform": Pattern(gap=2, skewed=False),
@@ -36,12 +44,12 @@ PATTERNS = {
 
 
 def steps_against_static(subject: Subject) -> Mapping[str, Spread]:
-    """Requests that arrive one after another, with answers of very different lengths.
+    """Compare both kinds of batching for requests that arrive one by one, with answers of very different lengths.
 
-    Steps are counted, not timed, so a model of the least size answers them.
+    Steps are counted, not timed, so the smallest model is enough.
     """
     size, lvlm = subject.size, Lvlm.load(build(QUICK.shape, subject.scratch / "least"), slots=ROWS)
-    speak_on(lvlm)
+    disable_stop_tokens(lvlm)
 
     def ratio(pattern: Pattern, seed: int) -> float:
         plain = steered(lvlm, questions(size.arrivals, tokens=0, seed=seed), ROWS)
@@ -55,7 +63,7 @@ def steps_against_static(subject: Subject) -> Mapping[str, Spread]:
 
 
 def in_flight_steps(lvlm: Lvlm, trace: Trace) -> int:
-    """Decode steps until all are answered. The clock that requests arrive by counts decode steps."""
+    """Return the decode steps until all requests are answered; arrival times are in decode steps."""
     engine, coming, clock = open_engine(lvlm, ROWS), deque(trace), 0
     while coming or busy(engine):
         before = engine.steps
@@ -66,7 +74,10 @@ def in_flight_steps(lvlm: Lvlm, trace: Trace) -> int:
 
 
 def static_steps(lvlm: Lvlm, trace: Trace) -> int:
-    """The same in static batches: whoever waits when a batch ends is the next batch, which runs to its longest row."""
+    """Return the decode steps of static batches.
+
+    The requests waiting when a batch ends form the next one, which runs as long as its longest row.
+    """
     engine, coming, clock, batches = StaticBatchEngine(lvlm, rows=ROWS), deque(trace), 0, 0
     while coming:
         batch = _arrived(coming, clock, ROWS)
@@ -82,7 +93,7 @@ def static_steps(lvlm: Lvlm, trace: Trace) -> int:
 
 
 def _arrived(coming: deque[tuple[int, BenchRequest]], clock: int, most: int) -> list[BenchRequest]:
-    """Take from the front those that have arrived by now."""
+    """Remove and return the requests at the front that have arrived."""
     arrived: list[BenchRequest] = []
     while coming and len(arrived) < most and coming[0][0] <= clock:
         arrived.append(coming.popleft()[1])
@@ -90,7 +101,7 @@ def _arrived(coming: deque[tuple[int, BenchRequest]], clock: int, most: int) -> 
 
 
 def throughput_against_sequential(subject: Subject) -> Mapping[str, Spread]:
-    """Requests with pictures, vectors and lengths of their own, all at once; against generate() for one at a time."""
+    """Compare a burst of requests of different images, vectors and lengths with generate() on one at a time."""
     lvlm, size = subject.lvlm, subject.size
     plain = questions(size.requests, tokens=0, seed=5)
     lengths = [size.longest // 4 + n * (3 * size.longest // 4) // (size.requests - 1) for n in range(size.requests)]

@@ -1,4 +1,4 @@
-"""What fetching a vector adds to a request: from the object store, and when it is in its slot already."""
+"""The time that loading a vector adds to a request: from the object store, and when it is in its slot."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REAL = ModelSpec("bench/real-size", "f" * 64, "Real", layers=32, hidden_size=409
 
 
 def stored(store: Artifacts, spec: ModelSpec, count: int) -> list[ArtifactAtStrength]:
-    """That many different vectors in the store."""
+    """Put `count` different vectors into the store; return their references."""
     references = []
     for seed in range(count):
         data = encode(vector(spec, seed))
@@ -34,7 +34,7 @@ def stored(store: Artifacts, spec: ModelSpec, count: int) -> list[ArtifactAtStre
 
 
 def cost_of_fetching(subject: Subject) -> Mapping[str, Spread]:
-    """Milliseconds from a reference to a filled slot, for vectors of a real size, whatever the model measured here."""
+    """Measure the milliseconds from a reference to a filled slot, for vectors of the size of an 8 B model."""
     model, count = subject.lvlm.model, subject.size.singles
     store = FolderArtifacts(subject.scratch / "real-size")
     table = SlotTable(REAL, count, model.device, model.dtype)

@@ -1,1 +1,1 @@
-"""`python -m tests.bench.library`: how fast vectors are found and registered, compared with other stores."""
+"""`python -m tests.bench.library`: the speed of retrieval and registration, compared with other stores."""

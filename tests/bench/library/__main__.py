@@ -1,4 +1,4 @@
-"""`python -m tests.bench.library`: measures searching, restarting and registering, each beside what it is built on."""
+"""`python -m tests.bench.library`: measure retrieval, restart and registration, each against its bare foundation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.table import Table
 
 from tests.bench.library.lag import lag
 from tests.bench.library.register import registrations
-from tests.bench.library.restart import keep, restart
+from tests.bench.library.restart import restart, save_index
 from tests.bench.library.rivals import RIVALS
 from tests.bench.library.search import Figures, against, latency, recall
 from tests.bench.library.subject import build
@@ -51,27 +51,27 @@ def main(
     limits, seconds = IndexLimits(), 20.0
     if quick:
         keys, restart_keys, queries, limits, seconds = 4_000, 20_000, 120, IndexLimits(exact=1_000, merged=500), 3.0
-    figures = measured(keys, restart_keys, queries, limits, seconds=seconds)
+    figures = measure(keys, restart_keys, queries, limits, seconds=seconds)
     title = f"The library, {keys:,} keys × 512, restart with {restart_keys:,}"
     table = Table("figure", "goal", "measured", title=title)
     for key, value in figures.items():
-        table.add_row(key, GOALS.get(key, ""), _said(value))
+        table.add_row(key, GOALS.get(key, ""), _format(value))
     Console(width=120).print(table)
-    print(json.dumps({key: _rounded(figures[key]) for key in GOALS if key in figures}))
+    print(json.dumps({key: _round(figures[key]) for key in GOALS if key in figures}))
 
 
-def measured(keys: int, restart_keys: int, queries: int, limits: IndexLimits, *, seconds: float) -> Figures:
-    """All figures, one after the other. seconds: for how long registrations go on while their lag is measured."""
+def measure(keys: int, restart_keys: int, queries: int, limits: IndexLimits, *, seconds: float) -> Figures:
+    """Measure all figures, one after the other. seconds: duration of the registrations whose lag is measured."""
     with TemporaryDirectory() as folder, Progress(console=Console(stderr=True), transient=True) as progress:
         scratch = Path(folder)
         return {
-            **_searched(keys, queries, limits, scratch, progress),
-            **_restarted(restart_keys, limits, scratch, progress),
-            **_registered(scratch, seconds, progress),
+            **_measure_search(keys, queries, limits, scratch, progress),
+            **_measure_restart(restart_keys, limits, scratch, progress),
+            **_measure_registration(scratch, seconds, progress),
         }
 
 
-def _searched(keys: int, queries: int, limits: IndexLimits, scratch: Path, progress: Progress) -> Figures:
+def _measure_search(keys: int, queries: int, limits: IndexLimits, scratch: Path, progress: Progress) -> Figures:
     with _step(progress, f"registering vectors with {keys:,} keys", keys) as registered:
         subject = build(keys, queries, limits, scratch, registered)
     with _step(progress, "searching"):
@@ -82,16 +82,16 @@ def _searched(keys: int, queries: int, limits: IndexLimits, scratch: Path, progr
     return figures
 
 
-def _restarted(keys: int, limits: IndexLimits, scratch: Path, progress: Progress) -> Figures:
+def _measure_restart(keys: int, limits: IndexLimits, scratch: Path, progress: Progress) -> Figures:
     if not keys:
         return {}
-    with _step(progress, f"keeping a snapshot of {keys:,} keys"):
-        keep(keys, limits, scratch / "snapshots")
+    with _step(progress, f"saving a snapshot of {keys:,} keys"):
+        save_index(keys, limits, scratch / "snapshots")
     with _step(progress, "restarting"):
         return restart(scratch / "snapshots")
 
 
-def _registered(scratch: Path, seconds: float, progress: Progress) -> Figures:
+def _measure_registration(scratch: Path, seconds: float, progress: Progress) -> Figures:
     replicas = scratch / "replicas"
     replicas.mkdir()
     try:
@@ -106,17 +106,17 @@ def _registered(scratch: Path, seconds: float, progress: Progress) -> Figures:
 
 @contextmanager
 def _step(progress: Progress, what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """Shown for as long as the `with` lasts; gives what is to be told how much of it was done since last time."""
+    """Show a progress line during the block; yield a function that advances it by the given amount."""
     step = progress.add_task(what, total=total)
     yield partial(progress.advance, step)
     progress.remove_task(step)
 
 
-def _said(value: float | list[float] | str) -> str:
-    return ", ".join(f"{one:.3f}" for one in value) if isinstance(value, list) else str(_rounded(value))
+def _format(value: float | list[float] | str) -> str:
+    return ", ".join(f"{one:.3f}" for one in value) if isinstance(value, list) else str(_round(value))
 
 
-def _rounded(value: float | list[float] | str) -> float | list[float] | str:
+def _round(value: float | list[float] | str) -> float | list[float] | str:
     if isinstance(value, list):
         return [round(one, 4) for one in value]
     return value if isinstance(value, str) else round(value, 4)

@@ -1,4 +1,4 @@
-"""Keys like a library's: tasks in topics, several keys a task, and queries near some of them."""
+"""Synthetic keys of a library: tasks grouped in topics, several keys per task, and queries near some of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TOPICS = 500
 
 @dataclass(frozen=True, eq=False)
 class Tasks:
-    """The middle of each task's training queries: image and text parts [n, PART]."""
+    """The centre of each task's training queries: image and text parts [n, PART]."""
 
     image: Array
     text: Array
@@ -38,14 +38,14 @@ class Tasks:
         return len(self.image)
 
     def rows(self, tasks: slice, rng: np.random.Generator) -> Array:
-        """Keys of these tasks, a task's together: [tasks · KEYS, 2 · PART]."""
+        """Return the keys of these tasks, grouped by task: [tasks · KEYS, 2 · PART]."""
         image, text = (np.repeat(part[tasks], KEYS, axis=0) for part in (self.image, self.text))
         image, text = _near(rng, image, 0.5), _near(rng, text, 0.6)
         image[KEYS - 1 :: KEYS] = 0
         return np.concatenate([image, text], axis=1)
 
     def queries(self, count: int, rng: np.random.Generator) -> list[TaskEmbedding]:
-        """A third each: with both parts, with an image, with a text."""
+        """Return queries: a third each with both parts, with an image only, and with text only."""
         chosen = rng.integers(len(self), size=count)
         pairs = zip(_near(rng, self.image[chosen], 0.8), _near(rng, self.text[chosen], 0.8), strict=True)
         return [
@@ -59,7 +59,7 @@ def vector_id(number: int) -> str:
 
 
 def changes(tasks: Tasks, rng: np.random.Generator, batch: int = 1_000) -> Iterator[list[Change]]:
-    """The change log that publishes all of them."""
+    """Yield the change log that publishes all tasks."""
     for start in range(0, len(tasks), batch):
         rows = tasks.rows(slice(start, start + batch), rng)
         yield [

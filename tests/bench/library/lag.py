@@ -1,4 +1,4 @@
-"""How long a registration takes to be found on another replica, and whether a search there ever misses it."""
+"""The delay until another replica finds a registration, and the number of searches there that miss it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ PATIENCE_S = 30.0
 
 @dataclass(frozen=True)
 class Seen:
-    """One registration. acked: when it was acknowledged; lag_s: from then until a search had found it there.
+    """One registration. acked: time of the acknowledgement; lag_s: from then until a search found it.
 
-    searches: how many were needed; each began after the acknowledgement, so every one but the last was wrong.
+    searches: all of them began after the acknowledgement, so every one except the last was wrong.
     """
 
     acked: float
@@ -36,7 +36,7 @@ class Seen:
 
 
 def lag(servers: Servers, folder: Path, duration_s: float) -> dict[str, float]:
-    """Two api processes on PostgreSQL and S3: registrations at one, each searched for at the other at once.
+    """Register on one api process, search on another at once; both use PostgreSQL and S3.
 
     lag_misses: searches that began after the acknowledgement and did not find the vector.
     """
@@ -62,7 +62,7 @@ def lag(servers: Servers, folder: Path, duration_s: float) -> dict[str, float]:
 
 
 def _one(writer: Door, reader: Door, start: float, number: int) -> Seen:
-    """Register the vector of this number when its time has come, and search until it is found."""
+    """Register vector `number` at its scheduled time and search until it is found."""
     time.sleep(max(0.0, start + number / WRITES_PER_S - time.perf_counter()))
     description = f"what is the number {number} {number * 7919 % 99_991}"
     made = writer.register(samples.artifact(MODEL, number + 1), samples.card("numbers", description))

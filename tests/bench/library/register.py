@@ -1,4 +1,4 @@
-"""How fast vectors are registered, beside putting the same bytes and the same keys away without any promise."""
+"""Registrations per second, compared with bare writes of the same bytes and keys without any guarantee."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ MODEL = ModelSpec("bench/lvlm-7b", "c" * 64, "Llava", layers=32, hidden_size=4_0
 
 
 class SizedWorker(MemoryWorker):
-    """Serves a model of the usual size, and has the description's embedding at hand."""
+    """Serves a model of a usual size; embeds at no cost."""
 
     def models(self) -> tuple[WorkerInfo, ...]:
         return (WorkerInfo(model=MODEL, embedder=SPEC, context_length=CONTEXT_LENGTH),)
@@ -52,7 +52,7 @@ class SizedWorker(MemoryWorker):
 
 
 def registrations(servers: Servers, folder: Path) -> dict[str, float]:
-    """register_ratio: registrations a second ÷ bare puts and inserts a second, by so many clients of one process."""
+    """Measure register_ratio: registrations per second ÷ bare puts and inserts per second, with CLIENTS threads."""
     world = servers.world(folder)
     artifact = samples.artifact(MODEL)
     card = _card()
@@ -83,7 +83,7 @@ def _by_all(pool: ThreadPoolExecutor, action: Callable[[], object]) -> None:
 
 @contextmanager
 def _bare(world: ServerWorld, artifact: bytes, card: VectorCard) -> Iterator[Callable[[], object]]:
-    """Puts an object, then inserts a row with the same keys and commits; a connection for each thread."""
+    """Yield a function that puts an object, inserts a row with the same keys and commits; one connection per thread."""
     address = world.database_url.replace("+psycopg", "")
     keys = b"".join(key.embedding.row(SPEC).tobytes() for key in card.keys)
     with psycopg.connect(address) as connection:

@@ -1,4 +1,4 @@
-"""A restart from a snapshot, in a process of its own: how long it takes and how much memory the index then holds."""
+"""A restart from a snapshot in a new process: its duration and the index's memory afterwards."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ EPOCH = "bench"
 PAIRS = 3
 
 
-def keep(keys: int, limits: IndexLimits, folder: Path) -> None:
-    """Keeps a snapshot of an index of so many keys."""
+def save_index(keys: int, limits: IndexLimits, folder: Path) -> None:
+    """Save a snapshot of an index with `keys` keys."""
     rng = np.random.default_rng(1)
     index = FaissIndex(SPEC, limits)
     index.reset(EPOCH, replacing=index.position)
@@ -36,9 +36,9 @@ def keep(keys: int, limits: IndexLimits, folder: Path) -> None:
 
 
 def restart(folder: Path) -> dict[str, float]:
-    """restart_ratio: loading ÷ reading the files, from disk, in turn. memory_ratio: what it holds ÷ their size.
+    """Measure restart_ratio (loading ÷ reading the files from disk) and memory_ratio (resident bytes ÷ file size).
 
-    Held once every key has been read: right after the loading, most of the files is not in memory yet.
+    Memory is measured after every key was read once: right after loading, most of the files are not in memory yet.
     """
     runs = [_in_process(folder) for _ in range(PAIRS)]
     return {key: statistics.median(run[key] for run in runs) for key in runs[0]}
@@ -52,7 +52,7 @@ def _in_process(folder: Path) -> dict[str, float]:
 
 
 def main(folder: Path) -> None:
-    """One restart; prints the figures as JSON."""
+    """Restart once and print the figures as JSON."""
     files = [path for path in FolderSnapshots(folder).folders()[0].iterdir() if path.is_file()]
     _drop(files)
     reading = seconds(lambda: [path.read_bytes() for path in files])
@@ -76,7 +76,7 @@ def main(folder: Path) -> None:
 
 
 def _read_all(index: FaissIndex, row: Array) -> None:
-    """Compare the row with every key, and look into every list."""
+    """Compare the row with every key, and search every list."""
     for model in index.state.models.values():
         for segment in model.segments:
             segment.search_exact(row, 10, None)
@@ -86,14 +86,14 @@ def _read_all(index: FaissIndex, row: Array) -> None:
 
 
 def _drop(files: list[Path]) -> None:
-    """Out of the operating system's memory, as after a start of the machine."""
+    """Drop the files from the page cache, as after a reboot."""
     for path in files:
         with path.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _resident() -> int:
-    """Bytes of this process in memory, mapped files included."""
+    """Return the resident bytes of this process, mapped files included."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 

@@ -1,4 +1,4 @@
-"""Other vector stores on the same keys: each finds the ten nearest keys, and those of one bucket in a hundred."""
+"""Other vector stores with the same keys: each searches for the ten nearest, with and without a filter."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Ask = Callable[[Array], object]
 
 @dataclass(frozen=True)
 class Rival:
-    """plain, filtered: one search with this query row [d]."""
+    """Searches of one store by a query row [d]. filtered: among one bucket of a hundred."""
 
     plain: Ask
     filtered: Ask
 
 
 class Absent(Exception):
-    """The store cannot be had here; the message says why."""
+    """The store is not available on this machine; the message says why."""
 
 
 @contextmanager
@@ -74,7 +74,7 @@ def _text(row: Array) -> str:
 
 @contextmanager
 def chroma(rows: Array, buckets: list[int], bucket: int, scratch: Path) -> Iterator[Rival]:
-    """Chroma inside this process, which spares it HTTP."""
+    """Chroma in this process, without HTTP."""
     try:
         import chromadb
     except ImportError as reason:

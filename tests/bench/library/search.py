@@ -1,4 +1,4 @@
-"""How fast and how well the index finds, beside FAISS alone and beside other stores."""
+"""Latency and recall of retrieval, compared with FAISS alone and with other stores."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Figures = Mapping[str, float | list[float] | str]
 
 
 def latency(subject: Subject) -> Figures:
-    """The retrieval part of /retrieve beside FAISS alone, which is asked for the same ten nearest keys."""
+    """Time the retrieval part of /retrieve against FAISS alone, which searches for the same ten nearest keys."""
     worker = Prepared()
     library = Library(subject.catalogue, MemoryArtifacts(), subject.index, worker, SystemClock())
     bare = _bare_faiss(subject)
@@ -54,7 +54,7 @@ def latency(subject: Subject) -> Figures:
 
 
 def recall(subject: Subject) -> Figures:
-    """recall@10 against exact search, and the lowest of those under filters."""
+    """Measure recall@10 against exact search, and the lowest value under filters."""
     rng = np.random.default_rng(2)
     plain = _recall(subject, [None] * len(subject.queries))
     filtered = [_recall(subject, [_some(subject, share, rng) for _ in subject.queries]) for share in SHARES]
@@ -62,7 +62,7 @@ def recall(subject: Subject) -> Figures:
 
 
 def against(subject: Subject, name: str, scratch: Path) -> Figures:
-    """[plain, under a filter that keeps 1 %]: the other store's p50 over ours, asked in turn."""
+    """Measure [plain, under a filter that keeps 1 %]: the other store's p50 ÷ ours, measured in turn."""
     try:
         with RIVALS[name](subject.rows, subject.buckets, BUCKET, scratch) as rival:
             ratios, figures = [], []
@@ -83,7 +83,7 @@ def _plain(subject: Subject) -> Callable[..., object]:
 
 
 def _filtered(subject: Subject) -> Callable[..., object]:
-    """As the service does it: the ids that pass come from the catalogue, each time."""
+    """Search as the service does: the ids that pass the filter come from the catalogue each time."""
     which = Filter(tags=(f"bucket-{BUCKET % BUCKETS}",))
     return lambda query: subject.index.search(
         query, model=MODEL.fingerprint, k=K, among=subject.catalogue.vectors.ids(which)
@@ -112,7 +112,7 @@ def _recall(subject: Subject, filters: Sequence[frozenset[str] | None]) -> float
 
 
 def _some(subject: Subject, share: float, rng: np.random.Generator) -> frozenset[str]:
-    """A filter that keeps this share of the vectors."""
+    """Return a random filter that keeps this share of the vectors."""
     size = max(1, round(share * len(subject.vectors)))
     return frozenset(subject.vectors[number] for number in rng.choice(len(subject.vectors), size, replace=False))
 

@@ -1,4 +1,4 @@
-"""A real catalogue and the task index filled from it, as an api process holds them."""
+"""A SQL catalogue and the task index built from it, as in an api process."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BATCH = 500
 
 
 class Prepared(MemoryWorker):
-    """Has the query's embedding at hand, so that only the retrieval is measured."""
+    """Returns a prepared embedding, so that only the retrieval is measured."""
 
     def __init__(self) -> None:
         super().__init__(MemoryArtifacts())
@@ -45,7 +45,7 @@ class Prepared(MemoryWorker):
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """rows: all keys [n, d], in the order of their vectors; ids, buckets: of the vector that each belongs to."""
+    """The library under test. rows: all keys [n, d], ordered by vector; ids, buckets: of each row's vector."""
 
     catalogue: Catalogue
     index: FaissIndex
@@ -67,9 +67,9 @@ class Subject:
 
 
 def build(keys: int, queries: int, limits: IndexLimits, scratch: Path, registered: Callable[[int], object]) -> Subject:
-    """Registers so many keys, and has them indexed, once as a service would and once exactly.
+    """Register vectors with `keys` keys; index them as a service does, and a second time for exact search.
 
-    registered: hears again and again how many keys were registered since it was called last.
+    registered: called with the number of keys registered since the last call.
     """
     rng = np.random.default_rng(0)
     tasks = Tasks.random(keys // KEYS, rng)
@@ -93,7 +93,7 @@ def build(keys: int, queries: int, limits: IndexLimits, scratch: Path, registere
 
 
 def _register(engine: Engine, rows: Array, first: int) -> list[str]:
-    """The ids of new vectors with these keys: each registered by itself as ever, but all in one transaction."""
+    """Register one vector per group of keys, all in one transaction; return their ids."""
     ids = []
     with for_writing(engine).begin() as connection:
         for number in range(len(rows) // KEYS):
