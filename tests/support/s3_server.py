@@ -1,7 +1,7 @@
 """A real S3 server for tests: Ceph's radosgw from Debian's packages, unpacked into .server/, not installed.
 
-No container and no root needed (except to refresh apt's lists, where there are none): one monitor, one object store
-in memory, one gateway, about 2 s to start and 150 MB of memory. `python -m tests.support.s3_server` runs one by hand.
+No container and no root needed (except to refresh missing apt lists): one monitor, one object store in memory, one
+gateway; about 2 s to start and 150 MB of memory. `python -m tests.support.s3_server` runs one by hand.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ PATIENCE = 60.0
 
 
 class NotAvailable(Exception):
-    """This machine cannot have the server; the message says why."""
+    """The server is not available on this machine; the message says why."""
 
 
 @dataclass
 class S3Server:
-    """A running server. endpoint: its URL; ACCESS_KEY and SECRET_KEY open it."""
+    """A running server. endpoint: its URL; ACCESS_KEY and SECRET_KEY are its credentials."""
 
     endpoint: str
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @classmethod
     def start(cls, folder: Path) -> S3Server:
-        """A new, empty server with its data in this folder. Raises NotAvailable where its packages cannot be had."""
+        """Return a new, empty server with its data in this folder. Raises NotAvailable without its packages."""
         tree = _unpacked()
         environment = _environment(tree)
         server = cls(f"http://127.0.0.1:{_free_port()}")
@@ -64,7 +64,7 @@ class S3Server:
 
 
 def _unpacked() -> Path:
-    """Where the packages' files are; fetched the first time (60 MB)."""
+    """Return the folder of the packages' files; download them the first time (60 MB)."""
     if ROOT.is_dir():
         return ROOT
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
@@ -199,7 +199,7 @@ for answer in (
 
 
 def _settings(folder: Path, tree: Path, monitor_port: int, gateway_port: str) -> str:
-    """Ceph's settings for one machine, no authentication inside, one copy of everything, data in memory."""
+    """Return Ceph's settings for one machine, without internal authentication, with one replica, data in memory."""
     libraries = tree / "usr/lib/x86_64-linux-gnu"
     unencrypted = "\n".join(
         f"ms_{side}_mode = crc" for side in ("client", "service", "cluster", "mon_client", "mon_service", "mon_cluster")

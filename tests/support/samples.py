@@ -16,14 +16,14 @@ from vlibrary.formats.artifact import encode
 
 
 def png(colour: tuple[int, int, int] = (200, 30, 30), size: tuple[int, int] = (32, 32)) -> bytes:
-    """A picture of one colour."""
+    """Return a picture of one colour."""
     buffer = io.BytesIO()
     Image.new("RGB", size, colour).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
 def blank_png(width: int, height: int) -> bytes:
-    """A black PNG of one bit per pixel, made row by row: 13,000 × 13,000 pixels take 21 KB."""
+    """Return a black PNG of one bit per pixel, encoded row by row: 13,000 × 13,000 pixels take 21 KB."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -36,7 +36,7 @@ def blank_png(width: int, height: int) -> bytes:
 
 
 def vector(model: ModelSpec, seed: int = 0) -> SteeringVector:
-    """A random M²IV vector for this model."""
+    """Return a random M²IV vector for this model."""
     rng = np.random.default_rng(seed)
     shape = (model.layers, model.hidden_size)
     edits = {site: Edit(_normal(rng, shape), _normal(rng, (model.layers,))) for site in (Site.ATTENTION, Site.MLP)}
@@ -44,12 +44,12 @@ def vector(model: ModelSpec, seed: int = 0) -> SteeringVector:
 
 
 def artifact(model: ModelSpec, seed: int = 0) -> bytes:
-    """The bytes of `vector`."""
+    """Return the bytes of `vector`."""
     return encode(vector(model, seed))
 
 
 def card(name: str, description: str = "", **more: Any) -> str:
-    """A card's JSON."""
+    """Return a card as JSON."""
     return json.dumps({"name": name, "description": description} | more)
 
 

@@ -1,4 +1,4 @@
-"""A device that runs out of memory when a test says so: the real error, raised where tensors are made."""
+"""A device that runs out of memory: the real error, raised where tensors are allocated."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _ALLOCATIONS = ("new_zeros", "new_empty", "new_full", "zeros", "empty", "full", 
 
 
 class ScarceMemory(TorchDispatchMode):
-    """While inside, the allocation of the n-th block of four dimensions (a cache layer's keys or values) fails."""
+    """During the block, the n-th allocation of a four-dimensional tensor (a cache layer's keys or values) fails."""
 
     def __init__(self, failing: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch has no annotation there
@@ -19,7 +19,7 @@ class ScarceMemory(TorchDispatchMode):
 
     @property
     def ended(self) -> bool:
-        """Whether it came to that allocation."""
+        """Return whether that allocation was reached."""
         return self._left <= 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

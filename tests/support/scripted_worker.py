@@ -1,4 +1,4 @@
-"""A worker that does as it is told: it breaks off, waits, refuses, and remembers what it was asked."""
+"""A worker that follows a script: it answers, waits, fails, and records its requests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vlibrary.domain.wire import GenerateCall, Generation, TextPiece
 
 
 class Then(Enum):
-    """What comes after the last piece, if it is no error."""
+    """What follows the last piece, if it is not an error."""
 
     END = "the whole answer"
     VANISH = "the end, without a whole answer"
@@ -21,7 +21,7 @@ class Then(Enum):
 
 
 class ScriptedWorker(MemoryWorker):
-    """Implements vlibrary.domain.ports.Inference. begun, closed: set when an answer begins and when it is let go of."""
+    """Implements vlibrary.domain.ports.Inference. begun, closed: set when an answer begins and when it is closed."""
 
     def __init__(self, pieces: Sequence[str] = (), then: Then | Exception = Then.END) -> None:
         super().__init__(MemoryArtifacts())

@@ -1,8 +1,8 @@
-"""torchvision for the tests of model families whose processors import it, beside a CPU build of torch.
+"""torchvision for the tests of model families whose processors import it, with a CPU build of torch.
 
-PyPI's torchvision is linked with CUDA, so its compiled operators do not load here, and its import fails because they
-are not even declared. Declared they are enough for tests: no processor runs them. The package lives in a folder of its
-own (`make` fills it), because any other process of the environment would fail to import transformers beside it.
+PyPI's torchvision is linked with CUDA: its compiled operators do not load here, and its import fails because they are
+not declared. Declaring them is enough for the tests: no processor runs them. The package is installed in a separate
+folder (`make` creates it), because every other process of the environment would fail to import transformers with it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _kept_alive: list[object] = []
 
 
 def activate() -> None:
-    """Make torchvision importable, if it is there at all; call it before anything imports transformers."""
+    """Make torchvision importable if it is installed; call this before anything imports transformers."""
     if str(FOLDER) not in sys.path:
         sys.path.append(str(FOLDER))
         sys.meta_path.insert(0, _DeclareFirst())
@@ -33,7 +33,7 @@ def available() -> bool:
 
 
 class _DeclareFirst(MetaPathFinder):
-    """Waits until somebody looks for torchvision, so that tests that need no torch do not load it."""
+    """Declare the operators when torchvision is first imported, so that tests without torch do not load it."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

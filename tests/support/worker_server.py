@@ -19,7 +19,7 @@ PATIENCE_S = 10.0
 
 @contextmanager
 def serving(worker: Worker, token: str | None = None) -> Iterator[str]:
-    """The URL of a server with this worker, ready, for as long as the `with` lasts."""
+    """Yield the URL of a ready server with this worker during the block."""
     host = Host(lambda: worker)
     with live(create_app(host, CollectorRegistry(), token=token)) as url:
         until(lambda: _is_ready(host))
@@ -27,10 +27,10 @@ def serving(worker: Worker, token: str | None = None) -> Iterator[str]:
 
 
 def until(holds: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
-    """Wait for it, and fail when it does not come."""
+    """Wait until the condition holds; fail after a timeout."""
     deadline = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < deadline, "Waited in vain."
+        assert time.monotonic() < deadline, f"the condition did not hold within {seconds:g} s"
         time.sleep(0.01)
 
 
