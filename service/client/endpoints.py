@@ -49,13 +49,28 @@ class RetrievalFilter(TypedDict, total=False):
 
 
 class DecodingOptions(TypedDict, total=False):
-    """How tokens are sampled. temperature: 0 (the default) is greedy. stop: texts before which the answer ends."""
+    """How tokens are chosen and reported.
+
+    temperature: 0 (the default) is greedy. stop: texts before which the answer ends. logprobs, prompt_logprobs: report
+    the log-probability of every token, and this many of the most likely tokens (0 to 20).
+    """
 
     max_new_tokens: int
+    min_new_tokens: int
     temperature: float
     top_p: float
+    top_k: int
+    min_p: float
     seed: int
     stop: Sequence[str]
+    stop_token_ids: Sequence[int]
+    ignore_eos: bool
+    repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    logit_bias: Mapping[str, float]
+    logprobs: int
+    prompt_logprobs: int
 
 
 class GenerateOptions(TypedDict, total=False):

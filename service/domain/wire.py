@@ -35,9 +35,23 @@ class WorkerStatus:
 
 @dataclass(frozen=True)
 class Decoding:
-    """Decoding parameters. temperature: 0 is greedy decoding; the seed matters only above 0.
+    """Decoding parameters; the defaults are greedy decoding without anything else.
 
+    A token is chosen from the model's logits in vLLM's order: end tokens are masked before `min_new_tokens`; logit_bias
+    is added; the penalties apply; then temperature, min_p, top_k and top_p, each to what the one before it left.
+
+    max_new_tokens: 0 reads the prompt only, for its log-probabilities.
+    temperature, top_p: 0 takes the most likely token, as top_k = 1 does; the seed then has no effect.
+    top_k: the number of tokens to choose from; 0 is all. min_p: the least probability relative to the highest.
+    repetition_penalty: divides positive logits of tokens of the prompt and the answer, and multiplies negative ones.
+    presence_penalty, frequency_penalty: subtracted once, and per occurrence, from the logits of the answer's tokens.
+    logit_bias: pairs of a token id and a number that is added to its logit.
+    seed: any signed integer of 64 bits.
     stop: the answer ends before the first occurrence of one of these texts.
+    stop_token_ids: tokens that end the answer as the model's end tokens do. ignore_eos: the model's own do not.
+    min_new_tokens: before so many tokens no end token can be chosen.
+    logprobs, prompt_logprobs: how many of the most likely tokens to report at each place of the answer or the prompt,
+        besides the token there; 0 to 20, None reports nothing.
     """
 
     max_new_tokens: int = 16
@@ -45,6 +59,38 @@ class Decoding:
     top_p: float = 1.0
     seed: int = 0
     stop: tuple[str, ...] = ()
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    min_new_tokens: int = 0
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the most likely token is taken, without chance."""
+        return self.temperature == 0 or self.top_p == 0 or self.top_k == 1
+
+
+@dataclass(frozen=True)
+class ScoredToken:
+    """A token of an answer or a prompt with its log-probability.
+
+    token: its id. data: its bytes, which may be a part of a character; a control token has none.
+    logprob: the natural logarithm of its probability in the model's distribution, as the vectors steer it, before
+        temperature, penalties and masks (as in vLLM); None for the first token of a prompt.
+    top: the most likely tokens at its place, the most likely first.
+    """
+
+    token: int
+    data: bytes
+    logprob: float | None
+    top: tuple[ScoredToken, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,17 +149,24 @@ class GenerateCall:
 
 @dataclass(frozen=True)
 class TextPiece:
-    """The next, non-empty part of an answer. tokens: the number of tokens generated so far."""
+    """The next, non-empty part of an answer. tokens: the number of tokens generated so far.
+
+    logprobs: of the tokens generated since the last piece, if requested; text that is held back comes in a later piece.
+    """
 
     text: str
     tokens: int
+    logprobs: tuple[ScoredToken, ...] = ()
 
 
 @dataclass(frozen=True)
 class Generation:
     """A complete answer. text: all pieces joined.
 
-    finish_reason: "stop" (end of turn or a stop text) or "length". timings: seconds per stage.
+    finish_reason: "stop" (end of turn or a stop text) or "length".
+    timings: seconds per stage: queue_s (preparation and waiting), prefill_s (to the first token), decode_s, total_s.
+    logprobs: one entry per generated token except an end token, those of a stop text included; None if not requested.
+    prompt_logprobs: one entry per prompt token, template and image tokens included; None if not requested.
     """
 
     text: str
@@ -121,3 +174,5 @@ class Generation:
     completion_tokens: int
     finish_reason: str
     timings: Mapping[str, Any] = field(default_factory=dict)
+    logprobs: tuple[ScoredToken, ...] | None = None
+    prompt_logprobs: tuple[ScoredToken, ...] | None = None

@@ -21,7 +21,11 @@ from vlibrary.steering.injector import BatchEdits
 
 @dataclass(frozen=True, eq=False)
 class Prefilled:
-    """The result of a prefill of N prompts. logits: [N, V], for the first tokens. state: private to the decoder."""
+    """The result of a prefill of N prompts.
+
+    logits: [N, V], for the first tokens, or [N, T, V], after every token of the left-padded prompts, if requested.
+    state: private to the decoder.
+    """
 
     logits: Tensor
     lengths: tuple[int, ...]
@@ -37,8 +41,11 @@ class Decoder(Protocol):
 
     max_rows: int | None
 
-    def prefill(self, prompts: Sequence[EncodedPrompt], slots: Sequence[int]) -> Prefilled:
-        """Run the prompts through the model in one forward pass, each with the vector in its slot."""
+    def prefill(self, prompts: Sequence[EncodedPrompt], slots: Sequence[int], *, every: bool = False) -> Prefilled:
+        """Run the prompts through the model in one forward pass, each with the vector in its slot.
+
+        every: return the logits after every token, which take much more memory.
+        """
         ...
 
     def join(self, prefilled: Prefilled) -> None:
@@ -85,7 +92,7 @@ class BatchDecoder:
         """The cache columns in use, rows × width."""
         return len(self._cache.lengths) * self._cache.width
 
-    def prefill(self, prompts: Sequence[EncodedPrompt], slots: Sequence[int]) -> Prefilled:
+    def prefill(self, prompts: Sequence[EncodedPrompt], slots: Sequence[int], *, every: bool = False) -> Prefilled:
         width = max(prompt.length for prompt in prompts)
         positions = self._prompt_positions(prompts, width)
         cache: Any = DynamicCache()  # no config: sliding-window layers must keep every column too
@@ -96,10 +103,11 @@ class BatchDecoder:
                 position_ids=positions,
                 past_key_values=cache,
                 use_cache=True,
-                logits_to_keep=1,
+                logits_to_keep=0 if every else 1,  # 0 stands for all
             )
         state = _keys_values(cache, len(prompts), width), positions[..., -1] + 1
-        return Prefilled(output.logits[:, -1], tuple(prompt.length for prompt in prompts), state)
+        logits = output.logits if every else output.logits[:, -1]
+        return Prefilled(logits, tuple(prompt.length for prompt in prompts), state)
 
     def join(self, prefilled: Prefilled) -> None:
         keys_values, positions = prefilled.state
@@ -168,7 +176,7 @@ class SingleDecoder:
         self._tokens, self._carried = _EMPTY  # all tokens so far, [1, T]; arguments of the next forward
         self._next = _EMPTY
 
-    def prefill(self, prompts: Sequence[EncodedPrompt], slots: Sequence[int]) -> Prefilled:
+    def prefill(self, prompts: Sequence[EncodedPrompt], slots: Sequence[int], *, every: bool = False) -> Prefilled:
         (prompt,) = prompts
         inputs = self._lvlm.to_device(prompt.inputs)
         tokens = inputs.pop("input_ids")
@@ -176,7 +184,7 @@ class SingleDecoder:
         carried = {**inputs, "position_ids": positions, "past_key_values": DynamicCache(), "use_cache": True}
         with self._lvlm.injector.active(self._lvlm.table.prefill_edits(slots, prompt.length)):
             logits, carried = self._forward(tokens, carried, is_first_iteration=True)
-        return Prefilled(logits, (prompt.length,), (tokens, carried))
+        return Prefilled(logits if every else logits[:, -1], (prompt.length,), (tokens, carried))
 
     def join(self, prefilled: Prefilled) -> None:
         self._tokens, self._carried = prefilled.state
@@ -186,7 +194,7 @@ class SingleDecoder:
         with self._lvlm.injector.active(self._lvlm.table.decode_edits(slots)):
             logits, carried = self._forward(following, self._carried, next_sequence_length=1)
         self._next = following, carried
-        return logits
+        return logits[:, -1]
 
     def advance(self) -> None:
         self._tokens, self._carried = self._next
@@ -198,7 +206,7 @@ class SingleDecoder:
         model = self._lvlm.model
         output = model(**model.prepare_inputs_for_generation(tokens, **options, **carried))
         carried = model._update_model_kwargs_for_generation(output, carried, is_encoder_decoder=False)
-        return output.logits[:, -1], carried
+        return output.logits, carried
 
 
 def _keys_values(cache: Any, rows: int, width: int) -> tuple[KeysValues, ...]:

@@ -13,7 +13,7 @@ class Detokenizer:
 
     def __init__(self, tokenizer: Any, stop: Sequence[str] = ()) -> None:
         self._tokenizer = tokenizer
-        self._stop = tuple(stop)
+        self._stops = [_StopText(one) for one in stop]
         self._tokens: list[int] = []
         # Tokens [0, read) are decoded. Decoding starts at `anchor`, as a token's text depends on the one before it.
         self._anchor = self._read = 0
@@ -27,7 +27,7 @@ class Detokenizer:
         self._extend(final=False)
         if self.stopped:
             return self._emit(len(self._text.rstrip()))
-        held = max((_overlap(self._text, stop) for stop in self._stop), default=0)
+        held = max((stop.matched for stop in self._stops), default=0)
         return self._emit(len(self._text[: len(self._text) - held].rstrip()))
 
     def finish(self) -> str:
@@ -42,11 +42,12 @@ class Detokenizer:
         now = self._decode(self._tokens[self._anchor :])
         if len(now) <= len(before) or (now.endswith(_PARTIAL) and not final):
             return
-        self._text = (self._text + now[len(before) :]).lstrip() if not self._text else self._text + now[len(before) :]
+        new = now[len(before) :] if self._text else now[len(before) :].lstrip()
         self._anchor, self._read = self._read, len(self._tokens)
-        ends = [self._text.find(stop) for stop in self._stop if stop in self._text]
-        if ends:
-            self._text, self.stopped = self._text[: min(ends)], True
+        starts = [len(self._text) + start for stop in self._stops if (start := stop.find(new)) is not None]
+        self._text += new
+        if starts:
+            self._text, self.stopped = self._text[: min(starts)], True
 
     def _emit(self, end: int) -> str:
         start, self._emitted = self._emitted, max(self._emitted, end)
@@ -57,6 +58,29 @@ class Detokenizer:
         return text
 
 
-def _overlap(text: str, stop: str) -> int:
-    """Return the length of the longest proper prefix of `stop` that `text` ends with."""
-    return next((size for size in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:size])), 0)
+class _StopText:
+    """Finds a text in a stream in constant time per character (the algorithm of Knuth, Morris and Pratt).
+
+    matched: the length of the longest beginning of the stop text with which the stream ends.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        # For every beginning of the stop text: the longest shorter one with which it ends.
+        self._shorter = [0, 0]
+        for end in range(1, len(text)):
+            self._shorter.append(self._extend(self._shorter[end], text[end]))
+        self.matched = 0
+
+    def find(self, new: str) -> int | None:
+        """Add text to the stream. Return where the first occurrence starts, relative to the new text, or None."""
+        for place, character in enumerate(new, start=1):
+            self.matched = self._extend(self.matched, character)
+            if self.matched == len(self._text):
+                return place - len(self._text)
+        return None
+
+    def _extend(self, matched: int, character: str) -> int:
+        while matched and self._text[matched] != character:
+            matched = self._shorter[matched]
+        return matched + 1 if self._text[matched] == character else 0

@@ -54,6 +54,7 @@ class InFlightEngine(QueuedEngine):
         self.decoder = _open_decoder(lvlm, budget, compiled=compiled)
         self._max_rows = min(budget.rows, self.decoder.max_rows or budget.rows)
         self._batch = RunningBatch(lvlm, self.decoder)
+        self._end_tokens = lvlm.end_tokens
         self.steps = 0
 
     @property
@@ -71,7 +72,11 @@ class InFlightEngine(QueuedEngine):
     @torch.inference_mode()
     def step(self) -> None:
         self._drop_abandoned()
-        self._prefill(self._schedule())
+        admitted = self._schedule()
+        self._prefill([row for row in admitted if row.request.decoding.prompt_logprobs is None])
+        for row in admitted:
+            if row.request.decoding.prompt_logprobs is not None:
+                self._prefill([row])  # alone: the logits after every token take much memory
         self._decode()
 
     def _drop_abandoned(self) -> None:
@@ -91,7 +96,7 @@ class InFlightEngine(QueuedEngine):
                 break
             try:
                 detokenizer = Detokenizer(self._lvlm.tokenizer, request.decoding.stop)
-                sampler = Sampler(request.decoding)
+                sampler = self._sampler(request)
                 slot = self._lvlm.table.pin(request.vector, key=request.vector_key)  # last, so that no error leaks it
                 admitted.append(Row(request, slot, detokenizer, sampler, started=time.monotonic()))
             except Unavailable:
@@ -101,6 +106,12 @@ class InFlightEngine(QueuedEngine):
             with self._changed:
                 self._waiting.popleft()
         return admitted
+
+    def _sampler(self, request: Request) -> Sampler:
+        """Return the sampler of a request. Raises InvalidInput for token ids that the model does not have."""
+        decoding = request.decoding
+        prompt = request.prompt.ids if decoding.repetition_penalty != 1 else ()
+        return Sampler(decoding, end_tokens=self._end_tokens, prompt=prompt, vocabulary=self._lvlm.vocabulary)
 
     def _fits(self, request: Request, admitted: Sequence[Request]) -> bool:
         requests = [*self.running, *admitted, request]

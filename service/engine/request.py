@@ -37,6 +37,12 @@ class EncodedPrompt:
         """The size of the tensors, most of which are pixels."""
         return sum(value.nbytes for value in self.inputs.values())
 
+    @property
+    def ids(self) -> list[int]:
+        """The prompt's token ids."""
+        ids: list[int] = self.inputs["input_ids"][0].tolist()
+        return ids
+
 
 def encode_prompt(lvlm: Lvlm, prompt: Prompt, max_new_tokens: int) -> EncodedPrompt:
     """Tokenize the prompt and preprocess its images; safe to call from any thread.

@@ -6,12 +6,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
 from vlibrary.domain.errors import UnsupportedEdit, UnsupportedModel, VLibraryError
-from vlibrary.domain.wire import Generation, TextPiece
+from vlibrary.domain.wire import Generation, ScoredToken, TextPiece
 from vlibrary.engine.decoder import Decoder
 from vlibrary.engine.detokenizer import Detokenizer
+from vlibrary.engine.logprobs import score_prompt, score_tokens
 from vlibrary.engine.request import Request
 from vlibrary.engine.sampling import Sampler, next_tokens
+from vlibrary.engine.token_bytes import TokenBytes
 from vlibrary.models.lvlm import Lvlm
 
 
@@ -21,6 +25,7 @@ class Row:
 
     slot: the pinned slot of its vector. token: its last token, the input of the next step.
     started, first_token_at: seconds on the clock of time.monotonic.
+    logprobs: of the tokens so far, if requested; the first `reported` of them are in pieces.
     """
 
     request: Request
@@ -32,11 +37,15 @@ class Row:
     tokens: int = 0
     first_token_at: float | None = None
     pieces: list[str] = field(default_factory=list)
+    logprobs: list[ScoredToken] = field(default_factory=list)
+    reported: int = 0
+    prompt_logprobs: tuple[ScoredToken, ...] | None = None
 
     def emit_text(self, text: str) -> None:
         if text:
             self.pieces.append(text)
-            self.request.emit(TextPiece(text, self.tokens))
+            self.request.emit(TextPiece(text, self.tokens, tuple(self.logprobs[self.reported :])))
+            self.reported = len(self.logprobs)
 
 
 class RunningBatch:
@@ -44,7 +53,7 @@ class RunningBatch:
 
     def __init__(self, lvlm: Lvlm, decoder: Decoder) -> None:
         self._table = lvlm.table
-        self._end_tokens = lvlm.end_tokens
+        self._token_bytes = TokenBytes(lvlm.tokenizer)
         self._decoder = decoder
         self.rows: list[Row] = []
 
@@ -53,43 +62,74 @@ class RunningBatch:
 
         Changes nothing when it raises.
         """
-        prefilled = self._decoder.prefill([row.request.prompt for row in rows], [row.slot for row in rows])
-        tokens = next_tokens(prefilled.logits.float(), [row.sampler for row in rows])
+        every = any(row.request.decoding.prompt_logprobs is not None for row in rows)
+        prefilled = self._decoder.prefill([row.request.prompt for row in rows], [row.slot for row in rows], every=every)
+        logits = prefilled.logits
+        if every:
+            for row, one in zip(rows, logits, strict=True):
+                row.prompt_logprobs = self._score_prompt(row.request, one)
+            logits = logits[:, -1]
+        drawn = self._draw(logits.float(), rows)
         self._decoder.join(prefilled)
         self.rows += rows
-        self._postprocess(tokens, first=len(self.rows) - len(rows))
+        self._postprocess(drawn, first=len(self.rows) - len(rows))
 
     def decode(self) -> None:
         """Generate one token for every row; rows that end leave. Changes nothing when it raises."""
         logits = self._decoder.decode([row.token for row in self.rows], [row.slot for row in self.rows])
-        tokens = next_tokens(logits.float(), [row.sampler for row in self.rows])
+        drawn = self._draw(logits.float(), self.rows)
         self._decoder.advance()
-        self._postprocess(tokens, first=0)
+        self._postprocess(drawn, first=0)
 
     def drop(self, row: Row, *, scrub: bool = False) -> None:
         """Remove a row without emitting anything. scrub: its cache may hold non-finite numbers of a failed step."""
         self._remove(self.rows.index(row), scrub=scrub)
 
-    def _postprocess(self, tokens: Sequence[int | None], first: int) -> None:
+    def _draw(self, logits: Tensor, rows: Sequence[Row]) -> list[tuple[int | None, ScoredToken | None]]:
+        """Return each row's next token, None if its logits are not finite, with its log-probability if requested."""
+        tokens = next_tokens(logits, [row.sampler for row in rows])
+        asking = {
+            place: (token, count)
+            for place, (row, token) in enumerate(zip(rows, tokens, strict=True))
+            if token is not None and (count := row.request.decoding.logprobs) is not None
+        }
+        scored: dict[int, ScoredToken] = {}
+        if asking:
+            chosen, counts = zip(*asking.values(), strict=True)
+            scores = score_tokens(logits[list(asking)], chosen, counts, self._token_bytes)
+            scored = dict(zip(asking, scores, strict=True))
+        return [(token, scored.get(place)) for place, token in enumerate(tokens)]
+
+    def _score_prompt(self, request: Request, logits: Tensor) -> tuple[ScoredToken, ...] | None:
+        """Return the prompt's log-probabilities if requested. logits: [T, V], of the left-padded prompt."""
+        count, ids = request.decoding.prompt_logprobs, request.prompt.ids
+        return None if count is None else score_prompt(logits[-len(ids) :], ids, count, self._token_bytes)
+
+    def _postprocess(self, drawn: Sequence[tuple[int | None, ScoredToken | None]], first: int) -> None:
         """Append the tokens to the rows from `first` on, and remove rows that end."""
         ended = [
             (place, scrub)
-            for place, token in enumerate(tokens, start=first)
-            if (scrub := self._append(self.rows[place], token)) is not None
+            for place, (token, scored) in enumerate(drawn, start=first)
+            if (scrub := self._append(self.rows[place], token, scored)) is not None
         ]
         for place, scrub in reversed(ended):  # from the back, because the last row takes the place of one that leaves
             self._remove(place, scrub=scrub)
 
-    def _append(self, row: Row, token: int | None) -> bool | None:
+    def _append(self, row: Row, token: int | None, scored: ScoredToken | None) -> bool | None:
         """Append a token and emit its text. Return None while the row continues, else whether to scrub its cache."""
         if token is None:
             row.request.emit(_not_finite(row.request))
             return True
+        row.first_token_at = row.first_token_at or time.monotonic()
+        if row.request.decoding.max_new_tokens == 0:
+            row.request.emit(_generation(row, "length"))
+            return False
         row.token = token
         row.tokens += 1
-        row.sampler.advance()
-        row.first_token_at = row.first_token_at or time.monotonic()
-        ended = token in self._end_tokens
+        row.sampler.advance(token)
+        ended = token in row.sampler.end_tokens
+        if scored is not None and not ended:
+            row.logprobs.append(scored)
         row.emit_text("" if ended else row.detokenizer.push(token))
         if ended or row.detokenizer.stopped or row.tokens >= row.request.decoding.max_new_tokens:
             row.emit_text(row.detokenizer.finish())
@@ -115,8 +155,11 @@ def _generation(row: Row, reason: str) -> Generation:
         timings={
             "queue_s": row.started - row.request.submitted,
             "prefill_s": first - row.started,
+            "decode_s": now - first,
             "total_s": now - row.request.submitted,
         },
+        logprobs=None if row.request.decoding.logprobs is None else tuple(row.logprobs),
+        prompt_logprobs=row.prompt_logprobs,
     )
 
 

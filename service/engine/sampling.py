@@ -1,53 +1,126 @@
-"""Sampling: the next token of every row, each with its own temperature, top-p and seed."""
+"""Sampling: the next token of every row, each with its own options and seed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
+from vlibrary.domain.errors import InvalidInput
 from vlibrary.domain.wire import Decoding
 
-_CANDIDATES = 1024  # the most likely tokens; their probabilities almost always reach a top_p below 1
+_CANDIDATES = 1024  # the most likely tokens; they almost always contain all that top_p, top_k and min_p leave
 
 
 class Sampler:
-    """One row's decoding options and random numbers, which depend on its seed and not on the other rows.
+    """One row's decoding options, random numbers and tokens so far; nothing depends on the other rows.
 
+    end_tokens: the ids that end this row's answer.
     point: the number in [0, 1) that decides the next token; it stays the same when a failed step is repeated.
     """
 
-    def __init__(self, decoding: Decoding) -> None:
+    def __init__(
+        self,
+        decoding: Decoding,
+        *,
+        end_tokens: Iterable[int] = (),
+        prompt: Sequence[int] = (),
+        vocabulary: int | None = None,
+    ) -> None:
+        """end_tokens: the model's own. prompt: the prompt's ids. vocabulary: the number of tokens of the model.
+
+        Raises InvalidInput for ids that the model does not have.
+        """
         self.decoding = decoding
+        named = {"stop_token_ids": decoding.stop_token_ids, "logit_bias": [token for token, _ in decoding.logit_bias]}
+        for name, ids in named.items():
+            _check_ids(name, ids, vocabulary)
+        self.end_tokens = frozenset(decoding.stop_token_ids) | (frozenset() if decoding.ignore_eos else set(end_tokens))
+        # Some models read image tokens that they cannot generate.
+        self._prompt = {one for one in prompt if vocabulary is None or one < vocabulary}
+        self._counts: Counter[int] = Counter()
+        self._generated = 0
         # On the host, so that a seed gives the same numbers on every device.
         self._random = torch.Generator().manual_seed(decoding.seed)
-        self.point = 0.0
-        self.advance()
+        self.point = self._draw()
 
     @property
     def greedy(self) -> bool:
-        return self.decoding.temperature == 0
+        return self.decoding.greedy
 
-    def advance(self) -> None:
-        """Draw the next number, once the token is committed."""
-        self.point = float(torch.rand((), generator=self._random, dtype=torch.float64))
+    @property
+    def adjusts(self) -> bool:
+        """Whether `adjust` changes logits for the next token."""
+        one = self.decoding
+        penalised = (one.repetition_penalty, one.presence_penalty, one.frequency_penalty) != (1, 0, 0)
+        return penalised or bool(one.logit_bias) or self._generated < one.min_new_tokens
+
+    def adjust(self, logits: Tensor) -> None:
+        """Apply the mask of end tokens, the bias and the penalties to this row's logits [V], in place."""
+        one = self.decoding
+        if self._generated < one.min_new_tokens and self.end_tokens:
+            logits[self._index(self.end_tokens, logits)] = -math.inf
+        if one.logit_bias:
+            ids, values = zip(*one.logit_bias, strict=True)
+            logits.index_add_(0, self._index(ids, logits), logits.new_tensor(values))
+        if one.repetition_penalty != 1 and (seen := self._prompt | self._counts.keys()):
+            index = self._index(seen, logits)
+            now = logits[index]
+            logits[index] = torch.where(now > 0, now / one.repetition_penalty, now * one.repetition_penalty)
+        if (one.presence_penalty or one.frequency_penalty) and self._counts:
+            penalties = [one.presence_penalty + one.frequency_penalty * count for count in self._counts.values()]
+            logits[self._index(self._counts, logits)] -= logits.new_tensor(penalties)
+
+    def advance(self, token: int) -> None:
+        """Commit a token: count it, and draw the number for the next one."""
+        self._generated += 1
+        self._counts[token] += 1
+        self.point = self._draw()
+
+    def _draw(self) -> float:
+        return float(torch.rand((), generator=self._random, dtype=torch.float64))
+
+    @staticmethod
+    def _index(ids: Iterable[int], logits: Tensor) -> Tensor:
+        return torch.tensor(list(ids), device=logits.device)
+
+
+def _check_ids(name: str, ids: Sequence[int], vocabulary: int | None) -> None:
+    if vocabulary is not None and (unknown := [one for one in ids if not 0 <= one < vocabulary]):
+        raise InvalidInput(
+            f"{name} contains the token id {unknown[0]}, which the model does not have.",
+            f"Use ids from 0 to {vocabulary - 1}.",
+        )
+
+
+def adjusted(logits: Tensor, samplers: Sequence[Sampler]) -> Tensor:
+    """Return the logits [B, V] with every row's mask, bias and penalties; the same tensor if no row has any."""
+    rows = [row for row, sampler in enumerate(samplers) if sampler.adjusts]
+    if rows:
+        logits = logits.clone()
+        for row in rows:
+            samplers[row].adjust(logits[row])
+    return logits
 
 
 def next_tokens(logits: Tensor, samplers: Sequence[Sampler]) -> list[int | None]:
     """Return a token per row of logits [B, V], None where a row's logits are not finite.
 
-    A row with temperature 0 takes the most likely token. Others sample from softmax(logits / temperature), restricted
-    to the fewest tokens whose probabilities sum up to top_p.
+    A greedy row takes the most likely token. Others sample from softmax(logits / temperature), restricted to the tokens
+    that min_p and top_k leave, and of these to the fewest whose probabilities sum up to top_p.
     """
+    logits = adjusted(logits, samplers)
     best = logits.max(dim=-1)
     finite = torch.isfinite(best.values).tolist()
     most_likely = best.indices.tolist()
     tokens: list[int | None] = [token if fine else None for token, fine in zip(most_likely, finite, strict=True)]
     sampled = [row for row, sampler in enumerate(samplers) if finite[row] and not sampler.greedy]
     for sample, rows in (
-        (_sample_all, [row for row in sampled if samplers[row].decoding.top_p >= 1]),
-        (_sample_top_p, [row for row in sampled if samplers[row].decoding.top_p < 1]),
+        (_sample_all, [row for row in sampled if not _truncates(samplers[row].decoding)]),
+        (_sample_truncated, [row for row in sampled if _truncates(samplers[row].decoding)]),
     ):
         if rows:
             group = [samplers[row] for row in rows]
@@ -59,32 +132,60 @@ def next_tokens(logits: Tensor, samplers: Sequence[Sampler]) -> list[int | None]
     return tokens
 
 
+def _truncates(decoding: Decoding) -> bool:
+    return decoding.top_p < 1 or decoding.top_k > 0 or decoding.min_p > 0
+
+
 def _sample_all(scaled: Tensor, samplers: Sequence[Sampler]) -> list[int]:
     """Invert the cumulative distribution in vocabulary order, which needs no sorting."""
     return _invert(scaled.softmax(dim=-1), samplers).tolist()
 
 
-def _sample_top_p(scaled: Tensor, samplers: Sequence[Sampler]) -> list[int]:
-    """Sample from the fewest tokens that reach top_p; sort the vocabulary only if the top candidates do not."""
+def _sample_truncated(scaled: Tensor, samplers: Sequence[Sampler]) -> list[int]:
+    """Sample from what min_p, top_k and top_p leave; sort the vocabulary only if the candidates do not contain it."""
     normaliser = scaled.logsumexp(dim=-1, keepdim=True)
     count = min(_CANDIDATES, scaled.shape[-1])
     top = scaled.topk(count, dim=-1)
     probabilities = (top.values - normaliser).exp()
     places = _invert(_truncate(probabilities, samplers), samplers)
     chosen = top.indices.gather(-1, places[:, None])[:, 0].tolist()
-    for row, total in enumerate(probabilities.double().sum(dim=-1).tolist()):
-        if total < samplers[row].decoding.top_p and count < scaled.shape[-1]:
+    totals, least = probabilities.double().sum(dim=-1).tolist(), (probabilities[:, -1] / probabilities[:, 0]).tolist()
+    for row, sampler in enumerate(samplers):
+        if count < scaled.shape[-1] and not _contains(totals[row], least[row], count, sampler.decoding):
             ordered = scaled[row : row + 1].sort(dim=-1, descending=True)
-            nucleus = _truncate((ordered.values - normaliser[row]).exp(), samplers[row : row + 1])
-            chosen[row] = int(ordered.indices[0, _invert(nucleus, samplers[row : row + 1])[0]])
+            kept = _truncate((ordered.values - normaliser[row]).exp(), samplers[row : row + 1])
+            chosen[row] = int(ordered.indices[0, _invert(kept, samplers[row : row + 1])[0]])
     return chosen
 
 
+def _contains(total: float, least: float, count: int, decoding: Decoding) -> bool:
+    """Return whether the candidates contain all tokens to sample from.
+
+    total: the sum of their probabilities. least: the last one's probability relative to the first.
+    """
+    if 0 < decoding.top_k <= count or least < decoding.min_p:
+        return True
+    # Otherwise top_p is a share of what min_p and top_k leave, which the candidates do not tell.
+    return decoding.top_k == 0 and decoding.min_p == 0 and total >= decoding.top_p
+
+
 def _truncate(probabilities: Tensor, samplers: Sequence[Sampler]) -> Tensor:
-    """Zero the descending probabilities [N, K] after the first whose cumulative sum reaches top_p."""
-    top_p = probabilities.new_tensor([sampler.decoding.top_p for sampler in samplers], dtype=torch.float64)[:, None]
-    before = probabilities.double().cumsum(dim=-1) - probabilities
-    kept = before < top_p
+    """Zero those of the descending probabilities [N, K] that min_p, top_k and top_p leave out."""
+
+    def column(values: list[float]) -> Tensor:
+        return probabilities.new_tensor(values, dtype=torch.float64)[:, None]
+
+    options = [sampler.decoding for sampler in samplers]
+    numbers = probabilities.double()
+    kept = numbers >= column([one.min_p for one in options]) * numbers[:, :1]
+    size = probabilities.shape[-1]
+    places = torch.arange(size, device=probabilities.device)
+    kept &= places < column([one.top_k or size for one in options])
+    # Without min_p and top_k all probabilities sum up to 1, also where this is only the beginning of them.
+    limited = column([one.top_k > 0 or one.min_p > 0 for one in options]).bool()
+    total = torch.where(limited, numbers.where(kept, 0.0).sum(dim=-1, keepdim=True), 1.0)
+    before = numbers.cumsum(dim=-1) - probabilities
+    kept &= before < column([one.top_p for one in options]) * total
     kept[:, 0] = True
     return probabilities.where(kept, 0.0)
 

@@ -5,22 +5,27 @@ The reference for in-flight batching, and the engine for models that in-flight b
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessor
 from transformers.generation.streamers import BaseStreamer
 
 from vlibrary.domain.vector import SteeringVector
-from vlibrary.domain.wire import Decoding, Generation, Prompt, TextPiece
+from vlibrary.domain.wire import Decoding, Generation, Prompt, ScoredToken, TextPiece
 from vlibrary.engine.detokenizer import Detokenizer
+from vlibrary.engine.logprobs import score_prompt, score_tokens
 from vlibrary.engine.queued_engine import QueuedEngine, catch, to_library_error
 from vlibrary.engine.request import Request
+from vlibrary.engine.sampling import Sampler, next_tokens
+from vlibrary.engine.token_bytes import TokenBytes
 from vlibrary.models.lvlm import Lvlm
 
 Call = tuple[Prompt, SteeringVector | None]
@@ -31,44 +36,64 @@ class StaticGenerator:
 
     def __init__(self, lvlm: Lvlm) -> None:
         self._lvlm = lvlm
+        self._token_bytes = TokenBytes(lvlm.tokenizer)
         self._lock = threading.Lock()
 
     def generate(self, calls: Sequence[Call], decoding: Decoding) -> list[Generation]:
         """Return one answer per call, in order, with text stripped of special tokens and outer white space.
 
-        At temperature 0 an answer does not depend on the other rows; above 0 the same batch and seed give the same
-        answers. timings: prefill_s until the first token, total_s for the whole batch. completion_tokens includes the
-        end-of-turn token.
-        Raises InvalidImage, InvalidQuery, PromptTooLong, WrongModel, UnsupportedEdit, Unavailable.
+        An answer does not depend on the other rows, above temperature 0 neither. timings: prefill_s until the first
+        token, decode_s after it, total_s, each for the whole batch. completion_tokens includes the end-of-turn token.
+        Raises InvalidImage, InvalidInput, InvalidQuery, PromptTooLong, WrongModel, UnsupportedEdit, Unavailable.
         """
         if not calls:
             return []
         prompts, vectors = zip(*calls, strict=True)
         with self._lock, self._lvlm.table.pin_batch(vectors) as slots:
             batch = self._lvlm.encode(prompts, max_new_tokens=decoding.max_new_tokens)
+            ids = batch.inputs["input_ids"]
+            own = [row[-length:].tolist() for row, length in zip(ids, batch.prompt_tokens, strict=True)]
+            chooser = _Chooser([self._sampler(decoding, prompt) for prompt in own], self._token_bytes)
             table, injector = self._lvlm.table, self._lvlm.injector
             clock = _Clock(after_prompt=lambda: injector.replace(table.decode_edits(slots)))
-            with injector.active(table.prefill_edits(slots, batch.inputs["input_ids"].shape[1])):
-                sequences = self._run(batch.inputs, decoding, clock)
-            answers = sequences[:, batch.inputs["input_ids"].shape[1] :].tolist()
+            with injector.active(table.prefill_edits(slots, ids.shape[1])):
+                sequences = self._run(batch.inputs, decoding, chooser, clock)
             timings = clock.timings()
+            answers = [
+                self._generation(answer, prompt, decoding, chooser.end_tokens, chooser.logprobs[row])
+                for row, (answer, prompt) in enumerate(zip(sequences[:, ids.shape[1] :].tolist(), own, strict=True))
+            ]
+            scores = [self._score_prompt(prompt, slot, decoding) for prompt, slot in zip(prompts, slots, strict=True)]
         return [
-            self._generation(answer, tokens, decoding, timings)
-            for answer, tokens in zip(answers, batch.prompt_tokens, strict=True)
+            replace(answer, timings=timings, prompt_logprobs=score)
+            for answer, score in zip(answers, scores, strict=True)
         ]
 
-    def _run(self, inputs: Any, decoding: Decoding, clock: _Clock) -> Tensor:
+    def _sampler(self, decoding: Decoding, prompt: Sequence[int]) -> Sampler:
+        lvlm = self._lvlm
+        return Sampler(decoding, end_tokens=lvlm.end_tokens, prompt=prompt, vocabulary=lvlm.vocabulary)
+
+    def _run(self, inputs: Any, decoding: Decoding, chooser: _Chooser, clock: _Clock) -> Tensor:
         """Return the token ids [B, T + new]."""
-        device = self._lvlm.device
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(decoding.seed)
-            sequences: Tensor = self._lvlm.model.generate(**inputs, generation_config=_config(decoding), streamer=clock)
+        # generate() wants an end token; one beyond the vocabulary never comes.
+        ends = sorted(chooser.end_tokens) or [self._lvlm.vocabulary]
+        config = GenerationConfig(max_new_tokens=max(1, decoding.max_new_tokens), do_sample=False, eos_token_id=ends)
+        plain = decoding == Decoding(decoding.max_new_tokens, stop=decoding.stop)
+        processors: list[LogitsProcessor] = [] if plain else [chooser]
+        sequences: Tensor = self._lvlm.model.generate(
+            **inputs, generation_config=config, logits_processor=processors, streamer=clock
+        )
         return sequences
 
     def _generation(
-        self, answer: list[int], prompt_tokens: int, decoding: Decoding, timings: dict[str, float]
+        self,
+        answer: list[int],
+        prompt: list[int],
+        decoding: Decoding,
+        end_tokens: frozenset[int],
+        scored: list[ScoredToken],
     ) -> Generation:
-        end_tokens, detokenizer = self._lvlm.end_tokens, Detokenizer(self._lvlm.tokenizer, decoding.stop)
+        detokenizer = Detokenizer(self._lvlm.tokenizer, decoding.stop)
         text, tokens, ended = "", 0, False
         for token in answer[: decoding.max_new_tokens]:
             tokens += 1
@@ -78,11 +103,47 @@ class StaticGenerator:
                 break
         return Generation(
             text=text + detokenizer.finish(),
-            prompt_tokens=prompt_tokens,
+            prompt_tokens=len(prompt),
             completion_tokens=tokens,
             finish_reason="stop" if ended or detokenizer.stopped else "length",
-            timings=timings,
+            logprobs=None if decoding.logprobs is None else tuple(scored[: tokens - ended]),
         )
+
+    def _score_prompt(self, prompt: Prompt, slot: int, decoding: Decoding) -> tuple[ScoredToken, ...] | None:
+        """Return the log-probabilities of the prompt's tokens, from a forward pass without neighbours."""
+        if decoding.prompt_logprobs is None:
+            return None
+        inputs = self._lvlm.encode([prompt]).inputs
+        ids = inputs["input_ids"][0].tolist()
+        with self._lvlm.injector.active(self._lvlm.table.prefill_edits([slot], len(ids))), torch.no_grad():
+            logits = self._lvlm.model(**inputs, use_cache=False).logits[0]
+        return score_prompt(logits, ids, decoding.prompt_logprobs, self._token_bytes)
+
+
+class _Chooser(LogitsProcessor):
+    """Chooses the tokens of a batch for generate(), by leaving one logit per row.
+
+    logprobs: of each row's tokens, if requested; also of those after its end.
+    """
+
+    def __init__(self, samplers: Sequence[Sampler], token_bytes: TokenBytes) -> None:
+        self._samplers = samplers
+        self._token_bytes = token_bytes
+        self.end_tokens = samplers[0].end_tokens
+        self.logprobs: list[list[ScoredToken]] = [[] for _ in samplers]
+
+    def __call__(self, _ids: Tensor, scores: Tensor) -> Tensor:
+        # generate() goes on where logits are not finite, and so do the other rows.
+        tokens = [token or 0 for token in next_tokens(scores, self._samplers)]
+        count = self._samplers[0].decoding.logprobs
+        if count is not None:
+            for own, one in zip(
+                self.logprobs, score_tokens(scores, tokens, [count] * len(tokens), self._token_bytes), strict=True
+            ):
+                own.append(one)
+        for sampler, token in zip(self._samplers, tokens, strict=True):
+            sampler.advance(token)
+        return torch.full_like(scores, -math.inf).scatter(1, torch.tensor(tokens, device=scores.device)[:, None], 0.0)
 
 
 class StaticBatchEngine(QueuedEngine):
@@ -115,6 +176,7 @@ class StaticBatchEngine(QueuedEngine):
         self._batch = []
 
     def _generate(self, requests: Sequence[Request]) -> None:
+        started = time.monotonic()
         calls = [(request.prompt.prompt, request.vector) for request in requests]
         generations = self._engine.generate(calls, requests[0].decoding)
         self.steps += max(one.completion_tokens for one in generations)
@@ -122,16 +184,10 @@ class StaticBatchEngine(QueuedEngine):
             if request.cancelled:
                 continue
             if generation.text:
-                request.emit(TextPiece(generation.text, generation.completion_tokens))
-            request.emit(generation)
-
-
-def _config(decoding: Decoding) -> GenerationConfig:
-    settings: dict[str, Any] = {"max_new_tokens": decoding.max_new_tokens, "do_sample": decoding.temperature > 0}
-    if decoding.temperature > 0:
-        # The default top_k keeps only the 50 most likely tokens.
-        settings |= {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
-    return GenerationConfig(**settings)
+                request.emit(TextPiece(generation.text, generation.completion_tokens, generation.logprobs or ()))
+            waited = started - request.submitted
+            total = waited + generation.timings["total_s"]
+            request.emit(replace(generation, timings={"queue_s": waited, **generation.timings, "total_s": total}))
 
 
 class _Clock(BaseStreamer):
@@ -152,4 +208,9 @@ class _Clock(BaseStreamer):
         """Do nothing; the interface of BaseStreamer."""
 
     def timings(self) -> dict[str, float]:
-        return {"prefill_s": self._marks[1] - self._start, "total_s": time.perf_counter() - self._start}
+        end = time.perf_counter()
+        return {
+            "prefill_s": self._marks[1] - self._start,
+            "decode_s": end - self._marks[1],
+            "total_s": end - self._start,
+        }

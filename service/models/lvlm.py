@@ -94,6 +94,12 @@ class Lvlm:
         """The ids of the tokens that end an answer."""
         return frozenset(self.model.generation_config.eos_token_id)
 
+    @property
+    def vocabulary(self) -> int:
+        """The number of token ids that the model can generate."""
+        size: int = self.model.config.get_text_config(decoder=True).vocab_size
+        return size
+
     def encode(self, prompts: Sequence[Prompt], answers: Sequence[str] | None = None, max_new_tokens: int = 0) -> Batch:
         """Encode a batch on the model's device. Raises as `PromptEncoder.encode`."""
         batch = self._encoder.encode(prompts, answers, max_new_tokens)

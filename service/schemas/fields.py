@@ -48,4 +48,16 @@ class StrictIn(BaseModel):
 Strength = Annotated[
     float, Field(allow_inf_nan=False, description="Factor for the vector's edits; 1 is the vector as trained")
 ]
-StopText = Annotated[str, Field(min_length=1, max_length=64)]
+StopText = Annotated[str, Field(min_length=1, max_length=1024)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Logprobs = Annotated[int, Field(ge=0, le=20)]
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
+# JSON objects have texts as names.
+LogitBias = Annotated[
+    dict[
+        Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,8})$")],
+        Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)],
+    ],
+    Field(max_length=1024),
+]

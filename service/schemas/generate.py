@@ -12,10 +12,24 @@ from vlibrary.domain.wire import Decoding, Demonstration, Prompt, TextPiece
 from vlibrary.library.references import MAX_REFERENCE
 from vlibrary.library.steer import Answer, AppliedVector, Auto, Listed, Off, Plan, Steering, VectorAtStrength
 from vlibrary.schemas.examples import NAMED_EXAMPLE, SAMPLE_IMAGE, examples
-from vlibrary.schemas.fields import MAX_IMAGES, MAX_TEXT, EncodedImage, StopText, Strength, StrictIn, check_images
+from vlibrary.schemas.fields import (
+    MAX_IMAGES,
+    MAX_TEXT,
+    EncodedImage,
+    LogitBias,
+    Logprobs,
+    Penalty,
+    Seed,
+    StopText,
+    Strength,
+    StrictIn,
+    TokenId,
+    check_images,
+)
+from vlibrary.schemas.logprobs import LogprobOut
 from vlibrary.schemas.vectors import MODEL, NamedOut, identify
 
-MAX_STOPS = 4
+MAX_STOPS = 64
 MAX_VECTORS = 16
 MAX_TIMEOUT_S = 600.0
 MAX_NEW_TOKENS = 4096
@@ -31,17 +45,70 @@ class ChosenVector(StrictIn):
 class DecodingIn(StrictIn):
     """How tokens are sampled."""
 
-    max_new_tokens: int = Field(default=16, ge=1, le=MAX_NEW_TOKENS)
+    max_new_tokens: int = Field(
+        default=16, ge=0, le=MAX_NEW_TOKENS, description="0 reads the prompt only, for `prompt_logprobs`"
+    )
     temperature: float = Field(default=0.0, ge=0.0, le=10.0, allow_inf_nan=False, description="0 is greedy decoding")
-    top_p: float = Field(default=1.0, gt=0.0, le=1.0, allow_inf_nan=False)
-    seed: int = Field(default=0, ge=0, lt=2**63)
+    top_p: float = Field(
+        default=1.0,
+        ge=0.0,
+        le=1.0,
+        allow_inf_nan=False,
+        description="Sample from the fewest tokens whose probabilities sum up to this; 0 is greedy decoding",
+    )
+    top_k: int = Field(default=0, ge=-1, description="Sample from this many of the most likely tokens; 0 and -1: all")
+    min_p: float = Field(
+        default=0.0,
+        ge=0.0,
+        le=1.0,
+        allow_inf_nan=False,
+        description="Leave out tokens whose probability is below this share of the highest one",
+    )
+    seed: Seed = Field(default=0, description="The same seed gives the same answer; matters above temperature 0")
     stop: list[StopText] = Field(
         default_factory=list, max_length=MAX_STOPS, description="The answer ends before the first of these strings"
     )
+    stop_token_ids: list[TokenId] = Field(
+        default_factory=list, max_length=MAX_STOPS, description="Tokens that end the answer and are not part of it"
+    )
+    ignore_eos: bool = Field(default=False, description="Continue after the model's end tokens, to max_new_tokens")
+    min_new_tokens: int = Field(default=0, ge=0, description="Let no end token come before this many tokens")
+    repetition_penalty: float = Field(
+        default=1.0,
+        gt=0.0,
+        le=10.0,
+        allow_inf_nan=False,
+        description="Above 1: tokens of the prompt and the answer become less likely",
+    )
+    presence_penalty: Penalty = Field(default=0.0, description="Subtracted from the logits of the answer's tokens")
+    frequency_penalty: Penalty = Field(default=0.0, description="The same, once per occurrence")
+    logit_bias: LogitBias = Field(default_factory=dict, description="Numbers to add to the logits of these token ids")
+    logprobs: Logprobs | None = Field(
+        default=None,
+        description="Return the log-probability of every token of the answer, and this many of the most likely tokens",
+    )
+    prompt_logprobs: Logprobs | None = Field(
+        default=None, description="The same for the prompt. Takes memory for all tokens of the vocabulary per token"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> DecodingIn:
+        if self.min_new_tokens > self.max_new_tokens:
+            raise ValueError(f"min_new_tokens {self.min_new_tokens} exceeds max_new_tokens {self.max_new_tokens}")
+        if self.max_new_tokens == 0 and self.prompt_logprobs is None:
+            raise ValueError("max_new_tokens 0 returns nothing without prompt_logprobs; send at least 1")
+        return self
 
     def decoding(self) -> Decoding:
         """Return the settings for the worker."""
-        return Decoding(self.max_new_tokens, self.temperature, self.top_p, self.seed, tuple(self.stop))
+        same = self.model_dump(exclude={"stop", "stop_token_ids", "top_k", "logit_bias"})
+        return Decoding(
+            **same,
+            stop=tuple(self.stop),
+            stop_token_ids=tuple(self.stop_token_ids),
+            top_k=max(self.top_k, 0),
+            logit_bias=tuple((int(token), bias) for token, bias in self.logit_bias.items()),
+        )
 
 
 class DemonstrationIn(StrictIn):
@@ -152,10 +219,13 @@ class TokenOut(BaseModel):
 
     text: str
     tokens: int = Field(description="Number of tokens generated so far")
+    logprobs: list[LogprobOut] | None = Field(
+        default=None, description="Of the tokens since the last event; left out if not requested; `done` has all"
+    )
 
     @classmethod
     def of(cls, piece: TextPiece) -> TokenOut:
-        return cls(text=piece.text, tokens=piece.tokens)
+        return cls(text=piece.text, tokens=piece.tokens, logprobs=LogprobOut.list_of(piece.logprobs or None))
 
 
 class UsageOut(BaseModel):
@@ -185,6 +255,14 @@ class GenerateOut(BaseModel):
     steering: SteeringOut
     usage: UsageOut
     timings: dict[str, float] = Field(description="Seconds per stage inside the worker")
+    logprobs: list[LogprobOut] | None = Field(
+        default=None, description="One entry per generated token, without an end token; null if not requested"
+    )
+    prompt_logprobs: list[LogprobOut] | None = Field(
+        default=None,
+        description="One entry per token of the prompt, those of its template and images included; null if not "
+        "requested",
+    )
 
     @classmethod
     def of(cls, answer: Answer) -> GenerateOut:
@@ -196,4 +274,6 @@ class GenerateOut(BaseModel):
             steering=SteeringOut.of(answer),
             usage=UsageOut(prompt_tokens=generation.prompt_tokens, completion_tokens=generation.completion_tokens),
             timings=dict(generation.timings),
+            logprobs=LogprobOut.list_of(generation.logprobs),
+            prompt_logprobs=LogprobOut.list_of(generation.prompt_logprobs),
         )

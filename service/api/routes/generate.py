@@ -100,7 +100,7 @@ class _Events:
         return _format("steering", SteeringOut.of(self._plan).model_dump_json())
 
     def piece(self, piece: TextPiece) -> bytes:
-        return _format("token", TokenOut.of(piece).model_dump_json())
+        return _format("token", TokenOut.of(piece).model_dump_json(exclude_none=True))
 
     def ending(self, answer: Answer) -> bytes:
         return _format("done", GenerateOut.of(answer).model_dump_json())

@@ -133,6 +133,24 @@ def test_pieces_join_to_the_text_and_the_generation_comes_last(case: Case) -> No
     assert whole.prompt_tokens > 0
 
 
+@pytest.mark.parametrize("count", [0, 20])
+def test_logprobs_come_if_requested_and_only_then(case: Case, count: int) -> None:
+    asked = Decoding(max_new_tokens=6, logprobs=count, prompt_logprobs=count)
+    *pieces, whole = events_of(case.inference, case.call("Which colour is it?", decoding=asked))
+    assert isinstance(whole, Generation)
+    assert whole.logprobs
+    assert whole.prompt_logprobs
+    assert len(whole.prompt_logprobs) == whole.prompt_tokens
+    assert {len(one.top) for one in whole.logprobs} == {count}
+    streamed = [one for piece in pieces if isinstance(piece, TextPiece) for one in piece.logprobs]
+    assert tuple(streamed) == whole.logprobs[: len(streamed)]
+    *others, plain = events_of(case.inference, case.call("Which colour is it?", decoding=Decoding(max_new_tokens=6)))
+    assert isinstance(plain, Generation)
+    assert plain.text == whole.text
+    assert (plain.logprobs, plain.prompt_logprobs) == (None, None)
+    assert all(piece.logprobs == () for piece in others if isinstance(piece, TextPiece))
+
+
 def test_any_text_is_transmitted_exactly(case: Case) -> None:
     call = case.call("line\u2028separator, next\x85line, feed\nand 😀")
     near, far = events_of(case.inference, call)[-1], events_of(case.far[0], call)[-1]

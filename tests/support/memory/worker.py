@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import re
 from collections.abc import AsyncGenerator
 
@@ -19,7 +20,7 @@ from vlibrary.domain.ports.artifacts import Artifacts
 from vlibrary.domain.ports.inference import Worker
 from vlibrary.domain.query import EmbedderSpec, Query, TaskEmbedding, unit
 from vlibrary.domain.vector import Array, ModelSpec, SteeringVector, check_applicable
-from vlibrary.domain.wire import GenerateCall, Generation, TextPiece, WorkerInfo, WorkerStatus
+from vlibrary.domain.wire import GenerateCall, Generation, ScoredToken, TextPiece, WorkerInfo, WorkerStatus
 from vlibrary.formats.artifact import decode
 from vlibrary.formats.images import decode_image
 
@@ -65,9 +66,9 @@ class MemoryWorker(Worker):
             raise Overloaded(f"{self._running} requests are running.", "Send it again in a moment.")
         self._running += 1
         try:
-            for number, word in enumerate(re.findall(r"\s*\S+", whole.text), start=1):
+            for number, word in enumerate(_words(whole.text), start=1):
                 await asyncio.sleep(self._pause_s)
-                yield TextPiece(word, tokens=number)
+                yield TextPiece(word, number, (whole.logprobs or ())[number - 1 : number])
             yield whole
         finally:
             self._running -= 1
@@ -91,7 +92,22 @@ class MemoryWorker(Worker):
             completion_tokens=len(text.split()),
             finish_reason="stop",
             timings={"total_s": 0.0},
+            logprobs=_scored(_words(text), call.decoding.logprobs),
+            prompt_logprobs=_scored(words, call.decoding.prompt_logprobs),
         )
+
+
+def _words(text: str) -> list[str]:
+    """Words with the white space before them, the tokens of this worker."""
+    return re.findall(r"\s*\S+", text)
+
+
+def _scored(words: list[str], count: int | None) -> tuple[ScoredToken, ...] | None:
+    """Every word with the log-probability -1/2, and as many others as are requested, the last one impossible."""
+    if count is None:
+        return None
+    others = tuple(ScoredToken(at, b"\xf0\x9f", -float(at) if at < 20 else -math.inf) for at in range(1, count + 1))
+    return tuple(ScoredToken(len(word), word.encode(), -0.5, others) for word in words)
 
 
 def _trigrams(text: str) -> Array:

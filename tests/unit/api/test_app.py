@@ -198,6 +198,14 @@ BAD_GENERATE: dict[str, tuple[dict[str, Any], int]] = {
     "seventeen vectors": ({"prompt": "a", "steering": [{"id": "x"}] * 17}, 422),
     "too long": ({"prompt": "word " * CONTEXT_LENGTH}, 422),
     "no tokens wanted": ({"prompt": "a", "decoding": {"max_new_tokens": 0}}, 422),
+    "more tokens at least than at most": ({"prompt": "a", "decoding": {"min_new_tokens": 17}}, 422),
+    "too many most likely tokens": ({"prompt": "a", "decoding": {"logprobs": 21}}, 422),
+    "logprobs as a flag": ({"prompt": "a", "decoding": {"logprobs": True}}, 422),
+    "a bias for no token id": ({"prompt": "a", "decoding": {"logit_bias": {"the": 1}}}, 422),
+    "a bias with a leading zero": ({"prompt": "a", "decoding": {"logit_bias": {"01": 1}}}, 422),
+    "an infinite bias": ({"prompt": "a", "decoding": {"logit_bias": {"1": float("inf")}}}, 422),
+    "no repetition penalty": ({"prompt": "a", "decoding": {"repetition_penalty": 0}}, 422),
+    "a seed of 65 bits": ({"prompt": "a", "decoding": {"seed": 2**63}}, 422),
 }
 
 

@@ -114,8 +114,8 @@ def test_stop_strings_and_the_timeout_reach_the_worker() -> None:
     "more",
     [
         {"decoding": {"stop": [""]}},
-        {"decoding": {"stop": ["x" * 65]}},
-        {"decoding": {"stop": list("abcde")}},
+        {"decoding": {"stop": ["x" * 1025]}},
+        {"decoding": {"stop": ["a"] * 65}},
         {"decoding": {"stop": "a"}},
         {"timeout_s": 0},
         {"timeout_s": 600.1},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from vlibrary.domain.errors import InvalidInput
 from vlibrary.domain.wire import Decoding
-from vlibrary.engine.sampling import Sampler, next_tokens
+from vlibrary.engine.sampling import Sampler, adjusted, next_tokens
 
 VOCABULARY = 11
 GREEDY = Decoding()
@@ -32,8 +34,9 @@ def drawn(logits: Tensor, decoding: Decoding, times: int) -> Counter[int | None]
 def draw(logits: Tensor, samplers: Sequence[Sampler]) -> list[int | None]:
     """One step of every row, which counts."""
     tokens = next_tokens(logits, samplers)
-    for sampler in samplers:
-        sampler.advance()
+    for sampler, token in zip(samplers, tokens, strict=True):
+        assert token is not None
+        sampler.advance(token)
     return tokens
 
 
@@ -161,3 +164,121 @@ def test_of_tokens_that_are_alike_only_as_many_are_kept_as_are_needed() -> None:
 def test_a_step_that_is_tried_again_draws_the_same_token() -> None:
     logits, sampler = some_logits(1, 0), Sampler(Decoding(temperature=1.5, seed=3))
     assert len({tuple(next_tokens(logits, [sampler])) for _ in range(20)}) == 1
+
+
+def left_by(logits: Tensor, decoding: Decoding) -> set[int]:
+    """Which tokens can be drawn, written out in float64: min_p, then top_k, then top_p of what they leave."""
+    probabilities = torch.softmax(logits.double() / decoding.temperature, dim=-1)
+    order = probabilities.argsort(descending=True).tolist()
+    kept = [token for token in order if probabilities[token] >= decoding.min_p * probabilities[order[0]]]
+    kept = kept[: decoding.top_k or None]
+    total, summed = sum(float(probabilities[token]) for token in kept), 0.0
+    nucleus: list[int] = []
+    for token in kept:
+        if nucleus and summed >= decoding.top_p * total:
+            break
+        nucleus.append(token)
+        summed += float(probabilities[token])
+    return set(nucleus)
+
+
+@settings(max_examples=60)
+@given(
+    st.builds(
+        Decoding,
+        temperature=st.floats(0.3, 3),
+        top_p=st.sampled_from((0.0, 0.3, 0.77, 0.95, 1.0)),
+        top_k=st.integers(0, 12),
+        min_p=st.sampled_from((0.0, 0.013, 0.21, 0.9, 1.0)),
+    ),
+    st.integers(0, 99),
+)
+def test_only_tokens_that_the_options_leave_are_drawn(decoding: Decoding, seed: int) -> None:
+    logits = some_logits(1, seed)[0]
+    assert set(drawn(logits, decoding, 60)) <= left_by(logits, decoding)
+
+
+@pytest.mark.parametrize(
+    "decoding",
+    [Decoding(temperature=1, top_k=3), Decoding(temperature=1, min_p=0.4), Decoding(temperature=1, top_k=4, top_p=0.9)],
+)
+def test_all_tokens_that_the_options_leave_are_drawn(decoding: Decoding) -> None:
+    logits = some_logits(1, 4)[0] / 3
+    assert set(drawn(logits, decoding, 400)) == left_by(logits, decoding)
+
+
+@pytest.mark.parametrize("options", [{"top_k": 1500}, {"min_p": 0.99}, {"top_k": 1500, "top_p": 0.9}])
+def test_options_that_leave_many_tokens_of_a_large_vocabulary(options: dict[str, Any]) -> None:
+    """More than the 1,024 that are looked at first."""
+    logits = torch.linspace(0, -0.01, 2_000)
+    tokens = drawn(logits, Decoding(temperature=1.0, **options), 400)
+    assert max(token or 0 for token in tokens) > 1_024
+    assert set(tokens) <= left_by(logits, Decoding(temperature=1.0, **options))
+
+
+@pytest.mark.parametrize("options", [{"top_p": 0.0}, {"top_k": 1}, {"min_p": 1.0}, {"temperature": 0.0}])
+def test_the_narrowest_option_takes_the_likeliest_token(options: dict[str, Any]) -> None:
+    logits = some_logits(1, 8)
+    decoding = Decoding(**({"temperature": 2.0} | options))
+    assert set(drawn(logits[0], decoding, 20)) == {int(logits.argmax())}
+
+
+@pytest.mark.parametrize("seed", [-(2**63), -1, 0, 2**63 - 1])
+def test_every_signed_64_bit_seed_is_taken(seed: int) -> None:
+    one, again = (Sampler(Decoding(temperature=1.0, seed=seed)) for _ in range(2))
+    assert one.point == again.point
+
+
+ADJUSTED = st.builds(
+    Decoding,
+    temperature=st.sampled_from((0.0, 1.0)),
+    repetition_penalty=st.sampled_from((1.0, 1.3)),
+    presence_penalty=st.sampled_from((0.0, 1.5, -1.0)),
+    frequency_penalty=st.sampled_from((0.0, 0.7)),
+    logit_bias=st.sampled_from(((), ((3, 5.0), (4, -100.0)))),
+    min_new_tokens=st.integers(0, 3),
+    seed=st.integers(0, 9),
+)
+
+
+@given(st.lists(ADJUSTED, min_size=1, max_size=4), st.integers(0, 99))
+def test_adjusted_logits_follow_the_formula_in_every_row(options: list[Decoding], seed: int) -> None:
+    ends, prompt = {0, 1}, [2, 5, 5]
+    samplers = [Sampler(one, end_tokens=ends, prompt=prompt, vocabulary=VOCABULARY) for one in options]
+    answers: list[list[int]] = [[] for _ in options]
+    for step in range(4):
+        logits = some_logits(len(options), seed + step)
+        before = logits.clone()
+        got = adjusted(logits, samplers)
+        assert torch.equal(logits, before)
+        for row, one in enumerate(options):
+            for token in range(VOCABULARY):
+                assert float(got[row, token]) == pytest.approx(
+                    by_formula(float(logits[row, token]), token, one, prompt, answers[row], ends), abs=1e-5
+                )
+        for row, drawn_token in enumerate(draw(logits, samplers)):
+            answers[row].append(drawn_token or 0)
+
+
+def by_formula(
+    logit: float, token: int, one: Decoding, prompt: Sequence[int], answer: Sequence[int], ends: set[int]
+) -> float:
+    if len(answer) < one.min_new_tokens and token in ends:
+        return -math.inf
+    logit += dict(one.logit_bias).get(token, 0.0)
+    if token in answer or token in prompt:
+        logit = logit / one.repetition_penalty if logit > 0 else logit * one.repetition_penalty
+    return logit - one.presence_penalty * (token in answer) - one.frequency_penalty * answer.count(token)
+
+
+@pytest.mark.parametrize("options", [{"stop_token_ids": (11,)}, {"logit_bias": ((-1, 1.0),)}])
+def test_a_token_id_that_the_model_does_not_have_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput, match="which the model does not have"):
+        Sampler(Decoding(**options), vocabulary=VOCABULARY)
+
+
+def test_prompt_tokens_beyond_the_vocabulary_are_not_penalised() -> None:
+    logits = some_logits(1, 0)
+    sampler = Sampler(Decoding(repetition_penalty=1.5), prompt=[VOCABULARY, 3], vocabulary=VOCABULARY)
+    changed = (adjusted(logits, [sampler]) != logits).nonzero()[:, 1].tolist()
+    assert changed == [3]
