@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from vlibrary.domain.errors import InvalidInput
+from vlibrary.domain.steering import Mode
 
 BUNDLED = "bundled"
 
@@ -98,16 +99,27 @@ class HttpSettings(_Group):
     )
 
 
+class SteeringSettings(_Group):
+    """Steering."""
+
+    default_steering: Mode = Field(
+        default=Mode.AUTO,
+        description="auto or off: how a request is steered that names a base model, or no model, and no steering",
+    )
+
+
 class LogSettings(_Group):
     """Logging."""
 
     log_json: bool = Field(default=False, description="write log lines as JSON")
 
 
-GROUPS = (StoreSettings, ModelSettings, EngineSettings, WorkerSettings, HttpSettings, LogSettings)
+GROUPS = (StoreSettings, ModelSettings, EngineSettings, WorkerSettings, SteeringSettings, HttpSettings, LogSettings)
 
 
-class Settings(StoreSettings, ModelSettings, EngineSettings, WorkerSettings, HttpSettings, LogSettings):
+class Settings(
+    StoreSettings, ModelSettings, EngineSettings, WorkerSettings, SteeringSettings, HttpSettings, LogSettings
+):
     """The settings of one process, frozen; the defaults need no other server."""
 
     @field_validator("workers", mode="before")

@@ -16,12 +16,12 @@ from vlibrary.api.http.deps import Limits
 from vlibrary.api.http.errors import install_handlers
 from vlibrary.api.http.metrics import Metrics, MetricsMiddleware
 from vlibrary.api.openai.embeddings import EmbeddingsIn
+from vlibrary.api.http.problems import OPENAI_PREFIX
 from vlibrary.api.openai.schemas import ChatIn
 from vlibrary.api.routes import (
     aliases,
     archive,
     audit,
-    chat,
     generate,
     health,
     lifecycle,
@@ -32,7 +32,7 @@ from vlibrary.api.routes import (
 from vlibrary.api.routes import (
     metrics as metrics_route,
 )
-from vlibrary.api.routes.v1 import embeddings
+from vlibrary.api.routes.v1 import chat, embeddings, models
 from vlibrary.library.library import Library
 from vlibrary.schemas.generate import GenerateIn, TokenOut
 from vlibrary.schemas.problems import ProblemOut
@@ -50,6 +50,7 @@ ROUTES = (
     generate,
     chat,
     embeddings,
+    models,
     health,
     metrics_route,
     problems,
@@ -99,10 +100,15 @@ def create_app(
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
-    """Return FastAPI's document with SCHEMAS added."""
+    """Return FastAPI's document with SCHEMAS added, and as OpenAI's API answers invalid requests."""
     if app.openapi_schema is None:
         _, extra = models_json_schema(
             [(model, "validation") for model in SCHEMAS], ref_template="#/components/schemas/{model}"
         )
-        FastAPI.openapi(app)["components"]["schemas"].update(extra["$defs"])
+        document = FastAPI.openapi(app)
+        document["components"]["schemas"].update(extra["$defs"])
+        for path, operations in document["paths"].items():
+            if path.startswith(OPENAI_PREFIX):
+                for operation in operations.values():
+                    operation["responses"].pop("422", None)  # added by FastAPI; OpenAI's clients expect 400
     return FastAPI.openapi(app)

@@ -51,7 +51,14 @@ def open_app(settings: Settings, open_worker: Callable[[Artifacts, CollectorRegi
     metrics = Metrics()
     worker = open_fleet(settings) if settings.workers else open_worker(artifacts, metrics.registry)
     index = FaissIndex(worker.models()[0].embedder)
-    library = Library(catalogue=catalogue, artifacts=artifacts, index=index, worker=worker, clock=SystemClock())
+    library = Library(
+        catalogue=catalogue,
+        artifacts=artifacts,
+        index=index,
+        worker=worker,
+        clock=SystemClock(),
+        default_mode=settings.default_steering,
+    )
     background = _open_background_tasks(stores, library, index)
 
     @asynccontextmanager

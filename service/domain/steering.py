@@ -1,9 +1,21 @@
-"""Why an answer was not steered."""
+"""How a request is steered if it names no vector, and why an answer was not steered."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
+
+from vlibrary.domain.wire import Prompt
+
+
+class Mode(StrEnum):
+    """Steering without naming a vector."""
+
+    AUTO = "auto"
+    """Apply the best match if its score reaches its threshold."""
+    OFF = "off"
+    """Answer with the base model."""
 
 
 class SteeringReason(StrEnum):
@@ -17,6 +29,8 @@ class SteeringReason(StrEnum):
     """The library has no vector for this base model."""
     BELOW_THRESHOLD = "below_threshold"
     """The best match scores below its threshold."""
+    OWN_DEMONSTRATIONS = "own_demonstrations"
+    """The request brings its own demonstrations, which `auto` does not add a vector to unless it is asked to."""
 
 
 @dataclass(frozen=True)
@@ -25,3 +39,19 @@ class NotSteered:
 
     code: SteeringReason
     detail: str
+
+
+def has_demonstrations(prompt: Prompt) -> bool:
+    """Return whether the prompt solves examples before its question.
+
+    These are its demonstrations, or pairs of question and answer in its text. A text has such pairs if it ends with a
+    label, such as "Answer:", that occurs before with an answer on the same line; or if, with several images, its last
+    line begins an earlier line ("Hue? red", then "Hue?").
+    """
+    if any(one.prompt.strip() or one.images for one in prompt.demonstrations):
+        return True
+    *earlier, last = (line.strip() for line in prompt.text.strip().split("\n"))
+    label = re.search(r"(?:^|\s)([^\s:：]+[:：])$", last)
+    if label and re.search(rf"(?:^|\s){re.escape(label[1])}[^\S\n]*[^\s]", prompt.text[: -len(last)], re.MULTILINE):
+        return True
+    return len(prompt.images) > 1 and any(line.startswith(f"{last} ") for line in earlier if last)

@@ -12,7 +12,10 @@ from vlibrary.domain.vector import ModelSpec
 
 @dataclass(frozen=True)
 class WorkerInfo:
-    """What a worker serves: one LVLM and the query embedder. context_length: in tokens, answer included."""
+    """What a worker serves: one LVLM and the query embedder.
+
+    context_length: the most tokens of a prompt and its answer.
+    """
 
     model: ModelSpec
     embedder: EmbedderSpec
@@ -40,7 +43,8 @@ class Decoding:
     A token is chosen from the model's logits in vLLM's order: end tokens are masked before `min_new_tokens`; logit_bias
     is added; the penalties apply; then temperature, min_p, top_k and top_p, each to what the one before it left.
 
-    max_new_tokens: 0 reads the prompt only, for its log-probabilities.
+    max_new_tokens: the worker lowers it to what the prompt leaves of the context; the answer then ends with "length".
+        0 reads the prompt only, for its log-probabilities.
     temperature, top_p: 0 takes the most likely token, as top_k = 1 does; the seed then has no effect.
     top_k: the number of tokens to choose from; 0 is all. min_p: the least probability relative to the highest.
     repetition_penalty: divides positive logits of tokens of the prompt and the answer, and multiplies negative ones.

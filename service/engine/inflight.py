@@ -61,11 +61,16 @@ class InFlightEngine(QueuedEngine):
     def running(self) -> tuple[Request, ...]:
         return tuple(row.request for row in self._batch.rows)
 
+    @property
+    def capacity(self) -> int:
+        return min(self._budget.columns, self._lvlm.context_length)
+
     def submit(self, request: Request) -> None:
         if request.max_tokens > self._budget.columns:
             raise PromptTooLong(
-                f"Prompt and answer need {request.max_tokens} tokens; the KV cache holds {self._budget.columns}.",
-                "Shorten the prompt, lower max_new_tokens, or start the worker with more VLIBRARY_KV_TOKENS.",
+                f"This model's maximum context length is {self._budget.columns} tokens, the size of the KV cache. "
+                f"However, the prompt and its answer need {request.max_tokens} tokens.",
+                "Shorten the prompt, or start the worker with more VLIBRARY_KV_TOKENS.",
             )
         super().submit(request)
 

@@ -95,10 +95,13 @@ class Engine(Protocol):
     """Answers requests with one model, on its own thread.
 
     is_open: False after `close` and when the thread has ended; `submit` then raises WorkerUnavailable.
+    capacity: the most tokens of a prompt and its answer together.
     """
 
     @property
     def is_open(self) -> bool: ...
+    @property
+    def capacity(self) -> int: ...
 
     def submit(self, request: Request) -> None:
         """Queue the request.

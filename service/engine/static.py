@@ -152,6 +152,7 @@ class StaticBatchEngine(QueuedEngine):
     def __init__(self, lvlm: Lvlm, *, rows: int = 16, waiting: int = 64) -> None:
         super().__init__(waiting)
         self._engine = StaticGenerator(lvlm)
+        self.capacity = lvlm.context_length
         self._max_rows = rows
         self._batch: list[Request] = []
         self.steps = 0

@@ -9,14 +9,19 @@ from vlibrary.domain.ports.catalogue import Catalogue
 from vlibrary.domain.ports.clock import Clock
 from vlibrary.domain.ports.inference import Inference
 from vlibrary.domain.ports.task_index import TaskIndex
+from vlibrary.domain.steering import Mode
 
 
 @dataclass(frozen=True)
 class Library:
-    """The ports of one process. Use cases take it, or one role port where they need no more."""
+    """The ports of one process. Use cases take it, or one role port where they need no more.
+
+    default_mode: how a request is steered that names a base model, or none, and chooses no steering.
+    """
 
     catalogue: Catalogue
     artifacts: Artifacts
     index: TaskIndex
     worker: Inference
     clock: Clock
+    default_mode: Mode = Mode.AUTO

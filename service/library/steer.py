@@ -12,9 +12,10 @@ from vlibrary.domain.errors import InvalidInput, WorkerLost
 from vlibrary.domain.ports.catalogue import Catalogue
 from vlibrary.domain.ports.inference import Inference
 from vlibrary.domain.query import Query
-from vlibrary.domain.steering import NotSteered, SteeringReason
-from vlibrary.domain.wire import ArtifactAtStrength, Decoding, GenerateCall, Generation, Prompt, TextPiece
+from vlibrary.domain.steering import Mode, NotSteered, SteeringReason, has_demonstrations
+from vlibrary.domain.wire import ArtifactAtStrength, Decoding, GenerateCall, Generation, Prompt, TextPiece, WorkerInfo
 from vlibrary.library.library import Library
+from vlibrary.library.model_names import NamedModel, find_model
 from vlibrary.library.references import resolve
 from vlibrary.library.retrieve import retrieve
 
@@ -24,10 +25,13 @@ class Auto:
     """Apply the best match of the query if its score reaches its threshold.
 
     query: by default the prompt's text and images, without its demonstrations.
+    with_demonstrations: also steer prompts that bring their own demonstrations; a vector that competes with them can
+    make the answers worse than without it.
     """
 
     strength: float = 1.0
     query: Query | None = None
+    with_demonstrations: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,17 @@ class Off:
     """Answer with the base model."""
 
 
-Steering = Auto | Listed | Off
+@dataclass(frozen=True)
+class ByModelName:
+    """Steer as the request's model name says: apply the vector that it refers to, or steer in its mode.
+
+    auto: how, in mode `auto`; its strength is also that of the named vector.
+    """
+
+    auto: Auto = Auto()
+
+
+Steering = Auto | Listed | Off | ByModelName
 
 
 @dataclass(frozen=True)
@@ -74,9 +88,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class Plan:
-    """The call to a worker, the vectors that it applies, and the reason if there are none."""
+    """The call to a worker, the model as named, the vectors applied to it, and the reason if there are none."""
 
     call: GenerateCall
+    model: NamedModel
     applied: tuple[AppliedVector, ...]
     reason: NotSteered | None
 
@@ -95,18 +110,19 @@ def plan(
     decoding: Decoding,
     library: Library,
     *,
-    model_id: str | None,
+    model: str | None,
 ) -> Plan:
     """Choose the vectors. Blocks, because it reads the stores and embeds the prompt; `stream` does the rest.
 
-    Raises VectorNotFound, AliasNotFound, ModelNotFound, InvalidImage, InvalidQuery, InvalidInput, Unavailable.
+    model: a name as in vlibrary.library.model_names. Raises ModelNotFound, VectorNotFound, AliasNotFound,
+    InvalidImage, InvalidQuery, Unavailable, and InvalidInput, also if model name and steering contradict each other.
     """
-    model = library.worker.find(model_id).model.model_id
-    applied, reason = _choose(prompt, steering, model, library)
+    named = find_model(model, library)
+    applied, reason = _choose(prompt, _reconcile(named, steering, library), named.base, library)
     vectors = tuple(
         ArtifactAtStrength(one.record.id, one.record.object_key, one.record.sha256, one.strength) for one in applied
     )
-    return Plan(GenerateCall(prompt, model, vectors, decoding), applied, reason)
+    return Plan(GenerateCall(prompt, named.base.model.model_id, vectors, decoding), named, applied, reason)
 
 
 async def stream(plan: Plan, worker: Inference) -> AsyncGenerator[TextPiece | Answer]:
@@ -134,19 +150,53 @@ async def answer(plan: Plan, worker: Inference) -> Answer:
     return last
 
 
+def _reconcile(named: NamedModel, steering: Steering, library: Library) -> Auto | Listed | Off:
+    """Return the steering that the model name and the request select together.
+
+    Raises InvalidInput if they contradict each other, VectorNotFound, AliasNotFound.
+    """
+    if isinstance(steering, ByModelName):
+        if named.vector is not None:
+            return Listed((VectorAtStrength(named.vector.id, steering.auto.strength),))
+        return steering.auto if (named.mode or library.default_mode) is Mode.AUTO else Off()
+    if named.vector is not None:
+        ids = [resolve(one.reference, library.catalogue).id for one in _listed(steering)]
+        agree = ids == [named.vector.id]
+    else:
+        agree = named.mode in (None, Mode.AUTO if isinstance(steering, Auto) else Mode.OFF)
+        agree = agree and not (named.mode and isinstance(steering, Listed))
+    if not agree:
+        raise InvalidInput(
+            f"The model name {named.name!r:.200} and the request's `steering` contradict each other.",
+            "Omit `steering`, or name a base model and choose with `steering` alone.",
+        )
+    return steering
+
+
+def _listed(steering: Steering) -> tuple[VectorAtStrength, ...]:
+    return steering.vectors if isinstance(steering, Listed) else ()
+
+
 def _choose(
-    prompt: Prompt, steering: Steering, model_id: str, library: Library
+    prompt: Prompt, steering: Auto | Listed | Off, base: WorkerInfo, library: Library
 ) -> tuple[tuple[AppliedVector, ...], NotSteered | None]:
     if isinstance(steering, Off):
-        return (), NotSteered(SteeringReason.OFF, "The request switched steering off.")
+        return (), NotSteered(SteeringReason.OFF, "Steering is switched off.")
     if isinstance(steering, Listed):
         listed = tuple(_resolve(library.catalogue, one) for one in steering.vectors)
         if not listed:
             return (), NotSteered(SteeringReason.NO_VECTORS, "The request's list of vectors is empty.")
         return listed, None
     _check_finite(steering.strength)
-    query = steering.query or Query(text=prompt.text, images=prompt.images)
-    matches = retrieve(query, library, k=1, model_id=model_id)
+    if has_demonstrations(prompt) and not steering.with_demonstrations:
+        return (), NotSteered(SteeringReason.OWN_DEMONSTRATIONS, "The request brings its own demonstrations.")
+    return _match(steering.query or Query(text=prompt.text, images=prompt.images), steering.strength, base, library)
+
+
+def _match(
+    query: Query, strength: float, base: WorkerInfo, library: Library
+) -> tuple[tuple[AppliedVector, ...], NotSteered | None]:
+    matches = retrieve(query, library, k=1, model_id=base.model.model_id)
     if not matches:
         return (), NotSteered(SteeringReason.NO_MATCH, "The library has no vector for this base model.")
     best = matches[0]
@@ -156,7 +206,7 @@ def _choose(
             f"below its threshold of {best.threshold:.3f}."
         )
         return (), NotSteered(SteeringReason.BELOW_THRESHOLD, detail)
-    return (AppliedVector(best.record, best.score, steering.strength),), None
+    return (AppliedVector(best.record, best.score, strength),), None
 
 
 def _resolve(catalogue: Catalogue, vector: VectorAtStrength) -> AppliedVector:

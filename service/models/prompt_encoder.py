@@ -151,9 +151,11 @@ class PromptEncoder:
 
     def _check_length(self, needed: int) -> None:
         if needed > self._context_length:
+            # OpenAI's wording, by which clients recognise the error and shorten their history.
             raise PromptTooLong(
-                f"Prompt and answer need {needed} tokens; the model's context length is {self._context_length}.",
-                "Shorten the text, send fewer images or demonstrations, or lower max_new_tokens.",
+                f"This model's maximum context length is {self._context_length} tokens. However, the prompt and its "
+                f"answer need at least {needed} tokens.",
+                "Shorten the text, or send fewer images, demonstrations or earlier messages.",
             )
 
 

@@ -10,7 +10,17 @@ from vlibrary.domain.query import Query
 from vlibrary.domain.steering import NotSteered, SteeringReason
 from vlibrary.domain.wire import Decoding, Demonstration, Prompt, TextPiece
 from vlibrary.library.references import MAX_REFERENCE
-from vlibrary.library.steer import Answer, AppliedVector, Auto, Listed, Off, Plan, Steering, VectorAtStrength
+from vlibrary.library.steer import (
+    Answer,
+    AppliedVector,
+    Auto,
+    ByModelName,
+    Listed,
+    Off,
+    Plan,
+    Steering,
+    VectorAtStrength,
+)
 from vlibrary.schemas.examples import NAMED_EXAMPLE, SAMPLE_IMAGE, examples
 from vlibrary.schemas.fields import (
     MAX_IMAGES,
@@ -27,12 +37,16 @@ from vlibrary.schemas.fields import (
     check_images,
 )
 from vlibrary.schemas.logprobs import LogprobOut
-from vlibrary.schemas.vectors import MODEL, NamedOut, identify
+from vlibrary.schemas.vectors import NamedOut, identify
 
 MAX_STOPS = 64
 MAX_VECTORS = 16
 MAX_TIMEOUT_S = 600.0
-MAX_NEW_TOKENS = 4096
+MAX_MODEL_NAME = 512
+MODEL_NAME = (
+    "A served base model, `base:auto` or `base:off`, or a vector: its id, name (its newest version), name:version or "
+    "name@alias. By default the first base model; GET /v1/models lists them"
+)
 
 
 class ChosenVector(StrictIn):
@@ -46,7 +60,11 @@ class DecodingIn(StrictIn):
     """How tokens are sampled."""
 
     max_new_tokens: int = Field(
-        default=16, ge=0, le=MAX_NEW_TOKENS, description="0 reads the prompt only, for `prompt_logprobs`"
+        default=16,
+        ge=0,
+        lt=2**63,
+        description="Maximum length of the answer; lowered to what the prompt leaves of the context. 0 reads the prompt "
+        "only, for `prompt_logprobs`",
     )
     temperature: float = Field(default=0.0, ge=0.0, le=10.0, allow_inf_nan=False, description="0 is greedy decoding")
     top_p: float = Field(
@@ -122,12 +140,18 @@ class DemonstrationIn(StrictIn):
 class SteeredIn(StrictIn):
     """How to steer an answer, and how long it may take."""
 
-    steering: Literal["auto", "off"] | Annotated[list[ChosenVector], Field(max_length=MAX_VECTORS)] = Field(
-        default="auto",
+    steering: Literal["auto", "off"] | Annotated[list[ChosenVector], Field(max_length=MAX_VECTORS)] | None = Field(
+        default=None,
         description="`auto`: the best match for prompt and images, if its score passes its threshold. `off`: none. "
-        "Or a list of vectors to apply together",
+        "Or a list of vectors to apply together. By default what `model` says: the vector that it names, `auto` or "
+        "`off`; `auto` for a base model, unless the service is set to `off`",
     )
-    strength: Strength = Field(default=1.0, description="Strength of the vector that `auto` applies")
+    strength: Strength = Field(default=1.0, description="Strength of the vector that `auto` or the model name applies")
+    with_demonstrations: bool = Field(
+        default=False,
+        description="Let `auto` steer a request that brings its own demonstrations or earlier turns; by default it "
+        "leaves such a request alone",
+    )
     timeout_s: float | None = Field(
         default=None,
         gt=0,
@@ -138,8 +162,11 @@ class SteeredIn(StrictIn):
 
     def to_steering(self, query: Query | None = None) -> Steering:
         """Return the choice for the library. query: what `auto` searches for; by default the whole prompt."""
+        auto = Auto(self.strength, query, self.with_demonstrations)
+        if self.steering is None:
+            return ByModelName(auto)
         if self.steering == "auto":
-            return Auto(self.strength, query)
+            return auto
         if self.steering == "off":
             return Off()
         return Listed(tuple(VectorAtStrength(one.id, one.strength) for one in self.steering))
@@ -162,7 +189,7 @@ class GenerateIn(SteeredIn):
     prompt: str = Field(max_length=MAX_TEXT)
     images: list[EncodedImage] = Field(default_factory=list, max_length=MAX_IMAGES)
     demonstrations: list[DemonstrationIn] = Field(default_factory=list, max_length=MAX_IMAGES)
-    model: str | None = Field(default=None, description=MODEL)
+    model: str | None = Field(default=None, max_length=MAX_MODEL_NAME, description=MODEL_NAME)
     decoding: DecodingIn = Field(default_factory=DecodingIn)
     stream: bool = Field(default=False, description="Send the answer as server-sent events")
 
@@ -194,7 +221,7 @@ class ReasonOut(BaseModel):
     code: SteeringReason = Field(
         description="`off`: the request switched steering off. `no_vectors`: the request's list of vectors is empty. "
         "`no_match`: the library has no vector for this base model. `below_threshold`: the best match scores below "
-        "its threshold."
+        "its threshold. `own_demonstrations`: the request brings its own demonstrations or earlier turns."
     )
     detail: str = Field(description="Explanation for people; its wording may change")
 

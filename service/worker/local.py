@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager, suppress
+from dataclasses import replace
 
 from prometheus_client import CollectorRegistry
 
@@ -68,7 +69,7 @@ class LocalWorker(Worker):
     def models(self) -> tuple[WorkerInfo, ...]:
         if not self._engine.is_open:
             raise WorkerUnavailable("The model's thread has ended.", "Restart the worker; its log has the cause.")
-        return (WorkerInfo(self._lvlm.spec, self._embedder.spec, self._lvlm.context_length),)
+        return (WorkerInfo(self._lvlm.spec, self._embedder.spec, self._engine.capacity),)
 
     def status(self) -> WorkerStatus:
         """Return the heartbeat; requests in preparation count as waiting.
@@ -133,8 +134,10 @@ class LocalWorker(Worker):
         def prepare() -> Request:
             submitted = time.monotonic()
             vector, key = self._residency.get(call.vectors)
-            prompt = encode_prompt(self._lvlm, call.prompt, call.decoding.max_new_tokens)
-            return Request(prompt, call.decoding, emit, vector, key, deadline, submitted)
+            prompt = encode_prompt(self._lvlm, call.prompt, min(1, call.decoding.max_new_tokens))
+            room = max(1, self._engine.capacity - prompt.length)
+            decoding = replace(call.decoding, max_new_tokens=min(call.decoding.max_new_tokens, room))
+            return Request(prompt, decoding, emit, vector, key, deadline, submitted)
 
         try:
             prepared = asyncio.wrap_future(self._preparation.submit(prepare))

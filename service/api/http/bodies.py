@@ -21,7 +21,9 @@ from vlibrary.formats.messages import LARGE_BYTES
 
 Body = TypeVar("Body", bound=BaseModel)
 # Form fields that hold JSON instead of plain text.
-_JSON_FIELDS = frozenset({"demonstrations", "decoding", "filter", "k", "min_seq", "strength", "stream", "timeout_s"})
+_JSON_FIELDS = frozenset(
+    {"demonstrations", "decoding", "filter", "k", "min_seq", "strength", "stream", "timeout_s", "with_demonstrations"}
+)
 _MAX_PARTS = 128
 
 

@@ -12,7 +12,16 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Route
 
 from vlibrary.api.http.body_limit import TOO_LARGE
-from vlibrary.api.http.problems import INVALID_REQUEST, problem, problem_of, problem_response, report, type_of_status
+from vlibrary.api.http.problems import (
+    INVALID_REQUEST,
+    OPENAI_PREFIX,
+    openai_field_code,
+    problem,
+    problem_of,
+    problem_response,
+    report,
+    type_of_status,
+)
 from vlibrary.domain.errors import VLibraryError
 
 # nginx's status for a client that closed the connection; it shows in the metrics only.
@@ -42,6 +51,9 @@ async def _handle_invalid_request(request: Request, error: Exception) -> JSONRes
         {"pointer": "/".join(map(str, ("", *entry["loc"]))), "detail": entry["msg"].removeprefix("Value error, ")}
         for entry in error.errors()
     ]
+    if request.url.path.startswith(OPENAI_PREFIX):
+        for one, entry in zip(found, error.errors(), strict=True):
+            one["code"] = openai_field_code(entry["type"])
     detail = "; ".join(f"{entry['pointer']}: {entry['detail']}" for entry in found[:5]) + "."
     cure = "Fix the fields listed in `errors`; see /docs for examples."
     return problem_response(problem(INVALID_REQUEST, detail, cure, errors=found), request.url.path)

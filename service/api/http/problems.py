@@ -18,7 +18,22 @@ log = structlog.get_logger(__name__)
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 5
 OPENAI_PREFIX = "/v1/"
-_OPENAI_TYPES = {429: "rate_limit_error", 404: "not_found_error"}
+# OpenAI's codes of pydantic's errors; the last two are raised by the schemas of /v1.
+_OPENAI_FIELD_CODES = {
+    "missing": "missing_required_parameter",
+    "extra_forbidden": "unknown_parameter",
+    "unsupported_value": "unsupported_value",
+    "unsupported_parameter": "unsupported_parameter",
+}
+_OPENAI_CODES = {
+    errors.PromptTooLong.code: "context_length_exceeded",
+    errors.ErrorCode.INVALID_REQUEST: "invalid_value",
+    errors.InvalidInput.code: "invalid_value",
+}
+# The field that an error is about if it names none: the prompt of each endpoint.
+_OPENAI_PROMPTS = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
+_OPENAI_FIELDS = {errors.ModelNotFound.code: "model"}
+_ABOUT_PROMPT = {errors.PromptTooLong.code, errors.InvalidImage.code, errors.InvalidQuery.code}
 
 Problem = dict[str, Any]
 
@@ -95,18 +110,34 @@ def problem_response(found: Problem, path: str) -> JSONResponse:
     status = found["status"]
     retryable = status in (429, 503) or found["type"] == f"/problems/{errors.InProgress.code}"
     headers = {"Retry-After": str(RETRY_AFTER_S)} if retryable else None
-    body = found | {"error": openai_error(found)} if path.startswith(OPENAI_PREFIX) else found
-    return JSONResponse(body, status_code=status, media_type=MEDIA_TYPE, headers=headers)
+    if path.startswith(OPENAI_PREFIX):
+        status = 400 if status == HTTPStatus.UNPROCESSABLE_ENTITY else status
+        found = found | {"status": status, "error": openai_error(found, path)}
+    return JSONResponse(found, status_code=status, media_type=MEDIA_TYPE, headers=headers)
 
 
-def openai_error(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the problem as OpenAI's `error` object; `param` is the first invalid field."""
+def openai_field_code(kind: str) -> str:
+    """Return OpenAI's code of an invalid field. kind: pydantic's error type."""
+    return _OPENAI_FIELD_CODES.get(kind) or ("invalid_type" if kind.endswith("_type") else "invalid_value")
+
+
+def openai_error(found: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """Return the problem as OpenAI's `error` object; `param` is the invalid field of the body, as in `messages.0.role`.
+
+    path: of the request.
+    """
     status: int = found["status"]
-    default = "server_error" if status >= 500 else "invalid_request_error"
-    invalid: list[dict[str, str]] = found.get("errors") or [{"pointer": ""}]
+    code = found["type"].rpartition("/")[2]
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        kind = "rate_limit_error"
+    else:
+        kind = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
+    first: dict[str, str] = next(iter(found.get("errors") or ()), {"pointer": ""})
+    prompt = _OPENAI_PROMPTS.get(path, "input") if code in _ABOUT_PROMPT else None
+    param = first["pointer"].removeprefix("/body").strip("/").replace("/", ".") or _OPENAI_FIELDS.get(code) or prompt
     return {
         "message": f"{found['detail']} {found['cure']}",
-        "type": _OPENAI_TYPES.get(status, default),
-        "code": found["type"].rpartition("/")[2].replace("-", "_"),
-        "param": invalid[0]["pointer"].removeprefix("/body").strip("/").replace("/", ".") or None,
+        "type": kind,
+        "param": param,
+        "code": first.get("code") or _OPENAI_CODES.get(code) or code.replace("-", "_"),
     }

@@ -11,7 +11,8 @@ from pydantic import BaseModel, Field
 from ulid import ULID
 
 from vlibrary.api.http.problems import Problem, openai_error
-from vlibrary.domain.wire import TextPiece, WorkerInfo
+from vlibrary.domain.wire import TextPiece
+from vlibrary.library.model_names import NamedModel
 from vlibrary.library.steer import Answer
 from vlibrary.schemas.examples import NAMED_EXAMPLE, examples
 from vlibrary.schemas.generate import SteeringOut
@@ -23,11 +24,12 @@ _DONE = format_sse_event(data_str="[DONE]")
 class SteeredOut(SteeringOut):
     """VLibrary's extension of the answer: the vectors applied, or why there are none, and timings."""
 
+    base_model: str = Field(description="Id of the base model")
     timings: dict[str, float] = Field(description="Seconds per stage inside the worker")
 
     @classmethod
     def of_answer(cls, answer: Answer) -> SteeredOut:
-        return cls(**dict(SteeringOut.of(answer)), timings=dict(answer.generation.timings))
+        return cls(**dict(SteeringOut.of(answer)), base_model=answer.model_id, timings=dict(answer.generation.timings))
 
 
 class ChatUsage(BaseModel):
@@ -82,6 +84,7 @@ class ChatOut(BaseModel):
             "vlibrary": {
                 "applied": [NAMED_EXAMPLE | {"score": 0.97, "strength": 1.0}],
                 "reason": None,
+                "base_model": "vlibrary/bundled-llava",
                 "timings": {"total_s": 0.03},
             },
         }
@@ -90,7 +93,7 @@ class ChatOut(BaseModel):
     id: str
     object: Literal["chat.completion"] = "chat.completion"
     created: int = Field(description="Unix time in seconds")
-    model: str
+    model: str = Field(description="The model as named in the request; the base model's id if it named none")
     system_fingerprint: str = Field(description="Fingerprint of the base model")
     choices: list[ChatChoice]
     usage: ChatUsage
@@ -100,16 +103,18 @@ class ChatOut(BaseModel):
 class Completion:
     """Formats one answer as a chat completion or as its chunks, all with the same id, time and model.
 
-    Implements vlibrary.api.http.streams.EventFormat. include_usage: whether a stream reports the token usage.
+    Implements vlibrary.api.http.streams.EventFormat. path: of the request. include_usage: whether a stream reports the
+    token usage.
     """
 
-    def __init__(self, model: WorkerInfo, *, include_usage: bool) -> None:
+    def __init__(self, model: NamedModel, path: str, *, include_usage: bool) -> None:
         self._head: dict[str, Any] = {
             "id": f"chatcmpl-{ULID()}",
             "created": int(time.time()),
-            "model": model.model.model_id,
-            "system_fingerprint": model.model.fingerprint,
+            "model": model.name,
+            "system_fingerprint": model.base.model.fingerprint,
         }
+        self._path = path
         self._include_usage = include_usage
 
     def whole(self, answer: Answer) -> ChatOut:
@@ -134,7 +139,7 @@ class Completion:
 
     def failure(self, problem: Problem) -> bytes:
         """Return an error event; without [DONE], which would mark the answer as complete."""
-        return format_sse_event(data_str=json.dumps(problem | {"error": openai_error(problem)}))
+        return format_sse_event(data_str=json.dumps(problem | {"error": openai_error(problem, self._path)}))
 
     def _delta(self, delta: dict[str, str], *, finish_reason: str | None = None, **more: Any) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
@@ -143,26 +148,3 @@ class Completion:
     def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
         chunk = self._head | {"object": "chat.completion.chunk", "choices": choices} | more
         return format_sse_event(data_str=json.dumps(chunk))
-
-
-_MODEL = {"id": "vlibrary/bundled-llava", "object": "model", "created": 0, "owned_by": "vlibrary"}
-
-
-class ChatModelOut(BaseModel):
-    """A served base model."""
-
-    model_config = examples(_MODEL)
-
-    id: str
-    object: Literal["model"] = "model"
-    created: int = Field(default=0, description="Always 0: unknown")
-    owned_by: Literal["vlibrary"] = "vlibrary"
-
-
-class ChatModelsOut(BaseModel):
-    """The served base models."""
-
-    model_config = examples({"object": "list", "data": [_MODEL]})
-
-    object: Literal["list"] = "list"
-    data: list[ChatModelOut]

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, mod
 
 from vlibrary.schemas.examples import SAMPLE_IMAGE, examples
 from vlibrary.schemas.fields import MAX_TEXT, StopText, StrictIn, check_images, image_bytes
-from vlibrary.schemas.generate import MAX_NEW_TOKENS, MAX_STOPS, SteeredIn
+from vlibrary.schemas.generate import MAX_MODEL_NAME, MAX_STOPS, MODEL_NAME, SteeredIn
 
 MAX_MESSAGES = 256
 _UNSUPPORTED = "not supported by this service; omit the field"
@@ -158,14 +158,10 @@ class ChatIn(StrictIn):
         },
     )
 
-    model: str | None = Field(
-        default=None,
-        max_length=512,
-        description="Id of a served base model, see GET /v1/models; by default the first",
-    )
+    model: str | None = Field(default=None, max_length=MAX_MODEL_NAME, description=MODEL_NAME)
     messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
-    max_tokens: int | None = Field(default=None, ge=1, le=MAX_NEW_TOKENS)
-    max_completion_tokens: int | None = Field(default=None, ge=1, le=MAX_NEW_TOKENS, description="Same as max_tokens")
+    max_tokens: int | None = Field(default=None, ge=1, lt=2**63)
+    max_completion_tokens: int | None = Field(default=None, ge=1, lt=2**63, description="Same as max_tokens")
     temperature: float | None = Field(default=None, ge=0, le=2, allow_inf_nan=False, description="Defaults to 1")
     top_p: float | None = Field(default=None, gt=0, le=1, allow_inf_nan=False, description="Defaults to 1")
     stop: Stops = Field(default=None, description="The answer ends before the first of these strings")

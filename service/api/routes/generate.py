@@ -81,7 +81,7 @@ async def generate(
         body.to_prompt(),
         body.to_steering(),
         body.decoding.decoding(),
-        model_id=body.model,
+        model=body.model,
         library=library,
     )
     planned = (await scope.run_in_thread(make_plan)).with_timeout(scope.time_left())

@@ -80,8 +80,11 @@ class MemoryWorker(Worker):
             decode_image(image)
         texts = [prompt.text, *(f"{one.prompt} {one.answer}" for one in prompt.demonstrations)]
         words = [word for text in texts for word in text.split()]
-        if len(words) + call.decoding.max_new_tokens > CONTEXT_LENGTH:
-            raise PromptTooLong(f"The prompt has {len(words)} words.", f"The context holds {CONTEXT_LENGTH}.")
+        if len(words) >= CONTEXT_LENGTH:
+            raise PromptTooLong(
+                f"This model's maximum context length is {CONTEXT_LENGTH} tokens. However, you sent {len(words)}.",
+                "Shorten it.",
+            )
         for one in call.vectors:
             self.check(decode(self._artifacts.get(one.object_key, one.sha256)))
         applied = [f"{one.strength:g}·{one.vector_id}" for one in call.vectors]

@@ -47,7 +47,7 @@ def planned(library: Library, text: str, steering: Steering) -> Plan:
         Prompt(text),
         steering,
         Decoding(),
-        model_id=None,
+        model=None,
         library=library,
     )
 

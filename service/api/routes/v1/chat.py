@@ -1,18 +1,17 @@
-"""OpenAI's chat completions and models, with steering."""
+"""OpenAI's chat completions, with steering."""
 
 from __future__ import annotations
 
 import secrets
 from functools import partial
-from typing import Annotated
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Request
 
 from vlibrary.api.http.bodies import json_docs, read_json
 from vlibrary.api.http.deps import LibraryDep, ScopeDep
 from vlibrary.api.http.responses import json_or_stream, problems
 from vlibrary.api.http.streams import AnswerStream, stream_answer
-from vlibrary.api.openai.answers import ChatModelOut, ChatModelsOut, ChatOut, Completion
+from vlibrary.api.openai.answers import ChatOut, Completion
 from vlibrary.api.openai.conversation import read_conversation
 from vlibrary.api.openai.schemas import ChatIn
 from vlibrary.domain.wire import Decoding
@@ -20,7 +19,7 @@ from vlibrary.library.steer import answer, plan, stream
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
-# OpenAI lets an answer fill the context; here its length is reserved before it starts.
+# OpenAI lets an answer fill the context; here its length is reserved in the KV cache before it starts.
 _DEFAULT_TOKENS = 256
 _SEEDS = 2**63
 _EVENTS = {
@@ -44,7 +43,7 @@ data: [DONE]
     summary="Create a steered chat completion",
     response_model=ChatOut,
     responses={
-        **problems(400, 404, 413, 422, 429, 500, 503, 504),
+        **problems(400, 404, 413, 429, 500, 503, 504),
         200: json_or_stream("The completion. With `stream`: its chunks, then `[DONE]`", _EVENTS, _EXAMPLE),
     },
     openapi_extra=json_docs(ChatIn),
@@ -53,8 +52,9 @@ async def create_completion(request: Request, scope: ScopeDep, library: LibraryD
     """Compatible with OpenAI's chat completions: set a client's base URL to `/v1` of this service, with any API key.
 
     Send images as data URLs. Earlier turns become demonstrations before the last question. System messages are put
-    before the text of the next user message, and the images of a turn before its text. `max_tokens` defaults to 256 or
-    half of the model's context, whichever is less. Unsupported options (`n` > 1, tools, logprobs, ...) are rejected.
+    before the text of the next user message, and the images of a turn before its text. `max_tokens` defaults to 256 and
+    is lowered to what the prompt leaves of the context. Unsupported
+    options (`n` > 1, tools, logprobs, ...) are rejected.
 
     `vlibrary` in the request selects the steering, as in `POST /generate`. `vlibrary` in the response holds the vectors
     applied, or the reason why none was; in a stream it comes with the chunk that has the `finish_reason`. Errors also
@@ -64,49 +64,22 @@ async def create_completion(request: Request, scope: ScopeDep, library: LibraryD
         body = await read_json(request, ChatIn)
     scope.set_timeout(body.vlibrary.timeout_s)
     prompt, query = read_conversation(body.messages)
-    model = await scope.run_in_thread(partial(library.worker.find, body.model))
-    make_plan = partial(
-        plan,
-        prompt,
-        body.vlibrary.to_steering(query),
-        _decoding(body, model.context_length),
-        model_id=model.model.model_id,
-        library=library,
-    )
+    steering = body.vlibrary.to_steering(query)
+    make_plan = partial(plan, prompt, steering, _decoding(body), model=body.model, library=library)
     planned = (await scope.run_in_thread(make_plan)).with_timeout(scope.time_left())
-    completion = Completion(model, include_usage=bool(body.stream_options and body.stream_options.include_usage))
+    completion = Completion(
+        planned.model,
+        request.url.path,
+        include_usage=bool(body.stream_options and body.stream_options.include_usage),
+    )
     if body.stream:
         return await stream_answer(scope, stream(planned, library.worker), completion)
     return completion.whole(await scope.run(answer(planned, library.worker)))
 
 
-@router.get(
-    "/models",
-    operation_id="list_chat_models",
-    summary="List models in OpenAI's format",
-    responses=problems(503),
-)
-def list_models(library: LibraryDep) -> ChatModelsOut:
-    """Returns the ids of the served base models. `GET /models` has more details."""
-    return ChatModelsOut(data=[ChatModelOut(id=info.model.model_id) for info in library.worker.models()])
-
-
-@router.get(
-    "/models/{model_id:path}",
-    operation_id="get_chat_model",
-    summary="Get a model in OpenAI's format",
-    responses=problems(404, 422, 503),
-)
-def get_model(
-    model_id: Annotated[str, Path(description="Id of the base model; may contain slashes")], library: LibraryDep
-) -> ChatModelOut:
-    """Returns the model, or 404 if it is not served."""
-    return ChatModelOut(id=library.worker.find(model_id).model.model_id)
-
-
-def _decoding(body: ChatIn, context_length: int) -> Decoding:
+def _decoding(body: ChatIn) -> Decoding:
     return Decoding(
-        max_new_tokens=body.requested_tokens or min(_DEFAULT_TOKENS, context_length // 2),
+        max_new_tokens=body.requested_tokens or _DEFAULT_TOKENS,
         temperature=1.0 if body.temperature is None else body.temperature,
         top_p=1.0 if body.top_p is None else body.top_p,
         seed=secrets.randbelow(_SEEDS) if body.seed is None else body.seed,

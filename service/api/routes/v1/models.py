@@ -1,0 +1,58 @@
+"""The models that OpenAI clients can name: base models, their steering modes, and vectors."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+from pydantic import BaseModel, Field
+
+from vlibrary.api.http.deps import LibraryDep
+from vlibrary.api.http.responses import problems
+from vlibrary.api.openai.models import ChatModelOut, ChatModelsOut
+from vlibrary.library.model_names import find_model, list_models
+from vlibrary.schemas.generate import MAX_MODEL_NAME
+
+router = APIRouter(prefix="/v1/models", tags=["OpenAI"])
+
+_MAX_PAGE = 1_000
+
+
+class ModelsQuery(BaseModel):
+    """Query parameters of the list."""
+
+    limit: int = Field(default=_MAX_PAGE, ge=1, le=_MAX_PAGE, description="Models per page")
+    after: str | None = Field(
+        default=None, max_length=MAX_MODEL_NAME, description="Return the models after this one: `last_id` of a page"
+    )
+
+
+@router.get("", operation_id="list_chat_models", summary="List models in OpenAI's format", responses=problems(400, 503))
+def get_models(library: LibraryDep, query: Annotated[ModelsQuery, Query()]) -> ChatModelsOut:
+    """Returns each served base model with `base:auto` and `base:off`, then the vectors that have an alias.
+
+    Each `id` can be the `model` of a request, and so can any other reference to a vector. `GET /models` has more about
+    the base models.
+    """
+    found, more = list_models(library, after=query.after, limit=query.limit)
+    return ChatModelsOut.of(list(map(ChatModelOut.of, found)), has_more=more)
+
+
+@router.get(
+    "/{model_id:path}",
+    operation_id="get_chat_model",
+    summary="Get a model in OpenAI's format",
+    responses=problems(400, 404, 503),
+)
+def get_model(
+    model_id: Annotated[
+        str,
+        Path(
+            max_length=MAX_MODEL_NAME,
+            description="A base model, `base:auto` or `base:off`, or a reference to a vector; may contain slashes",
+        ),
+    ],
+    library: LibraryDep,
+) -> ChatModelOut:
+    """Returns what the name stands for, or 404."""
+    return ChatModelOut.of(find_model(model_id, library))
