@@ -15,8 +15,8 @@ from vlibrary.api.http.body_limit import BodyLimit
 from vlibrary.api.http.deps import Limits
 from vlibrary.api.http.errors import install_handlers
 from vlibrary.api.http.metrics import Metrics, MetricsMiddleware
-from vlibrary.api.openai.embeddings import EmbeddingsIn
 from vlibrary.api.http.problems import OPENAI_PREFIX
+from vlibrary.api.openai.embeddings import EmbeddingsIn
 from vlibrary.api.openai.schemas import ChatIn
 from vlibrary.api.routes import (
     aliases,

@@ -63,8 +63,8 @@ class DecodingIn(StrictIn):
         default=16,
         ge=0,
         lt=2**63,
-        description="Maximum length of the answer; lowered to what the prompt leaves of the context. 0 reads the prompt "
-        "only, for `prompt_logprobs`",
+        description="Maximum length of the answer; lowered to what the prompt leaves of the context. 0 reads the "
+        "prompt only, for `prompt_logprobs`",
     )
     temperature: float = Field(default=0.0, ge=0.0, le=10.0, allow_inf_nan=False, description="0 is greedy decoding")
     top_p: float = Field(

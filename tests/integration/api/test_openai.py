@@ -195,7 +195,7 @@ UNSUPPORTED: dict[str, tuple[dict[str, Any], str | None]] = {
     "unknown field": ({"extra_body": {"top_k": 5}}, "top_k"),
     "unknown steering": ({"extra_body": {"vlibrary": {"steering": "on"}}}, "vlibrary.steering"),
     "too hot": ({"temperature": 2.1}, "temperature"),
-    "five stops": ({"stop": list("abcde")}, "stop"),
+    "too many stops": ({"stop": ["a"] * 65}, "stop"),
     "two lengths": ({"max_tokens": 1, "max_completion_tokens": 2}, None),
     "stream options without a stream": ({"stream_options": {"include_usage": True}}, None),
 }
