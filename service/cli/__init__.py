@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
+import io
+import math
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import typer
+from typer.core import TyperCommand
 
 from vlibrary.cli import bundled, doctor, errors, registry, serve, train, upkeep, vectors, work
 from vlibrary.cli.demo import command
-from vlibrary.domain.errors import VLibraryError
+from vlibrary.domain.errors import InvalidInput, VLibraryError
+from vlibrary.formats.text import NotUtf8, encode_utf8
+
+
+class Command(TyperCommand):
+    """A command that refuses arguments which cannot be stored or sent, before it does anything."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command. Raises InvalidInput for text that is not UTF-8, and for numbers that are not finite."""
+        for name, value in ctx.params.items():
+            for one in value if isinstance(value, (list, tuple)) else [value]:
+                _check_argument(name.replace("_", "-"), one)
+        return super().invoke(ctx)
+
+
+def _check_argument(name: str, value: object) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidInput(f"{name} is {value}.", "Use a finite number.")
+    if isinstance(value, str):
+        try:
+            encode_utf8(value)
+        except NotUtf8 as error:
+            raise InvalidInput(f"{name} {value!r:.80} is not UTF-8: {error}.", "Use a terminal with UTF-8.") from error
+
 
 app = typer.Typer(
     name="vlibrary",
@@ -49,18 +76,26 @@ GROUPS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
 for group, commands in GROUPS.items():
     for name, function in commands.items():
         if isinstance(function, typer.Typer):
+            for registered in function.registered_commands:
+                registered.cls = Command
             app.add_typer(function, name=name, rich_help_panel=group)
         else:
-            app.command(name, rich_help_panel=group)(function)
+            app.command(name, cls=Command, rich_help_panel=group)(function)
 
 
 def main() -> None:
-    """Run the command line. A VLibraryError is printed with its cure, and the exit code is 1."""
+    """Run the command line. An error of VLibrary or of a file is printed with its cure, and the exit code is 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal may not have every character
     serve.configure_logging(json=False)
     try:
         app()
     except VLibraryError as error:
         errors.print_error(error)
+        sys.exit(1)
+    except OSError as error:
+        errors.print_error(errors.file_error(error))
         sys.exit(1)
     except ModuleNotFoundError as error:
         errors.print_error(errors.missing_extra(error, sys.argv[1]))

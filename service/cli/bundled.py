@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from vlibrary.cli.output import print_text
 from vlibrary.config import read_settings
 from vlibrary.domain.errors import InvalidInput
 
@@ -52,7 +53,7 @@ def examples(
     if task not in names:
         raise InvalidInput(f"Unknown task {task!r:.80}.", f"Use one of: {', '.join(names)}.")
     path = write_examples(tasks.examples(tasks.task(task), split, count, seed), folder)
-    Console().print(f"Wrote {count} examples to {path}.", soft_wrap=True)
+    print_text(f"Wrote {count} examples to {path}.")
 
 
 def models(

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from vlibrary.cli.examination import print_diagnosis, run_examination
 from vlibrary.cli.output import print_json, print_rows
@@ -73,7 +74,10 @@ def _check_service(url: str, *, as_json: bool) -> None:
     if as_json:
         print_json(report)
     else:
-        rows = [(check.name, "[green]yes[/]" if check.ok else "[red]no[/]", check.detail) for check in report.checks]
+        rows = [
+            (check.name, Text("yes", "green") if check.ok else Text("no", "red"), check.detail)
+            for check in report.checks
+        ]
         print_rows(("part", "works", "detail"), rows, none="No checks.")
     if not report.ready:
         raise typer.Exit(1)

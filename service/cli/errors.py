@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 
-from vlibrary.cli.output import errors
-from vlibrary.domain.errors import Unavailable, VLibraryError
+from rich.text import Text
+
+from vlibrary.cli.output import errors, escape
+from vlibrary.domain.errors import InvalidInput, Unavailable, VLibraryError
 
 # The extra that a command needs; other commands need "api", and "worker" where they run a model.
 EXTRAS = {"bundled": "train", "demo": "all", "examples": "train", "models": "train", "train": "train", "work": "worker"}
@@ -18,8 +20,8 @@ def print_error(error: VLibraryError) -> None:
     lines = [(f"{error.title}.", error.detail), ("Cause:", cause), ("What to do:", error.cure)]
     for head, text in lines:
         if text is not None:
-            errors.print(head, style="bold red" if text is error.detail else "bold", end=" ", highlight=False)
-            errors.print(text, markup=False, highlight=False)
+            style = "bold red" if text is error.detail else "bold"
+            errors.print(Text.assemble((head, style), " ", escape(text, keep="\n")))
 
 
 def cause_of(error: VLibraryError, database_url: str) -> str | None:
@@ -32,6 +34,12 @@ def cause_of(error: VLibraryError, database_url: str) -> str | None:
     # The lines after the first contain hints and, for SQL statements, their parameters.
     line, *_ = str(error.__cause__).strip().splitlines() or [type(error.__cause__).__name__]
     return re.sub(r"[^\s'\"(]*@", "***@", re.sub(r"://\S*@", "://***@", line))
+
+
+def file_error(error: OSError) -> VLibraryError:
+    """Return the error of a file that a command could not read or write."""
+    name = f"{error.filename}: " if error.filename else ""
+    return InvalidInput(f"{name}{error.strerror or error}.", "Check the path, its permissions and the disk space.")
 
 
 def missing_extra(error: ModuleNotFoundError, command: str) -> VLibraryError:

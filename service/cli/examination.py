@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from vlibrary.cli.output import console, errors, print_json, progress
+from vlibrary.cli.output import console, errors, escape, print_json, print_text, progress
 from vlibrary.upkeep.doctor import Diagnosis
 from vlibrary.upkeep.findings import Finding, Progress
 
@@ -31,7 +31,7 @@ def run_examination(steps: Iterator[Finding | Progress | Diagnosis], cursor: str
                         return step
     except KeyboardInterrupt:
         _print_findings(findings)
-        errors.print(f"Interrupted; resume with --cursor {cursor}" if cursor else "Interrupted.", highlight=False)
+        print_text(f"Interrupted; resume with --cursor {cursor}" if cursor else "Interrupted.", on=errors)
         raise
     raise AssertionError("an examination ends with its diagnosis")
 
@@ -44,18 +44,21 @@ def print_diagnosis(diagnosis: Diagnosis, *, complete: bool, as_json: bool) -> N
     else:
         _print_findings(diagnosis.findings)
         if diagnosis.resumed:
-            console.print("Garbage collection is allowed again.")
-        console.print("[green]Nothing is wrong.[/]" if diagnosis.sound else "[red]Something is wrong.[/]")
+            print_text("Garbage collection is allowed again.")
+        if diagnosis.sound:
+            print_text("Nothing is wrong.", style="green")
+        else:
+            print_text("Something is wrong.", style="red")
     if diagnosis.sound and not diagnosis.allowed:
         cure = "run this again" if complete else "run this without --sample and --cursor to allow it"
-        errors.print(f"Garbage collection stays paused; {cure}.")
+        print_text(f"Garbage collection stays paused; {cure}.", on=errors)
 
 
 def _print_findings(findings: Sequence[Finding]) -> None:
     table = Table("level", "kind", "detail", "what to do")
     for finding in sorted(findings, key=lambda finding: finding.level, reverse=True)[:MAX_SHOWN]:
-        table.add_row(finding.level, finding.kind, escape(finding.detail), escape(finding.cure))
+        table.add_row(finding.level, finding.kind, *(Text(escape(text)) for text in (finding.detail, finding.cure)))
     if findings:
         console.print(table)
     if len(findings) > MAX_SHOWN:
-        console.print(f"... and {len(findings) - MAX_SHOWN} more; --json prints all.")
+        print_text(f"... and {len(findings) - MAX_SHOWN} more; --json prints all.")

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from vlibrary.cli.output import console, format_time, print_json, print_result, print_rows, progress
+from vlibrary.cli.output import format_time, print_json, print_result, print_rows, print_text, progress
 from vlibrary.cli.vectors import LOCAL, AsJson, Metadata, Name, Tags, Url, vector_filter
 from vlibrary.client import Client, ServiceError
 from vlibrary.domain.errors import InvalidInput
-from vlibrary.domain.labels import MetadataValue
+from vlibrary.domain.labels import MetadataValue, is_metadata_value
+from vlibrary.formats import strict_json
 from vlibrary.formats.archive import open_archive
 from vlibrary.library.transfer import Outcome
 from vlibrary.schemas.registry import ImportedOut
@@ -34,7 +35,12 @@ def tag(
     add: Annotated[list[str] | None, typer.Option(help="Tag to add; may be repeated")] = None,
     remove: Annotated[list[str] | None, typer.Option(help="Tag to remove; may be repeated")] = None,
     put: Annotated[
-        list[str] | None, typer.Option("--set", help="Set metadata KEY=VALUE; 16 is a number; may be repeated")
+        list[str] | None,
+        typer.Option("--set", help="Set metadata KEY to the text VALUE, as KEY=VALUE; may be repeated"),
+    ] = None,
+    put_json: Annotated[
+        list[str] | None,
+        typer.Option("--set-json", help="Set metadata KEY to a number, true or false, as KEY=VALUE; may be repeated"),
     ] = None,
     unset: Annotated[list[str] | None, typer.Option(help="Metadata key to remove; may be repeated")] = None,
     describe: Annotated[str | None, typer.Option(help="New description")] = None,
@@ -43,6 +49,7 @@ def tag(
     as_json: AsJson = False,
 ) -> None:
     """Change a vector's tags, metadata or description."""
+    new = _parse_settings(put or [], put_json or [])
     with Client(url, actor=actor) as service:
         record = service.get_vector(vector)
         amended = service.update_vector(
@@ -50,10 +57,11 @@ def tag(
             record.revision,
             description=describe,
             tags=sorted({*record.tags, *(add or [])} - set(remove or [])),
-            metadata=_metadata(record.metadata, put or [], unset or []),
+            metadata={key: value for key, value in record.metadata.items() if key not in (unset or [])} | new,
         )
     tags = ", ".join(amended.tags) or "no tags"
-    facts = ", ".join(f"{key}={json.dumps(value)}" for key, value in amended.metadata.items()) or "no metadata"
+    values = {key: json.dumps(value, ensure_ascii=False) for key, value in amended.metadata.items()}
+    facts = ", ".join(f"{key}={value}" for key, value in values.items()) or "no metadata"
     print_result(amended, f"{_label(amended)}: {tags}; {facts}", as_json=as_json)
 
 
@@ -95,28 +103,28 @@ def drop_alias(alias: Aliased, actor: Actor = None, url: Url = LOCAL) -> None:
     name, label = _parts(alias)
     with Client(url, actor=actor) as service:
         service.delete_alias(name, label, service.get_alias(name, label).revision)
-    console.print(f"Deleted alias {alias}", markup=False)
+    print_text(f"Deleted alias {alias}")
 
 
 def delete(vector: Fixed, actor: Actor = None, url: Url = LOCAL) -> None:
     """Delete a vector; undo with `vlibrary undelete`."""
     with Client(url, actor=actor) as service:
         service.delete_vector(vector)
-    console.print(f"Deleted {vector}", markup=False)
+    print_text(f"Deleted {vector}")
 
 
 def undelete(vector: Fixed, actor: Actor = None, url: Url = LOCAL) -> None:
     """Restore a deleted vector."""
     with Client(url, actor=actor) as service:
         record = service.restore_vector(vector)
-    console.print(f"Restored {_label(record)}", markup=False)
+    print_text(f"Restored {_label(record)}")
 
 
 def purge(vector: Fixed, actor: Actor = None, url: Url = LOCAL) -> None:
     """Remove a deleted vector permanently."""
     with Client(url, actor=actor) as service:
         service.purge_vector(vector)
-    console.print(f"Purged {vector}", markup=False)
+    print_text(f"Purged {vector}")
 
 
 def export_file(
@@ -138,7 +146,7 @@ def export_file(
         raise InvalidInput(f"Cannot write {file}: {error.strerror}.", "Check the path and the disk space.") from error
     finally:
         draft.unlink(missing_ok=True)
-    console.print(f"Exported {number} {'vector' if number == 1 else 'vectors'} to {file}", markup=False)
+    print_text(f"Exported {number} {'vector' if number == 1 else 'vectors'} to {file}")
 
 
 def import_file(
@@ -186,35 +194,42 @@ def _write(path: Path, pieces: Iterable[bytes]) -> None:
 def _print_results(results: list[ImportedOut]) -> None:
     for result in results:
         if result.problem is not None:
-            console.print(f"{result.name} {result.id}: {result.problem.detail} {result.problem.cure}", markup=False)
+            print_text(f"{result.name} {result.id}: {result.problem.detail} {result.problem.cure}")
         elif result.outcome is Outcome.DIFFERS:
-            console.print(f"{_label(result)} {result.id} has a different description, tags or metadata", markup=False)
+            print_text(f"{_label(result)} {result.id} has a different description, tags or metadata")
     counts = Counter(str(result.outcome) for result in results)
     summary = f"{counts['imported']} imported, {counts['present']} already present, {counts['refused']} refused"
     if counts["updated"]:
         summary += f", {counts['updated']} updated"
     if counts["differs"]:
         summary += f"; {counts['differs']} differ and were left alone; --update overwrites them unless deleted"
-    console.print(summary)
+    print_text(summary)
 
 
-def _metadata(old: Mapping[str, MetadataValue], put: list[str], unset: list[str]) -> dict[str, MetadataValue]:
-    new = {key: value for key, value in old.items() if key not in unset}
-    for text in put:
+def _parse_settings(texts: list[str], values: list[str]) -> dict[str, MetadataValue]:
+    """Return the metadata that --set and --set-json name. A text stays a text even if it looks like a number."""
+    found: dict[str, MetadataValue] = {}
+    for option, text in [("--set", text) for text in texts] + [("--set-json", text) for text in values]:
         key, mark, value = text.partition("=")
         if not mark:
-            raise InvalidInput(f"--set {text!r} has no value.", "Use --set KEY=VALUE.")
-        new[key] = _value(value)
-    return new
+            raise InvalidInput(f"{option} {text!r:.80} has no value.", f"Use {option} KEY=VALUE.")
+        if key in found:
+            raise InvalidInput(f"The metadata key {key!r:.80} is set twice.", "Set it once.")
+        found[key] = value if option == "--set" else _parse_json(text, value)
+    return found
 
 
-def _value(text: str) -> Any:
-    """Return the JSON number, boolean or string if the text is one, and otherwise the text itself."""
+def _parse_json(setting: str, text: str) -> Any:
     try:
-        value = json.loads(text)
+        value = strict_json.parse(text)
     except ValueError:
-        return text
-    return value if isinstance(value, (str, int, float)) else text
+        value = None
+    if not is_metadata_value(value):
+        raise InvalidInput(
+            f"--set-json {setting!r:.80} has no number, true, false or text in quotation marks.",
+            "Use --set KEY=VALUE for a text, or --set-json KEY=16.",
+        )
+    return value
 
 
 def _parts(alias: str) -> tuple[str, str]:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import structlog
 import typer
 
-from vlibrary.cli.output import errors
-from vlibrary.cli.sockets import bind_sockets
+from vlibrary.cli.output import errors, print_text
+from vlibrary.cli.sockets import bind_sockets, format_host
 from vlibrary.config import read_settings
 from vlibrary.domain.ports.artifacts import Artifacts
 from vlibrary.domain.ports.inference import Worker
@@ -48,7 +48,8 @@ def serve(
 
     with bind_sockets(settings.host, settings.port, variables="VLIBRARY_HOST, VLIBRARY_PORT") as sockets:
         app = open_app(settings, open_own_worker)
-        errors.print(f"VLibrary on http://{settings.host}:{settings.port} · dashboard at /docs · stop with Ctrl+C")
+        address = f"http://{format_host(settings.host)}:{settings.port}"
+        print_text(f"VLibrary on {address} · dashboard at /docs · stop with Ctrl+C", on=errors)
         with suppress(KeyboardInterrupt):  # uvicorn raises it again after it has shut down
             ApiServer(app, address=settings.host, port=settings.port, grace_s=settings.grace_s).run(sockets)
 

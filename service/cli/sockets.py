@@ -34,6 +34,11 @@ def bind_sockets(host: str, port: int, *, variables: str) -> Iterator[list[socke
             one.close()
 
 
+def format_host(host: str) -> str:
+    """Return the host as it stands in a URL: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
 async def _bind(host: str, port: int) -> list[socket]:
     server = await asyncio.get_running_loop().create_server(asyncio.Protocol, host, port, start_serving=False)
     async with server:
@@ -43,8 +48,7 @@ async def _bind(host: str, port: int) -> list[socket]:
 def _cannot_listen(host: str, port: int, variables: str, error: OSError | UnicodeError) -> InvalidInput:
     # asyncio repeats the address before the last colon.
     reason = (getattr(error, "strerror", None) or str(error)).rpartition(": ")[2]
-    address = f"[{host}]" if ":" in host else host
     return InvalidInput(
-        f"Cannot listen on {address}:{port}: {reason}.",
+        f"Cannot listen on {format_host(host)}:{port}: {reason}.",
         f"Stop the process that uses the port, or choose another with --host and --port ({variables}).",
     )

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from vlibrary.cli.output import print_text
 from vlibrary.config import read_settings
 
 
@@ -60,8 +61,8 @@ def train(
         )
         bar.finish()
     artifact, card = save_trained(trained, out)
-    console.print(_describe(trained.card.results, shots))
-    console.print(f"Wrote {artifact} and {card}. Register it: vlibrary register {artifact}", soft_wrap=True)
+    print_text(_describe(trained.card.results, shots))
+    print_text(f"Wrote {artifact} and {card}. Register it: vlibrary register {artifact}")
 
 
 def _describe(results: Mapping[str, float], shots: int) -> str:

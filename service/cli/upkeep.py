@@ -12,21 +12,13 @@ from typing import Annotated
 
 import typer
 
-from vlibrary.cli.output import errors, print_result, run_steps
+from vlibrary.cli.output import errors, print_result, print_text, run_steps
 from vlibrary.config import read_settings
 from vlibrary.domain.errors import InvalidInput
-from vlibrary.domain.labels import ACTOR_PATTERN
+from vlibrary.domain.labels import check_actor
 from vlibrary.upkeep import backup as use_case
 from vlibrary.upkeep.backup import CopyProgress
 from vlibrary.upkeep.collector import Rules, collect
-
-
-def check_actor(actor: str) -> str:
-    """Return the actor. Raises InvalidInput unless it can be stored in the audit log."""
-    if not re.fullmatch(ACTOR_PATTERN, actor):
-        raise InvalidInput(f"Invalid actor {actor!r:.80}.", "Use 1 to 128 printable ASCII characters.")
-    return actor
-
 
 Actor = Annotated[
     str, typer.Option(envvar="VLIBRARY_ACTOR", help="Name to record in the audit log", callback=check_actor)
@@ -144,9 +136,9 @@ def migrate(
 def parse_duration(text: str) -> timedelta:
     """Return the duration of a text such as 90s, 15m, 24h or 30d. Raises InvalidInput."""
     units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-    found = re.fullmatch(r"(\d{1,6})([smhd])", text)
+    found = re.fullmatch(r"([0-9]{1,5})([smhd])", text)
     if found is None:
-        raise InvalidInput(f"Invalid duration {text!r}.", "Use 90s, 15m, 24h or 30d.")
+        raise InvalidInput(f"Invalid duration {text!r:.80}.", "Use 90s, 15m, 24h or 30d, with at most five digits.")
     return timedelta(**{units[found[2]]: int(found[1])})
 
 
@@ -161,6 +153,7 @@ def _print_copy(done: CopyProgress, complete: str, incomplete: str, *, as_json: 
     print_result(done.as_json(), text, as_json=as_json)
     if done.lost:
         if not as_json:
-            errors.print("\n".join(f"Lost: {key}" for key in done.lost), highlight=False)
-        errors.print(f"{len(done.lost)} objects are missing or damaged; `vlibrary doctor --deep` names their vectors.")
+            print_text("\n".join(f"Lost: {key}" for key in done.lost), on=errors)
+        lost = f"{len(done.lost)} objects are missing or damaged; `vlibrary doctor --deep` names their vectors."
+        print_text(lost, on=errors)
         raise typer.Exit(1)

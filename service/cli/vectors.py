@@ -7,10 +7,19 @@ from typing import Annotated, Literal
 
 import typer
 
-from vlibrary.cli.output import console, format_time, print_json, print_result, print_rows
+from vlibrary.cli.output import (
+    format_time,
+    print_answer,
+    print_json,
+    print_result,
+    print_rows,
+    print_text,
+    shorten,
+)
 from vlibrary.client import Client, GenerateOptions, VectorFilter
 from vlibrary.domain.errors import InvalidInput
 from vlibrary.domain.wire import TextPiece
+from vlibrary.formats.text import NotUtf8, decode_utf8
 from vlibrary.schemas.generate import ChosenVector, GenerateOut
 
 Url = Annotated[str, typer.Option("--url", envvar="VLIBRARY_URL", help="Base URL of the service")]
@@ -42,9 +51,9 @@ def register(
     as_json: AsJson = False,
 ) -> None:
     """Register a trained vector with the service."""
-    card = card or artifact.with_suffix(".card.json")
+    card = card or artifact.parent / f"{artifact.stem}.card.json"
     with Client(url) as service:
-        record = service.register(_read(artifact), _read(card).decode("utf-8", errors="replace"))
+        record = service.register(_read(artifact), _read_text(card))
     print_result(record, f"Registered {record.name} version {record.version} as {record.id}", as_json=as_json)
 
 
@@ -62,7 +71,10 @@ def list_vectors(
         print_json(records)
         return
     columns = ("name", "version", "method", "model", "created", "id")
-    rows = [(one.name, str(one.version), one.method, one.model, format_time(one.created_at), one.id) for one in records]
+    rows = [
+        (one.name, str(one.version), shorten(one.method), shorten(one.model), format_time(one.created_at), one.id)
+        for one in records
+    ]
     print_rows(columns, rows, none="No vectors. Create one with `vlibrary train`, then `vlibrary register` it.")
 
 
@@ -118,7 +130,7 @@ def generate(
         print_json(answer)
         return
     if not stream:
-        console.print(answer.text, markup=False)
+        print_answer(answer.text)
     _print_steering(answer)
 
 
@@ -127,20 +139,19 @@ def _print_stream(service: Client, prompt: str, options: GenerateOptions) -> Gen
     with service.stream(prompt, **options) as events:
         for event in events:
             if isinstance(event, TextPiece):
-                # soft_wrap, because a piece can start anywhere on the line
-                console.print(event.text, end="", markup=False, highlight=False, soft_wrap=True)
+                print_answer(event.text, end="")
             else:
                 answer = event
-    console.print()
+    print_answer("")
     return answer
 
 
 def _print_steering(answer: GenerateOut) -> None:
     for applied in answer.steering.applied:
         score = "" if applied.score is None else f", score {applied.score:.3f}"
-        console.print(f"[dim]steered by {applied.name} version {applied.version}{score}[/]")
+        print_text(f"steered by {applied.name} version {applied.version}{score}", style="dim")
     if reason := answer.steering.reason:
-        console.print(f"[dim]not steered ({reason.code}): {reason.detail}[/]")
+        print_text(f"not steered ({reason.code}): {reason.detail}", style="dim")
 
 
 def _steering(vector: list[str] | None, unsteered: bool) -> Literal["auto", "off"] | list[ChosenVector]:
@@ -155,8 +166,17 @@ def _parse_vector(text: str) -> ChosenVector:
     reference, _, strength = text.partition("=")
     try:
         return ChosenVector(id=reference, strength=float(strength or 1))
-    except ValueError as error:
-        raise InvalidInput(f"Invalid strength {strength!r}.", "Use a number, such as --vector ID=0.5.") from error
+    except ValueError as error:  # pydantic's, too: infinity and NaN are no strengths
+        raise InvalidInput(
+            f"Invalid vector {text!r:.80}.", "Use a reference, or REFERENCE=STRENGTH such as colour=0.5."
+        ) from error
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return decode_utf8(_read(path))
+    except NotUtf8 as error:
+        raise InvalidInput(f"{path} is not UTF-8: {error}.", "Save the file as UTF-8 text.") from error
 
 
 def _read(path: Path) -> bytes:

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from vlibrary.cli.output import errors
+from vlibrary.cli.output import errors, print_text
 from vlibrary.cli.serve import configure_logging
-from vlibrary.cli.sockets import bind_sockets
+from vlibrary.cli.sockets import bind_sockets, format_host
 from vlibrary.config import read_settings
 
 
@@ -41,10 +41,10 @@ def work(
     settings = read_settings(**{name: value for name, value in options.items() if value is not None})
     configure_logging(json=settings.log_json)
     server, loading = open_server(settings)
-    address = f"http://{settings.worker_host}:{settings.worker_port}"
+    address = f"http://{format_host(settings.worker_host)}:{settings.worker_port}"
     variables = "VLIBRARY_WORKER_HOST, VLIBRARY_WORKER_PORT"
     with bind_sockets(settings.worker_host, settings.worker_port, variables=variables) as sockets:
-        errors.print(f"Worker on {address} · ready when /readyz says so · stop with Ctrl+C")
+        print_text(f"Worker on {address} · ready when /readyz says so · stop with Ctrl+C", on=errors)
         server.run(sockets)
     if loading.failure is not None:
         raise loading.failure

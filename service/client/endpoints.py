@@ -11,6 +11,7 @@ import httpx
 from pydantic import BaseModel
 
 from vlibrary.client.call import Call, Page, endpoint, paged
+from vlibrary.domain.errors import InvalidInput
 from vlibrary.domain.example import Example
 from vlibrary.domain.labels import MetadataValue
 from vlibrary.schemas.generate import ChosenVector, GenerateOut
@@ -268,12 +269,18 @@ def _ignore(_response: httpx.Response) -> None:
 
 
 def _vector_path(reference: str) -> str:
-    """Return the vector's path; quoting keeps any reference within one path segment."""
-    return f"/vectors/{quote(reference, safe='@:')}"
+    return f"/vectors/{_segment(reference, safe='@:')}"
 
 
 def _alias_path(name: str, alias: str) -> str:
-    return f"/aliases/{quote(name, safe='')}/{quote(alias, safe='')}"
+    return f"/aliases/{_segment(name)}/{_segment(alias)}"
+
+
+def _segment(text: str, safe: str = "") -> str:
+    """Return the text as one path segment; dots alone would name another path. Raises InvalidInput for no text."""
+    if not text:
+        raise InvalidInput("The name of the vector or alias is empty.", "Name one, such as colour:1.")
+    return "%2E" * len(text) if set(text) == {"."} else quote(text, safe=safe)
 
 
 def _if_match(revision: int | None) -> dict[str, str]:

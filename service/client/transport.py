@@ -10,7 +10,8 @@ from typing import Any, Self, TypeVar
 import httpx
 from pydantic import ValidationError
 
-from vlibrary.domain.errors import ErrorCode, VLibraryError
+from vlibrary.domain.errors import ErrorCode, InvalidInput, VLibraryError
+from vlibrary.domain.labels import check_actor
 
 T = TypeVar("T")
 
@@ -52,15 +53,35 @@ class ServiceError(VLibraryError):
             return cls(response.status_code, detail, "Check the address and the service's log.")
 
 
+def _check_url(url: str) -> None:
+    """Raise InvalidInput unless the URL is one that a request can be sent to."""
+    try:
+        parsed = httpx.URL(url)
+        parsed.host.encode("idna")  # as the resolver does
+        problem = "" if parsed.scheme in ("http", "https") else "it does not begin with http:// or https://"
+        if not problem and not 0 < (parsed.port or 80) < 2**16:
+            problem = "the port is not between 1 and 65535"
+        if not problem and not parsed.host:
+            problem = "it names no host"
+    except (httpx.InvalidURL, UnicodeError) as error:
+        problem = str(error)
+    if problem:
+        raise InvalidInput(
+            f"Invalid URL {url!r:.200}: {problem}.",
+            "Use http://HOST:PORT, with an IPv6 address in brackets: http://[::1]:8000.",
+        )
+
+
 class _Connection:
-    """What both transports share. url: the service's address."""
+    """What both transports share. url: the service's address. Raises InvalidInput for an invalid url or actor."""
 
     def __init__(self, url: str, timeout: float, actor: str | None) -> None:
+        _check_url(url)
         self.url = url
         self._options: dict[str, Any] = {
             "base_url": url,
             "timeout": timeout,
-            "headers": {} if actor is None else {"X-Actor": actor},
+            "headers": {} if actor is None else {"X-Actor": check_actor(actor)},
             "limits": httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=KEEPALIVE_S),
         }
 
@@ -79,6 +100,8 @@ class _Connection:
     def _wrap_errors(self) -> Iterator[None]:
         try:
             yield
+        except httpx.InvalidURL as error:
+            raise InvalidInput(f"The request has no valid URL: {error}.", "Shorten the reference or filter.") from error
         except httpx.HTTPError as error:
             raise ServiceError(
                 0,

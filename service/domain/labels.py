@@ -114,6 +114,13 @@ def check_alias(alias: str) -> None:
         )
 
 
+def check_actor(actor: str) -> str:
+    """Return the actor. Raises InvalidInput unless the audit log can store it and an HTTP header can carry it."""
+    if not re.fullmatch(ACTOR_PATTERN, actor):
+        raise InvalidInput(f"Invalid actor {actor!r:.80}.", "Use 1 to 128 printable ASCII characters.")
+    return actor
+
+
 def is_metadata_key(key: str) -> bool:
     """Return whether metadata may have this key."""
     return re.fullmatch(METADATA_KEY_PATTERN, key) is not None

@@ -42,10 +42,10 @@ def progress_bars(console: Console) -> rich.Progress:
     disable_progress_bar()
     return rich.Progress(
         rich.SpinnerColumn(finished_text="[green]✓[/]"),
-        rich.TextColumn("{task.description}"),
+        rich.TextColumn("{task.description}", markup=False),
         rich.BarColumn(bar_width=24),
         rich.TimeElapsedColumn(),
-        rich.TextColumn("[dim]{task.fields[figures]}[/]"),
+        rich.TextColumn("{task.fields[figures]}", style="dim", markup=False),
         console=console,
     )
 

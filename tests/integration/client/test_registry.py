@@ -118,7 +118,7 @@ def test_a_reference_stays_within_one_path_segment(library: Client) -> None:
 
 def test_tag_command(library: Client) -> None:
     upload(library)
-    vlibrary(library, "tag", "colour:1", "--add", "b", "--add", "a", "--set", "shots=16", "--set", "split=train")
+    vlibrary(library, "tag", "colour:1", "--add", "b", "--add", "a", "--set-json", "shots=16", "--set", "split=train")
     done = vlibrary(library, "tag", "colour:1", "--remove", "b", "--unset", "split", "--describe", "New words")
     assert done.stdout == "colour version 1: a; shots=16\n"
     record = library.get_vector("colour")
