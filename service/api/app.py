@@ -36,10 +36,11 @@ from vlibrary.api.routes.v1 import chat, embeddings, models
 from vlibrary.library.library import Library
 from vlibrary.schemas.generate import GenerateIn, TokenOut
 from vlibrary.schemas.problems import ProblemOut
+from vlibrary.schemas.registry import AliasIn, AmendIn
 from vlibrary.schemas.vectors import RetrieveIn
 
 # Schemas of bodies and events that FastAPI does not see; see http/bodies.py and http/streams.py.
-SCHEMAS = (RetrieveIn, GenerateIn, ChatIn, EmbeddingsIn, TokenOut, ProblemOut)
+SCHEMAS = (AmendIn, AliasIn, RetrieveIn, GenerateIn, ChatIn, EmbeddingsIn, TokenOut, ProblemOut)
 ROUTES = (
     vectors,
     lifecycle,

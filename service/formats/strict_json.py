@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from vlibrary.domain.labels import MAX_INTEGER
 from vlibrary.formats.text import NotUtf8, decode_utf8, encode_utf8, place
 
 # Far more than a card needs, and far below what serialisers support.
@@ -36,8 +37,10 @@ class InvalidJson(ValueError):
         self.column = column
 
 
-def parse(text: str | bytes, *, allow_nul: bool = False) -> Any:
+def parse(text: str | bytes, *, allow_nul: bool = False, whole_numbers: bool = False) -> Any:
     """Return the JSON value of a text, or of bytes in UTF-8 with or without byte order mark.
+
+    whole_numbers: return 8.0 as an integer, which it is in JSON Schema.
 
     Raises NotUtf8, and InvalidJson for text that is not JSON, and for JSON with a name that occurs twice in an object,
     a number beyond the range of a double, half a surrogate pair, a NUL, or more than MAX_DEPTH levels of nesting.
@@ -48,7 +51,7 @@ def parse(text: str | bytes, *, allow_nul: bool = False) -> Any:
         encode_utf8(text)
     _check(text, allow_nul=allow_nul)
     try:
-        return json.loads(text, parse_float=_parse_float, parse_int=_parse_int)
+        return json.loads(text, parse_float=_parse_number if whole_numbers else _parse_float, parse_int=_parse_int)
     except json.JSONDecodeError as error:
         if not text.strip():
             raise InvalidJson("the text is empty", 1, 1) from error
@@ -150,6 +153,11 @@ def _parse_float(text: str) -> float:
     if math.isinf(number):
         raise OverflowError
     return number
+
+
+def _parse_number(text: str) -> float | int:
+    number = _parse_float(text)
+    return int(number) if number.is_integer() and abs(number) <= MAX_INTEGER else number
 
 
 def _parse_int(text: str) -> int:

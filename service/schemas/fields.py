@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from vlibrary.formats.base64_text import decode_base64
 
 MAX_IMAGES = 64
 MAX_TEXT = 100_000
@@ -18,10 +18,9 @@ def image_bytes(value: Any) -> bytes:
         return value
     if not isinstance(value, str):
         raise ValueError("an image must be a base64 string or a data URL")  # noqa: TRY004  pydantic wants ValueError
-    text = value.partition(",")[2] if value.startswith("data:") else value
     try:
-        return base64.b64decode(text, validate=True)
-    except binascii.Error as error:
+        return decode_base64(value)
+    except ValueError as error:
         raise ValueError(f"the image is not valid base64: {error}") from error
 
 

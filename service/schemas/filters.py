@@ -25,11 +25,14 @@ _CONDITION = re.compile(r"([A-Za-z0-9_.-]+)(>=|<=|=)(.*)", re.DOTALL)
 _STATES: dict[str, Status | None] = {"active": Status.ACTIVE, "deleted": Status.DELETED, "any": None}
 
 
-def _require_iso_format(value: str) -> str:
-    """Reject numbers, which pydantic would read as seconds or milliseconds."""
+def _read_time(value: str) -> str:
+    """Return the time with the "+" of its offset, which a URL turns into a space.
+
+    Rejects numbers, which pydantic would read as seconds or milliseconds. Raises ValueError.
+    """
     if not re.match(r"\d{4}-\d\d-\d\dT", value):
         raise ValueError("use the format 2026-11-22T12:00:00Z")
-    return value
+    return re.sub(r" (?=\d\d:?\d\d$)", "+", value)
 
 
 Tag = Annotated[str, Field(min_length=1, max_length=MAX_TAG_CODE_POINTS)]
@@ -45,7 +48,7 @@ Conditions = Annotated[
     ),
 ]
 Parent = Annotated[str | None, Field(pattern=VECTOR_ID_PATTERN, description="Only vectors derived from this id")]
-Time = Annotated[AwareDatetime, BeforeValidator(_require_iso_format)]
+Time = Annotated[AwareDatetime, BeforeValidator(_read_time)]
 State = Literal["active", "deleted", "any"]
 
 

@@ -10,14 +10,14 @@ from pydantic import BaseModel, Field
 from vlibrary.domain.card import Status, VectorRecord
 from vlibrary.domain.labels import MetadataValue
 from vlibrary.domain.query import Modality
-from vlibrary.library.retrieve import Match
+from vlibrary.library.retrieve import MAX_K, Match
 from vlibrary.schemas.examples import NAMED_EXAMPLE, SAMPLE_IMAGE, examples
 from vlibrary.schemas.fields import MAX_IMAGES, MAX_TEXT, EncodedImage, StrictIn
 from vlibrary.schemas.filters import FilterIn
 
 MIN_SEQ = "Change-log sequence number (X-Catalogue-Seq of a write) that the search must include"
 MODEL = "Id of the base model; by default the one that is served"
-K = "Number of vectors to return, 1 to 100"
+K = "Number of vectors to return"
 
 
 class RetrieveIn(StrictIn):
@@ -30,7 +30,7 @@ class RetrieveIn(StrictIn):
 
     text: str | None = Field(default=None, max_length=MAX_TEXT)
     images: list[EncodedImage] = Field(default_factory=list, max_length=MAX_IMAGES)
-    k: int = Field(default=5, description=K)
+    k: int = Field(default=5, ge=1, le=MAX_K, description=K)
     model: str | None = Field(default=None, description=MODEL)
     filter: FilterIn = Field(default_factory=FilterIn, description="Which vectors to search")
     min_seq: int = Field(default=0, ge=0, lt=2**53, description=MIN_SEQ)

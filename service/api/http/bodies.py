@@ -1,30 +1,30 @@
-"""Read request bodies that FastAPI cannot: JSON or a multipart form for one schema, and large JSON off the event loop.
+"""Read request bodies strictly: JSON, or a multipart form, for one schema; large ones off the event loop.
 
-FastAPI reads a body before it solves dependencies, and so before admission control.
+FastAPI reads a body before it solves dependencies, and so before admission control; and its parsers silently drop
+names that occur twice and the ends of forms.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
-from starlette.datastructures import FormData, UploadFile
-from starlette.exceptions import HTTPException
 
+from vlibrary.api.http.forms import Part, parse_form
 from vlibrary.domain.errors import InvalidInput, TooLarge
+from vlibrary.formats import strict_json
 from vlibrary.formats.messages import LARGE_BYTES
 
+T = TypeVar("T")
 Body = TypeVar("Body", bound=BaseModel)
-# Form fields that hold JSON instead of plain text.
-_JSON_FIELDS = frozenset(
-    {"demonstrations", "decoding", "filter", "k", "min_seq", "strength", "stream", "timeout_s", "with_demonstrations"}
-)
-_MAX_PARTS = 128
+Form = Mapping[str, list[Part]]
+# The only field that a form may repeat.
+IMAGES = "images"
 
 
 def json_docs(schema: type[BaseModel]) -> dict[str, Any]:
@@ -57,26 +57,29 @@ async def read_json_or_form(request: Request, schema: type[Body], max_field_byte
     """Return the validated JSON or multipart body. Raises RequestValidationError, InvalidInput, TooLarge."""
     if media_type(request) != "multipart/form-data":
         return await read_json(request, schema, alternative=" or multipart/form-data")
-    form = await read_form(request, max_field_bytes)
-    try:
-        fields = {name: await _form_value(name, form) for name in form}
-    finally:
-        await form.close()
-    return _validate(schema, fields)
+    form = await read_form(request, max_field_bytes, schema.model_fields)
+    return _validate(schema, {name: _form_value(schema, name, parts) for name, parts in form.items()})
 
 
 async def read_json(request: Request, schema: type[Body], *, alternative: str = "") -> Body:
-    """Return the validated JSON body; a large one is parsed in a thread, so that open streams keep flowing.
+    """Return the validated JSON body. alternative: what else the route takes, for the error.
 
-    alternative: what else the route takes, for the error. Raises RequestValidationError, InvalidInput.
+    Raises RequestValidationError, InvalidInput.
     """
     kind = media_type(request)
     if kind not in ("application/json", ""):
         raise InvalidInput(f"Unsupported Content-Type {kind!r}.", f"Send application/json{alternative}.")
     body = await request.body()
-    if len(body) > LARGE_BYTES:
-        return await run_in_threadpool(_parse, schema, body)
-    return _parse(schema, body)
+    return await _parse_body(body, partial(_parse, schema, body))
+
+
+def json_reader(schema: type[Body]) -> Callable[[Request], Coroutine[Any, Any, Body]]:
+    """Return a dependency that is the JSON body, for routes that run in a thread."""
+
+    async def read(request: Request) -> Body:
+        return await read_json(request, schema)
+
+    return read
 
 
 def media_type(request: Request) -> str:
@@ -84,18 +87,39 @@ def media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def read_form(request: Request, max_field_bytes: int) -> FormData:
-    """Return the multipart form. Raises InvalidInput when it is malformed, TooLarge when a plain field is too long."""
-    try:
-        return await request.form(max_files=_MAX_PARTS, max_fields=_MAX_PARTS, max_part_size=max_field_bytes)
-    except HTTPException as error:  # Starlette's form of a parser error inside an app
-        if "maximum size" in error.detail:
-            raise TooLarge(f"A form field is too long: {error.detail}", "Send large fields as files.") from error
-        raise InvalidInput(f"Malformed form: {error.detail}.", "See /docs for the form's fields.") from error
+async def read_form(request: Request, max_field_bytes: int, names: Collection[str]) -> Form:
+    """Return the parts of a multipart form by name. names: those that it may have.
+
+    Raises InvalidInput for a malformed form, RequestValidationError for an unknown name or one that occurs twice, and
+    TooLarge when a part that is not a file is too long.
+    """
+    body = await request.body()
+    form: dict[str, list[Part]] = {}
+    for part in await _parse_body(body, partial(parse_form, body, request.headers["content-type"])):
+        if not part.is_file and len(part.content) > max_field_bytes:
+            raise TooLarge(f"The part {part.name!r:.80} exceeds {max_field_bytes:,} bytes.", "Send it as a file.")
+        form.setdefault(part.name, []).append(part)
+    wrong = [_invalid(name, "extra_forbidden", "Extra inputs are not permitted") for name in form if name not in names]
+    wrong += [
+        _invalid(name, "occurs_twice", f"The form has {len(parts)} parts of this name; send one")
+        for name, parts in form.items()
+        if len(parts) > 1 and name in names and name != IMAGES
+    ]
+    if wrong:
+        raise RequestValidationError(wrong, body=form)
+    return form
+
+
+async def _parse_body(body: bytes, parse: Callable[[], T]) -> T:
+    """Return the result of the call: in a thread if the body is large, so that open streams keep flowing."""
+    return await run_in_threadpool(parse) if len(body) > LARGE_BYTES else parse()
 
 
 def _parse(schema: type[Body], body: bytes) -> Body:
-    value = _load(body)
+    try:
+        value = strict_json.parse(body, allow_nul=True, whole_numbers=True)
+    except ValueError as error:
+        raise InvalidInput(f"The body is not valid JSON: {error}.", "See /docs for an example.") from error
     if not isinstance(value, Mapping):
         raise InvalidInput("The body is not a JSON object.", "See /docs for an example.")
     return _validate(schema, value)
@@ -106,25 +130,28 @@ def _validate(schema: type[Body], fields: Any) -> Body:
         return schema.model_validate(fields)
     except ValidationError as error:
         entries = [{**entry, "loc": ("body", *entry["loc"])} for entry in error.errors(include_url=False)]
-        raise RequestValidationError(entries) from error
+        raise RequestValidationError(entries, body=fields) from error
 
 
-async def _form_value(name: str, form: FormData) -> Any:
-    if name == "images":
-        return [await _bytes_or_text(entry) for entry in form.getlist("images")]
-    value = await _bytes_or_text(form[name])
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", errors="replace")
-    is_json = name in _JSON_FIELDS or (name == "steering" and value.lstrip().startswith("["))
-    return _load(value) if is_json else value
-
-
-async def _bytes_or_text(entry: UploadFile | str) -> bytes | str:
-    return entry if isinstance(entry, str) else await entry.read()
-
-
-def _load(text: str | bytes) -> Any:
+def _form_value(schema: type[BaseModel], name: str, parts: list[Part]) -> Any:
+    """Return the field's value: text, or what the text is in JSON if the field is of another type."""
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"The body is not valid JSON: {error}.", "See /docs for an example.") from error
+        if name == IMAGES:
+            return [part.content if part.is_file else part.text() for part in parts]
+        text = parts[0].text()
+        if schema.model_fields[name].annotation in (str, str | None):
+            return text
+        return strict_json.parse(text, allow_nul=True, whole_numbers=True)
+    except strict_json.InvalidJson as error:
+        if not text.lstrip().startswith(("{", "[")):
+            return text  # the schema names the type that the field has
+        raise RequestValidationError(
+            [_invalid(name, "json_invalid", f"not valid JSON: {error}")], body={name: text}
+        ) from error
+    except ValueError as error:
+        raise RequestValidationError([_invalid(name, "text_invalid", str(error))], body={name: parts}) from error
+
+
+def _invalid(name: str, kind: str, message: str) -> dict[str, Any]:
+    """Return an error of a form's part as pydantic describes one."""
+    return {"type": kind, "loc": ("body", name), "msg": message}

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Route
 
 from vlibrary.api.http.body_limit import TOO_LARGE
+from vlibrary.api.http.invalid_fields import MAX_FIELDS, invalid_fields
 from vlibrary.api.http.problems import (
     INVALID_REQUEST,
     OPENAI_PREFIX,
@@ -26,6 +27,8 @@ from vlibrary.domain.errors import VLibraryError
 
 # nginx's status for a client that closed the connection; it shows in the metrics only.
 CLIENT_CLOSED_REQUEST = 499
+# Invalid fields named in `detail`; `errors` lists up to MAX_FIELDS.
+MAX_SHOWN = 5
 
 
 def install_handlers(app: FastAPI) -> None:
@@ -47,16 +50,16 @@ async def _handle_disconnect(_request: Request, _error: Exception) -> Response:
 
 async def _handle_invalid_request(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    found = [
-        {"pointer": "/".join(map(str, ("", *entry["loc"]))), "detail": entry["msg"].removeprefix("Value error, ")}
-        for entry in error.errors()
-    ]
-    if request.url.path.startswith(OPENAI_PREFIX):
-        for one, entry in zip(found, error.errors(), strict=True):
-            one["code"] = openai_field_code(entry["type"])
-    detail = "; ".join(f"{entry['pointer']}: {entry['detail']}" for entry in found[:5]) + "."
+    found = invalid_fields(error.errors(), error.body)
+    shown = [f"{field.pointer}: {field.detail}" for field in found[:MAX_SHOWN]]
+    detail = "; ".join(shown) + (f"; and {len(found) - MAX_SHOWN} more." if len(found) > MAX_SHOWN else ".")
     cure = "Fix the fields listed in `errors`; see /docs for examples."
-    return problem_response(problem(INVALID_REQUEST, detail, cure, errors=found), request.url.path)
+    entries = [{"pointer": field.pointer, "detail": field.detail} for field in found[:MAX_FIELDS]]
+    if request.url.path.startswith(OPENAI_PREFIX):
+        entries = [
+            entry | {"code": openai_field_code(field.kind)} for entry, field in zip(entries, found, strict=False)
+        ]
+    return problem_response(problem(INVALID_REQUEST, detail, cure, errors=entries), request.url.path)
 
 
 async def _handle_http_error(request: Request, error: Exception) -> JSONResponse:

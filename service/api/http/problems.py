@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 from fastapi.responses import JSONResponse
 
+from vlibrary.api.http.invalid_fields import field_name
 from vlibrary.domain import errors
 from vlibrary.http_common import status_of
 
@@ -134,7 +135,7 @@ def openai_error(found: Mapping[str, Any], path: str) -> dict[str, Any]:
         kind = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
     first: dict[str, str] = next(iter(found.get("errors") or ()), {"pointer": ""})
     prompt = _OPENAI_PROMPTS.get(path, "input") if code in _ABOUT_PROMPT else None
-    param = first["pointer"].removeprefix("/body").strip("/").replace("/", ".") or _OPENAI_FIELDS.get(code) or prompt
+    param = field_name(first["pointer"]) or _OPENAI_FIELDS.get(code) or prompt
     return {
         "message": f"{found['detail']} {found['cure']}",
         "type": kind,

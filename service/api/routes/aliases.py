@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Query, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from vlibrary.api.http.bodies import json_docs, json_reader
 from vlibrary.api.http.deps import NO_PARAMETERS, ActorDep, LibraryDep
 from vlibrary.api.http.etags import IfMatch, require_alias_revision, require_revision, revision_etag
 from vlibrary.api.http.responses import headers, problems
@@ -53,11 +54,12 @@ def read_alias(name: Name, alias: AliasName, response: Response, library: Librar
     summary="Create or move an alias",
     dependencies=[NO_PARAMETERS],
     responses={**problems(400, 404, 412, 413, 422, 428, 503), 200: headers("ETag")},
+    openapi_extra=json_docs(AliasIn),
 )
 def put_alias(
     name: Name,
     alias: AliasName,
-    body: AliasIn,
+    body: Annotated[AliasIn, Depends(json_reader(AliasIn))],
     response: Response,
     library: LibraryDep,
     actor: ActorDep,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Depends, Header, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from vlibrary.api.http.bodies import json_docs, json_reader
 from vlibrary.api.http.deps import ADMITTED, NO_PARAMETERS, ActorDep, FixedReference, LibraryDep
 from vlibrary.api.http.etags import IfMatch, parse_revision, require_revision, revision_etag
 from vlibrary.api.http.responses import SEQ_HEADER, headers, problems
@@ -32,10 +33,11 @@ class DeleteQuery(BaseModel):
     summary="Update a vector's description, tags and metadata",
     dependencies=[ADMITTED, NO_PARAMETERS],
     responses={**problems(400, 404, 412, 413, 422, 428, 429, 503, 504), 200: headers("ETag", SEQ_HEADER)},
+    openapi_extra=json_docs(AmendIn),
 )
 def amend_vector(
     vector_id: FixedReference,
-    body: AmendIn,
+    body: Annotated[AmendIn, Depends(json_reader(AmendIn))],
     response: Response,
     library: LibraryDep,
     actor: ActorDep,

@@ -14,7 +14,7 @@ from vlibrary.api.http.responses import problems
 from vlibrary.domain import query as domain
 from vlibrary.domain.filters import Filter
 from vlibrary.library.library import Library
-from vlibrary.library.retrieve import retrieve
+from vlibrary.library.retrieve import MAX_K, retrieve
 from vlibrary.schemas.fields import MAX_TEXT
 from vlibrary.schemas.filters import Conditions, FilterIn, Name, Tags
 from vlibrary.schemas.vectors import MIN_SEQ, MODEL, K, MatchOut, RetrieveIn, RetrieveOut
@@ -28,7 +28,7 @@ class RetrieveQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     query: str = Field(max_length=MAX_TEXT, description="The question", examples=["Which hue?"])
-    k: int = Field(default=5, description=K)
+    k: int = Field(default=5, ge=1, le=MAX_K, description=K)
     model: str | None = Field(default=None, max_length=512, description=MODEL)
     name: Name = None
     tag: Tags = Field(default_factory=list)

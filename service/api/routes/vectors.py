@@ -8,9 +8,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.datastructures import FormData, UploadFile
 
-from vlibrary.api.http.bodies import media_type, read_form
+from vlibrary.api.http.bodies import Form, media_type, read_form
 from vlibrary.api.http.deps import ADMITTED, NO_PARAMETERS, ActorDep, LibraryDep, Limits, LimitsDep, Reference, ScopeDep
 from vlibrary.api.http.etags import content_etag, matches, revision_etag
 from vlibrary.api.http.responses import SEQ_HEADER, headers, problems
@@ -200,19 +199,14 @@ async def _read_parts(request: Request, limits: Limits) -> tuple[bytes, bytes]:
         raise InvalidInput(
             f"Unsupported Content-Type {kind!r}.", "Send multipart/form-data with the parts artifact and card."
         )
-    form = await read_form(request, limits.card_bytes)
-    try:
-        artifact = await _read_part(form, "artifact", limits.artifact_bytes)
-        return artifact, await _read_part(form, "card", limits.card_bytes)
-    finally:
-        await form.close()
+    form = await read_form(request, limits.card_bytes, ("artifact", "card"))
+    return _take_part(form, "artifact", limits.artifact_bytes), _take_part(form, "card", limits.card_bytes)
 
 
-async def _read_part(form: FormData, name: str, max_bytes: int) -> bytes:
-    entry = form.get(name)
-    if entry is None:
+def _take_part(form: Form, name: str, max_bytes: int) -> bytes:
+    if name not in form:
         raise InvalidInput(f"The form has no part {name!r}.", "Send the parts artifact (a file) and card (JSON).")
-    data = await entry.read(max_bytes + 1) if isinstance(entry, UploadFile) else entry.encode()
+    data = form[name][0].content
     if len(data) > max_bytes:
         raise TooLarge(f"The part {name!r} exceeds {max_bytes:,} bytes.", f"Send at most {max_bytes:,} bytes.")
     return data

@@ -225,8 +225,8 @@ def test_the_maximum_number_of_images_is_accepted(api: TestClient) -> None:
 def test_invalid_retrieve_requests_are_rejected(api: TestClient) -> None:
     assert_problem(api.get("/retrieve", params={"query": ""}), 422, "invalid-query")
     assert_problem(api.get("/retrieve"), 422, "invalid-request")
-    assert_problem(api.get("/retrieve", params={"query": "a", "k": 0}), 422, "invalid-input")
-    assert_problem(api.get("/retrieve", params={"query": "a", "k": 101}), 422, "invalid-input")
+    assert_problem(api.get("/retrieve", params={"query": "a", "k": 0}), 422, "invalid-request")
+    assert_problem(api.get("/retrieve", params={"query": "a", "k": 101}), 422, "invalid-request")
     assert_problem(api.get("/retrieve", params={"query": "a", "k": "many"}), 422, "invalid-request")
     assert_problem(api.get("/retrieve", params={"query": "a", "model": "gpt-0"}), 404, "model-not-found")
     assert_problem(api.post("/retrieve", json={}), 422, "invalid-query")

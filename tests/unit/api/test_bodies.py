@@ -1,18 +1,22 @@
-"""Parsing of request bodies: large ones in a thread, so that the event loop is not blocked."""
+"""Parsing of request bodies: strictly, and large ones in a thread, so that the event loop is not blocked."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
 import pytest
-from pydantic import BaseModel, model_validator
+from pydantic import BaseModel, ValidationError, model_validator
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from tests.support.library import memory_library
+from vlibrary.api.app import create_app
 from vlibrary.api.http.bodies import read_json
+from vlibrary.schemas.fields import StrictIn
 
 
 class Body(BaseModel):
@@ -36,3 +40,67 @@ async def read(request: Request) -> Response:
 def test_large_bodies_are_parsed_in_a_thread(length: int, where: str) -> None:
     with TestClient(Starlette(routes=[Route("/", read, methods=["POST"])])) as client:
         assert client.post("/", json={"text": "a" * length}).text == where
+
+
+JSON = {"content-type": "application/json"}
+STEERED = b'{"prompt": "a", "steering": '
+BAD_JSON = {
+    "a name twice": (b'{"prompt": "x", "steering": "auto", "steering": "off"}', "'steering' occurs twice"),
+    "a name twice deep inside": (STEERED + b'[{"id": "x", "strength": 1, "strength": 2}]}', "'strength' occurs twice"),
+    "NaN": (b'{"prompt": "a", "strength": NaN}', "NaN is not a JSON number"),
+    "Infinity": (b'{"prompt": "a", "strength": -Infinity}', "-Infinity is not a JSON number"),
+    "half a surrogate pair": (b'{"prompt": "a \\ud83d b"}', "half a surrogate pair"),
+    "cp1252": ('{"prompt": "Größe"}'.encode("cp1252"), "byte 0xF6 at offset 14 is not UTF-8"),
+    "an encoded surrogate": (b'{"prompt": "\xed\xa0\x80"}', "byte 0xED at offset 12 is not UTF-8"),
+    "no JSON": (b"prompt=a", "line 1, column 1: expecting value"),
+    "nothing": (b"", "the text is empty"),
+    "cut": (b'{"prompt": "a"', "line 1"),
+}
+
+
+@pytest.fixture(scope="module")
+def api() -> Iterator[TestClient]:
+    with TestClient(create_app(memory_library())) as client:
+        yield client
+
+
+@pytest.mark.parametrize("case", BAD_JSON)
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/generate"), ("POST", "/retrieve"), ("PATCH", "/vectors/x"), ("PUT", "/aliases/a/b")],
+)
+def test_json_in_doubt_is_refused_with_the_place(api: TestClient, method: str, path: str, case: str) -> None:
+    body, problem = BAD_JSON[case]
+    answer = api.request(method, path, content=body, headers=JSON)
+    assert (answer.status_code, answer.json()["type"]) == (422, "/problems/invalid-input")
+    assert problem in answer.json()["detail"]
+
+
+def test_a_surrogate_pair_and_a_byte_order_mark_are_read(api: TestClient) -> None:
+    body = b'\xef\xbb\xbf{"prompt": "\\ud83d\\ude00", "steering": "off"}'
+    assert api.post("/generate", content=body, headers=JSON).json()["text"] == "😀"
+
+
+def integer_fields() -> Iterator[tuple[type[BaseModel], str]]:
+    """Yield every integer of a request body."""
+    found = [StrictIn]
+    for schema in found:
+        found += [one for one in schema.__subclasses__() if one not in found]
+        for name, field in schema.model_fields.items():
+            if field.annotation in (int, int | None):
+                yield schema, name
+
+
+@pytest.mark.parametrize(("schema", "name"), list(integer_fields()))
+def test_every_integer_may_have_a_zero_fraction(schema: type[BaseModel], name: str) -> None:
+    def problems(value: object) -> list[str]:
+        try:
+            schema.model_validate({name: value})
+        except ValidationError as error:
+            return [one["type"] for one in error.errors() if one["loc"] == (name,)]
+        return []
+
+    assert problems(8.0) == problems(8)
+    assert problems(8.5)
+    assert problems("8")
+    assert problems(True)

@@ -28,6 +28,7 @@ HUE = "Which hue has the shape?"
 COUNT = "How many dogs are there?"
 V1 = {"If-Match": '"v1"'}
 CREATE = {"If-None-Match": "*"}
+SECOND = {"shots": 4, "split": "test", "code": "16", "ver": "1.10", "sha": "1e5", "set": "NaN", "ok": "true"}
 
 
 @pytest.fixture
@@ -238,7 +239,7 @@ def test_exactly_one_concurrent_alias_move_succeeds(api: TestClient) -> None:
 
 def test_vectors_are_listed_by_filter(api: TestClient) -> None:
     upload(api, tags=["a", "b"], metadata={"shots": 16, "split": "train", "ok": True})
-    root = upload(api, tags=["a"], metadata={"shots": 4, "split": "test", "code": "16", "ver": "1.10"})
+    root = upload(api, tags=["a"], metadata=SECOND)
     upload(api, "count", derived_from=[root["id"]])
     assert listed(api, tag=["a", "b"]) == ["colour:1"]
     assert listed(api, tag="a") == ["colour:2", "colour:1"]
@@ -252,23 +253,26 @@ def test_vectors_are_listed_by_filter(api: TestClient) -> None:
         "code=[16]": [],
         "ver=1.10": ["colour:2"],
         "ver=1.1": [],
-        "ver=NaN": [],
+        "code=NaN": [],
+        "sha=1e5": ["colour:2"],
+        "sha=100000": [],
+        "shots=16.0": ["colour:1"],
+        "set=NaN": ["colour:2"],
         'code="16"': ["colour:2"],
         "shots>=4": ["colour:2", "colour:1"],
         "shots<=4": ["colour:2"],
         "split=train": ["colour:1"],
         'split=["train","test"]': ["colour:2", "colour:1"],
         "split>=train": ["colour:1"],
-        "ok=true": ["colour:1"],
+        "ok=true": ["colour:2", "colour:1"],
         "ok=1": [],
     }.items():
         assert listed(api, metadata=condition) == found, condition
     assert listed(api, metadata=["shots>=4", "shots<=8"]) == ["colour:2"]
     assert listed(api, created_from="2100-01-01T00:00:00Z") == []
-    assert listed(api, created_from=root["created_at"], created_before="2100-01-01T00:00:00+01:00") == [
-        "count:1",
-        "colour:2",
-    ]
+    times = {"created_from": root["created_at"], "created_before": "2100-01-01T00:00:00+01:00"}
+    assert listed(api, **times) == ["count:1", "colour:2"]
+    assert listed(api, created_before="2100-01-01T00:00:00 01:00") == ["count:1", "colour:2", "colour:1"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,104 @@
+"""The invalid fields of a request: JSON pointers (RFC 6901) that resolve in what was sent, and plain messages.
+
+pydantic's own locations contain the names of union members and validators, which no request contains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Step = str | int
+
+MAX_FIELDS = 16
+_EXPECTED = "Input should be "
+_OBJECT_TYPES = frozenset({"model_type", "model_attributes_type", "dataclass_type", "dict_type"})
+
+
+@dataclass(frozen=True)
+class InvalidField:
+    """A field, and what is wrong with it. kind: pydantic's type of the error."""
+
+    pointer: str
+    detail: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class _Found:
+    """One error. inexact: pydantic's location had steps that the request does not have."""
+
+    path: tuple[Step, ...]
+    detail: str
+    kind: str
+    inexact: bool
+
+
+def invalid_fields(errors: Iterable[Mapping[str, Any]], body: Any) -> list[InvalidField]:
+    """Return the invalid fields of a request, each once.
+
+    errors: as pydantic lists them, located from "body", "query", "path" or "header". body: what was sent.
+    """
+    found = [_locate(error, body) for error in errors]
+    fields: dict[str, list[_Found]] = {}
+    for one in found:
+        # A union reports what each of its members expects: the member that fits best has the deepest location.
+        if one.inexact and any(len(other.path) > len(one.path) == _shared(one.path, other.path) for other in found):
+            continue
+        fields.setdefault(_pointer(one.path), []).append(one)
+    return [
+        InvalidField(pointer, _join(list(dict.fromkeys(one.detail for one in same))), same[0].kind)
+        for pointer, same in fields.items()
+    ]
+
+
+def field_name(pointer: str) -> str:
+    """Return the pointer of a field of the body as a dotted name; empty for the body itself."""
+    steps = pointer.removeprefix("/body").strip("/").split("/")
+    return ".".join(step.replace("~1", "/").replace("~0", "~") for step in steps)
+
+
+def _locate(error: Mapping[str, Any], body: Any) -> _Found:
+    place, *location = error["loc"]
+    kind, detail = error["type"], error["msg"].removeprefix("Value error, ")
+    missing = kind == "missing"
+    if kind in ("union_tag_not_found", "union_tag_invalid"):
+        location.append(error["ctx"]["discriminator"].strip("'"))
+        missing = kind == "union_tag_not_found"
+        kind = "missing" if missing else "literal_error"
+        detail = "Field required" if missing else f"{_EXPECTED}one of {error['ctx']['expected_tags']}"
+    elif kind in _OBJECT_TYPES:
+        detail = f"{_EXPECTED}an object"
+    if place != "body":
+        return _Found((place, *location), detail, kind, inexact=False)
+    path: list[Step] = [place]
+    value = body
+    inexact = False
+    for number, step in enumerate(location, start=1):
+        if _contains(value, step):
+            value = value[step]
+        elif not (missing and number == len(location) and isinstance(value, Mapping)):
+            inexact = True
+            continue
+        path.append(step)
+    return _Found(tuple(path), detail, kind, inexact)
+
+
+def _contains(value: Any, step: Step) -> bool:
+    if isinstance(value, Mapping):
+        return step in value
+    return isinstance(value, list) and isinstance(step, int) and 0 <= step < len(value)
+
+
+def _shared(one: tuple[Step, ...], other: tuple[Step, ...]) -> int:
+    """Return the length of the common beginning."""
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _pointer(path: tuple[Step, ...]) -> str:
+    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)
+
+
+def _join(details: list[str]) -> str:
+    return details[0] + "".join(f", or {detail.removeprefix(_EXPECTED)}" for detail in details[1:])
