@@ -14,7 +14,7 @@ from vlibrary.domain.errors import InvalidInput, ModelNotFound, PromptTooLong
 from vlibrary.domain.query import EmbedderSpec, Query, TaskEmbedding
 from vlibrary.domain.vector import Array
 from vlibrary.schemas.examples import SAMPLE_IMAGE, examples
-from vlibrary.schemas.fields import MAX_TEXT, Integer, StrictIn, check_images
+from vlibrary.schemas.fields import MAX_TEXT, StrictIn, check_images
 
 MAX_INPUTS = 2_048  # OpenAI's limit
 
@@ -74,7 +74,7 @@ class EmbeddingsIn(StrictIn):
     encoding_format: Literal["float", "base64"] | None = Field(
         default=None, description="`float` (default), or `base64` of little-endian 32-bit floats"
     )
-    dimensions: Integer | None = Field(default=None, ge=1, description="Refused unless it is the embedder's dimension")
+    dimensions: int | None = Field(default=None, ge=1, description="Refused unless it is the embedder's dimension")
     truncate_prompt_tokens: Literal[-1] | None = Field(
         default=None, description="-1 cuts a text to what the embedder reads; by default, a longer text is refused"
     )

@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 from tests.support.library import memory_library
 from vlibrary.api.app import create_app
 from vlibrary.api.http.bodies import read_json
+from vlibrary.formats import strict_json
 from vlibrary.schemas.fields import StrictIn
 
 
@@ -86,21 +87,27 @@ def integer_fields() -> Iterator[tuple[type[BaseModel], str]]:
     found = [StrictIn]
     for schema in found:
         found += [one for one in schema.__subclasses__() if one not in found]
-        for name, field in schema.model_fields.items():
-            if field.annotation in (int, int | None):
+        for name, shown in schema.model_json_schema().get("properties", {}).items():
+            if "integer" in [one.get("type") for one in shown.get("anyOf", [shown])]:
                 yield schema, name
 
 
 @pytest.mark.parametrize(("schema", "name"), list(integer_fields()))
 def test_every_integer_may_have_a_zero_fraction(schema: type[BaseModel], name: str) -> None:
-    def problems(value: object) -> list[str]:
+    def problems(value: str) -> list[str]:
         try:
-            schema.model_validate({name: value})
+            schema.model_validate(strict_json.parse(f'{{"{name}": {value}}}', whole_numbers=True))
         except ValidationError as error:
             return [one["type"] for one in error.errors() if one["loc"] == (name,)]
         return []
 
-    assert problems(8.0) == problems(8)
-    assert problems(8.5)
-    assert problems("8")
-    assert problems(True)
+    assert problems("8.0") == problems("8")
+    assert problems("8.5")
+    assert problems("true")
+
+
+def test_an_integer_with_a_zero_fraction_is_read_over_http(api: TestClient) -> None:
+    steering = {"prompt": "a b c", "steering": "off", "decoding": {"max_new_tokens": 8.0, "seed": -0.0}}
+    assert api.post("/generate", json=steering).status_code == 200
+    assert api.post("/retrieve", json={"text": "a", "k": 3.0}).status_code == 200
+    assert api.post("/retrieve", json={"text": "a", "k": 3.5}).json()["errors"][0]["pointer"] == "/body/k"

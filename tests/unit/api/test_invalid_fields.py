@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from tests.support.library import memory_library
 from vlibrary.api.app import create_app
-from vlibrary.api.http.invalid_fields import MAX_FIELDS, invalid_fields
+from vlibrary.api.http.invalid_fields import MAX_FIELDS, InvalidField, invalid_fields
 from vlibrary.api.openai.schemas import ChatIn
 from vlibrary.schemas.generate import GenerateIn
 from vlibrary.schemas.registry import AliasIn, AmendIn
@@ -76,7 +76,7 @@ def damaged(draw: Any) -> tuple[type[BaseModel], Any]:
     return schema, body
 
 
-def errors_of(schema: type[BaseModel], body: Any) -> list[dict[str, str]]:
+def errors_of(schema: type[BaseModel], body: Any) -> list[InvalidField]:
     try:
         schema.model_validate(body)
     except ValidationError as error:
@@ -96,15 +96,15 @@ def resolve(pointer: str, body: Any) -> Any:
 def test_every_pointer_resolves_or_is_that_of_a_missing_field(case: tuple[type[BaseModel], Any]) -> None:
     schema, body = case
     found = errors_of(schema, body)
-    pointers = [one["pointer"] for one in found]
+    pointers = [one.pointer for one in found]
     assert len(set(pointers)) == len(pointers)
     for one in found:
-        if one["detail"] == "Field required":
-            parent, _, _ = one["pointer"].rpartition("/")
+        if one.detail == "Field required":
+            parent, _, _ = one.pointer.rpartition("/")
             assert isinstance(resolve(parent, body), dict), one
         else:
-            resolve(one["pointer"], body)
-        assert not re.search(r"[A-Z][a-z]+[A-Z]\w*|In\b|instance of|discriminator", one["detail"]), one
+            resolve(one.pointer, body)
+        assert not re.search(r"[A-Z][a-z]+[A-Z]\w*|In\b|instance of|discriminator", one.detail), one
 
 
 TEXT = {"type": "text", "text": "a"}
@@ -126,7 +126,7 @@ CASES: list[tuple[type[BaseModel], Any, list[str]]] = [
 
 @pytest.mark.parametrize(("schema", "body", "pointers"), CASES)
 def test_pointers_lead_to_the_invalid_fields(schema: type[BaseModel], body: Any, pointers: list[str]) -> None:
-    assert [one["pointer"] for one in errors_of(schema, body)] == [f"/body/{one}" for one in pointers]
+    assert [one.pointer for one in errors_of(schema, body)] == [f"/body/{one}" for one in pointers]
 
 
 def test_an_answer_lists_at_most_sixteen_invalid_fields() -> None:
