@@ -12,7 +12,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 # One thread a process: two test processes on two cores, and no oversubscription under them.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: docs demo test check lint types imports format test-real test-package test-faults test-gpu bench-engine bench-library models serve clean
+.PHONY: docs demo test check lint types imports format test-real test-package test-faults test-gpu bench-engine bench-library bench-auto models serve clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -84,6 +84,9 @@ $(VENV)/bench/.installed: $(VENV)/.installed-dev
 
 bench-library: $(VENV)/bench/.installed  ## how fast vectors are found, beside other stores; restart, registering, lag (11 minutes)
 	$(VENV)/bench/bin/python -m tests.bench.library
+
+bench-auto: $(VENV)/.installed-dev  ## steering off, explicit and auto under load, in turn on one service (3 minutes)
+	$(BIN)/python -m tests.bench.auto
 
 docs: $(VENV)/.installed  ## regenerate the pages that are made from code
 	$(BIN)/python -m vlibrary.config > docs/reference/settings.md

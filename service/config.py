@@ -45,6 +45,9 @@ class ModelSettings(_Group):
         default=None, min_length=1, description="name of the served model; by default the hub id or the folder's name"
     )
     embedder: str = Field(default=BUNDLED, description='query embedder: a folder, a Hugging Face id, or "bundled"')
+    embedding_cache_mb: int = Field(
+        default=64, ge=0, description="host memory for cached embeddings of texts and images, in MiB"
+    )
     device: str = Field(default="cpu", description="torch device, such as cpu or cuda:0")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(default="float32", description="type of the weights")
     threads: int = Field(default=0, ge=0, description="CPU threads of the model; 0 lets torch choose")

@@ -3,39 +3,80 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 from transformers import AutoModel, AutoProcessor, PreTrainedModel, ProcessorMixin
 
 from vlibrary.domain.errors import UnsupportedModel
 from vlibrary.domain.query import EmbedderSpec, Query, TaskEmbedding, unit
 from vlibrary.domain.vector import Array
 from vlibrary.formats.images import decode_images
+from vlibrary.models.call_batches import CallBatches
+from vlibrary.models.embedding_cache import Embedded, EmbeddingCache, image_key, text_key
 from vlibrary.steering.fingerprint import fingerprint
+
+T = TypeVar("T")
+
+# Images or texts of one forward pass, and queries that share passes.
+MAX_ROWS = 32
+# Texts of different lengths, both much shorter than the context.
+_PROBE = ("a", "a b")
+_SAME = 1e-5
+
+
+@dataclass(frozen=True, eq=False)
+class _Inputs:
+    """What one call embeds: images after the processor, each a batch of one, and token ids of texts."""
+
+    pixels: Sequence[Mapping[str, Tensor]]
+    texts: Sequence[Sequence[int]]
 
 
 class Embedder:
-    """A frozen embedder in float32. Thread-safe: a lock serialises the calls."""
+    """A frozen embedder in float32, for many threads. Queries of different threads share forward passes.
 
-    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, *, embedder_id: str) -> None:
-        """Raise UnsupportedModel if the model cannot embed both images and texts."""
+    A row's embedding depends on the rest of its batch only by rounding, less than 1e-6 per score, so that a score this
+    close to a threshold can be decided either way. cache: embeddings of earlier queries. batches: the shared passes.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, processor: ProcessorMixin, *, embedder_id: str, cache_bytes: int = 0
+    ) -> None:
+        """cache_bytes: size of the cache. Raises UnsupportedModel if the model cannot embed both images and texts."""
         self._model: Any = model.eval().requires_grad_(False)
         self._processor: Any = processor
-        self._lock = threading.Lock()
+        self._tokenizer: Any = self._processor.tokenizer
+        self._tokenizer_lock = threading.Lock()  # a tokenizer stores its truncation settings during a call
+        self.cache = EmbeddingCache(cache_bytes)
+        self.batches = CallBatches(self._run, MAX_ROWS)
         if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
             raise UnsupportedModel(
                 f"{type(model).__name__} does not embed both images and texts.",
                 "Use a CLIP or SigLIP model.",
             )
         self._max_tokens: int = model.config.text_config.max_position_embeddings
-        self.spec = self._build_spec(embedder_id)
+        # SigLIP was trained on texts padded to the full length; CLIP ignores the padding, which then is wasted time.
+        probe = [self._tokenize(text)[0] for text in _PROBE]
+        full, short = (self._encode_texts(probe, pad_fully=pad_fully) for pad_fully in (True, False))
+        self._pad_fully = bool(np.abs(full - short).max() > _SAME * np.abs(full).max())
+        self.spec = self._build_spec(embedder_id, width=full.shape[1])
 
     @classmethod
-    def load(cls, folder_or_id: str | Path, device: str = "cpu", *, embedder_id: str | None = None) -> Embedder:
+    def load(
+        cls,
+        folder_or_id: str | Path,
+        device: str = "cpu",
+        *,
+        embedder_id: str | None = None,
+        cache_bytes: int = 0,
+    ) -> Embedder:
         """Load an embedder from a folder or the Hugging Face hub.
 
         Raises UnsupportedModel if it is not a CLIP-like model, OSError if it cannot be read.
@@ -44,61 +85,101 @@ class Embedder:
         processor = AutoProcessor.from_pretrained(folder_or_id, backend="pil")
         model: Any = AutoModel.from_pretrained(folder_or_id, dtype=torch.float32)
         name = embedder_id or (Path(folder_or_id).name if Path(folder_or_id).is_dir() else str(folder_or_id))
-        return cls(model.to(device), processor, embedder_id=name)
+        return cls(model.to(device), processor, embedder_id=name, cache_bytes=cache_bytes)
 
     def embed(self, query: Query) -> TaskEmbedding:
         """Embed the query's images and text as one unit vector each; several images are averaged and normalized.
 
-        The two parts stay separate; `TaskEmbedding.row` joins them for the index.
-
-        Raises InvalidImage, and InvalidQuery if an embedding is zero or not finite.
+        The two parts stay separate; `TaskEmbedding.row` joins them for the index. A text longer than the model's
+        context is truncated. Raises InvalidImage, and InvalidQuery if an embedding is zero or not finite.
         """
-        image = unit(self.embed_images(query.images).mean(axis=0)) if query.images else None
-        if query.text is None:
+        images = [image_key(image) for image in query.images]
+        texts = {} if query.text is None else {text_key(query.text): query.text}
+        found = self.cache.find([*images, *texts])
+        new_images = {key: image for key, image in zip(images, query.images, strict=True) if key not in found}
+        new_texts = {key: text for key, text in texts.items() if key not in found}
+        if new_images or new_texts:
+            computed = self._embed(list(new_images.values()), list(new_texts.values()))
+            new = dict(zip([*new_images, *new_texts], computed, strict=True))
+            self.cache.add(new)
+            found |= new
+        image = unit(np.mean([found[key].row for key in images], axis=0)) if images else None
+        text = next((found[key] for key in texts), None)
+        if text is None:
             return TaskEmbedding(image=image)
-        return TaskEmbedding(
-            image,
-            self.embed_texts([query.text])[0],
-            text_tokens=self._count_tokens(query.text),
-            text_limit=self._max_tokens,
-        )
+        return TaskEmbedding(image, text.row, text.tokens, self._max_tokens)
 
     def embed_images(self, images: Sequence[bytes]) -> Array:
         """Return the unit embeddings [N, image_size] of encoded images. Raises InvalidImage."""
-        pixels = decode_images(images)
-        with self._lock:
-            return self._encode(self._model.get_image_features, self._processor(images=pixels, return_tensors="pt"))
+        return np.stack([one.row for one in self._embed(images, ())])
 
     def embed_texts(self, texts: Sequence[str]) -> Array:
         """Return the unit embeddings [N, text_size] of texts; a text longer than the model's context is truncated."""
-        with self._lock:
-            # SigLIP was trained on texts padded to the full length; CLIP ignores the padding.
-            tokens = self._processor(
-                text=list(texts),
-                padding="max_length",
-                truncation=True,
-                max_length=self._max_tokens,
-                return_tensors="pt",
-            )
-            return self._encode(self._model.get_text_features, tokens)
+        return np.stack([one.row for one in self._embed((), texts)])
 
-    def _count_tokens(self, text: str) -> int:
-        with self._lock:
-            # verbose: without a warning about texts longer than the context
-            return len(self._processor.tokenizer(text, verbose=False)["input_ids"])
+    def _embed(self, images: Sequence[bytes], texts: Sequence[str]) -> list[Embedded]:
+        """Return the embeddings of the images, then of the texts; other threads may share the model's passes."""
+        pixels = [self._processor(images=picture, return_tensors="pt") for picture in decode_images(images)]
+        tokenized = [self._tokenize(text) for text in texts]
+        rows = self.batches.call(_Inputs(pixels, [ids for ids, _ in tokenized]))
+        tokens = [0] * len(pixels) + [count for _, count in tokenized]
+        return [Embedded(unit(row), count) for row, count in zip(rows, tokens, strict=True)]
+
+    def _tokenize(self, text: str) -> tuple[list[int], int]:
+        """Return the token ids that the model reads, and the number of tokens of the whole text."""
+        with self._tokenizer_lock:
+            ids: list[int] = self._tokenizer(text, verbose=False)["input_ids"]
+            count = len(ids)
+            if count > self._max_tokens:  # a second time, because the end token must stay
+                ids = self._tokenizer(text, truncation=True, max_length=self._max_tokens)["input_ids"]
+        return ids, count
+
+    def _run(self, calls: Sequence[_Inputs]) -> list[list[Array]]:
+        """Return, for each call, the model's output for each image, then for each text; run by one thread at a time."""
+        images = iter(self._encode_images([one for call in calls for one in call.pixels]))
+        texts = iter(self._encode_texts([ids for call in calls for ids in call.texts], pad_fully=self._pad_fully))
+        return [[*islice(images, len(call.pixels)), *islice(texts, len(call.texts))] for call in calls]
+
+    def _encode_images(self, pixels: Sequence[Mapping[str, Tensor]]) -> Array:
+        passes = [{name: torch.cat([one[name] for one in rows]) for name in rows[0]} for rows in _split(pixels)]
+        return self._encode(self._model.get_image_features, passes)
+
+    def _encode_texts(self, texts: Sequence[Sequence[int]], *, pad_fully: bool) -> Array:
+        passes = [self._pad(rows, pad_fully=pad_fully) for rows in _split(texts)]
+        return self._encode(self._model.get_text_features, passes)
+
+    def _pad(self, rows: Sequence[Sequence[int]], *, pad_fully: bool) -> dict[str, Tensor]:
+        """Return the token ids as one tensor [N, T]."""
+        padded: dict[str, Tensor] = self._tokenizer.pad(
+            {"input_ids": rows},
+            padding="max_length" if pad_fully else "longest",
+            max_length=self._max_tokens,
+            return_tensors="pt",
+            verbose=False,
+        )
+        return dict(padded)
 
     @torch.no_grad()
-    def _encode(self, get_features: Any, inputs: Any) -> Array:
-        """Run the image or text encoder and return its outputs as unit vectors [N, d]."""
-        rows = get_features(**inputs.to(self._model.device)).pooler_output
-        return np.stack([unit(row) for row in rows.float().cpu().numpy()])
+    def _encode(self, get_features: Any, passes: Sequence[Mapping[str, Tensor]]) -> Array:
+        """Run the image or text encoder and return its outputs [N, d]."""
+        device = self._model.device
+        outputs = [
+            get_features(**{name: value.to(device) for name, value in one.items()}).pooler_output.float().cpu().numpy()
+            for one in passes
+        ]
+        return np.concatenate(outputs) if outputs else np.zeros((0, 0), np.float32)
 
-    def _build_spec(self, embedder_id: str) -> EmbedderSpec:
-        # Images and texts share one space, and configurations name its width differently: measure it on a text.
-        architecture, width = type(self._model).__name__, self.embed_texts(["width"]).shape[1]
+    def _build_spec(self, embedder_id: str, width: int) -> EmbedderSpec:
+        # Images and texts share one space, and configurations name its width differently: it was measured on a text.
+        architecture = type(self._model).__name__
         return EmbedderSpec(
             embedder_id=embedder_id,
             fingerprint=fingerprint(self._model, [architecture, width]),
             image_size=width,
             text_size=width,
         )
+
+
+def _split(rows: Sequence[T]) -> list[Sequence[T]]:
+    """Split the rows into passes of at most MAX_ROWS."""
+    return [rows[start : start + MAX_ROWS] for start in range(0, len(rows), MAX_ROWS)]

@@ -51,9 +51,13 @@ def open_lvlm(settings: Settings) -> Lvlm:
 
 def open_embedder(settings: Settings) -> Embedder:
     """Load the query embedder that the settings name."""
-    if settings.embedder == BUNDLED:
-        return Embedder.load(EMBEDDER_FOLDER, device=settings.device, embedder_id=EMBEDDER_ID)
-    return Embedder.load(settings.embedder, device=settings.device)
+    bundled = settings.embedder == BUNDLED
+    return Embedder.load(
+        EMBEDDER_FOLDER if bundled else settings.embedder,
+        device=settings.device,
+        embedder_id=EMBEDDER_ID if bundled else None,
+        cache_bytes=settings.embedding_cache_mb * 2**20,
+    )
 
 
 def open_worker(settings: Settings, artifacts: Artifacts, registry: CollectorRegistry | None = None) -> LocalWorker:

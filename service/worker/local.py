@@ -64,7 +64,7 @@ class LocalWorker(Worker):
         self._preparation = ThreadPoolExecutor(PREPARATION_THREADS, thread_name_prefix="prepare")
         self._metrics = AnswerMetrics(registry)
         self._residency = Residency(artifacts, self.check, HOST_VECTORS, self._metrics.load.observe)
-        registry.register(StateCollector(engine, lvlm.table, self._residency))
+        registry.register(StateCollector(engine, lvlm.table, self._residency, embedder))
 
     def models(self) -> tuple[WorkerInfo, ...]:
         if not self._engine.is_open:

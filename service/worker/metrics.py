@@ -12,6 +12,7 @@ from vlibrary.domain.wire import Generation
 from vlibrary.engine.decoder import BatchDecoder
 from vlibrary.engine.inflight import InFlightEngine
 from vlibrary.engine.request import Engine
+from vlibrary.models.embedder import Embedder
 from vlibrary.steering.slot_table import SlotTable
 from vlibrary.worker.residency import Residency
 
@@ -53,12 +54,13 @@ class AnswerMetrics:
 
 
 class StateCollector(Collector):
-    """The state of the engine, the slot table and the host cache, read at every scrape."""
+    """The state of the engine, the slot table, the host cache and the embedder, read at every scrape."""
 
-    def __init__(self, engine: Engine, table: SlotTable, residency: Residency) -> None:
+    def __init__(self, engine: Engine, table: SlotTable, residency: Residency, embedder: Embedder) -> None:
         self._engine = engine
         self._table = table
         self._residency = residency
+        self._embedder = embedder
 
     def collect(self) -> Iterator[Metric]:
         load, slots, host = self._engine.load(), self._table.counts, self._residency.combined
@@ -69,6 +71,11 @@ class StateCollector(Collector):
         yield _gauge("vectors_on_host", "Vectors in host memory, counted per strength", len(host))
         yield _counter("slots", "Slot table lookups", hit=slots.hits, miss=slots.misses, evicted=slots.evictions)
         yield _counter("host_vectors", "Host memory lookups", hit=host.hits, miss=host.misses, evicted=host.evictions)
+        cache, batches = self._embedder.cache, self._embedder.batches
+        yield _counter("embeddings", "Embedding lookups of texts and images", hit=cache.hits, miss=cache.misses)
+        yield _gauge("embedding_bytes", "Bytes of cached embeddings", cache.size)
+        yield _total("embedding_batches", "Batches of embedded queries", batches.batches)
+        yield _total("embedding_batch_queries", "Queries in all batches", batches.items)
         decoder = self._engine.decoder if isinstance(self._engine, InFlightEngine) else None
         if isinstance(decoder, BatchDecoder):
             features = decoder.features
@@ -79,6 +86,10 @@ class StateCollector(Collector):
 
 def _gauge(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(f"vlibrary_worker_{name}", text, value=value)
+
+
+def _total(name: str, text: str, value: int) -> Metric:
+    return CounterMetricFamily(f"vlibrary_worker_{name}", text, value=value)
 
 
 def _counter(name: str, text: str, **outcomes: int) -> Metric:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.model import tiny
 from tests.model.samples import noise_image
@@ -55,6 +57,45 @@ def test_an_embedding_does_not_depend_on_the_batch(embedder: Embedder) -> None:
     assert np.abs(embedder.embed_images(images) - np.stack(apart[1])).max() <= 1e-5
 
 
+@given(st.lists(st.integers(0, 39), min_size=2, max_size=40))
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_score_depends_on_the_batch_by_less_than_a_millionth(embedder: Embedder, drawn: list[int]) -> None:
+    texts = [f"{'which ' * (number % 5)}hue {number}" for number in drawn]
+    images = [noise_image(number % 6) for number in drawn]
+    pairs = [(text, (image,)) for text, image in zip(texts, images, strict=True)]
+    alone = np.stack([embedder.embed(Query(*pair)).row(embedder.spec) for pair in pairs])
+    together = np.concatenate([embedder.embed_images(images), embedder.embed_texts(texts)], axis=1)
+    assert np.abs(together @ alone.T - alone @ alone.T).max() / 2 <= 1e-6
+
+
+def test_cached_parts_of_queries_are_not_computed_again(folder: Path) -> None:
+    embedder = Embedder.load(folder, cache_bytes=2**20)
+    images = (noise_image(1), noise_image(2), noise_image(1))
+    first = embedder.embed(Query("which hue?", images))
+    assert (embedder.cache.hits, embedder.cache.misses, embedder.batches.items) == (0, 4, 1)
+    again = embedder.embed(Query("which hue?", images))
+    assert (embedder.cache.hits, embedder.batches.items) == (4, 1)
+    assert np.array_equal(again.row(embedder.spec), first.row(embedder.spec))
+    assert (again.text_tokens, again.text_limit) == (first.text_tokens, first.text_limit)
+    embedder.embed(Query("how many?", images[:1]))
+    assert (embedder.cache.hits, embedder.cache.misses, embedder.batches.items) == (5, 5, 2)
+
+
+def test_an_embedder_of_other_weights_shares_no_cached_embeddings(tmp_path: Path) -> None:
+    query = Query("which hue?", (noise_image(1),))
+    folders = [tiny.save_embedder(*tiny.clip(), tmp_path / str(seed), seed=seed) for seed in (1, 2)]
+    one, other = (Embedder.load(folder, cache_bytes=2**20) for folder in folders)
+    one.embed(query)
+    assert not np.allclose(other.embed(query).row(other.spec), one.embed(query).row(one.spec), atol=1e-3)
+    assert (other.cache.hits, other.cache.misses) == (0, 2)
+
+
+def test_padding_is_left_out_only_where_it_changes_nothing(embedder: Embedder) -> None:
+    long = "which hue is the circle in the middle of the picture?"
+    alone, beside_a_long_text = embedder.embed_texts(["hue"])[0], embedder.embed_texts(["hue", long])[0]
+    assert np.abs(alone - beside_a_long_text).max() <= 1e-6
+
+
 def test_a_query_without_text_or_image_has_no_embedding_of_it(embedder: Embedder) -> None:
     text, image = embedder.embed(Query("what is it?")), embedder.embed(Query(images=(noise_image(1),)))
     both = embedder.embed(Query("what is it?", (noise_image(1),)))
@@ -87,7 +128,7 @@ def test_an_embedder_is_thread_safe(embedder: Embedder) -> None:
     alone = [embedder.embed(query).row(embedder.spec) for query in queries]
     with ThreadPoolExecutor(4) as threads:
         together = [found.row(embedder.spec) for found in threads.map(embedder.embed, queries)]
-    assert np.array_equal(together, alone)
+    assert np.abs(np.stack(together) - np.stack(alone)).max() <= 1e-6
 
 
 def test_the_fingerprint_identifies_the_weights(folder: Path, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from vlibrary.domain.errors import (
     VLibraryError,
     WorkerUnavailable,
 )
+from vlibrary.domain.query import Query
 from vlibrary.domain.wire import ArtifactAtStrength, Decoding, Generation, Prompt, TextPiece
 
 LONG = Decoding(max_new_tokens=300)
@@ -292,6 +293,8 @@ def test_metrics_count_requests_and_cache_lookups(open_desk: Open) -> None:
     assert metric(desk, "waiting") == 0
     assert metric(desk, "image_features_total", outcome="miss") == 3  # the pictures of the one prompt that has some
     assert metric(desk, "image_features_total", outcome="hit") == 3
+    desk.worker.embed(Query("which hue?"))
+    assert metric(desk, "embeddings_total", outcome="miss") == metric(desk, "embedding_batches_total")
     text = generate_latest(desk.registry).decode()
     assert "vlibrary_worker_running " in text
     assert "vlibrary_worker_cache_columns" in text

@@ -1,0 +1,1 @@
+"""`python -m tests.bench.auto`: what choosing a vector by retrieval costs a loaded service."""
