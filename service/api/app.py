@@ -17,6 +17,7 @@ from vlibrary.api.http.errors import install_handlers
 from vlibrary.api.http.metrics import Metrics, MetricsMiddleware
 from vlibrary.api.http.problems import OPENAI_PREFIX
 from vlibrary.api.openai.embeddings import EmbeddingsIn
+from vlibrary.api.openai.responses.request import ResponsesIn
 from vlibrary.api.openai.schemas import ChatIn
 from vlibrary.api.routes import (
     aliases,
@@ -32,7 +33,7 @@ from vlibrary.api.routes import (
 from vlibrary.api.routes import (
     metrics as metrics_route,
 )
-from vlibrary.api.routes.v1 import chat, embeddings, models
+from vlibrary.api.routes.v1 import chat, embeddings, models, responses
 from vlibrary.library.library import Library
 from vlibrary.schemas.generate import GenerateIn, TokenOut
 from vlibrary.schemas.problems import ProblemOut
@@ -40,7 +41,7 @@ from vlibrary.schemas.registry import AliasIn, AmendIn
 from vlibrary.schemas.vectors import RetrieveIn
 
 # Schemas of bodies and events that FastAPI does not see; see http/bodies.py and http/streams.py.
-SCHEMAS = (AmendIn, AliasIn, RetrieveIn, GenerateIn, ChatIn, EmbeddingsIn, TokenOut, ProblemOut)
+SCHEMAS = (AmendIn, AliasIn, RetrieveIn, GenerateIn, ChatIn, ResponsesIn, EmbeddingsIn, TokenOut, ProblemOut)
 ROUTES = (
     vectors,
     lifecycle,
@@ -52,6 +53,7 @@ ROUTES = (
     chat,
     embeddings,
     models,
+    responses,
     health,
     metrics_route,
     problems,

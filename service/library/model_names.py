@@ -26,13 +26,15 @@ class NamedModel:
     """What a model name stands for. name: as sent, or the base model's id if the request named none.
 
     mode: of `base:auto` and `base:off`; None leaves the steering to the request. vector: the one that the name refers
-    to. base: the served base model, that of the vector if there is one.
+    to. base: the served base model, that of the vector if there is one. embeds: the name is that of the query embedder,
+    which gives embeddings and no answers.
     """
 
     name: str
     base: WorkerInfo
     mode: Mode | None = None
     vector: VectorRecord | None = None
+    embeds: bool = False
 
 
 def find_model(name: str | None, library: Library) -> NamedModel:
@@ -58,6 +60,12 @@ def find_model(name: str | None, library: Library) -> NamedModel:
             f"Use {served}, or a vector: its id, name, name:version or name@alias; GET /v1/models lists them.",
         ) from error
     return NamedModel(name, _find_base(record, name, library), vector=record)
+
+
+def find_embedder(library: Library) -> NamedModel:
+    """Return the query embedder."""
+    base = library.worker.models()[0]
+    return NamedModel(base.embedder.embedder_id, base, embeds=True)
 
 
 def list_models(library: Library, *, after: str | None = None, limit: int) -> tuple[Sequence[NamedModel], bool]:

@@ -23,10 +23,13 @@ class Then(Enum):
 class ScriptedWorker(MemoryWorker):
     """Implements vlibrary.domain.ports.Inference. begun, closed: set when an answer begins and when it is closed."""
 
-    def __init__(self, pieces: Sequence[str] = (), then: Then | Exception = Then.END) -> None:
+    def __init__(
+        self, pieces: Sequence[str] = (), then: Then | Exception = Then.END, *, finish_reason: str = "length"
+    ) -> None:
         super().__init__(MemoryArtifacts())
         self._pieces = tuple(pieces)
         self._then = then
+        self._finish_reason = finish_reason
         self.calls: list[GenerateCall] = []
         self.begun = threading.Event()
         self.closed = threading.Event()
@@ -43,6 +46,6 @@ class ScriptedWorker(MemoryWorker):
             if self._then is Then.WAIT:
                 await asyncio.Event().wait()
             if self._then is Then.END:
-                yield Generation("".join(self._pieces), 1, len(self._pieces), "length", {"total_s": 0.0})
+                yield Generation("".join(self._pieces), 1, len(self._pieces), self._finish_reason, {"total_s": 0.0})
         finally:
             self.closed.set()

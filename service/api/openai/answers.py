@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from fastapi.sse import format_sse_event
@@ -28,20 +29,25 @@ class SteeredOut(SteeringOut):
     timings: dict[str, float] = Field(description="Seconds per stage inside the worker")
 
     @classmethod
-    def of_answer(cls, answer: Answer) -> SteeredOut:
-        return cls(**dict(SteeringOut.of(answer)), base_model=answer.model_id, timings=dict(answer.generation.timings))
+    def of_answers(cls, answers: Sequence[Answer]) -> SteeredOut:
+        """Return the steering of the answers to one prompt, with the timings of the answer that took longest."""
+        slowest = max((one.generation.timings for one in answers), key=lambda one: one.get("total_s", 0.0))
+        one = answers[0]
+        return cls(**dict(SteeringOut.of(one)), base_model=one.model_id, timings=dict(slowest))
 
 
 class ChatUsage(BaseModel):
-    """Token counts; image tokens count as prompt tokens."""
+    """Token counts; image tokens count as prompt tokens. A prompt with several answers counts once."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
 
     @classmethod
-    def of(cls, answer: Answer) -> ChatUsage:
-        prompt, completion = answer.generation.prompt_tokens, answer.generation.completion_tokens
+    def of(cls, answers: Sequence[Answer]) -> ChatUsage:
+        """Return the usage of the answers to one prompt."""
+        prompt = answers[0].generation.prompt_tokens
+        completion = sum(one.generation.completion_tokens for one in answers)
         return cls(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
 
 
@@ -54,9 +60,9 @@ class ChatMessage(BaseModel):
 
 
 class ChatChoice(BaseModel):
-    """The answer; there is always one choice."""
+    """One answer; there are `n` of them."""
 
-    index: Literal[0] = 0
+    index: int
     message: ChatMessage
     logprobs: None = None
     finish_reason: str = Field(description="`stop` or `length`")
@@ -101,13 +107,13 @@ class ChatOut(BaseModel):
 
 
 class Completion:
-    """Formats one answer as a chat completion or as its chunks, all with the same id, time and model.
+    """Formats answers to one conversation as a chat completion or as its chunks, all with the same id, time and model.
 
-    Implements vlibrary.api.http.streams.EventFormat. path: of the request. include_usage: whether a stream reports the
-    token usage.
+    Implements vlibrary.api.http.streams.EventFormat. path: of the request. count: of the answers.
+    include_usage: whether a stream reports the token usage.
     """
 
-    def __init__(self, model: NamedModel, path: str, *, include_usage: bool) -> None:
+    def __init__(self, model: NamedModel, path: str, *, count: int, include_usage: bool) -> None:
         self._head: dict[str, Any] = {
             "id": f"chatcmpl-{ULID()}",
             "created": int(time.time()),
@@ -115,34 +121,43 @@ class Completion:
             "system_fingerprint": model.base.model.fingerprint,
         }
         self._path = path
+        self._count = count
         self._include_usage = include_usage
 
-    def whole(self, answer: Answer) -> ChatOut:
+    def whole(self, answers: Sequence[Answer]) -> ChatOut:
         """Return the completion."""
-        generation = answer.generation
-        choice = ChatChoice(message=ChatMessage(content=generation.text), finish_reason=generation.finish_reason)
-        steered = SteeredOut.of_answer(answer)
-        return ChatOut(**self._head, choices=[choice], usage=ChatUsage.of(answer), vlibrary=steered)
+        choices = [
+            ChatChoice(
+                index=index,
+                message=ChatMessage(content=one.generation.text),
+                finish_reason=one.generation.finish_reason,
+            )
+            for index, one in enumerate(answers)
+        ]
+        usage, steered = ChatUsage.of(answers), SteeredOut.of_answers(answers)
+        return ChatOut(**self._head, choices=choices, usage=usage, vlibrary=steered)
 
     def opening(self) -> bytes:
-        return self._delta({"role": "assistant", "content": ""})
+        return b"".join(self._delta({"role": "assistant", "content": ""}, index) for index in range(self._count))
 
-    def piece(self, piece: TextPiece) -> bytes:
-        return self._delta({"content": piece.text})
+    def piece(self, piece: TextPiece, index: int) -> bytes:
+        return self._delta({"content": piece.text}, index)
 
-    def ending(self, answer: Answer) -> bytes:
-        """Return the chunk with finish_reason and steering, the usage if requested, and [DONE]."""
-        steered = SteeredOut.of_answer(answer).model_dump(mode="json")
-        last = self._delta({}, finish_reason=answer.generation.finish_reason, vlibrary=steered)
-        usage = self._chunk([], usage=ChatUsage.of(answer).model_dump()) if self._include_usage else b""
-        return last + usage + _DONE
+    def answered(self, answer: Answer, index: int) -> bytes:
+        """Return the chunk with finish_reason and steering."""
+        steered = SteeredOut.of_answers([answer]).model_dump(mode="json")
+        return self._delta({}, index, finish_reason=answer.generation.finish_reason, vlibrary=steered)
+
+    def ending(self, answers: Sequence[Answer]) -> bytes:
+        """Return the usage if requested, and [DONE]."""
+        return (self._chunk([], usage=ChatUsage.of(answers).model_dump()) if self._include_usage else b"") + _DONE
 
     def failure(self, problem: Problem) -> bytes:
         """Return an error event; without [DONE], which would mark the answer as complete."""
         return format_sse_event(data_str=json.dumps(problem | {"error": openai_error(problem, self._path)}))
 
-    def _delta(self, delta: dict[str, str], *, finish_reason: str | None = None, **more: Any) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+    def _delta(self, delta: dict[str, str], index: int, *, finish_reason: str | None = None, **more: Any) -> bytes:
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
         return self._chunk([choice], **({"usage": None} if self._include_usage else {}), **more)
 
     def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> bytes:

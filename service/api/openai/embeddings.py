@@ -15,6 +15,7 @@ from vlibrary.domain.query import EmbedderSpec, Query, TaskEmbedding
 from vlibrary.domain.vector import Array
 from vlibrary.schemas.examples import SAMPLE_IMAGE, examples
 from vlibrary.schemas.fields import MAX_TEXT, StrictIn, check_images
+from vlibrary.schemas.generate import MAX_MODEL_NAME
 
 MAX_INPUTS = 2_048  # OpenAI's limit
 
@@ -60,7 +61,9 @@ class EmbeddingsIn(StrictIn):
     )
 
     model: str | None = Field(
-        default=None, max_length=512, description="Id of the query embedder, see GET /v1/models; it is also the default"
+        default=None,
+        max_length=MAX_MODEL_NAME,
+        description="Id of the query embedder, see GET /v1/models; it is also the default",
     )
     input: Annotated[
         EmbeddedTexts | None,

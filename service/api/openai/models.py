@@ -37,9 +37,11 @@ class ChatModelOut(BaseModel):
     object: Literal["model"] = "model"
     created: int = Field(description="Unix time of the vector's registration; 0 for a base model")
     owned_by: Literal["vlibrary"] = "vlibrary"
-    root: str = Field(description="Id of the base model")
+    root: str = Field(description="Id of the base model, or of the query embedder")
     parent: str | None = Field(description="Id of the base model, for a vector")
-    max_model_len: int = Field(description="The most tokens of a prompt and its answer")
+    max_model_len: int | None = Field(
+        description="The most tokens of a prompt and its answer; null for the query embedder"
+    )
     vector: NamedOut | None = Field(description="The vector that the name refers to")
 
     @classmethod
@@ -48,9 +50,9 @@ class ChatModelOut(BaseModel):
         return cls(
             id=model.name,
             created=0 if vector is None else int(vector.created_at.timestamp()),
-            root=base,
+            root=model.name if model.embeds else base,
             parent=None if vector is None else base,
-            max_model_len=model.base.context_length,
+            max_model_len=None if model.embeds else model.base.context_length,
             vector=None if vector is None else NamedOut(**identify(vector)),
         )
 

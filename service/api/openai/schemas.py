@@ -14,6 +14,7 @@ from vlibrary.schemas.fields import MAX_TEXT, StopText, StrictIn, check_images, 
 from vlibrary.schemas.generate import MAX_MODEL_NAME, MAX_STOPS, MODEL_NAME, SteeredIn
 
 MAX_MESSAGES = 256
+MAX_ANSWERS = 128
 _UNSUPPORTED = "not supported by this service; omit the field"
 
 
@@ -47,7 +48,6 @@ ImageUrl = Annotated[
 ]
 # Not Literal: pydantic takes 0 for Literal[False], and true for Literal[1].
 Off = Annotated[bool, AfterValidator(_reject_true), WithJsonSchema({"type": "boolean", "const": False})]
-One = Annotated[int, Field(ge=1, le=1)]
 Zero = Annotated[float, Field(ge=0, le=0)]
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
 StopTexts = Annotated[list[StopText], Field(max_length=MAX_STOPS)]
@@ -168,7 +168,7 @@ class ChatIn(StrictIn):
     seed: int | None = Field(default=None, ge=0, lt=2**63, description="Random by default")
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: One | None = None
+    n: int | None = Field(default=None, ge=1, le=MAX_ANSWERS, description="How many answers to sample; defaults to 1")
     vlibrary: SteeredIn = Field(default_factory=SteeredIn, description="How to steer the answer")
 
     user: str | None = Field(default=None, description="Accepted and ignored")

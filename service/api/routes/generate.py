@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import partial
 
 from fastapi import APIRouter, Request
@@ -12,9 +13,9 @@ from vlibrary.api.http.bodies import json_or_form_docs, read_json_or_form
 from vlibrary.api.http.deps import NO_PARAMETERS, LibraryDep, LimitsDep, ScopeDep
 from vlibrary.api.http.problems import Problem
 from vlibrary.api.http.responses import event, json_or_stream, problems
-from vlibrary.api.http.streams import AnswerStream, stream_answer
+from vlibrary.api.http.streams import AnswerStream, stream_answers
 from vlibrary.domain.wire import TextPiece
-from vlibrary.library.steer import Answer, Plan, answer, plan, stream
+from vlibrary.library.steer import Answer, Plan, answer, plan
 from vlibrary.schemas.generate import GenerateIn, GenerateOut, SteeringOut, TokenOut
 
 router = APIRouter(prefix="/generate", tags=["generate"])
@@ -84,10 +85,10 @@ async def generate(
         model=body.model,
         library=library,
     )
-    planned = (await scope.run_in_thread(make_plan)).with_timeout(scope.time_left())
+    planned = await scope.run_in_thread(make_plan)
     if body.stream:
-        return await stream_answer(scope, stream(planned, library.worker), _Events(planned))
-    return GenerateOut.of(await scope.run(answer(planned, library.worker)))
+        return await stream_answers(scope, [planned], library.worker, _Events(planned))
+    return GenerateOut.of(await scope.run(answer(planned.with_timeout(scope.time_left()), library.worker)))
 
 
 class _Events:
@@ -99,11 +100,14 @@ class _Events:
     def opening(self) -> bytes:
         return _format("steering", SteeringOut.of(self._plan).model_dump_json())
 
-    def piece(self, piece: TextPiece) -> bytes:
+    def piece(self, piece: TextPiece, _index: int) -> bytes:
         return _format("token", TokenOut.of(piece).model_dump_json(exclude_none=True))
 
-    def ending(self, answer: Answer) -> bytes:
+    def answered(self, answer: Answer, _index: int) -> bytes:
         return _format("done", GenerateOut.of(answer).model_dump_json())
+
+    def ending(self, _answers: Sequence[Answer]) -> bytes:
+        return b""
 
     def failure(self, problem: Problem) -> bytes:
         return _format("error", json.dumps(problem))

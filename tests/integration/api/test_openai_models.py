@@ -12,12 +12,12 @@ from openai import OpenAI
 
 from tests.support.library import memory_library, register
 from tests.support.live_server import live
-from tests.support.memory.worker import CONTEXT_LENGTH, MODEL
+from tests.support.memory.worker import CONTEXT_LENGTH, EMBEDDER, MODEL
 from vlibrary.api.app import create_app
 
 QUESTION = "Which hue?"
 MESSAGES: list[Any] = [{"role": "user", "content": QUESTION}]
-BASE = MODEL.model_id
+BASE, EMBEDDER_ID = MODEL.model_id, EMBEDDER.embedder_id
 LIBRARY = memory_library()
 COLOUR = register(LIBRARY, "colour", QUESTION)
 LIBRARY.catalogue.aliases.set("colour", "production", COLOUR.id, expected=0)
@@ -36,11 +36,12 @@ def client(url: str) -> Iterator[OpenAI]:
         yield client
 
 
-def test_the_list_has_base_models_and_aliased_vectors(client: OpenAI) -> None:
+def test_the_list_has_base_models_aliased_vectors_and_the_embedder(client: OpenAI) -> None:
     listed = list(client.models.list())
-    assert [model.id for model in listed] == [BASE, f"{BASE}:auto", f"{BASE}:off", "colour@production"]
+    assert [model.id for model in listed] == [BASE, f"{BASE}:auto", f"{BASE}:off", "colour@production", EMBEDDER_ID]
     assert {model.owned_by for model in listed} == {"vlibrary"}
-    extra = listed[-1].model_extra
+    assert client.models.retrieve(EMBEDDER_ID) == listed[-1]
+    extra = listed[-2].model_extra
     assert extra is not None
     assert (extra["root"], extra["parent"], extra["max_model_len"]) == (BASE, BASE, CONTEXT_LENGTH)
     assert (extra["vector"]["id"], extra["vector"]["sha256"]) == (COLOUR.id, COLOUR.sha256)
@@ -50,7 +51,12 @@ def test_the_list_is_read_in_pages(url: str) -> None:
     first = httpx.get(f"{url}/v1/models", params={"limit": 3}).json()
     assert (len(first["data"]), first["has_more"], first["last_id"]) == (3, True, f"{BASE}:off")
     rest = httpx.get(f"{url}/v1/models", params={"limit": 3, "after": first["last_id"]}).json()
-    assert ([one["id"] for one in rest["data"]], rest["has_more"]) == (["colour@production"], False)
+    assert ([one["id"] for one in rest["data"]], rest["has_more"]) == (["colour@production", EMBEDDER_ID], False)
+    by_one = [BASE]
+    while httpx.get(f"{url}/v1/models", params={"limit": 1, "after": by_one[-1]}).json()["data"]:
+        page = httpx.get(f"{url}/v1/models", params={"limit": 1, "after": by_one[-1]}).json()
+        by_one += [one["id"] for one in page["data"]]
+    assert by_one == [BASE, f"{BASE}:auto", f"{BASE}:off", "colour@production", EMBEDDER_ID]
     refused = httpx.get(f"{url}/v1/models", params={"after": "nothing"})
     assert (refused.status_code, refused.json()["error"]["type"]) == (400, "invalid_request_error")
 

@@ -19,7 +19,7 @@ TIMEOUT_S = 5.0
 
 
 def test_an_idle_stream_sends_keep_alive_comments(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "FIRST_EVENT_WAIT_S", 0.05)
+    monkeypatch.setattr(streams, "FIRST_PART_WAIT_S", 0.05)
     monkeypatch.setattr(streams, "KEEP_ALIVE_S", 0.05)
     body = {"prompt": "a", "steering": "off", "stream": True}
     app = create_app(memory_library(worker=ScriptedWorker([], Then.WAIT)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from functools import partial
 
 from fastapi import APIRouter, Request
@@ -10,18 +9,16 @@ from fastapi import APIRouter, Request
 from vlibrary.api.http.bodies import json_docs, read_json
 from vlibrary.api.http.deps import LibraryDep, ScopeDep
 from vlibrary.api.http.responses import json_or_stream, problems
-from vlibrary.api.http.streams import AnswerStream, stream_answer
+from vlibrary.api.http.streams import AnswerStream, stream_answers
 from vlibrary.api.openai.answers import ChatOut, Completion
 from vlibrary.api.openai.conversation import read_conversation
+from vlibrary.api.openai.decoding import to_decoding
 from vlibrary.api.openai.schemas import ChatIn
-from vlibrary.domain.wire import Decoding
-from vlibrary.library.steer import answer, plan, stream
+from vlibrary.library.answers import answer_all, repeat
+from vlibrary.library.steer import plan
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
-# OpenAI lets an answer fill the context; here its length is reserved in the KV cache before it starts.
-_DEFAULT_TOKENS = 256
-_SEEDS = 2**63
 _EVENTS = {
     "type": "object",
     "required": ["data"],
@@ -53,8 +50,8 @@ async def create_completion(request: Request, scope: ScopeDep, library: LibraryD
 
     Send images as data URLs. Earlier turns become demonstrations before the last question. System messages are put
     before the text of the next user message, and the images of a turn before its text. `max_tokens` defaults to 256 and
-    is lowered to what the prompt leaves of the context. Unsupported
-    options (`n` > 1, tools, logprobs, ...) are rejected.
+    is lowered to what the prompt leaves of the context. With `n`, the answers of one prompt have different seeds, which
+    follow from `seed`. Unsupported options (tools, logprobs, ...) are rejected.
 
     `vlibrary` in the request selects the steering, as in `POST /generate`. `vlibrary` in the response holds the vectors
     applied, or the reason why none was; in a stream it comes with the chunk that has the `finish_reason`. Errors also
@@ -65,23 +62,18 @@ async def create_completion(request: Request, scope: ScopeDep, library: LibraryD
     scope.set_timeout(body.vlibrary.timeout_s)
     prompt, query = read_conversation(body.messages)
     steering = body.vlibrary.to_steering(query)
-    make_plan = partial(plan, prompt, steering, _decoding(body), model=body.model, library=library)
-    planned = (await scope.run_in_thread(make_plan)).with_timeout(scope.time_left())
+    decoding = to_decoding(
+        body.requested_tokens, temperature=body.temperature, top_p=body.top_p, seed=body.seed, stop=body.stop
+    )
+    make_plan = partial(plan, prompt, steering, decoding, model=body.model, library=library)
+    planned = await scope.run_in_thread(make_plan)
+    plans = repeat(planned, body.n or 1)
     completion = Completion(
         planned.model,
         request.url.path,
+        count=len(plans),
         include_usage=bool(body.stream_options and body.stream_options.include_usage),
     )
     if body.stream:
-        return await stream_answer(scope, stream(planned, library.worker), completion)
-    return completion.whole(await scope.run(answer(planned, library.worker)))
-
-
-def _decoding(body: ChatIn) -> Decoding:
-    return Decoding(
-        max_new_tokens=body.requested_tokens or _DEFAULT_TOKENS,
-        temperature=1.0 if body.temperature is None else body.temperature,
-        top_p=1.0 if body.top_p is None else body.top_p,
-        seed=secrets.randbelow(_SEEDS) if body.seed is None else body.seed,
-        stop=tuple(body.stop or ()),
-    )
+        return await stream_answers(scope, plans, library.worker, completion)
+    return completion.whole(await scope.run(answer_all(plans, library.worker, scope.time_left)))

@@ -1,0 +1,1 @@
+"""Bodies and events of OpenAI's responses."""

@@ -1,0 +1,130 @@
+"""The request body of OpenAI's responses."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+
+from vlibrary.api.openai.responses.items import Input, count_images, to_messages
+from vlibrary.api.openai.schemas import Message, Off, Text, Unsupported
+from vlibrary.schemas.examples import SAMPLE_IMAGE, examples
+from vlibrary.schemas.fields import StrictIn, check_images
+from vlibrary.schemas.generate import MAX_MODEL_NAME, MODEL_NAME, SteeredIn
+
+_SAMPLE_URL = f"data:image/webp;base64,{SAMPLE_IMAGE}"
+
+
+def _reject_tools(value: Any) -> Any:
+    if value:
+        raise ValueError("tools are not supported; omit them, or send an empty list")
+    return value
+
+
+def _reject_stored(value: Any) -> None:
+    if value is not None:
+        raise ValueError("the service stores no responses; send the earlier messages in `input`")
+
+
+NoTools = Annotated[
+    list[Any] | None,
+    BeforeValidator(_reject_tools),
+    WithJsonSchema({"anyOf": [{"type": "array", "maxItems": 0}, {"type": "null"}]}),
+]
+NotStored = Annotated[
+    None, BeforeValidator(_reject_stored), WithJsonSchema({"type": "null", "description": "Not supported"})
+]
+
+
+class TextFormat(StrictIn):
+    """The format of the answer: plain text."""
+
+    type: Literal["text"]
+
+
+class TextConfig(StrictIn):
+    """How the answer is written."""
+
+    format: TextFormat | None = None
+    verbosity: Literal["low", "medium", "high"] | None = Field(default=None, description="Accepted and ignored")
+
+
+class StreamOptions(StrictIn):
+    """Options of a stream."""
+
+    include_obfuscation: Off | None = None
+
+
+class ResponsesIn(StrictIn):
+    """A question, or a conversation whose last message is answered."""
+
+    model_config = examples(
+        {"input": "Which hue?", "max_output_tokens": 16},
+        {
+            "instructions": "Answer in one word.",
+            "input": [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "input_image", "image_url": _SAMPLE_URL, "detail": "auto"},
+                        {"type": "input_text", "text": "Which hue?"},
+                    ],
+                },
+                {
+                    "type": "message",
+                    "id": "msg_01K9Z4T0XJ4V6W8M2Q5R7S9A1B",
+                    "role": "assistant",
+                    "status": "completed",
+                    "content": [{"type": "output_text", "text": "lorp", "annotations": []}],
+                },
+                {"role": "user", "content": "And which shape?"},
+            ],
+            "stream": True,
+            "vlibrary": {"steering": "off", "timeout_s": 30},
+        },
+    )
+
+    model: str | None = Field(default=None, max_length=MAX_MODEL_NAME, description=MODEL_NAME)
+    input: Input = Field(description="The question, or a list of messages")
+    instructions: Text | None = Field(default=None, description="Put before the text of the first user message")
+    max_output_tokens: int | None = Field(default=None, ge=1, lt=2**63)
+    temperature: float | None = Field(default=None, ge=0, le=2, allow_inf_nan=False, description="Defaults to 1")
+    top_p: float | None = Field(default=None, gt=0, le=1, allow_inf_nan=False, description="Defaults to 1")
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    text: TextConfig | None = None
+    metadata: dict[str, str] | None = Field(default=None, description="Returned with the response")
+    vlibrary: SteeredIn = Field(default_factory=SteeredIn, description="How to steer the answer")
+
+    store: bool | None = Field(default=None, description="Ignored: the service stores no responses")
+    previous_response_id: NotStored = None
+    conversation: NotStored = None
+    prompt: NotStored = None
+    background: Off | None = None
+    tools: NoTools = None
+    tool_choice: Literal["auto", "none"] | None = None
+    parallel_tool_calls: bool | None = Field(default=None, description="Accepted and ignored")
+    max_tool_calls: int | None = Field(default=None, description="Accepted and ignored")
+    truncation: Literal["auto", "disabled"] | None = Field(
+        default=None, description="Ignored: a conversation that exceeds the context is refused, never truncated"
+    )
+    reasoning: dict[str, Any] | None = Field(default=None, description="Accepted and ignored")
+    include: list[str] | None = Field(default=None, description="Accepted and ignored")
+    service_tier: Literal["auto", "default"] | None = None
+    user: str | None = Field(default=None, description="Accepted and ignored")
+    safety_identifier: str | None = Field(default=None, description="Accepted and ignored")
+    prompt_cache_key: str | None = Field(default=None, description="Accepted and ignored")
+    prompt_cache_retention: str | None = Field(default=None, description="Accepted and ignored")
+    prompt_cache_options: dict[str, Any] | None = Field(default=None, description="Accepted and ignored")
+    top_logprobs: Unsupported = None
+
+    @model_validator(mode="after")
+    def _check(self) -> ResponsesIn:
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options requires stream to be true")
+        check_images(count_images(self.input))
+        return self
+
+    def to_messages(self) -> list[Message]:
+        """Return the conversation as messages of a chat."""
+        return to_messages(self.instructions, self.input)
