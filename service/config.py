@@ -6,13 +6,22 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from vlibrary.domain.errors import InvalidInput
+from vlibrary.domain.query import DEFAULT_IMAGE_FORMATS, IMAGE_FORMATS
 from vlibrary.domain.steering import Mode
 
 BUNDLED = "bundled"
+
+
+def _image_format(value: str) -> str:
+    """Return the format in the spelling of IMAGE_FORMATS."""
+    name = {"JPG": "JPEG", "TIF": "TIFF"}.get(value.upper(), value.upper())
+    if name not in IMAGE_FORMATS:
+        raise ValueError(f"{value!r} is not one of {', '.join(IMAGE_FORMATS)}")
+    return name
 
 
 class _Group(BaseSettings):
@@ -52,6 +61,11 @@ class ModelSettings(_Group):
     dtype: Literal["float32", "bfloat16", "float16"] = Field(default="float32", description="type of the weights")
     threads: int = Field(default=0, ge=0, description="CPU threads of the model; 0 lets torch choose")
     slots: int = Field(default=64, ge=1, le=65_536, description="vectors held on the device, ready to be applied")
+    image_formats: Annotated[tuple[Annotated[str, AfterValidator(_image_format)], ...], NoDecode] = Field(
+        default=DEFAULT_IMAGE_FORMATS,
+        min_length=1,
+        description="accepted image formats, separated by commas, out of " + ", ".join(IMAGE_FORMATS),
+    )
 
 
 class EngineSettings(_Group):
@@ -125,9 +139,9 @@ class Settings(
 ):
     """The settings of one process, frozen; the defaults need no other server."""
 
-    @field_validator("workers", mode="before")
+    @field_validator("workers", "image_formats", mode="before")
     @classmethod
-    def _addresses(cls, value: Any) -> Any:
+    def _listed(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
     @field_validator("workers")
@@ -191,7 +205,8 @@ def settings_page() -> str:
         lines += ["", f"## {title}", "", *([note.strip(), ""] if note.strip() else [])]
         lines += ["| variable | default | meaning |", "|---|---|---|"]
         for name, field in group.model_fields.items():
-            default = "" if field.default in (None, ()) else f"`{field.default}`"
+            value = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+            default = "" if value in (None, "") else f"`{value}`"
             lines.append(f"| `VLIBRARY_{name.upper()}` | {default} | {field.description} |")
     return "\n".join(lines) + "\n"
 

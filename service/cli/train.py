@@ -44,7 +44,7 @@ def train(
 
     console = Console()
     settings = read_settings()
-    given = read_examples(examples, images or examples.parent)
+    given = read_examples(examples, images or examples.parent, image_formats=settings.image_formats)
     config = M2ivConfig(shots=shots) if steps is None else M2ivConfig(shots=shots, steps=steps)
     with progress_bars(console) as progress:
         bar = Bar(progress, f"train {name}")

@@ -77,7 +77,7 @@ class DecodingOptions(TypedDict, total=False):
 class GenerateOptions(TypedDict, total=False):
     """Options of `generate` and `stream`.
 
-    images: PNG, JPEG or WebP bytes. steering: "auto" (the default) applies the best match, "off" nothing; or the
+    images: PNG, JPEG, WebP or GIF bytes. steering: "auto" (the default) applies the best match, "off" nothing; or the
     vectors to apply, as references or with a strength. strength: of the vector that "auto" applies. demonstrations:
     solved examples to show in the prompt. model: the base model. timeout_s: seconds for the whole answer.
     """

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Example:
-    """A question about an image with its correct answer. image: the bytes of a PNG, JPEG or WebP file."""
+    """A question about an image with its correct answer. image: the bytes of an image file."""
 
     image: bytes
     question: str

@@ -15,6 +15,9 @@ import numpy as np
 from vlibrary.domain.errors import InvalidQuery
 from vlibrary.domain.vector import Array
 
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+DEFAULT_IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
+
 
 class Modality(StrEnum):
     """Which parts a query has. Thresholds are calibrated per modality, since scores differ."""
@@ -26,7 +29,7 @@ class Modality(StrEnum):
 
 @dataclass(frozen=True)
 class Query:
-    """A text, images or both to find vectors for. images: encoded; several are embedded as their mean direction.
+    """A text, images or both to find vectors for. images: encoded files; several are embedded as their mean direction.
 
     Raises InvalidQuery for an empty query.
     """

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AutoModel, AutoProcessor, PreTrainedModel, ProcessorMixin
 
 from vlibrary.domain.errors import UnsupportedModel
-from vlibrary.domain.query import EmbedderSpec, Query, TaskEmbedding, unit
+from vlibrary.domain.query import DEFAULT_IMAGE_FORMATS, EmbedderSpec, Query, TaskEmbedding, unit
 from vlibrary.domain.vector import Array
 from vlibrary.formats.images import decode_images
 from vlibrary.models.call_batches import CallBatches
@@ -47,11 +47,21 @@ class Embedder:
     """
 
     def __init__(
-        self, model: PreTrainedModel, processor: ProcessorMixin, *, embedder_id: str, cache_bytes: int = 0
+        self,
+        model: PreTrainedModel,
+        processor: ProcessorMixin,
+        *,
+        embedder_id: str,
+        cache_bytes: int = 0,
+        image_formats: Sequence[str] = DEFAULT_IMAGE_FORMATS,
     ) -> None:
-        """cache_bytes: size of the cache. Raises UnsupportedModel if the model cannot embed both images and texts."""
+        """Raise UnsupportedModel if the model cannot embed both images and texts.
+
+        cache_bytes: size of the cache. image_formats: those of IMAGE_FORMATS that queries may contain.
+        """
         self._model: Any = model.eval().requires_grad_(False)
         self._processor: Any = processor
+        self._image_formats = tuple(image_formats)
         self._tokenizer: Any = self._processor.tokenizer
         self._tokenizer_lock = threading.Lock()  # a tokenizer stores its truncation settings during a call
         self.cache = EmbeddingCache(cache_bytes)
@@ -76,16 +86,18 @@ class Embedder:
         *,
         embedder_id: str | None = None,
         cache_bytes: int = 0,
+        image_formats: Sequence[str] = DEFAULT_IMAGE_FORMATS,
     ) -> Embedder:
         """Load an embedder from a folder or the Hugging Face hub.
 
+        image_formats: those of IMAGE_FORMATS that queries may contain.
         Raises UnsupportedModel if it is not a CLIP-like model, OSError if it cannot be read.
         """
         # As in load_processor: a fixed image backend, so that an image has the same embedding on every machine.
         processor = AutoProcessor.from_pretrained(folder_or_id, backend="pil")
         model: Any = AutoModel.from_pretrained(folder_or_id, dtype=torch.float32)
         name = embedder_id or (Path(folder_or_id).name if Path(folder_or_id).is_dir() else str(folder_or_id))
-        return cls(model.to(device), processor, embedder_id=name, cache_bytes=cache_bytes)
+        return cls(model.to(device), processor, embedder_id=name, cache_bytes=cache_bytes, image_formats=image_formats)
 
     def embed(self, query: Query) -> TaskEmbedding:
         """Embed the query's images and text as one unit vector each; several images are averaged and normalized.
@@ -119,7 +131,10 @@ class Embedder:
 
     def _embed(self, images: Sequence[bytes], texts: Sequence[str]) -> list[Embedded]:
         """Return the embeddings of the images, then of the texts; other threads may share the model's passes."""
-        pixels = [self._processor(images=picture, return_tensors="pt") for picture in decode_images(images)]
+        pixels = [
+            self._processor(images=picture, return_tensors="pt")
+            for picture in decode_images(images, self._image_formats)
+        ]
         tokenized = [self._tokenize(text) for text in texts]
         rows = self.batches.call(_Inputs(pixels, [ids for ids, _ in tokenized]))
         tokens = [0] * len(pixels) + [count for _, count in tokenized]

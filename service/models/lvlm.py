@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, GenerationConfig, PreTrainedModel, ProcessorMixin
 
 from vlibrary.domain.errors import InvalidQuery, UnsupportedModel
+from vlibrary.domain.query import DEFAULT_IMAGE_FORMATS
 from vlibrary.domain.vector import SITES
 from vlibrary.domain.wire import Prompt
 from vlibrary.models.causal_vlm import CausalVlm
@@ -47,8 +48,16 @@ class Lvlm:
     sites, injector, table: the edit points, the hooks on them, and the vectors on the device.
     """
 
-    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, *, model_id: str, slots: int) -> None:
-        """Raise UnsupportedModel if the model cannot be steered exactly. slots: as for `load`."""
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processor: ProcessorMixin,
+        *,
+        model_id: str,
+        slots: int,
+        image_formats: Sequence[str] = DEFAULT_IMAGE_FORMATS,
+    ) -> None:
+        """Raise UnsupportedModel if the model cannot be steered exactly. slots, image_formats: as for `load`."""
         check_processor(processor)
         self.model = cast("CausalVlm", model.eval().requires_grad_(False))
         self.processor: Any = processor
@@ -58,7 +67,7 @@ class Lvlm:
         self.spec = model_spec(model, model_id)
         self._replace_generation_config()
         ends = self.tokenizer.convert_ids_to_tokens(model.generation_config.eos_token_id)
-        self._encoder = PromptEncoder(processor, ends, self.context_length)
+        self._encoder = PromptEncoder(processor, ends, self.context_length, image_formats)
         self.sites = self._find_sites()
         self.injector = Injector(self.sites)
         self.table = SlotTable(self.spec, slots, self.device, model.dtype, takes_gain=self.takes_gain)
@@ -73,16 +82,18 @@ class Lvlm:
         dtype: str = "float32",
         model_id: str | None = None,
         slots: int = 64,
+        image_formats: Sequence[str] = DEFAULT_IMAGE_FORMATS,
     ) -> Lvlm:
         """Load a model from a folder or the Hugging Face hub.
 
         slots: the number of distinct vectors that the slot table holds.
+        image_formats: those of IMAGE_FORMATS that prompts may contain.
         Raises UnsupportedModel if the model cannot be steered exactly, OSError if it cannot be read.
         """
         processor = load_processor(folder_or_id)
         model: Any = AutoModelForImageTextToText.from_pretrained(folder_or_id, dtype=getattr(torch, dtype))
         name = model_id or (Path(folder_or_id).absolute().name if Path(folder_or_id).is_dir() else str(folder_or_id))
-        return cls(model.to(device), processor, model_id=name, slots=slots)
+        return cls(model.to(device), processor, model_id=name, slots=slots, image_formats=image_formats)
 
     @property
     def device(self) -> torch.device:

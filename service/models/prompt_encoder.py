@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import ProcessorMixin
 
 from vlibrary.domain.errors import InvalidQuery, PromptTooLong
+from vlibrary.domain.query import DEFAULT_IMAGE_FORMATS
 from vlibrary.domain.wire import Prompt
 from vlibrary.formats.images import decode_images
 from vlibrary.models.prompt_formats import InterleavedFormat, Row, select_format
@@ -38,15 +39,23 @@ class PromptEncoder:
     """Encodes prompts with the prompt format and the processor of one model; thread-safe.
 
     end_tokens: texts of the tokens that end a turn; the first is added where the chat template writes none.
+    image_formats: those of IMAGE_FORMATS that are accepted.
     requires_image: whether prompts without an image are refused.
     """
 
-    def __init__(self, processor: ProcessorMixin, end_tokens: Sequence[str], context_length: int) -> None:
+    def __init__(
+        self,
+        processor: ProcessorMixin,
+        end_tokens: Sequence[str],
+        context_length: int,
+        image_formats: Sequence[str] = DEFAULT_IMAGE_FORMATS,
+    ) -> None:
         self._processor: Any = processor
         self._lock = threading.Lock()  # a tokenizer stores its padding settings during a call
         self._processor.tokenizer.padding_side = "left"
         self._format = select_format(processor, end_tokens)
         self._context_length = context_length
+        self._image_formats = tuple(image_formats)
         self.requires_image = False
         # The texts that the tokenizer or the processor does not read as ordinary characters.
         special = [token.content for token in self._processor.tokenizer.added_tokens_decoder.values() if token.special]
@@ -105,7 +114,7 @@ class PromptEncoder:
         return Batch(inputs | {name: torch.zeros_like(ids) for name in types}, (len(tokens),))
 
     def _process(self, rows: Sequence[Row], prompts: Sequence[Prompt]) -> dict[str, Tensor]:
-        images = [decode_images(tuple(_iter_images(prompt))) for prompt in prompts]
+        images = [decode_images(tuple(_iter_images(prompt)), self._image_formats) for prompt in prompts]
         arguments = {"padding": True, "return_tensors": "pt", **self._format.build_arguments(rows, images)}
         try:
             with self._lock:

@@ -27,7 +27,7 @@ def image_bytes(value: Any) -> bytes:
 EncodedImage = Annotated[
     bytes,
     BeforeValidator(image_bytes),
-    WithJsonSchema({"type": "string", "description": "PNG, JPEG or WebP, as base64 or as a data URL"}),
+    WithJsonSchema({"type": "string", "description": "PNG, JPEG, WebP or GIF, as base64 or as a data URL"}),
 ]
 
 

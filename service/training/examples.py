@@ -16,8 +16,10 @@ from unicodedata import normalize
 
 from vlibrary.domain.errors import InvalidImage
 from vlibrary.domain.example import Example
+from vlibrary.domain.query import DEFAULT_IMAGE_FORMATS, IMAGE_FORMATS
 from vlibrary.formats import strict_json
 from vlibrary.formats.images import decode_image
+from vlibrary.formats.images.recognise import recognise
 from vlibrary.formats.text import NotUtf8, encode_utf8
 from vlibrary.training.errors import InvalidExamples
 
@@ -26,10 +28,11 @@ FILE_NAME = "examples.jsonl"
 IMAGES_NAME = "images"
 _CURE = 'Write one JSON object per line: {"image": "images/1.png", "question": "Which colour?", "answer": "red"}.'
 _Key = Callable[[str], str]
-_SUFFIXES = ((b"\x89PNG", "png"), (b"\xff\xd8", "jpg"), (b"RIFF", "webp"))
 
 
-def read_examples(jsonl: Path, images: Path, at_least: int = 1) -> list[Example]:
+def read_examples(
+    jsonl: Path, images: Path, at_least: int = 1, image_formats: Sequence[str] = DEFAULT_IMAGE_FORMATS
+) -> list[Example]:
     """Return the examples of a file, in order and with their texts unchanged; blank lines are skipped.
 
     Raises InvalidExamples, naming file and line, for any invalid line, and if there are too few examples.
@@ -39,8 +42,9 @@ def read_examples(jsonl: Path, images: Path, at_least: int = 1) -> list[Example]
         images: The folder to which the image paths are relative. Paths that lead out of it are refused. A name is found
             in either of Unicode's normal forms, because archives from a Mac contain the decomposed one.
         at_least: The number of examples required.
+        image_formats: Those of IMAGE_FORMATS that are accepted.
     """
-    folder = _ImageFolder(images)
+    folder = _ImageFolder(images, image_formats)
     try:
         records = list(strict_json.parse_lines(jsonl.read_bytes(), allow_nul=True))
     except OSError as error:
@@ -64,7 +68,8 @@ def write_examples(examples: Sequence[Example], folder: Path) -> Path:
     (folder / IMAGES_NAME).mkdir(parents=True, exist_ok=True)
     lines = []
     for number, example in enumerate(examples):
-        suffix = next((suffix for magic, suffix in _SUFFIXES if example.image.startswith(magic)), "img")
+        kind = recognise(example.image)
+        suffix = kind.lower() if kind in IMAGE_FORMATS else "img"
         name = f"{IMAGES_NAME}/{number:05d}.{suffix}"
         (folder / name).write_bytes(example.image)
         record = {"image": name, "question": example.question, "answer": example.answer}
@@ -113,15 +118,16 @@ def _check_fields(record: Mapping[str, Any], where: str) -> None:
 class _ImageFolder:
     """The images below a folder, by their paths in the JSONL file."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, formats: Sequence[str]) -> None:
         self._root = root.resolve()
+        self._formats = formats
         self._names: dict[tuple[Path, _Key], dict[str, list[str]]] = {}
 
     def read(self, relative: str, where: str) -> bytes:
         """Return the bytes of a valid image. Raises InvalidExamples."""
         try:
             data = self._locate(relative, where).read_bytes()
-            decode_image(data)
+            decode_image(data, self._formats)
         except (OSError, ValueError, RuntimeError) as error:  # a NUL in the path, or a loop of symbolic links
             reason = error.strerror if isinstance(error, OSError) else error
             raise InvalidExamples(

@@ -44,7 +44,14 @@ def open_lvlm(settings: Settings) -> Lvlm:
     threads = settings.threads or (1 if settings.lvlm == BUNDLED else 0)
     if threads:
         torch.set_num_threads(threads)
-    lvlm = Lvlm.load(folder, device=settings.device, dtype=settings.dtype, model_id=model_id, slots=settings.slots)
+    lvlm = Lvlm.load(
+        folder,
+        device=settings.device,
+        dtype=settings.dtype,
+        model_id=model_id,
+        slots=settings.slots,
+        image_formats=settings.image_formats,
+    )
     log.info("worker.lvlm_loaded", model=lvlm.spec.model_id, layers=lvlm.spec.layers, hidden_size=lvlm.spec.hidden_size)
     return lvlm
 
@@ -57,6 +64,7 @@ def open_embedder(settings: Settings) -> Embedder:
         device=settings.device,
         embedder_id=EMBEDDER_ID if bundled else None,
         cache_bytes=settings.embedding_cache_mb * 2**20,
+        image_formats=settings.image_formats,
     )
 
 

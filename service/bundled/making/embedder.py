@@ -4,14 +4,12 @@ It learns from images with captions, and from questions: two wordings about the 
 nouns are negatives. Invented nouns keep it from overfitting to the world's own.
 """
 
-import io
 from collections.abc import Sequence
 from string import ascii_lowercase
 from typing import Final
 
 import numpy as np
 import torch
-from PIL import Image
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 from torch.nn import functional
@@ -33,6 +31,7 @@ from vlibrary.bundled.tasks import TASKS, examples
 from vlibrary.bundled.world.scenes import SIDE
 from vlibrary.bundled.world.words import VALUES, wordings
 from vlibrary.domain.example import Example
+from vlibrary.formats.images import decode_image
 
 POSITIONS: Final = 64
 WIDTH: Final = 96
@@ -148,7 +147,7 @@ def train(model: CLIPModel, processor: CLIPProcessor, steps: int, seed: int, rep
 
 def _query_vectors(model: CLIPModel, processor: CLIPProcessor, items: Sequence[Example]) -> Tensor:
     """Return query embeddings, [N, 2, projection]: image, text."""
-    pictures = np.stack([np.asarray(Image.open(io.BytesIO(item.image))) for item in items])
+    pictures = np.stack([np.asarray(decode_image(item.image)) for item in items])
     seen = image_vectors(model, normalise(pictures))
     questions = text_vectors(model, processor, [item.question for item in items])
     return torch.stack([seen, questions], dim=1)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from vlibrary.formats.images import decode_image
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def _show_sample(sample: Sample, console: Console) -> None:
 
 def _half_blocks(png: bytes) -> Text:
     """Render the image as coloured half blocks, two pixels per character."""
-    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    picture = decode_image(png)
     text = Text()
     for y in range(0, picture.height - 1, 2):
         for x in range(picture.width):

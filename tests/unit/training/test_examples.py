@@ -63,7 +63,7 @@ def test_blank_lines_are_skipped_but_counted_in_line_numbers(folder: Path) -> No
         (GOOD | {"image": "../outside.png"}, "is outside"),
         (GOOD | {"image": "/etc/hostname"}, "is outside"),
         (GOOD | {"image": "link.png"}, "is outside"),
-        (GOOD | {"image": "text.png"}, "cannot be read"),
+        (GOOD | {"image": "text.png"}, "is a text file"),
         (GOOD | {"image": "images"}, "cannot open the image"),
         (GOOD | {"image": "a\0b"}, "cannot open the image"),
     ],

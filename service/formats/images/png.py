@@ -1,0 +1,82 @@
+"""PNG files. Source: PNG, third edition (W3C, 2025)."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from collections.abc import Iterator
+from dataclasses import replace
+
+from PIL.PngImagePlugin import PngImageFile
+
+from vlibrary.formats.images.container import Container
+from vlibrary.formats.images.profiles import MAX_PROFILE
+from vlibrary.formats.images.tiff import read_orientation
+
+_SIGNATURE_BYTES, _DEPTH_AT, _COLOUR_AT = 8, 24, 25
+_GREY, _COLOURS = 0, 2
+
+
+def open_png(data: bytes) -> Container:
+    """Open the file. Text, time, gamma and other chunks are not read, so that their contents never matter."""
+    exif, profile, frames, frame_first, pixels = b"", b"", 0, False, False
+    kept = [data[:_SIGNATURE_BYTES]]
+    for name, start, end in _iter_chunks(data):
+        if name[:1].isupper() or name == b"tRNS":  # what no reader may skip, and transparency
+            kept.append(data[start:end])
+            pixels |= name == b"IDAT"
+        elif name == b"eXIf" and not exif:
+            exif = data[start + 8 : end - 4]
+        elif name == b"iCCP" and not profile:
+            profile = _unpack_profile(data[start + 8 : end - 4])
+        elif name == b"acTL" and not pixels:
+            frames = int.from_bytes(data[start + 8 : end - 4][:4])
+        elif name == b"fcTL":
+            frame_first |= not pixels
+    stripped = b"".join(kept)
+    animated = frames > 1 or (frames == 1 and not frame_first)  # APNG; one frame may be the image itself
+    container = Container(
+        PngImageFile(io.BytesIO(stripped)),
+        orientation=read_orientation(exif),
+        profile=profile,
+        several="animated" if animated else None,
+    )
+    return _with_exact_key(container, stripped) if "transparency" in container.image.info else container
+
+
+def _iter_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield (name, start, end) of the chunks up to IEND."""
+    at, name = _SIGNATURE_BYTES, b""
+    while at < len(data) and name != b"IEND":
+        name, start = data[at + 4 : at + 8], at
+        at += 12 + int.from_bytes(data[at : at + 4])
+        yield name, start, at
+
+
+def _unpack_profile(chunk: bytes) -> bytes:
+    """Return the ICC profile of an iCCP chunk; empty if it is damaged or larger than MAX_PROFILE."""
+    _, _, packed = chunk.partition(b"\0")
+    unpacker = zlib.decompressobj()
+    try:
+        profile = unpacker.decompress(packed[1:], MAX_PROFILE)
+    except zlib.error:
+        return b""
+    return profile if unpacker.eof else b""
+
+
+def _with_exact_key(container: Container, stripped: bytes) -> Container:
+    """Make the transparent colour comparable with the pixels that Pillow decodes.
+
+    Pillow widens grey samples of 2 and 4 bits to 8 and cuts colours of 16 bits to 8, but not the transparent colour.
+    """
+    image, depth, colour = container.image, stripped[_DEPTH_AT], stripped[_COLOUR_AT]
+    key, mask = image.info["transparency"], 2**depth - 1
+    if colour == _GREY and depth > 1:
+        image.info["transparency"] = (key & mask) * (255 // mask if depth < 8 else 1)
+    elif colour == _COLOURS and depth == 8:
+        image.info["transparency"] = tuple(value & mask for value in key)
+    elif colour == _COLOURS:
+        low = PngImageFile(io.BytesIO(stripped))
+        low.tile = [tile._replace(args="RGB;16L") for tile in low.tile]  # of each two bytes the second
+        return replace(container, low=low)
+    return container
