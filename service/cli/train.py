@@ -62,6 +62,10 @@ def train(
         bar.finish()
     artifact, card = save_trained(trained, out)
     print_text(_describe(trained.card.results, shots))
+    if truncated := trained.card.results["truncated_questions"]:
+        print_text(
+            f"{truncated} questions are longer than the embedder reads; task keys and thresholds lack their ends."
+        )
     print_text(f"Wrote {artifact} and {card}. Register it: vlibrary register {artifact}")
 
 

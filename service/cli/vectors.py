@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from vlibrary.cli.output import (
+    errors,
     format_time,
     print_answer,
     print_json,
@@ -54,6 +55,8 @@ def register(
     card = card or artifact.parent / f"{artifact.stem}.card.json"
     with Client(url) as service:
         record = service.register(_read(artifact), _read_text(card))
+    if (text := record.description_text) is not None and text.truncated:
+        print_text(f"The description has {text.tokens} tokens; searches compare the first {text.embedded}.", on=errors)
     print_result(record, f"Registered {record.name} version {record.version} as {record.id}", as_json=as_json)
 
 
@@ -150,6 +153,8 @@ def _print_steering(answer: GenerateOut) -> None:
     for applied in answer.steering.applied:
         score = "" if applied.score is None else f", score {applied.score:.3f}"
         print_text(f"steered by {applied.name} version {applied.version}{score}", style="dim")
+    if (text := answer.steering.query_text) is not None and text.truncated and answer.steering.applied:
+        print_text(f"compared only the first {text.embedded} of the question's {text.tokens} tokens", style="dim")
     if reason := answer.steering.reason:
         print_text(f"not steered ({reason.code}): {reason.detail}", style="dim")
 

@@ -17,7 +17,7 @@ from vlibrary.domain.labels import MetadataValue
 from vlibrary.schemas.generate import ChosenVector, GenerateOut
 from vlibrary.schemas.health import ModelOut, ModelsOut, ReadyOut
 from vlibrary.schemas.registry import AliasesOut, AliasOut, AuditEntryOut, AuditOut, LineageOut
-from vlibrary.schemas.vectors import MatchOut, RetrieveOut, VectorOut, VectorPage
+from vlibrary.schemas.vectors import MatchOut, RegisteredOut, RetrieveOut, VectorOut, VectorPage
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -109,11 +109,11 @@ class Endpoints:
         return Call("GET", "/models", lambda response: _read(ModelsOut)(response).items)
 
     @endpoint
-    def register(self, artifact: bytes, card: str, *, idempotency_key: str | None = None) -> Call[VectorOut]:
+    def register(self, artifact: bytes, card: str, *, idempotency_key: str | None = None) -> Call[RegisteredOut]:
         """Register a vector and return its record. A repeat with the same idempotency_key returns the first record."""
         headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
         files = {"artifact": ("vector.safetensors", artifact), "card": ("card.json", card.encode())}
-        return Call("POST", "/vectors", _read(VectorOut), {"files": files, "headers": headers})
+        return Call("POST", "/vectors", _read(RegisteredOut), {"files": files, "headers": headers})
 
     @paged
     def list_vectors(self, **conditions: Unpack[VectorFilter]) -> Call[Page[VectorOut]]:

@@ -10,7 +10,7 @@ from vlibrary.domain.errors import InvalidInput, SeqNotReached
 from vlibrary.domain.filters import Filter
 from vlibrary.domain.ports.catalogue import Catalogue
 from vlibrary.domain.ports.task_index import Hit
-from vlibrary.domain.query import Modality, Query
+from vlibrary.domain.query import Modality, Query, TaskEmbedding
 from vlibrary.library.library import Library
 from vlibrary.library.reindex import catch_up
 
@@ -37,6 +37,14 @@ class Match:
         return self.score >= self.threshold
 
 
+@dataclass(frozen=True)
+class Retrieval:
+    """The vectors found for a query, best first, and the embedding that was compared with their keys."""
+
+    matches: list[Match]
+    query: TaskEmbedding
+
+
 def retrieve(
     query: Query,
     library: Library,
@@ -45,8 +53,8 @@ def retrieve(
     model_id: str | None,
     among: Filter | None = None,
     min_seq: int = 0,
-) -> list[Match]:
-    """Return the k best vectors for the query, best first, accepted or not.
+) -> Retrieval:
+    """Return the k best vectors for the query, accepted or not.
 
     The search reflects every change before the call. among: only vectors that pass this filter. min_seq: a sequence
     number of the change log that must be reached. Raises InvalidInput for k out of range, ModelNotFound, InvalidImage,
@@ -68,7 +76,7 @@ def retrieve(
             break
         # A hit was deleted or amended during the search, so that another vector may be among the best; or another
         # request reset the index, which was incomplete when it was searched.
-    return matches
+    return Retrieval(matches, embedding)
 
 
 def _matches(hits: Sequence[Hit], modality: Modality, catalogue: Catalogue, among: Filter | None) -> list[Match]:

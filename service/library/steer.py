@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from vlibrary.domain.card import VectorRecord
 from vlibrary.domain.errors import InvalidInput, WorkerLost
 from vlibrary.domain.ports.catalogue import Catalogue
 from vlibrary.domain.ports.inference import Inference
-from vlibrary.domain.query import Query
+from vlibrary.domain.query import Query, TaskEmbedding
 from vlibrary.domain.steering import Mode, NotSteered, SteeringReason, has_demonstrations
 from vlibrary.domain.wire import ArtifactAtStrength, Decoding, GenerateCall, Generation, Prompt, TextPiece, WorkerInfo
 from vlibrary.library.library import Library
@@ -78,22 +78,27 @@ class AppliedVector:
 
 @dataclass(frozen=True)
 class Answer:
-    """The model's answer, the vectors applied to it, and the reason if there were none."""
+    """The model's answer, the vectors applied to it, the reason if there were none, and the query of the plan."""
 
     generation: Generation
     applied: tuple[AppliedVector, ...]
     reason: NotSteered | None
     model_id: str
+    query: TaskEmbedding | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The call to a worker, the model as named, the vectors applied to it, and the reason if there are none."""
+    """The call to a worker, the model as named, the vectors applied to it, and the reason if there are none.
+
+    query: what `auto` compared with the task keys; None if it compared nothing.
+    """
 
     call: GenerateCall
     model: NamedModel
     applied: tuple[AppliedVector, ...]
     reason: NotSteered | None
+    query: TaskEmbedding | None = field(default=None, compare=False)
 
     def with_timeout(self, seconds: float) -> Plan:
         """Return the plan with a time limit for the whole answer."""
@@ -101,7 +106,7 @@ class Plan:
 
     def to_answer(self, generation: Generation) -> Answer:
         """Return the answer to this plan."""
-        return Answer(generation, self.applied, self.reason, self.call.model_id)
+        return Answer(generation, self.applied, self.reason, self.call.model_id, self.query)
 
 
 def plan(
@@ -118,11 +123,13 @@ def plan(
     InvalidImage, InvalidQuery, Unavailable, and InvalidInput, also if model name and steering contradict each other.
     """
     named = find_model(model, library)
-    applied, reason = _choose(prompt, _reconcile(named, steering, library), named.base, library)
+    choice = _choose(prompt, _reconcile(named, steering, library), named.base, library)
     vectors = tuple(
-        ArtifactAtStrength(one.record.id, one.record.object_key, one.record.sha256, one.strength) for one in applied
+        ArtifactAtStrength(one.record.id, one.record.object_key, one.record.sha256, one.strength)
+        for one in choice.applied
     )
-    return Plan(GenerateCall(prompt, named.base.model.model_id, vectors, decoding), named, applied, reason)
+    call = GenerateCall(prompt, named.base.model.model_id, vectors, decoding)
+    return Plan(call, named, choice.applied, choice.reason, choice.query)
 
 
 async def stream(plan: Plan, worker: Inference) -> AsyncGenerator[TextPiece | Answer]:
@@ -177,36 +184,46 @@ def _listed(steering: Steering) -> tuple[VectorAtStrength, ...]:
     return steering.vectors if isinstance(steering, Listed) else ()
 
 
-def _choose(
-    prompt: Prompt, steering: Auto | Listed | Off, base: WorkerInfo, library: Library
-) -> tuple[tuple[AppliedVector, ...], NotSteered | None]:
+@dataclass(frozen=True)
+class _Choice:
+    """The vectors to apply, or the reason why there are none, and the query, as in `Plan`."""
+
+    applied: tuple[AppliedVector, ...] = ()
+    reason: NotSteered | None = None
+    query: TaskEmbedding | None = field(default=None, compare=False)
+
+
+def _choose(prompt: Prompt, steering: Auto | Listed | Off, base: WorkerInfo, library: Library) -> _Choice:
     if isinstance(steering, Off):
-        return (), NotSteered(SteeringReason.OFF, "Steering is switched off.")
+        return _Choice(reason=NotSteered(SteeringReason.OFF, "Steering is switched off."))
     if isinstance(steering, Listed):
         listed = tuple(_resolve(library.catalogue, one) for one in steering.vectors)
         if not listed:
-            return (), NotSteered(SteeringReason.NO_VECTORS, "The request's list of vectors is empty.")
-        return listed, None
+            return _Choice(reason=NotSteered(SteeringReason.NO_VECTORS, "The request's list of vectors is empty."))
+        return _Choice(listed)
     _check_finite(steering.strength)
     if has_demonstrations(prompt) and not steering.with_demonstrations:
-        return (), NotSteered(SteeringReason.OWN_DEMONSTRATIONS, "The request brings its own demonstrations.")
+        detail = "The request brings its own demonstrations."
+        return _Choice(reason=NotSteered(SteeringReason.OWN_DEMONSTRATIONS, detail))
     return _match(steering.query or Query(text=prompt.text, images=prompt.images), steering.strength, base, library)
 
 
-def _match(
-    query: Query, strength: float, base: WorkerInfo, library: Library
-) -> tuple[tuple[AppliedVector, ...], NotSteered | None]:
-    matches = retrieve(query, library, k=1, model_id=base.model.model_id)
-    if not matches:
-        return (), NotSteered(SteeringReason.NO_MATCH, "The library has no vector for this base model.")
-    best = matches[0]
+def _match(query: Query, strength: float, base: WorkerInfo, library: Library) -> _Choice:
+    found = retrieve(query, library, k=1, model_id=base.model.model_id)
+    if not found.matches:
+        reason = NotSteered(SteeringReason.NO_MATCH, "The library has no vector for this base model.")
+        return _Choice(reason=reason, query=found.query)
+    best = found.matches[0]
     if not best.accepted:
         detail = (
             f"The best match, {best.record.name} version {best.record.version}, scores {best.score:.3f}, "
             f"below its threshold of {best.threshold:.3f}."
         )
-        return (), NotSteered(SteeringReason.BELOW_THRESHOLD, detail)
-    return (AppliedVector(best.record, best.score, strength),), None
+        if found.query.text_cut:
+            limit, tokens = found.query.text_limit, found.query.text_tokens
+            detail += f" The text was truncated: only the first {limit} of its {tokens} tokens were compared."
+        return _Choice(reason=NotSteered(SteeringReason.BELOW_THRESHOLD, detail), query=found.query)
+    return _Choice((AppliedVector(best.record, best.score, strength),), query=found.query)
 
 
 def _resolve(catalogue: Catalogue, vector: VectorAtStrength) -> AppliedVector:

@@ -67,7 +67,8 @@ def train_vector(
     vector = method.fit(data, features, lvlm, seed=seed, folder=folder, report=report)
     seconds = round(time.perf_counter() - started, 1)
     keys = centroids(features, seed)
-    limits = thresholds(keys, embed_examples(embedder, data.validation, report))
+    validation = embed_examples(embedder, data.validation, report)
+    limits = thresholds(keys, validation)
     engine = StaticGenerator(lvlm)
     results = {
         "zero_shot": icl_accuracy(engine, data.test, (), 0, seed, report),
@@ -75,6 +76,7 @@ def train_vector(
         "steered": steered_accuracy(engine, data.test, vector, report),
         "shots": method.shots,
         "test_examples": len(data.test),
+        "truncated_questions": features.truncated + validation.truncated,
         "seed": seed,
         "losses": vector.training.get("losses", {}),
         "seconds": seconds,

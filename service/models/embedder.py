@@ -129,6 +129,10 @@ class Embedder:
         """Return the unit embeddings [N, text_size] of texts; a text longer than the model's context is truncated."""
         return np.stack([one.row for one in self._embed((), texts)])
 
+    def truncates(self, text: str) -> bool:
+        """Return whether the text is longer than the model's context."""
+        return self._tokenize(text)[1] > self._max_tokens
+
     def _embed(self, images: Sequence[bytes], texts: Sequence[str]) -> list[Embedded]:
         """Return the embeddings of the images, then of the texts; other threads may share the model's passes."""
         pixels = [

@@ -37,7 +37,7 @@ from vlibrary.schemas.fields import (
     check_images,
 )
 from vlibrary.schemas.logprobs import LogprobOut
-from vlibrary.schemas.vectors import NamedOut, identify
+from vlibrary.schemas.vectors import EMBEDDED_TEXT_EXAMPLE, EmbeddedTextOut, NamedOut, identify
 
 MAX_STOPS = 64
 MAX_VECTORS = 16
@@ -235,10 +235,19 @@ class SteeringOut(BaseModel):
 
     applied: list[AppliedOut]
     reason: ReasonOut | None = Field(description="null when vectors were applied")
+    query_text: EmbeddedTextOut | None = Field(
+        default=None,
+        description="How much of the text `auto` compared with the library; null if it compared none. If the text is "
+        "truncated, its end had no influence on the choice. All images are compared",
+    )
 
     @classmethod
     def of(cls, plan: Plan | Answer) -> SteeringOut:
-        return cls(applied=[AppliedOut.of(one) for one in plan.applied], reason=ReasonOut.of(plan.reason))
+        return cls(
+            applied=[AppliedOut.of(one) for one in plan.applied],
+            reason=ReasonOut.of(plan.reason),
+            query_text=EmbeddedTextOut.of(plan.query),
+        )
 
 
 class TokenOut(BaseModel):
@@ -270,7 +279,11 @@ class GenerateOut(BaseModel):
             "text": "lorp",
             "finish_reason": "stop",
             "model": "vlibrary/bundled-llava",
-            "steering": {"applied": [NAMED_EXAMPLE | {"score": 0.97, "strength": 1.0}], "reason": None},
+            "steering": {
+                "applied": [NAMED_EXAMPLE | {"score": 0.97, "strength": 1.0}],
+                "reason": None,
+                "query_text": EMBEDDED_TEXT_EXAMPLE,
+            },
             "usage": {"prompt_tokens": 11, "completion_tokens": 2},
             "timings": {"total_s": 0.03},
         }

@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from vlibrary.domain.card import Status, VectorRecord
+from vlibrary.domain.card import KeyKind, Status, VectorRecord
 from vlibrary.domain.labels import MetadataValue
-from vlibrary.domain.query import Modality
+from vlibrary.domain.query import Modality, TaskEmbedding
 from vlibrary.library.retrieve import MAX_K, Match
 from vlibrary.schemas.examples import NAMED_EXAMPLE, SAMPLE_IMAGE, examples
 from vlibrary.schemas.fields import MAX_IMAGES, MAX_TEXT, EncodedImage, StrictIn
@@ -158,11 +158,57 @@ class MatchOut(NamedOut):
         )
 
 
+class EmbeddedTextOut(BaseModel):
+    """How much of a text was embedded; the embedder reads a text only up to its context length."""
+
+    tokens: int = Field(description="Tokens of the whole text, start and end tokens included")
+    embedded: int = Field(description="How many of them were embedded, counted from the start")
+    truncated: bool = Field(description="Whether the rest of the text was left out")
+
+    @classmethod
+    def of(cls, embedding: TaskEmbedding | None) -> EmbeddedTextOut | None:
+        """Return null for an embedding without a text."""
+        if embedding is None or embedding.text is None:
+            return None
+        embedded = min(embedding.text_tokens, embedding.text_limit)
+        return cls(tokens=embedding.text_tokens, embedded=embedded, truncated=embedding.text_cut)
+
+
+EMBEDDED_TEXT_EXAMPLE = {"tokens": 5, "embedded": 5, "truncated": False}
+
+
+class RegisteredOut(VectorOut):
+    """A vector that was just registered."""
+
+    model_config = examples(_VECTOR | {"description_text": EMBEDDED_TEXT_EXAMPLE | {"tokens": 13, "embedded": 13}})
+
+    description_text: EmbeddedTextOut | None = Field(
+        description="How much of the description can be searched for; null without a description. A "
+        "repeated request may get null"
+    )
+
+    @classmethod
+    def of(cls, record: VectorRecord) -> RegisteredOut:
+        described = [key.embedding for key in record.card.keys if key.kind is KeyKind.DESCRIPTION]
+        known = next((one for one in described if one.text_tokens), None)  # the catalogue does not store the count
+        return cls(**VectorOut.of(record).__dict__, description_text=EmbeddedTextOut.of(known))
+
+
 class RetrieveOut(BaseModel):
     """The best matches, best first."""
 
-    model_config = examples({"model": "vlibrary/bundled-llava", "modality": "text", "matches": [_MATCH]})
+    model_config = examples(
+        {
+            "model": "vlibrary/bundled-llava",
+            "modality": "text",
+            "query_text": EMBEDDED_TEXT_EXAMPLE,
+            "matches": [_MATCH],
+        }
+    )
 
     model: str
     modality: Modality
+    query_text: EmbeddedTextOut | None = Field(
+        description="How much of the query's text was compared; null without a text. All images are compared"
+    )
     matches: list[MatchOut]

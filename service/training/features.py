@@ -17,10 +17,14 @@ BATCH = 64
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Embeddings of N queries: images [N, image_size] and texts [N, text_size], float32, rows of unit length."""
+    """Embeddings of N queries: images [N, image_size] and texts [N, text_size], float32, rows of unit length.
+
+    truncated: how many of the texts are longer than the embedder reads, so that their embedding lacks the end.
+    """
 
     images: Array
     texts: Array
+    truncated: int = 0
 
     @property
     def joined(self) -> Array:
@@ -40,4 +44,5 @@ def embed_examples(embedder: Embedder, examples: Sequence[Example], report: Repo
     for start in range(0, len(examples), BATCH):
         images.append(embedder.embed_images([example.image for example in examples[start : start + BATCH]]))
         report(Progress("embed", min(start + BATCH, len(examples)), len(examples)))
-    return Features(np.concatenate(images), np.concatenate(texts)[places])
+    truncated = sum(embedder.truncates(question) for question in questions[places])
+    return Features(np.concatenate(images), np.concatenate(texts)[places], truncated)

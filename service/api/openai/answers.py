@@ -17,6 +17,7 @@ from vlibrary.library.model_names import NamedModel
 from vlibrary.library.steer import Answer
 from vlibrary.schemas.examples import NAMED_EXAMPLE, examples
 from vlibrary.schemas.generate import SteeringOut
+from vlibrary.schemas.vectors import EMBEDDED_TEXT_EXAMPLE
 
 _ID = "chatcmpl-01K9Z4T0XJ4V6W8M2Q5R7S9A1B"
 _DONE = format_sse_event(data_str="[DONE]")
@@ -90,6 +91,7 @@ class ChatOut(BaseModel):
             "vlibrary": {
                 "applied": [NAMED_EXAMPLE | {"score": 0.97, "strength": 1.0}],
                 "reason": None,
+                "query_text": EMBEDDED_TEXT_EXAMPLE,
                 "base_model": "vlibrary/bundled-llava",
                 "timings": {"total_s": 0.03},
             },

@@ -30,14 +30,14 @@ _EVENTS = {
 }
 _EXAMPLE = """\
 event: steering
-data: {"applied":[],"reason":{"code":"off","detail":"The request switched steering off."}}
+data: {"applied":[],"reason":{"code":"off","detail":"Steering is switched off."},"query_text":null}
 
 event: token
 data: {"text":"lorp","tokens":1}
 
 event: done
 data: {"text":"lorp","finish_reason":"stop","model":"vlibrary/bundled-llava","steering":{"applied":[],\
-"reason":{"code":"off","detail":"The request switched steering off."}},\
+"reason":{"code":"off","detail":"Steering is switched off."},"query_text":null},\
 "usage":{"prompt_tokens":11,"completion_tokens":2},"timings":{"total_s":0.03}}
 
 """

@@ -17,7 +17,7 @@ from vlibrary.library.library import Library
 from vlibrary.library.retrieve import MAX_K, retrieve
 from vlibrary.schemas.fields import MAX_TEXT
 from vlibrary.schemas.filters import Conditions, FilterIn, Name, Tags
-from vlibrary.schemas.vectors import MIN_SEQ, MODEL, K, MatchOut, RetrieveIn, RetrieveOut
+from vlibrary.schemas.vectors import MIN_SEQ, MODEL, EmbeddedTextOut, K, MatchOut, RetrieveIn, RetrieveOut
 
 router = APIRouter(prefix="/retrieve", tags=["retrieve"])
 
@@ -71,7 +71,7 @@ async def retrieve_by_query(request: Request, scope: ScopeDep, library: LibraryD
 def _retrieve(
     library: Library, query: domain.Query, k: int, model: str | None, among: Filter | None, min_seq: int
 ) -> RetrieveOut:
-    matches = retrieve(
+    found = retrieve(
         query,
         k=k,
         model_id=model,
@@ -82,5 +82,6 @@ def _retrieve(
     return RetrieveOut(
         model=library.worker.find(model).model.model_id,
         modality=query.modality,
-        matches=[MatchOut.of(match) for match in matches],
+        query_text=EmbeddedTextOut.of(found.query),
+        matches=[MatchOut.of(match) for match in found.matches],
     )

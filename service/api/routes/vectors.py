@@ -22,7 +22,7 @@ from vlibrary.library.references import resolve
 from vlibrary.library.vectors import list_vectors
 from vlibrary.schemas.filters import FilterQuery
 from vlibrary.schemas.registry import LineageOut
-from vlibrary.schemas.vectors import VectorOut, VectorPage
+from vlibrary.schemas.vectors import RegisteredOut, VectorOut, VectorPage
 
 router = APIRouter(prefix="/vectors", tags=["vectors"])
 
@@ -96,7 +96,7 @@ async def register_vector(
             min_length=1, max_length=255, description="Makes retries safe: a repeated request gets the first result"
         ),
     ] = None,
-) -> VectorOut:
+) -> RegisteredOut:
     """Validates the artifact and its card, and registers the vector. Searches find it immediately.
 
     With curl: `curl -F artifact=@colour-codes.safetensors -F card=@colour-codes.card.json http://127.0.0.1:8000/vectors`
@@ -108,7 +108,7 @@ async def register_vector(
     response.headers["Location"] = f"/vectors/{record.id}"
     response.headers["ETag"] = revision_etag(record.revision)
     response.headers[SEQ_HEADER] = str(record.seq)
-    return VectorOut.of(record)
+    return RegisteredOut.of(record)
 
 
 @router.get(

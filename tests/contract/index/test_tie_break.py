@@ -132,8 +132,8 @@ class TestImported:
             publish(submission, library)
 
         def versions(index: TaskIndex, k: int) -> list[int]:
-            matches = retrieve(Query(DESCRIPTION), replace(library, index=index), k=k, model_id=None)
-            return [match.record.version for match in matches]
+            found = retrieve(Query(DESCRIPTION), replace(library, index=index), k=k, model_id=None)
+            return [match.record.version for match in found.matches]
 
         register(0)
         register(1, OLDEST_ID)

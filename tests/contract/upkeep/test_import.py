@@ -101,7 +101,7 @@ def test_a_vector_with_another_card_is_changed_only_on_request(catalogue: Catalo
     assert (record.version, record.revision, record.created_at) == (1, 2, first.created_at)
     assert load(library, other, update=True).outcome is Outcome.PRESENT
     found = retrieve(Query(text=text.description), library, k=1, model_id=None)
-    assert found[0].score == pytest.approx(1.0)
+    assert found.matches[0].score == pytest.approx(1.0)
 
 
 def test_a_deleted_vector_is_not_updated(catalogue: Catalogue) -> None:

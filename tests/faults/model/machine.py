@@ -145,7 +145,7 @@ class LibraryMachine(RuleBasedStateMachine):
     @rule(who=st.integers(0, 1), text=TEXTS, k=st.integers(1, 100))
     def find(self, who: int, text: str, k: int) -> None:
         library = self.libraries[who]
-        found = retrieve(Query(text=text), library.stores, k=k, model_id=None)
+        found = retrieve(Query(text=text), library.stores, k=k, model_id=None).matches
         assert [(match.record.id, match.score) for match in found] == self.oracle.best(text, k)
 
     @rule(who=st.integers(0, 1))

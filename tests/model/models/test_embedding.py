@@ -14,8 +14,10 @@ from tests.model import tiny
 from tests.model.samples import noise_image
 from vlibrary.bundled import EMBEDDER_FOLDER
 from vlibrary.domain.errors import InvalidImage, UnsupportedModel
+from vlibrary.domain.example import Example
 from vlibrary.domain.query import Query, unit
 from vlibrary.models.embedder import Embedder
+from vlibrary.training.features import embed_examples
 
 BUNDLED = pytest.param(
     "bundled",
@@ -149,3 +151,10 @@ def test_an_embedding_tells_whether_the_text_was_cut(embedder: Embedder) -> None
     assert 0 < short.text_tokens <= short.text_limit == long.text_limit < long.text_tokens
     assert (short.text_cut, long.text_cut) == (False, True)
     assert embedder.embed(Query(images=(noise_image(1),))).text_cut is False
+
+
+def test_examples_whose_question_is_truncated_are_counted(embedder: Embedder) -> None:
+    questions = ["which hue?", "which hue? " * 99, "how many? " * 99, "which hue? " * 99]
+    examples = [Example(noise_image(number), question, "red") for number, question in enumerate(questions)]
+    assert embed_examples(embedder, examples).truncated == 3
+    assert embed_examples(embedder, examples[:1]).truncated == 0

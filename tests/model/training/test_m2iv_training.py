@@ -238,7 +238,8 @@ def test_invalid_loss_weights_are_refused() -> None:
 
 def _features(count: int) -> Features:
     rng = np.random.default_rng(0)
-    return Features(*(rng.normal(size=(count, 4)).astype(np.float32) for _ in range(2)))
+    images, texts = (rng.normal(size=(count, 4)).astype(np.float32) for _ in range(2))
+    return Features(images, texts)
 
 
 def test_fit_returns_a_vector_with_its_training_record(lvlm: Lvlm, items: list[Example], tmp_path: Path) -> None:

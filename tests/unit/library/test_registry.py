@@ -48,7 +48,7 @@ def library() -> Library:
 
 
 def find(library: Library, text: str, among: Filter | None = None, min_seq: int = 0) -> list[str]:
-    matches = retrieve(
+    found = retrieve(
         Query(text=text),
         k=5,
         model_id=None,
@@ -56,7 +56,7 @@ def find(library: Library, text: str, among: Filter | None = None, min_seq: int 
         among=among,
         min_seq=min_seq,
     )
-    return [match.record.id for match in matches]
+    return [match.record.id for match in found.matches]
 
 
 def change(library: Library, record: VectorRecord, changes: Amendment, *, revision: int | None = None) -> VectorRecord:

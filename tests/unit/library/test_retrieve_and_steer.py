@@ -13,7 +13,7 @@ import pytest
 from tests.support.library import memory_library, register
 from tests.support.memory.catalogue import MemoryVectors, memory_catalogue
 from tests.support.memory.index import MemoryIndex
-from tests.support.memory.worker import EMBEDDER
+from tests.support.memory.worker import EMBEDDER, TEXT_LIMIT
 from tests.support.scripted_worker import ScriptedWorker, Then
 from vlibrary.domain.card import Status, VectorRecord
 from vlibrary.domain.errors import InvalidInput, InvalidQuery, ModelNotFound, VectorNotFound, WorkerLost
@@ -31,7 +31,7 @@ SHAPE = "Name the outline, please."
 
 
 def find(library: Library, text: str, k: int = 5, model_id: str | None = None) -> list[Match]:
-    return retrieve(Query(text=text), library, k=k, model_id=model_id)
+    return retrieve(Query(text=text), library, k=k, model_id=model_id).matches
 
 
 def ask(library: Library, text: str, steering: Steering) -> Answer:
@@ -50,6 +50,23 @@ def planned(library: Library, text: str, steering: Steering) -> Plan:
         model=None,
         library=library,
     )
+
+
+def test_a_text_beyond_what_the_embedder_reads_is_reported() -> None:
+    library = memory_library()
+    register(library, "colour", COLOUR)
+    short, long = planned(library, COLOUR, Auto()), planned(library, "other words " * TEXT_LIMIT, Auto())
+    assert short.query is not None
+    assert long.query is not None
+    assert (short.query.text_cut, long.query.text_cut) == (False, True)
+    assert long.reason is not None
+    assert long.reason.code == SteeringReason.BELOW_THRESHOLD
+    assert f"only the first {TEXT_LIMIT} of its {2 * TEXT_LIMIT} tokens were compared" in long.reason.detail
+    answered = ask(library, "other words " * TEXT_LIMIT, Auto())
+    assert answered.query is not None
+    assert answered.query.text_cut
+    for steering in (Off(), Listed((VectorAtStrength("colour"),))):
+        assert planned(library, COLOUR, steering).query is None
 
 
 def test_a_newer_version_is_found_instead_of_an_older_one() -> None:
@@ -126,7 +143,7 @@ def test_the_index_applies_writes_of_another_replica() -> None:
     writer = memory_library()
     reader_index = memory_library().index
     colour = register(writer, "colour", COLOUR)
-    found = retrieve(Query(text=COLOUR), replace(writer, index=reader_index), k=1, model_id=None)
+    found = retrieve(Query(text=COLOUR), replace(writer, index=reader_index), k=1, model_id=None).matches
     assert [match.record.id for match in found] == [colour.id]
 
 

@@ -97,7 +97,7 @@ def test_another_library_gets_the_same_vectors() -> None:
         )
         assert mine.object_key != other.object_key
     found = retrieve(Query(text=HUE), target, k=5, model_id=None)
-    assert {match.record.id for match in found} == {record.id for record in theirs}
+    assert {match.record.id for match in found.matches} == {record.id for record in theirs}
     assert {entry.actor for entry in target.catalogue.audit_log.read(0, 9)} == {"ann"}
 
 
