@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,8 +44,8 @@ class Sampler:
         self._prompt = {one for one in prompt if vocabulary is None or one < vocabulary}
         self._counts: Counter[int] = Counter()
         self._generated = 0
-        # On the host, so that a seed gives the same numbers on every device.
-        self._random = torch.Generator().manual_seed(decoding.seed)
+        # numpy's, because torch's generator uses the low 32 bits of a seed only. The same on every device.
+        self._random = np.random.default_rng(decoding.seed % 2**64)
         self.point = self._draw()
 
     @property
@@ -81,7 +82,7 @@ class Sampler:
         self.point = self._draw()
 
     def _draw(self) -> float:
-        return float(torch.rand((), generator=self._random, dtype=torch.float64))
+        return float(self._random.random())
 
     @staticmethod
     def _index(ids: Iterable[int], logits: Tensor) -> Tensor:

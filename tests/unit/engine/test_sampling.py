@@ -223,10 +223,18 @@ def test_the_narrowest_option_takes_the_likeliest_token(options: dict[str, Any])
     assert set(drawn(logits[0], decoding, 20)) == {int(logits.argmax())}
 
 
-@pytest.mark.parametrize("seed", [-(2**63), -1, 0, 2**63 - 1])
-def test_every_signed_64_bit_seed_is_taken(seed: int) -> None:
+SEEDS = st.integers(-(2**63), 2**63 - 1)
+
+
+@given(SEEDS)
+def test_every_signed_64_bit_seed_is_repeatable(seed: int) -> None:
     one, again = (Sampler(Decoding(temperature=1.0, seed=seed)) for _ in range(2))
     assert one.point == again.point
+
+
+@given(st.sets(SEEDS | st.sampled_from((-1, 1, 2**32 + 1, 2**62 + 1, -(2**63))), min_size=2, max_size=6))
+def test_different_seeds_draw_different_numbers(seeds: set[int]) -> None:
+    assert len({Sampler(Decoding(temperature=1.0, seed=seed)).point for seed in seeds}) == len(seeds)
 
 
 ADJUSTED = st.builds(
