@@ -88,17 +88,18 @@ class RunningBatch:
     def _draw(self, logits: Tensor, rows: Sequence[Row]) -> list[tuple[int | None, ScoredToken | None]]:
         """Return each row's next token, None if its logits are not finite, with its log-probability if requested."""
         tokens = next_tokens(logits, [row.sampler for row in rows])
-        asking = {
-            place: (token, count)
+        asking = [
+            (place, token, count)
             for place, (row, token) in enumerate(zip(rows, tokens, strict=True))
-            if token is not None and (count := row.request.decoding.logprobs) is not None
-        }
-        scored: dict[int, ScoredToken] = {}
+            if (count := row.request.decoding.logprobs) is not None and token is not None
+        ]
+        drawn: list[tuple[int | None, ScoredToken | None]] = [(token, None) for token in tokens]
         if asking:
-            chosen, counts = zip(*asking.values(), strict=True)
-            scores = score_tokens(logits[list(asking)], chosen, counts, self._token_bytes)
-            scored = dict(zip(asking, scores, strict=True))
-        return [(token, scored.get(place)) for place, token in enumerate(tokens)]
+            places, chosen, counts = zip(*asking, strict=True)
+            scores = score_tokens(logits[list(places)], chosen, counts, self._token_bytes)
+            for place, token, scored in zip(places, chosen, scores, strict=True):
+                drawn[place] = token, scored
+        return drawn
 
     def _score_prompt(self, request: Request, logits: Tensor) -> tuple[ScoredToken, ...] | None:
         """Return the prompt's log-probabilities if requested. logits: [T, V], of the left-padded prompt."""

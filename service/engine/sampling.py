@@ -42,6 +42,9 @@ class Sampler:
         self.end_tokens = frozenset(decoding.stop_token_ids) | (frozenset() if decoding.ignore_eos else set(end_tokens))
         # Some models read image tokens that they cannot generate.
         self._prompt = {one for one in prompt if vocabulary is None or one < vocabulary}
+        self.greedy = decoding.greedy
+        penalises = decoding.repetition_penalty != 1 or decoding.presence_penalty or decoding.frequency_penalty
+        self._always_adjusts = bool(penalises or decoding.logit_bias)
         self._counts: Counter[int] = Counter()
         self._generated = 0
         # numpy's, because torch's generator uses the low 32 bits of a seed only. The same on every device.
@@ -49,15 +52,9 @@ class Sampler:
         self.point = self._draw()
 
     @property
-    def greedy(self) -> bool:
-        return self.decoding.greedy
-
-    @property
     def adjusts(self) -> bool:
         """Whether `adjust` changes logits for the next token."""
-        one = self.decoding
-        penalised = (one.repetition_penalty, one.presence_penalty, one.frequency_penalty) != (1, 0, 0)
-        return penalised or bool(one.logit_bias) or self._generated < one.min_new_tokens
+        return self._always_adjusts or self._generated < self.decoding.min_new_tokens
 
     def adjust(self, logits: Tensor) -> None:
         """Apply the mask of end tokens, the bias and the penalties to this row's logits [V], in place."""
@@ -150,9 +147,11 @@ def _sample_truncated(scaled: Tensor, samplers: Sequence[Sampler]) -> list[int]:
     probabilities = (top.values - normaliser).exp()
     places = _invert(_truncate(probabilities, samplers), samplers)
     chosen = top.indices.gather(-1, places[:, None])[:, 0].tolist()
+    if count == scaled.shape[-1]:
+        return chosen
     totals, least = probabilities.double().sum(dim=-1).tolist(), (probabilities[:, -1] / probabilities[:, 0]).tolist()
     for row, sampler in enumerate(samplers):
-        if count < scaled.shape[-1] and not _contains(totals[row], least[row], count, sampler.decoding):
+        if not _contains(totals[row], least[row], count, sampler.decoding):
             ordered = scaled[row : row + 1].sort(dim=-1, descending=True)
             kept = _truncate((ordered.values - normaliser[row]).exp(), samplers[row : row + 1])
             chosen[row] = int(ordered.indices[0, _invert(kept, samplers[row : row + 1])[0]])
@@ -173,20 +172,21 @@ def _contains(total: float, least: float, count: int, decoding: Decoding) -> boo
 def _truncate(probabilities: Tensor, samplers: Sequence[Sampler]) -> Tensor:
     """Zero those of the descending probabilities [N, K] that min_p, top_k and top_p leave out."""
 
-    def column(values: list[float]) -> Tensor:
+    def column(values: Sequence[float]) -> Tensor:
         return probabilities.new_tensor(values, dtype=torch.float64)[:, None]
 
-    options = [sampler.decoding for sampler in samplers]
-    numbers = probabilities.double()
-    kept = numbers >= column([one.min_p for one in options]) * numbers[:, :1]
-    size = probabilities.shape[-1]
-    places = torch.arange(size, device=probabilities.device)
-    kept &= places < column([one.top_k or size for one in options])
+    options, numbers = [sampler.decoding for sampler in samplers], probabilities.double()
+    limit = column([one.top_p for one in options])
     # Without min_p and top_k all probabilities sum up to 1, also where this is only the beginning of them.
-    limited = column([one.top_k > 0 or one.min_p > 0 for one in options]).bool()
-    total = torch.where(limited, numbers.where(kept, 0.0).sum(dim=-1, keepdim=True), 1.0)
-    before = numbers.cumsum(dim=-1) - probabilities
-    kept &= before < column([one.top_p for one in options]) * total
+    limited = [one.top_k > 0 or one.min_p > 0 for one in options]
+    if any(limited):
+        size = probabilities.shape[-1]
+        left = torch.arange(size, device=probabilities.device) < column([one.top_k or size for one in options])
+        left &= numbers >= column([one.min_p for one in options]) * numbers[:, :1]
+        probabilities = probabilities.where(left, 0.0)
+        numbers = probabilities.double()
+        limit *= torch.where(column(limited).bool(), numbers.sum(dim=-1, keepdim=True), 1.0)
+    kept = numbers.cumsum(dim=-1) - probabilities < limit
     kept[:, 0] = True
     return probabilities.where(kept, 0.0)
 
