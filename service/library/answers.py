@@ -15,7 +15,7 @@ from vlibrary.library.steer import Answer, Plan, stream
 
 # Answers of one request that are generated at the same time; a request takes no more of the engine's queue.
 AT_ONCE = 8
-# torch's generators use the low 32 bits of a seed, in which no two multiples of the stride below 2**32 agree.
+# Far apart, so that requests with neighbouring seeds share no answers.
 _SEEDS = 2**63
 _STRIDE = 0x9E3779B97F4A7C15
 

@@ -12,11 +12,12 @@ from pydantic import BaseModel, Field
 from ulid import ULID
 
 from vlibrary.api.http.problems import Problem, openai_error
-from vlibrary.domain.wire import TextPiece
+from vlibrary.domain.wire import ScoredToken, TextPiece
 from vlibrary.library.model_names import NamedModel
 from vlibrary.library.steer import Answer
 from vlibrary.schemas.examples import NAMED_EXAMPLE, examples
 from vlibrary.schemas.generate import SteeringOut
+from vlibrary.schemas.logprobs import LogprobOut
 from vlibrary.schemas.vectors import EMBEDDED_TEXT_EXAMPLE
 
 _ID = "chatcmpl-01K9Z4T0XJ4V6W8M2Q5R7S9A1B"
@@ -60,12 +61,24 @@ class ChatMessage(BaseModel):
     refusal: None = None
 
 
+class ChatLogprobs(BaseModel):
+    """Log-probabilities of the tokens of the message."""
+
+    content: list[LogprobOut] = Field(description="One entry per generated token, without an end token")
+    refusal: None = None
+
+    @classmethod
+    def of(cls, scored: Sequence[ScoredToken] | None) -> ChatLogprobs | None:
+        """Return the log-probabilities, or None if they were not requested."""
+        return None if scored is None else cls(content=[LogprobOut.of(one) for one in scored])
+
+
 class ChatChoice(BaseModel):
     """One answer; there are `n` of them."""
 
     index: int
     message: ChatMessage
-    logprobs: None = None
+    logprobs: ChatLogprobs | None = Field(default=None, description="null if not requested")
     finish_reason: str = Field(description="`stop` or `length`")
 
 
@@ -125,6 +138,7 @@ class Completion:
         self._path = path
         self._count = count
         self._include_usage = include_usage
+        self._scored = [0] * count  # log-probabilities sent so far, of each answer
 
     def whole(self, answers: Sequence[Answer]) -> ChatOut:
         """Return the completion."""
@@ -132,6 +146,7 @@ class Completion:
             ChatChoice(
                 index=index,
                 message=ChatMessage(content=one.generation.text),
+                logprobs=ChatLogprobs.of(one.generation.logprobs),
                 finish_reason=one.generation.finish_reason,
             )
             for index, one in enumerate(answers)
@@ -143,12 +158,19 @@ class Completion:
         return b"".join(self._delta({"role": "assistant", "content": ""}, index) for index in range(self._count))
 
     def piece(self, piece: TextPiece, index: int) -> bytes:
-        return self._delta({"content": piece.text}, index)
+        self._scored[index] += len(piece.logprobs)
+        return self._delta({"content": piece.text}, index, scored=piece.logprobs)
 
     def answered(self, answer: Answer, index: int) -> bytes:
-        """Return the chunk with finish_reason and steering."""
+        """Return the chunk with finish_reason and steering.
+
+        Before it come the log-probabilities of tokens without a text of their own, such as those of a stop text.
+        """
+        unsent = (answer.generation.logprobs or ())[self._scored[index] :]
+        without_text = self._delta({"content": ""}, index, scored=unsent) if unsent else b""
         steered = SteeredOut.of_answers([answer]).model_dump(mode="json")
-        return self._delta({}, index, finish_reason=answer.generation.finish_reason, vlibrary=steered)
+        last = self._delta({}, index, finish_reason=answer.generation.finish_reason, vlibrary=steered)
+        return without_text + last
 
     def ending(self, answers: Sequence[Answer]) -> bytes:
         """Return the usage if requested, and [DONE]."""
@@ -158,8 +180,18 @@ class Completion:
         """Return an error event; without [DONE], which would mark the answer as complete."""
         return format_sse_event(data_str=json.dumps(problem | {"error": openai_error(problem, self._path)}))
 
-    def _delta(self, delta: dict[str, str], index: int, *, finish_reason: str | None = None, **more: Any) -> bytes:
-        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+    def _delta(
+        self,
+        delta: dict[str, str],
+        index: int,
+        *,
+        scored: Sequence[ScoredToken] = (),
+        finish_reason: str | None = None,
+        **more: Any,
+    ) -> bytes:
+        found = ChatLogprobs.of(scored or None)
+        logprobs = None if found is None else found.model_dump()
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
         return self._chunk([choice], **({"usage": None} if self._include_usage else {}), **more)
 
     def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> bytes:

@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
+from vlibrary.api.openai.decoding import SamplingIn
 from vlibrary.schemas.examples import SAMPLE_IMAGE, examples
-from vlibrary.schemas.fields import MAX_TEXT, StopText, StrictIn, check_images, image_bytes
-from vlibrary.schemas.generate import MAX_MODEL_NAME, MAX_STOPS, MODEL_NAME, SteeredIn
+from vlibrary.schemas.fields import MAX_TEXT, Logprobs, StrictIn, check_images, image_bytes
+from vlibrary.schemas.generate import MAX_MODEL_NAME, MODEL_NAME, SteeredIn
 
 MAX_MESSAGES = 256
 MAX_ANSWERS = 128
@@ -48,16 +49,7 @@ ImageUrl = Annotated[
 ]
 # Not Literal: pydantic takes 0 for Literal[False], and true for Literal[1].
 Off = Annotated[bool, AfterValidator(_reject_true), WithJsonSchema({"type": "boolean", "const": False})]
-Zero = Annotated[float, Field(ge=0, le=0)]
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
-StopTexts = Annotated[list[StopText], Field(max_length=MAX_STOPS)]
-Stops = Annotated[
-    StopTexts | None,
-    BeforeValidator(
-        lambda value: [value] if isinstance(value, str) else value,
-        json_schema_input_type=StopText | StopTexts | None,
-    ),
-]
 
 
 class TextPart(StrictIn):
@@ -140,7 +132,7 @@ _QUESTION: dict[str, Any] = {
 }
 
 
-class ChatIn(StrictIn):
+class ChatIn(SamplingIn):
     """A conversation; the last message is answered."""
 
     model_config = examples(
@@ -162,10 +154,14 @@ class ChatIn(StrictIn):
     messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_tokens: int | None = Field(default=None, ge=1, lt=2**63)
     max_completion_tokens: int | None = Field(default=None, ge=1, lt=2**63, description="Same as max_tokens")
-    temperature: float | None = Field(default=None, ge=0, le=2, allow_inf_nan=False, description="Defaults to 1")
-    top_p: float | None = Field(default=None, gt=0, le=1, allow_inf_nan=False, description="Defaults to 1")
-    stop: Stops = Field(default=None, description="The answer ends before the first of these strings")
-    seed: int | None = Field(default=None, ge=0, lt=2**63, description="Random by default")
+    logprobs: bool | None = Field(
+        default=None,
+        description="Return the log-probability of every token of the answer: of the steered model's distribution, "
+        "before temperature, penalties and masks",
+    )
+    top_logprobs: Logprobs | None = Field(
+        default=None, description="Also return this many of the most likely tokens at each place; needs `logprobs`"
+    )
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: int | None = Field(default=None, ge=1, le=MAX_ANSWERS, description="How many answers to sample; defaults to 1")
@@ -178,20 +174,15 @@ class ChatIn(StrictIn):
 
     response_format: ResponseFormat | None = None
     modalities: list[Literal["text"]] | None = None
-    logprobs: Off | None = None
-    frequency_penalty: Zero | None = None
-    presence_penalty: Zero | None = None
     service_tier: Literal["auto", "default"] | None = None
     audio: Unsupported = None
     function_call: Unsupported = None
     functions: Unsupported = None
-    logit_bias: Unsupported = None
     parallel_tool_calls: Unsupported = None
     prediction: Unsupported = None
     reasoning_effort: Unsupported = None
     tool_choice: Unsupported = None
     tools: Unsupported = None
-    top_logprobs: Unsupported = None
     verbosity: Unsupported = None
     web_search_options: Unsupported = None
 
@@ -200,10 +191,17 @@ class ChatIn(StrictIn):
         both = {self.max_tokens, self.max_completion_tokens} - {None}
         if len(both) > 1:
             raise ValueError("max_tokens and max_completion_tokens differ; send only one")
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError("top_logprobs requires logprobs to be true")
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options requires stream to be true")
         check_images(sum(isinstance(part, ImagePart) for message in self.messages for part in message.content))
         return self
+
+    @property
+    def requested_logprobs(self) -> int | None:
+        """How many of the most likely tokens to report at each place; None reports nothing."""
+        return self.top_logprobs or 0 if self.logprobs else None
 
     @property
     def requested_tokens(self) -> int | None:

@@ -89,7 +89,7 @@ class ResponsesIn(StrictIn):
     instructions: Text | None = Field(default=None, description="Put before the text of the first user message")
     max_output_tokens: int | None = Field(default=None, ge=1, lt=2**63)
     temperature: float | None = Field(default=None, ge=0, le=2, allow_inf_nan=False, description="Defaults to 1")
-    top_p: float | None = Field(default=None, gt=0, le=1, allow_inf_nan=False, description="Defaults to 1")
+    top_p: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False, description="Defaults to 1")
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     text: TextConfig | None = None

@@ -12,7 +12,6 @@ from vlibrary.api.http.responses import json_or_stream, problems
 from vlibrary.api.http.streams import AnswerStream, stream_answers
 from vlibrary.api.openai.answers import ChatOut, Completion
 from vlibrary.api.openai.conversation import read_conversation
-from vlibrary.api.openai.decoding import to_decoding
 from vlibrary.api.openai.schemas import ChatIn
 from vlibrary.library.answers import answer_all, repeat
 from vlibrary.library.steer import plan
@@ -51,7 +50,7 @@ async def create_completion(request: Request, scope: ScopeDep, library: LibraryD
     Send images as data URLs. Earlier turns become demonstrations before the last question. System messages are put
     before the text of the next user message, and the images of a turn before its text. `max_tokens` defaults to 256 and
     is lowered to what the prompt leaves of the context. With `n`, the answers of one prompt have different seeds, which
-    follow from `seed`. Unsupported options (tools, logprobs, ...) are rejected.
+    follow from `seed`. Unsupported options (tools, ...) are rejected.
 
     `vlibrary` in the request selects the steering, as in `POST /generate`. `vlibrary` in the response holds the vectors
     applied, or the reason why none was; in a stream it comes with the chunk that has the `finish_reason`. Errors also
@@ -62,9 +61,7 @@ async def create_completion(request: Request, scope: ScopeDep, library: LibraryD
     scope.set_timeout(body.vlibrary.timeout_s)
     prompt, query = read_conversation(body.messages)
     steering = body.vlibrary.to_steering(query)
-    decoding = to_decoding(
-        body.requested_tokens, temperature=body.temperature, top_p=body.top_p, seed=body.seed, stop=body.stop
-    )
+    decoding = body.to_decoding(body.requested_tokens, logprobs=body.requested_logprobs)
     make_plan = partial(plan, prompt, steering, decoding, model=body.model, library=library)
     planned = await scope.run_in_thread(make_plan)
     plans = repeat(planned, body.n or 1)
