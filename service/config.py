@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -110,6 +111,11 @@ class HttpSettings(_Group):
     max_card_bytes: int = Field(default=4 * 2**20, ge=1, description="maximum size of a card, in bytes")
     max_request_bytes: int = Field(default=96 * 2**20, ge=1, description="maximum size of a request body, in bytes")
     max_inside: int = Field(default=256, ge=1, description="maximum concurrent requests; further ones get 429")
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=("localhost",),
+        description="origins of web pages that may call the service, separated by commas, such as https://example.org; "
+        "localhost: pages served from the browser's own computer; *: all pages; none: no page",
+    )
     grace_s: float = Field(default=30.0, ge=0, description="seconds for running requests after SIGTERM")
     timeout_s: float = Field(
         default=120.0, gt=0, le=600, description="seconds for an answer, unless the request sets timeout_s"
@@ -139,10 +145,25 @@ class Settings(
 ):
     """The settings of one process, frozen; the defaults need no other server."""
 
-    @field_validator("workers", "image_formats", mode="before")
+    @field_validator("workers", "image_formats", "cors_origins", mode="before")
     @classmethod
     def _listed(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        wrong = [
+            one
+            for one in value
+            if one not in ("localhost", "*", "none") and not re.fullmatch(r"https?://[^/?#@\s]+", one, re.IGNORECASE)
+        ]
+        if wrong:
+            raise ValueError(f"{wrong[0]!r} is not an origin; use https://host, http://host:port, localhost, * or none")
+        if "none" in value and len(value) > 1:
+            raise ValueError("none excludes other origins")
+        # Browsers send the origin in lower case.
+        return () if value == ("none",) else tuple(one.lower() for one in value)
 
     @field_validator("workers")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from importlib.metadata import version
 from typing import Any
 
@@ -11,10 +12,15 @@ from pydantic.json_schema import models_json_schema
 from starlette.types import Lifespan
 
 from vlibrary.api.http.admission import AdmissionControl
-from vlibrary.api.http.body_limit import BodyLimit
 from vlibrary.api.http.deps import Limits
 from vlibrary.api.http.errors import install_handlers
 from vlibrary.api.http.metrics import Metrics, MetricsMiddleware
+from vlibrary.api.http.middleware.body_limit import BodyLimit
+from vlibrary.api.http.middleware.content_encoding import ContentEncoding
+from vlibrary.api.http.middleware.cors import allow_origins
+from vlibrary.api.http.middleware.head import HeadAsGet
+from vlibrary.api.http.middleware.request_id import RequestIds
+from vlibrary.api.http.middleware.url_limit import UrlLimit
 from vlibrary.api.http.problems import OPENAI_PREFIX
 from vlibrary.api.openai.embeddings import EmbeddingsIn
 from vlibrary.api.openai.responses.request import ResponsesIn
@@ -75,11 +81,12 @@ def create_app(
     limits: Limits | None = None,
     *,
     metrics: Metrics | None = None,
+    cors_origins: Collection[str] = (),
     lifespan: Lifespan[FastAPI] | None = None,
 ) -> FastAPI:
     """Return the app; its documentation pages work offline.
 
-    metrics: exposed at /metrics. lifespan: runs at startup and shutdown.
+    metrics: exposed at /metrics. cors_origins: see allow_origins. lifespan: runs at startup and shutdown.
     """
     limits = limits or Limits()
     app: FastAPI = FastAPIOffline(
@@ -96,8 +103,14 @@ def create_app(
     for routes in ROUTES:
         app.include_router(routes.router)
     install_handlers(app)
+    # The last one is the outermost.
+    app.add_middleware(ContentEncoding, max_body_size=limits.request_bytes)
     app.add_middleware(BodyLimit, max_body_size=limits.request_bytes)
+    app.add_middleware(UrlLimit)
     app.add_middleware(MetricsMiddleware, metrics=app.state.metrics)
+    stack = app.build_middleware_stack
+    # Around Starlette's answer to unexpected errors too, which is outside of all middleware that is added.
+    app.build_middleware_stack = lambda: RequestIds(allow_origins(HeadAsGet(stack()), cors_origins))  # type: ignore[method-assign]
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app
 

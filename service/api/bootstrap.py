@@ -68,7 +68,9 @@ def open_app(settings: Settings, open_worker: Callable[[Artifacts, CollectorRegi
         worker.close()
         await asyncio.to_thread(background.close)
 
-    return create_app(library, _limits(settings), metrics=metrics, lifespan=lifespan)
+    return create_app(
+        library, _limits(settings), metrics=metrics, cors_origins=settings.cors_origins, lifespan=lifespan
+    )
 
 
 def open_fleet(settings: Settings) -> Fleet:

@@ -62,7 +62,11 @@ def configure_logging(*, json: bool) -> None:
         # The default formatter prints the variables of every frame, including images, and takes seconds.
         exception_formatter=structlog.dev.plain_traceback,
     )
-    shared: list[Any] = [structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True)]
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,  # the id of the request
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
     if json:
         shared.append(structlog.processors.format_exc_info)
         renderer = structlog.processors.JSONRenderer()

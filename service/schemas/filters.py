@@ -21,6 +21,8 @@ from vlibrary.formats import strict_json
 from vlibrary.schemas.fields import StrictIn
 
 MAX_CONDITIONS = 16
+# The query parameters that may occur more than once.
+REPEATABLE = frozenset({"tag", "metadata"})
 _CONDITION = re.compile(r"([A-Za-z0-9_.-]+)(>=|<=|=)(.*)", re.DOTALL)
 _STATES: dict[str, Status | None] = {"active": Status.ACTIVE, "deleted": Status.DELETED, "any": None}
 

@@ -25,6 +25,7 @@ class ProblemOut(BaseModel):
     status: int = Field(description="HTTP status")
     detail: str = Field(description="What is wrong with this request; its wording may change")
     cure: str = Field(description="How to fix the request or the service")
+    request_id: str | None = Field(default=None, description="The request's `X-Request-Id`, also in the service's log")
     errors: list[dict[str, str]] | None = Field(
         default=None, description="Invalid fields, each with pointer and detail"
     )

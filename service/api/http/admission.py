@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -81,7 +82,8 @@ class AdmissionControl:
         def release(_future: Future[T]) -> None:
             loop.call_soon_threadsafe(self._idle_threads.release)
 
-        future = self._executor.submit(call)
+        # With its context, so that its log lines have the request's id.
+        future = self._executor.submit(contextvars.copy_context().run, call)
         future.add_done_callback(release)
         return await asyncio.wrap_future(future)
 

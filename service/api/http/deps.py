@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
+from urllib.parse import unquote_to_bytes
 
 from fastapi import Depends, Header, Path, Query, Request
+from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict
 
 from vlibrary.api.http.admission import AdmissionControl, RequestScope
 from vlibrary.domain.labels import ACTOR_PATTERN
 from vlibrary.domain.registration import ANONYMOUS
+from vlibrary.formats.text import decode_utf8
 from vlibrary.library.library import Library
 from vlibrary.library.references import MAX_REFERENCE
+from vlibrary.schemas.filters import REPEATABLE
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,27 @@ def _no_parameters(_query: Annotated[NoParameters, Query()]) -> None:
     """Declare that a route has no query parameters."""
 
 
+async def _check_query(request: Request) -> None:
+    """Refuse what FastAPI silently drops or alters: names that occur twice, and text that is not UTF-8."""
+    names: Counter[str] = Counter()
+    wrong: list[dict[str, Any]] = []
+    for pair in filter(None, request.scope["query_string"].replace(b"+", b" ").split(b"&")):
+        raw_name, _, raw_value = pair.partition(b"=")
+        name = unquote_to_bytes(raw_name).decode(errors="backslashreplace")
+        names[name] += 1
+        try:
+            decode_utf8(unquote_to_bytes(raw_value))
+        except ValueError as error:
+            wrong.append({"type": "text_invalid", "loc": ("query", name), "msg": str(error)})
+    wrong += [
+        {"type": "occurs_twice", "loc": ("query", name), "msg": f"The query has this name {count} times; send one"}
+        for name, count in names.items()
+        if count > 1 and name not in REPEATABLE
+    ]
+    if wrong:
+        raise RequestValidationError(wrong)
+
+
 LibraryDep = Annotated[Library, Depends(_library)]
 LimitsDep = Annotated[Limits, Depends(_limits)]
 ActorDep = Annotated[str, Depends(_actor)]
@@ -77,6 +103,8 @@ ActorDep = Annotated[str, Depends(_actor)]
 ADMITTED = Depends(_admit)
 ScopeDep = Annotated[RequestScope, ADMITTED]
 NO_PARAMETERS = Depends(_no_parameters)
+# Of routers whose routes have query parameters.
+STRICT_QUERY = Depends(_check_query)
 
 REFERENCE = "Id, name (its newest version), name:version or name@alias"
 Reference = Annotated[str, Path(max_length=MAX_REFERENCE, description=REFERENCE, examples=["colour:1"])]

@@ -7,12 +7,13 @@ from http import HTTPStatus
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Route
 
-from vlibrary.api.http.body_limit import TOO_LARGE
 from vlibrary.api.http.invalid_fields import MAX_FIELDS, invalid_fields
+from vlibrary.api.http.middleware.body_limit import too_large
 from vlibrary.api.http.problems import (
     INVALID_REQUEST,
     OPENAI_PREFIX,
@@ -62,24 +63,28 @@ async def _handle_invalid_request(request: Request, error: Exception) -> JSONRes
     return problem_response(problem(INVALID_REQUEST, detail, cure, errors=entries), request.url.path)
 
 
-async def _handle_http_error(request: Request, error: Exception) -> JSONResponse:
+async def _handle_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    allowed = {}
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = {"Allow": ", ".join(sorted(_allowed_methods(request)))}
+        if request.method == "OPTIONS":
+            return Response(status_code=HTTPStatus.NO_CONTENT, headers=allowed)
     if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        return problem_response(problem_of(TOO_LARGE), request.url.path)
+        return problem_response(problem_of(too_large()), request.url.path)
     detail = f"{request.method} {request.url.path}: {error.detail}."
     cure = "See /docs for the available paths, methods and bodies."
     response = problem_response(problem(type_of_status(error.status_code), detail, cure), request.url.path)
-    response.headers.update(error.headers or {})
-    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        response.headers["Allow"] = ", ".join(sorted(_allowed_methods(request)))
+    response.headers.update(dict(error.headers or {}) | allowed)
     return response
 
 
 def _allowed_methods(request: Request) -> set[str]:
     """Return all methods of the path; Starlette's own Allow header names those of a single route only."""
-    return {
+    methods = {
         method
-        for route in request.app.routes
-        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+        for context in iter_route_contexts(request.app.routes)
+        if isinstance(route := context.original_route, Route) and route.matches(request.scope)[0] is not Match.NONE
         for method in route.methods or ()
-    }
+    } or {"GET"}  # of static files, which are not routes
+    return methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())

@@ -11,6 +11,7 @@ import structlog
 from fastapi.responses import JSONResponse
 
 from vlibrary.api.http.invalid_fields import field_name
+from vlibrary.api.http.middleware.request_id import current_request_id
 from vlibrary.domain import errors
 from vlibrary.http_common import status_of
 
@@ -93,17 +94,14 @@ def problem_of(error: errors.VLibraryError) -> Problem:
 
 
 def report(path: str, error: Exception) -> Problem:
-    """Return the error as a problem document, and log it if it is the service's fault."""
+    """Return the error as a problem document of this request, and log it if it is the service's fault."""
     if not isinstance(error, errors.VLibraryError):
         log.error("api.unexpected_error", path=path, exc_info=error)
-        return problem(
-            UNFORESEEN,
-            "Unexpected error; see the service log.",
-            "Try again; if the error persists, report it together with the service log.",
-        )
+        cure = "Try again; if the error persists, report it together with the service log."
+        return problem(UNFORESEEN, "Unexpected error; see the service log.", cure, **_request_id())
     if status_of(error) >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("api.request_failed", path=path, problem=error.code, detail=error.detail, cause=repr(error.__cause__))
-    return problem_of(error)
+    return problem_of(error) | _request_id()
 
 
 def problem_response(found: Problem, path: str) -> JSONResponse:
@@ -111,10 +109,16 @@ def problem_response(found: Problem, path: str) -> JSONResponse:
     status = found["status"]
     retryable = status in (429, 503) or found["type"] == f"/problems/{errors.InProgress.code}"
     headers = {"Retry-After": str(RETRY_AFTER_S)} if retryable else None
+    found = found | _request_id()
     if path.startswith(OPENAI_PREFIX):
         status = 400 if status == HTTPStatus.UNPROCESSABLE_ENTITY else status
         found = found | {"status": status, "error": openai_error(found, path)}
     return JSONResponse(found, status_code=status, media_type=MEDIA_TYPE, headers=headers)
+
+
+def _request_id() -> dict[str, str]:
+    found = current_request_id()
+    return {"request_id": found} if found else {}
 
 
 def openai_field_code(kind: str) -> str:

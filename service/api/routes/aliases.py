@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from vlibrary.api.http.bodies import json_docs, json_reader
-from vlibrary.api.http.deps import NO_PARAMETERS, ActorDep, LibraryDep
+from vlibrary.api.http.deps import NO_PARAMETERS, STRICT_QUERY, ActorDep, LibraryDep
 from vlibrary.api.http.etags import IfMatch, require_alias_revision, require_revision, revision_etag
 from vlibrary.api.http.responses import headers, problems
 from vlibrary.domain.card import NAME_PATTERN
@@ -16,7 +16,7 @@ from vlibrary.domain.registration import Alias
 from vlibrary.library.aliases import drop_alias, get_alias, list_aliases, set_alias
 from vlibrary.schemas.registry import AliasesOut, AliasIn, AliasOut
 
-router = APIRouter(prefix="/aliases", tags=["aliases"])
+router = APIRouter(prefix="/aliases", tags=["aliases"], dependencies=[STRICT_QUERY])
 
 Name = Annotated[str, Path(pattern=NAME_PATTERN, examples=["colour"])]
 AliasName = Annotated[str, Path(max_length=64, examples=["production"])]

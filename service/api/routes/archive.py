@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from vlibrary.api.http.bodies import media_type
-from vlibrary.api.http.deps import ADMITTED, ActorDep, LibraryDep, Limits, LimitsDep, ScopeDep
+from vlibrary.api.http.deps import ADMITTED, STRICT_QUERY, ActorDep, LibraryDep, Limits, LimitsDep, ScopeDep
 from vlibrary.api.http.problems import problem_of
 from vlibrary.api.http.responses import SEQ_HEADER, headers, problems
 from vlibrary.domain.errors import InvalidArchive, InvalidInput
@@ -23,7 +23,7 @@ from vlibrary.schemas.filters import FilterQuery
 from vlibrary.schemas.problems import ProblemOut
 from vlibrary.schemas.registry import ImportedOut, ImportOut
 
-router = APIRouter(tags=["archive"])
+router = APIRouter(tags=["archive"], dependencies=[STRICT_QUERY])
 
 MAX_ITEMS = 1_000
 _BINARY = {"content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}}

@@ -7,12 +7,12 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from vlibrary.api.http.deps import LibraryDep
+from vlibrary.api.http.deps import STRICT_QUERY, LibraryDep
 from vlibrary.api.http.responses import problems
 from vlibrary.library.audit import read_audit
 from vlibrary.schemas.registry import AuditOut
 
-router = APIRouter(prefix="/audit", tags=["audit"])
+router = APIRouter(prefix="/audit", tags=["audit"], dependencies=[STRICT_QUERY])
 
 
 class AuditQuery(BaseModel):

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Header, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from vlibrary.api.http.bodies import json_docs, json_reader
-from vlibrary.api.http.deps import ADMITTED, NO_PARAMETERS, ActorDep, FixedReference, LibraryDep
+from vlibrary.api.http.deps import ADMITTED, NO_PARAMETERS, STRICT_QUERY, ActorDep, FixedReference, LibraryDep
 from vlibrary.api.http.etags import IfMatch, parse_revision, require_revision, revision_etag
 from vlibrary.api.http.responses import SEQ_HEADER, headers, problems
 from vlibrary.domain.card import VectorRecord
@@ -16,7 +16,7 @@ from vlibrary.library.vectors import amend, delete_vector, purge_vector, restore
 from vlibrary.schemas.registry import AmendIn
 from vlibrary.schemas.vectors import VectorOut
 
-router = APIRouter(prefix="/vectors", tags=["vectors"])
+router = APIRouter(prefix="/vectors", tags=["vectors"], dependencies=[STRICT_QUERY])
 
 
 class DeleteQuery(BaseModel):

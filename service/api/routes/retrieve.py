@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from vlibrary.api.http.bodies import json_or_form_docs, read_json_or_form
-from vlibrary.api.http.deps import NO_PARAMETERS, LibraryDep, LimitsDep, ScopeDep
+from vlibrary.api.http.deps import NO_PARAMETERS, STRICT_QUERY, LibraryDep, LimitsDep, ScopeDep
 from vlibrary.api.http.responses import problems
 from vlibrary.domain import query as domain
 from vlibrary.domain.filters import Filter
@@ -19,7 +19,7 @@ from vlibrary.schemas.fields import MAX_TEXT
 from vlibrary.schemas.filters import Conditions, FilterIn, Name, Tags
 from vlibrary.schemas.vectors import MIN_SEQ, MODEL, EmbeddedTextOut, K, MatchOut, RetrieveIn, RetrieveOut
 
-router = APIRouter(prefix="/retrieve", tags=["retrieve"])
+router = APIRouter(prefix="/retrieve", tags=["retrieve"], dependencies=[STRICT_QUERY])
 
 
 class RetrieveQuery(BaseModel):

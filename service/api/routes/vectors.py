@@ -10,7 +10,17 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
 
 from vlibrary.api.http.bodies import Form, media_type, read_form
-from vlibrary.api.http.deps import ADMITTED, NO_PARAMETERS, ActorDep, LibraryDep, Limits, LimitsDep, Reference, ScopeDep
+from vlibrary.api.http.deps import (
+    ADMITTED,
+    NO_PARAMETERS,
+    STRICT_QUERY,
+    ActorDep,
+    LibraryDep,
+    Limits,
+    LimitsDep,
+    Reference,
+    ScopeDep,
+)
 from vlibrary.api.http.etags import content_etag, matches, revision_etag
 from vlibrary.api.http.responses import SEQ_HEADER, headers, problems
 from vlibrary.domain.errors import InvalidInput, TooLarge
@@ -24,7 +34,7 @@ from vlibrary.schemas.filters import FilterQuery
 from vlibrary.schemas.registry import LineageOut
 from vlibrary.schemas.vectors import RegisteredOut, VectorOut, VectorPage
 
-router = APIRouter(prefix="/vectors", tags=["vectors"])
+router = APIRouter(prefix="/vectors", tags=["vectors"], dependencies=[STRICT_QUERY])
 
 LINK_SECONDS = 300
 

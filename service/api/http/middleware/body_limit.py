@@ -9,8 +9,10 @@ from starlette.types import Receive, Scope, Send
 from vlibrary.api.http.problems import problem_of, problem_response
 from vlibrary.domain.errors import TooLarge
 
-# For bodies without Content-Length, Starlette raises HTTPException(413) while they are read.
-TOO_LARGE = TooLarge("The request body is too large.", "Send less, or raise VLIBRARY_MAX_REQUEST_BYTES on the service.")
+
+def too_large() -> TooLarge:
+    """Return the error of a body above the limit. Without Content-Length, Starlette finds it while the body is read."""
+    return TooLarge("The request body is too large.", "Send less, or raise VLIBRARY_MAX_REQUEST_BYTES on the service.")
 
 
 class BodyLimit(RequestBodyLimitMiddleware):
@@ -18,6 +20,6 @@ class BodyLimit(RequestBodyLimitMiddleware):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and int(Headers(scope=scope).get("content-length", "0")) > self.max_body_size:
-            await problem_response(problem_of(TOO_LARGE), scope["path"])(scope, receive, send)
+            await problem_response(problem_of(too_large()), scope["path"])(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
