@@ -21,13 +21,16 @@ def train(
     images: Annotated[
         Path | None, typer.Option(help="Folder of the images", show_default="the folder of the JSONL file")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Output folder for NAME.safetensors and NAME.card.json")] = Path(),
+    out: Annotated[
+        Path, typer.Option(help="Output folder for NAME.safetensors, NAME.card.json, NAME.training.json and .png")
+    ] = Path(),
     description: Annotated[str, typer.Option(help="What the vector does; text queries can match it")] = "",
     shots: Annotated[int, typer.Option(min=1, help="Demonstrations in the prompts that the vector replaces")] = 16,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Training steps", show_default="chosen by the method")
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed")] = 0,
+    sweep: Annotated[bool, typer.Option(help="Measure accuracy at strengths from -1 to 2")] = True,
     state: Annotated[Path | None, typer.Option(help="Checkpoint folder; rerun the command to resume from it")] = None,
 ) -> None:
     """Train an M²IV vector from labelled examples.
@@ -35,6 +38,7 @@ def train(
     The model is the one in VLIBRARY_LVLM; by default, the bundled one.
     """
     # Imported here because torch takes seconds to load, which would delay `vlibrary --help`.
+    from vlibrary.evaluation.strength import STRENGTHS
     from vlibrary.methods.m2iv.config import M2ivConfig
     from vlibrary.methods.m2iv.method import M2iv
     from vlibrary.methods.train import save_trained, train_vector
@@ -57,6 +61,7 @@ def train(
             method=M2iv(config),
             seed=seed,
             folder=state,
+            strengths=STRENGTHS if sweep else (),
             report=bar,
         )
         bar.finish()
@@ -66,6 +71,10 @@ def train(
         print_text(
             f"{truncated} questions are longer than the embedder reads; task keys and thresholds lack their ends."
         )
+    if trained.report.window:
+        low, high = trained.report.window
+        print_text(f"The vector keeps its accuracy at strengths from {low:g} to {high:g}.")
+    print_text(f"Curves: {card.with_suffix('').with_suffix('.training.png')}")
     print_text(f"Wrote {artifact} and {card}. Register it: vlibrary register {artifact}")
 
 

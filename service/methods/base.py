@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -37,6 +37,19 @@ class TaskData:
     test: tuple[Example, ...]
 
 
+@dataclass(frozen=True)
+class Fit:
+    """The outcome of a method.
+
+    Args:
+        vector: The trained vector with its training record.
+        curve: One entry per step: "step", the training losses, and "validation" at the steps that measured it (nats).
+    """
+
+    vector: SteeringVector
+    curve: tuple[Mapping[str, float], ...] = ()
+
+
 class Method(Protocol):
     """A procedure that turns examples and a frozen model into a vector.
 
@@ -55,8 +68,8 @@ class Method(Protocol):
 
     def fit(
         self, data: TaskData, features: Features, lvlm: Lvlm, *, seed: int, folder: Path | None, report: Report
-    ) -> SteeringVector:
-        """Return the trained vector with its training record; the same arguments give the same vector.
+    ) -> Fit:
+        """Return the trained vector and its loss curve; the same arguments give the same vector.
 
         Args:
             data: The task's examples.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,8 @@ from vlibrary.domain.example import Example
 from vlibrary.domain.vector import SteeringVector
 from vlibrary.engine.static import StaticGenerator
 from vlibrary.evaluation.accuracy import icl_accuracy, steered_accuracy
+from vlibrary.evaluation.strength import STRENGTHS, sweep_strength
+from vlibrary.evaluation.training_report import TrainingReport, measure_norms, plot_training
 from vlibrary.formats.artifact import encode
 from vlibrary.formats.card import dump_card
 from vlibrary.methods.base import Method, split_examples
@@ -25,10 +28,11 @@ from vlibrary.training.progress import Report, ignore
 
 @dataclass(frozen=True)
 class Trained:
-    """A vector and its card: task keys, thresholds and measured results."""
+    """A vector, its card (task keys, thresholds and measured results), and the report of its training."""
 
     vector: SteeringVector
     card: VectorCard
+    report: TrainingReport
 
 
 def train_vector(
@@ -42,6 +46,7 @@ def train_vector(
     test: Sequence[Example] | None = None,
     seed: int = 0,
     folder: Path | None = None,
+    strengths: Sequence[float] = STRENGTHS,
     report: Report = ignore,
 ) -> Trained:
     """Train the vector of one task, and measure it on examples that training did not use.
@@ -58,13 +63,15 @@ def train_vector(
         test: Examples to measure on; None holds out some of `examples`.
         seed: Seed of every random choice.
         folder: Where to save state, so that calling again with the same arguments resumes.
+        strengths: Where to measure accuracy on the validation examples; 1 must be among them. Empty measures none.
         report: Receives progress reports.
     """
     card = VectorCard(name, description)  # first, so that an invalid name fails before training
     method, data = method or M2iv(), split_examples(examples, seed, test)
     started = time.perf_counter()
     features = embed_examples(embedder, data.train, report)
-    vector = method.fit(data, features, lvlm, seed=seed, folder=folder, report=report)
+    fit = method.fit(data, features, lvlm, seed=seed, folder=folder, report=report)
+    vector = fit.vector
     seconds = round(time.perf_counter() - started, 1)
     keys = centroids(features, seed)
     validation = embed_examples(embedder, data.validation, report)
@@ -81,15 +88,25 @@ def train_vector(
         "losses": vector.training.get("losses", {}),
         "seconds": seconds,
     }
+    accuracies = sweep_strength(engine, data.validation, vector, strengths, report)
+    outcome = TrainingReport(name, fit.curve, measure_norms(vector), accuracies)
+    if outcome.window:
+        results["strength_window"] = list(outcome.window)
     card = replace(card, embedder=embedder.spec.fingerprint, keys=task_keys(keys), thresholds=limits, results=results)
-    return Trained(vector, card)
+    return Trained(vector, card, outcome)
 
 
 def save_trained(trained: Trained, folder: Path) -> tuple[Path, Path]:
-    """Write <name>.safetensors and <name>.card.json, which `POST /vectors` accepts; return both paths."""
+    """Write <name>.safetensors and <name>.card.json, which `POST /vectors` accepts; return both paths.
+
+    The report of the training is written to <name>.training.json and, as a plot, to <name>.training.png.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     artifact = folder / f"{trained.card.name}.safetensors"
     card = folder / f"{trained.card.name}.card.json"
     artifact.write_bytes(encode(trained.vector))
     card.write_text(dump_card(trained.card), encoding="utf-8")
+    curves = folder / f"{trained.card.name}.training.json"
+    curves.write_text(json.dumps(trained.report.as_json(), indent=1), encoding="utf-8")
+    plot_training(trained.report, curves.with_suffix(".png"))
     return artifact, card

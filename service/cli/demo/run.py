@@ -101,6 +101,7 @@ def _train_and_register(
             description=each.description,
             method=M2iv(M2ivConfig(shots=SHOTS)),
             seed=seed,
+            strengths=(),
             report=bar,
         )
         record = service.register(encode(trained.vector), dump_card(trained.card))

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from vlibrary.domain.vector import SteeringVector
-from vlibrary.methods.base import TaskData
+from vlibrary.methods.base import Fit, TaskData
 from vlibrary.methods.m2iv.config import M2ivConfig
 from vlibrary.methods.m2iv.distillation import default_query_count, draw_contexts, load_or_run_teacher, split_query_set
 from vlibrary.methods.m2iv.trainer import Trainer, TrainingSet
@@ -49,7 +49,7 @@ class M2iv:
 
     def fit(
         self, data: TaskData, features: Features, lvlm: Lvlm, *, seed: int, folder: Path | None, report: Report
-    ) -> SteeringVector:
+    ) -> Fit:
         """Train a vector; see `Method.fit`.
 
         Raises InvalidExamples, InvalidSettings, PromptTooLong, TrainingDiverged.
@@ -80,4 +80,4 @@ class M2iv:
         )
         outcome = Trainer(lvlm, training_set, config, seed, report).run(folder and folder / "loop.safetensors", run)
         training |= {"steps": outcome.steps, "best_step": outcome.best_step, "losses": dict(outcome.losses)}
-        return SteeringVector(lvlm.spec, outcome.theta.edits(), self.name, training=training)
+        return Fit(SteeringVector(lvlm.spec, outcome.theta.edits(), self.name, training=training), outcome.curve)

@@ -50,12 +50,14 @@ class Outcome:
         best_step: The step at which it was reached.
         steps: The number of steps run.
         losses: The last training losses by name, and the lowest validation loss, in nats, as "validation".
+        curve: The training losses of every step, and "validation" where it was measured; see `methods.base.Fit`.
     """
 
     theta: Theta
     best_step: int
     steps: int
     losses: Mapping[str, float]
+    curve: tuple[Mapping[str, float], ...]
 
 
 class Trainer:
@@ -81,6 +83,7 @@ class Trainer:
         self._best_step = 0
         self._best_loss = math.inf
         self._losses: dict[str, float] = {}
+        self._curve: list[dict[str, float]] = []
 
     def run(self, checkpoint: Path | None = None, run: str = "") -> Outcome:
         """Train to the end of the schedule, or until training stops early.
@@ -104,7 +107,8 @@ class Trainer:
             self._report(Progress("train", self._step, config.steps, dict(self._losses)))
         best = Theta(self._lvlm.spec, self._seed)
         best.load_state_dict(self._best)
-        return Outcome(best, self._best_step, self._step, {**self._losses, "validation": self._best_loss})
+        losses = {**self._losses, "validation": self._best_loss}
+        return Outcome(best, self._best_step, self._step, losses, tuple(self._curve))
 
     def _stops_early(self) -> bool:
         validations = (self._step - self._best_step) // self._config.validate_every
@@ -127,6 +131,7 @@ class Trainer:
         self._optimizer.step()
         self._losses |= {name: part.item() for name, part in losses.items()}
         self._step += 1
+        self._curve.append({"step": self._step, **{name: self._losses[name] for name in losses}})
 
     def _validate(self) -> None:
         """Save Θ as the best state if its validation loss is the lowest so far.
@@ -136,7 +141,7 @@ class Trainer:
         """
         loss = validation_loss(self._lvlm, self._theta, self._data.validation)
         self._require_finite(loss)
-        self._losses["validation"] = loss
+        self._losses["validation"] = self._curve[-1]["validation"] = loss
         if loss < self._best_loss:
             self._best_loss, self._best_step, self._best = loss, self._step, _copy(self._theta)
 
@@ -157,7 +162,7 @@ class Trainer:
         # JSON has no infinity: before the first validation, the best loss is None.
         best_loss = self._best_loss if math.isfinite(self._best_loss) else None
         record = {"step": self._step, "best_step": self._best_step, "best_loss": best_loss, "losses": self._losses}
-        return State(tensors, record)
+        return State(tensors, record | {"curve": self._curve})
 
     def _restore(self, state: State) -> None:
         self._theta.load_state_dict(_below("theta.", state.tensors))
@@ -167,6 +172,7 @@ class Trainer:
         self._optimizer.load_state_dict({"state": moments, "param_groups": groups})
         record = state.record
         self._step, self._best_step, self._losses = record["step"], record["best_step"], dict(record["losses"])
+        self._curve = list(record["curve"])
         self._best_loss = math.inf if record["best_loss"] is None else record["best_loss"]
 
 

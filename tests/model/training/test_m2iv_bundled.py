@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from vlibrary.bundled import EMBEDDER_FOLDER, LVLM_FOLDER
 from vlibrary.bundled.tasks import TASKS, Task, examples, task
@@ -13,6 +15,7 @@ from vlibrary.domain.errors import InvalidCard
 from vlibrary.domain.query import Modality, Query, score
 from vlibrary.evaluation.bundled_models import measure
 from vlibrary.evaluation.report import SHOTS
+from vlibrary.evaluation.strength import STRENGTHS
 from vlibrary.formats.artifact import decode
 from vlibrary.formats.card import parse_card
 from vlibrary.methods.m2iv.config import M2ivConfig
@@ -106,12 +109,32 @@ def test_saved_files_load_as_the_same_vector_and_card(trained: Trained, tmp_path
     )
     assert dict(read.results) == dict(trained.card.results)
     assert dict(read.thresholds) == dict(trained.card.thresholds)
+    curves = json.loads((tmp_path / "deep" / "parity-code.training.json").read_text(encoding="utf-8"))
+    assert curves == trained.report.as_json() | {"strength_window": list(trained.card.results["strength_window"])}
+    with Image.open(tmp_path / "deep" / "parity-code.training.png") as plot:
+        assert plot.format == "PNG"
+
+
+def test_the_report_shows_where_the_vector_works(trained: Trained, lvlm: Lvlm) -> None:
+    accuracies = trained.report.accuracies
+    low, high = trained.card.results["strength_window"]
+    assert list(accuracies) == list(STRENGTHS)
+    assert accuracies[0.0] <= 0.3 < 0.7 <= accuracies[1.0]
+    assert -1.0 < low <= 1.0 <= high
+    assert [len(norms) for norms in trained.report.norms.values()] == [lvlm.spec.layers] * 2
+    assert trained.report.curve[-1]["step"] == 120
 
 
 @pytest.mark.usefixtures("trained")
 def test_every_stage_reports_progress_until_it_is_complete(reports: list[Progress]) -> None:
     last = {report.stage: report for report in reports}
-    assert list(dict.fromkeys(report.stage for report in reports)) == ["embed", "teacher", "train", "measure"]
+    assert list(dict.fromkeys(report.stage for report in reports)) == [
+        "embed",
+        "teacher",
+        "train",
+        "measure",
+        "strengths",
+    ]
     assert all(report.done == report.total for report in last.values())
     assert all(0 < report.done <= report.total for report in reports)
 

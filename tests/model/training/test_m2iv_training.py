@@ -162,6 +162,8 @@ def test_training_lowers_the_loss_and_returns_the_best_validation_state(lvlm: Lv
     validations = {report.done: report.figures["validation"] for report in reports if report.done % 5 == 0}
     total = [report.figures["mimicry"] + 0.5 * report.figures["supervised"] for report in reports]
     assert sum(total[-3:]) < sum(total[:3])  # three batches are an epoch
+    assert {at["step"]: at["validation"] for at in outcome.curve if "validation" in at} == validations
+    assert [at["mimicry"] for at in outcome.curve] == [report.figures["mimicry"] for report in reports]
     assert outcome.losses["validation"] == min(validations.values()) == validations[outcome.best_step]
     assert validation_loss(lvlm, outcome.theta, data.validation) == pytest.approx(outcome.losses["validation"])
     assert [report.done for report in reports] == list(range(1, 46))
@@ -201,6 +203,7 @@ def _assert_equal(one: Outcome, other: Outcome) -> None:
     assert torch.equal(one.theta.vectors, other.theta.vectors)
     assert torch.equal(one.theta.scale, other.theta.scale)
     assert (one.losses, one.best_step, one.steps) == (other.losses, other.best_step, other.steps)
+    assert one.curve == other.curve
 
 
 def test_the_seed_determines_the_outcome(lvlm: Lvlm, data: TrainingSet) -> None:
@@ -246,8 +249,9 @@ def test_fit_returns_a_vector_with_its_training_record(lvlm: Lvlm, items: list[E
     data = split_examples(items, seed=0)
     method = M2iv(replace(CONFIG, shots=2, queries=9, batch_size=4))
     features = _features(len(data.train))
-    vector = method.fit(data, features, lvlm, seed=0, folder=tmp_path, report=ignore)
-    again = method.fit(data, features, lvlm, seed=0, folder=None, report=ignore)
+    fit = method.fit(data, features, lvlm, seed=0, folder=tmp_path, report=ignore)
+    vector, again = fit.vector, method.fit(data, features, lvlm, seed=0, folder=None, report=ignore).vector
+    assert [point["step"] for point in fit.curve] == list(range(1, 13))
     assert vector == again
     assert dict(vector.training) == dict(again.training)
     assert decode(encode(vector)) == vector
