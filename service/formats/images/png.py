@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 
+from PIL.ImageFile import ImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from vlibrary.formats.images.container import Container
@@ -14,7 +15,7 @@ from vlibrary.formats.images.profiles import MAX_PROFILE
 from vlibrary.formats.images.tiff import read_orientation
 
 _SIGNATURE_BYTES, _DEPTH_AT, _COLOUR_AT = 8, 24, 25
-_GREY, _COLOURS = 0, 2
+_GREY, _COLOURS, _PALETTE = 0, 2, 3
 
 
 def open_png(data: bytes) -> Container:
@@ -64,12 +65,26 @@ def _unpack_profile(chunk: bytes) -> bytes:
     return profile if unpacker.eof else b""
 
 
+def _palette_alphas(image: ImageFile) -> bytes:
+    """Return the alphas of all 256 indices.
+
+    An index without a colour is transparent. Pillow and others write such files: they drop the transparent index's
+    entry from the palette if it is the last, and its alpha with it.
+    """
+    given, colours = image.info["transparency"], len(image.palette.palette) // 3 if image.palette else 0
+    alphas = b"\xff" * given + b"\0" if isinstance(given, int) else given
+    return alphas[:colours].ljust(colours, b"\xff").ljust(256, b"\0")
+
+
 def _with_exact_key(container: Container, stripped: bytes) -> Container:
     """Make the transparent colour comparable with the pixels that Pillow decodes.
 
     Pillow widens grey samples of 2 and 4 bits to 8 and cuts colours of 16 bits to 8, but not the transparent colour.
     """
     image, depth, colour = container.image, stripped[_DEPTH_AT], stripped[_COLOUR_AT]
+    if colour == _PALETTE:
+        image.info["transparency"] = _palette_alphas(image)
+        return container
     key, mask = image.info["transparency"], 2**depth - 1
     if colour == _GREY and depth > 1:
         image.info["transparency"] = (key & mask) * (255 // mask if depth < 8 else 1)

@@ -23,6 +23,15 @@ def test_an_invalid_address_names_its_variable(monkeypatch: pytest.MonkeyPatch, 
         read_settings()
 
 
+def test_image_formats_are_names_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLIBRARY_IMAGE_FORMATS", "png, jpg,WebP, tif")
+    assert read_settings().image_formats == ("PNG", "JPEG", "WEBP", "TIFF")
+    for value in ("png,heic", ","):
+        monkeypatch.setenv("VLIBRARY_IMAGE_FORMATS", value)
+        with pytest.raises(InvalidInput, match="VLIBRARY_IMAGE_FORMATS"):
+            read_settings()
+
+
 def test_a_token_is_long_and_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLIBRARY_WORKER_TOKEN", "short")
     with pytest.raises(InvalidInput, match="VLIBRARY_WORKER_TOKEN") as caught:

@@ -53,6 +53,17 @@ def test_png_of_every_kind_is_shown_exactly(kind: tuple[int, int], trns: bool, i
     assert close(pixels(case.encode()), case.shown(), tolerance=2.5 if kind[1] == 16 else 1)
 
 
+@pytest.mark.parametrize(("key", "outside"), [(3, 255), (None, 0)], ids=["transparency", "opaque"])
+def test_a_palette_index_without_a_colour(key: int | None, outside: int) -> None:
+    """Written by Pillow for a transparent index behind the palette's end; its alpha is not in the file."""
+    image = Image.new("P", (4, 2), 1)
+    image.putpalette([10, 20, 30] * 3)
+    image.paste(3, (0, 0, 2, 2))
+    found = pixels(saved(image, "PNG", **({} if key is None else {"transparency": key})))
+    assert (found[:, :2] == outside).all()
+    assert (found[:, 2:] == (10, 20, 30)).all()
+
+
 @pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True, "exact": True}), ("TIFF", {})])
 def test_alpha_is_composited_on_white(kind: str, options: dict[str, Any]) -> None:
     rgba = Image.fromarray(np.dstack([COLOURS, ALPHA]))
