@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 
+from vlibrary.api.http.retry_after import RetryAfter
 from vlibrary.domain.errors import Overloaded, TimedOut, Unavailable
 from vlibrary.http_common import run_until_disconnect
 
@@ -24,10 +25,12 @@ class AdmissionControl:
     """Admits at most `max_requests` at a time and refuses the others immediately.
 
     This bounds the bodies in memory and the requests that wait for a thread. timeout_s: default limit of a request.
+    retry_after: when refused clients should come back.
     """
 
     def __init__(self, max_requests: int, timeout_s: float, *, threads: int = THREADS) -> None:
         self.timeout_s = timeout_s
+        self.retry_after = RetryAfter()
         self._max_requests = max_requests
         self._running = 0
         self._stopping = False
@@ -41,10 +44,16 @@ class AdmissionControl:
         if self._running >= self._max_requests:
             raise Overloaded(f"The service is already processing {self._running} requests.", "Try again later.")
         self._running += 1
+        now = asyncio.get_running_loop().time
+        arrived = now()
+        answered = False
+        self.retry_after.enter(arrived)
         try:
             yield RequestScope(self, request)
+            answered = True
         finally:
             self._running -= 1
+            self.retry_after.leave(now(), arrived, answered=answered)
 
     def stop(self) -> None:
         """Cancel all running and future requests; they raise Unavailable."""

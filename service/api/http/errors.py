@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request
@@ -17,6 +18,8 @@ from vlibrary.api.http.middleware.body_limit import too_large
 from vlibrary.api.http.problems import (
     INVALID_REQUEST,
     OPENAI_PREFIX,
+    Problem,
+    is_retryable,
     openai_field_code,
     problem,
     problem_of,
@@ -24,6 +27,7 @@ from vlibrary.api.http.problems import (
     report,
     type_of_status,
 )
+from vlibrary.api.http.retry_after import RetryAfter, retry_headers
 from vlibrary.domain.errors import VLibraryError
 
 # nginx's status for a client that closed the connection; it shows in the metrics only.
@@ -42,7 +46,16 @@ def install_handlers(app: FastAPI) -> None:
 
 
 async def _handle_error(request: Request, error: Exception) -> JSONResponse:
-    return problem_response(report(request.url.path, error), request.url.path)
+    found = report(request.url.path, error)
+    return problem_response(found, request.url.path, _retry_headers(request, found))
+
+
+def _retry_headers(request: Request, found: Problem) -> dict[str, str]:
+    if not is_retryable(found):
+        return {}
+    estimator: RetryAfter = request.app.state.admission.retry_after
+    is_full = found["status"] == HTTPStatus.TOO_MANY_REQUESTS
+    return retry_headers(estimator.estimate(asyncio.get_running_loop().time()) if is_full else estimator.default())
 
 
 async def _handle_disconnect(_request: Request, _error: Exception) -> Response:

@@ -67,7 +67,8 @@ def _locate(error: Mapping[str, Any], body: Any) -> _Found:
         location.append(error["ctx"]["discriminator"].strip("'"))
         missing = kind == "union_tag_not_found"
         kind = "missing" if missing else "literal_error"
-        detail = "Field required" if missing else f"{_EXPECTED}one of {error['ctx']['expected_tags']}"
+        expected = "" if missing else f"one of {error['ctx']['expected_tags']}, not {error['ctx']['tag']!r:.80}"
+        detail = "Field required" if missing else f"{_EXPECTED}{expected}"
     elif kind in _OBJECT_TYPES:
         detail = f"{_EXPECTED}an object"
     if place != "body":

@@ -18,7 +18,6 @@ from vlibrary.http_common import status_of
 log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
-RETRY_AFTER_S = 5
 OPENAI_PREFIX = "/v1/"
 # OpenAI's codes of pydantic's errors; the last two are raised by the schemas of /v1.
 _OPENAI_FIELD_CODES = {
@@ -104,11 +103,14 @@ def report(path: str, error: Exception) -> Problem:
     return problem_of(error) | _request_id()
 
 
-def problem_response(found: Problem, path: str) -> JSONResponse:
+def is_retryable(found: Problem) -> bool:
+    """Return whether the same request may succeed later."""
+    return found["status"] in (429, 503) or found["type"] == f"/problems/{errors.InProgress.code}"
+
+
+def problem_response(found: Problem, path: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """Return the problem as the response to a request for this path."""
     status = found["status"]
-    retryable = status in (429, 503) or found["type"] == f"/problems/{errors.InProgress.code}"
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if retryable else None
     found = found | _request_id()
     if path.startswith(OPENAI_PREFIX):
         status = 400 if status == HTTPStatus.UNPROCESSABLE_ENTITY else status

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vlibrary.api.http.problems import MEDIA_TYPE, RETRY_AFTER_S
+from vlibrary.api.http.problems import MEDIA_TYPE
 
 SEQ_HEADER = "X-Catalogue-Seq"
 
@@ -32,7 +32,8 @@ _HEADERS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "ETag": ("Entity tag for `If-Match` and `If-None-Match`", _TEXT | {"pattern": '^"[!-~]+"$'}),
     "Location": ("URL of the resource", _ADDRESS),
     "Repr-Digest": ("SHA-256 digest of the content (RFC 9530)", _TEXT | {"pattern": "^sha-256=:.{44}:$"}),
-    "Retry-After": ("Seconds to wait before retrying", _NUMBER | {"examples": [RETRY_AFTER_S]}),
+    "Retry-After": ("Seconds to wait before retrying, estimated from the requests in progress", _NUMBER),
+    "Retry-After-Ms": ("The same in milliseconds, without rounding", _NUMBER),
     "X-Accel-Buffering": ("Disables response buffering in nginx", _TEXT),
     SEQ_HEADER: (
         "Change-log sequence number of the write; pass it as `min_seq` to later searches",
@@ -56,7 +57,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemOut"}}}
     return {
         status: {"description": _MEANING[status], "content": content}
-        | (headers("Retry-After", always=_RETRY_AFTER[status]) if status in _RETRY_AFTER else {})
+        | (headers("Retry-After", "Retry-After-Ms", always=_RETRY_AFTER[status]) if status in _RETRY_AFTER else {})
         for status in statuses
     }
 

@@ -68,7 +68,8 @@ def test_requests_over_the_limit_get_429_until_a_slot_is_free(stream: bool) -> N
             assert worker.begun.wait(TIMEOUT_S)
             for path, body in REQUESTS.items():
                 refused = client.post(path, json=body)
-                assert (refused.status_code, refused.headers["retry-after"]) == (429, "5"), path
+                assert refused.status_code == 429, path
+                assert 0 < int(refused.headers["retry-after-ms"]) <= 1000 * int(refused.headers["retry-after"]), path
             assert client.get("/retrieve", params={"query": "a"}).status_code == 429
             assert client.get("/vectors").status_code == 200
         until(lambda: client.get("/retrieve", params={"query": "a"}).status_code == 200)
@@ -157,7 +158,7 @@ def test_uploads_over_the_limit_are_rejected_and_none_is_lost() -> None:
         answers = [one.result() for one in uploads]
         refused = [number for number, answer in enumerate(answers) if answer.status_code == 429]
         assert len(refused) == 6
-        assert {answers[number].headers["retry-after"] for number in refused} == {"5"}
+        assert all(1 <= int(answers[number].headers["retry-after"]) <= 60 for number in refused)
         created = {answer.json()["id"] for answer in answers if answer.status_code == 201}
         for number in refused:
             created.add(upload(client, number).json()["id"])

@@ -77,7 +77,7 @@ def test_an_error_before_the_first_token_sets_the_http_status(kind: type[Excepti
         answer = generate(api, stream=stream)
     assert answer.status_code == answer.json()["status"] == FAILURES[kind]
     assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.headers.get("retry-after") == ("5" if FAILURES[kind] in (429, 503) else None)
+    assert ("retry-after" in answer.headers) == (FAILURES[kind] in (429, 503))
 
 
 @pytest.mark.parametrize("kind", FAILURES)
