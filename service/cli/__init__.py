@@ -50,6 +50,7 @@ GROUPS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
     "Getting started": {"demo": command.demo, "serve": serve.serve, "work": work.work},
     "Vectors": {
         "train": train.train,
+        "import-vector": vectors.import_vector,
         "register": vectors.register,
         "list": vectors.list_vectors,
         "retrieve": vectors.retrieve,

@@ -1,4 +1,4 @@
-"""`vlibrary register | list | retrieve | generate`: commands that use a running service."""
+"""`vlibrary register | import-vector | list | retrieve | generate`: commands that use a running service."""
 
 from __future__ import annotations
 
@@ -18,10 +18,17 @@ from vlibrary.cli.output import (
     shorten,
 )
 from vlibrary.client import Client, GenerateOptions, VectorFilter
-from vlibrary.domain.errors import InvalidInput
+from vlibrary.domain.card import VectorCard
+from vlibrary.domain.errors import InvalidArtifact, InvalidInput
+from vlibrary.domain.vector import ModelSpec, Site
 from vlibrary.domain.wire import TextPiece
+from vlibrary.formats.artifact import encode
+from vlibrary.formats.card import dump_card
+from vlibrary.formats.foreign import recognise
+from vlibrary.formats.imported import Placement, read_foreign_vector
 from vlibrary.formats.text import NotUtf8, decode_utf8
 from vlibrary.schemas.generate import ChosenVector, GenerateOut
+from vlibrary.schemas.health import ModelOut
 
 Url = Annotated[str, typer.Option("--url", envvar="VLIBRARY_URL", help="Base URL of the service")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the service's response as JSON")]
@@ -53,11 +60,62 @@ def register(
 ) -> None:
     """Register a trained vector with the service."""
     card = card or artifact.parent / f"{artifact.stem}.card.json"
+    data = _read(artifact)
+    if (foreign := recognise(data)) is not None:  # before a large file is sent
+        raise InvalidArtifact(f"{artifact} is {foreign.what}.", foreign.cure)
     with Client(url) as service:
-        record = service.register(_read(artifact), _read_text(card))
+        record = service.register(data, _read_text(card))
     if (text := record.description_text) is not None and text.truncated:
         print_text(f"The description has {text.tokens} tokens; searches compare the first {text.embedded}.", on=errors)
     print_result(record, f"Registered {record.name} version {record.version} as {record.id}", as_json=as_json)
+
+
+def import_vector(
+    file: Annotated[Path, typer.Argument(help="A .npy, .npz, .safetensors or .gguf file of another program")],
+    name: Annotated[str, typer.Option(help="Name of the vector, such as politeness")],
+    description: Annotated[str, typer.Option(help="What the vector does; queries find it by this text")],
+    site: Annotated[Site | None, typer.Option(help="Output that the directions are added to; not for GGUF")] = None,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            help="Decoder layers of the rows, counted from 0, such as 3 or 10-14", show_default="all, in order"
+        ),
+    ] = None,
+    first_layer: Annotated[
+        int | None, typer.Option(min=0, max=1, help="Number of the first decoder layer in a GGUF file")
+    ] = None,
+    tensor: Annotated[str | None, typer.Option(help="Name of the array, if the file has several")] = None,
+    scale: Annotated[float, typer.Option(help="Factor of the directions")] = 1.0,
+    model: Annotated[str | None, typer.Option(help="Base model, if the service serves several")] = None,
+    out: Annotated[Path, typer.Option(help="Output folder for NAME.safetensors and NAME.card.json")] = Path(),
+    url: Url = LOCAL,
+) -> None:
+    """Convert a steering vector of another program into a file that can be registered."""
+    card = VectorCard(name, description)
+    if not description.strip():
+        raise InvalidInput("The description is empty.", "Describe what the vector does; queries find it by this text.")
+    with Client(url) as service:
+        spec = _choose_model(service.list_models(), model)
+    vector = read_foreign_vector(_read(file), spec, Placement(site, layers, first_layer, tensor, scale))
+    out.mkdir(parents=True, exist_ok=True)
+    artifact = out / f"{name}.safetensors"
+    artifact.write_bytes(encode(vector))
+    (out / f"{name}.card.json").write_text(dump_card(card), encoding="utf-8")
+    edited = next(iter(vector.edits.values())).scale.astype(bool).sum()
+    print_text(
+        f"Wrote {artifact}, which edits {edited} of {spec.layers} layers. Register it: vlibrary register {artifact}"
+    )
+
+
+def _choose_model(served: list[ModelOut], model: str | None) -> ModelSpec:
+    known = {one.id: one for one in served}
+    if (model or len(known) != 1) and model not in known:
+        raise InvalidInput(
+            f"The service does not serve {model!r:.80}." if model else f"The service serves {len(known)} models.",
+            f"Choose one with --model: {', '.join(sorted(known)) or 'none is ready'}.",
+        )
+    one = known[model] if model else served[0]
+    return ModelSpec(one.id, one.fingerprint, one.architecture, one.layers, one.hidden_size)
 
 
 def list_vectors(

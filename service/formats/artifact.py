@@ -27,6 +27,7 @@ from safetensors.numpy import load, save
 from vlibrary.domain.errors import InvalidArtifact
 from vlibrary.domain.vector import Array, Edit, ModelSpec, NormRule, Positions, Site, SteeringVector
 from vlibrary.formats import strict_json
+from vlibrary.formats.foreign import recognise
 
 FORMAT = 1
 METADATA_KEY = "vlibrary"
@@ -35,7 +36,6 @@ MAX_LAYERS = 1_024
 MAX_HIDDEN_SIZE = 131_072
 _DTYPES = frozenset({"F32", "F16"})
 _PARTS = ("vectors", "scale", "gain")
-_CHECKPOINTS = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _CURE = "Write the file with `vlibrary train` or vlibrary.formats.artifact.encode."
 _STRICT = ConfigDict(strict=True, protected_namespaces=())
 _Text = Annotated[str, Field(min_length=1)]
@@ -97,8 +97,10 @@ def encode(vector: SteeringVector) -> bytes:
 def decode(data: bytes) -> SteeringVector:
     """Return the vector in an artifact's bytes.
 
-    Raises InvalidArtifact for bytes that `encode` could not have written.
+    Raises InvalidArtifact for bytes that `encode` could not have written; for a file of another program, it says which.
     """
+    if (foreign := recognise(data)) is not None:
+        raise InvalidArtifact(f"The file is {foreign.what}.", foreign.cure)
     header = _read_header(data)
     record = _read_record(header)
     model = ModelSpec(**dict(record.model))
@@ -127,12 +129,6 @@ def _read_header(data: bytes) -> dict[str, Any]:
         raise InvalidArtifact("The file is empty or truncated.", "Upload the whole file.")
     (size,) = struct.unpack("<Q", data[:8])
     if size > MAX_HEADER_BYTES:
-        # Checked only here, because a header of 640 bytes also begins like a pickle.
-        if data.startswith(_CHECKPOINTS):
-            raise InvalidArtifact(
-                "The file is a pickle or zip archive, such as a PyTorch checkpoint, which can run code when loaded.",
-                "Save the vector as safetensors, as `vlibrary train` does.",
-            )
         raise InvalidArtifact(
             f"The file is not safetensors, or its header has {size} bytes.",
             f"Upload a safetensors file with a header of at most {MAX_HEADER_BYTES} bytes.",

@@ -111,6 +111,7 @@ COMMANDS: dict[str, tuple[int, tuple[str, ...]]] = {
 # Commands that write files: their arguments must not lead out of the working directory.
 LOCAL_COMMANDS: dict[str, tuple[int, tuple[str, ...]]] = {
     "export": (1, ("--name", "--tag", "--metadata")),
+    "import-vector": (1, ("--name", "--description", "--site", "--layers", "--first-layer", "--scale", "--model")),
     "gc": (0, ("--grace", "--retention", "--after", "--rate", "--actor")),
     "backup": (1, ("--actor",)),
     "restore": (1, ("--actor",)),

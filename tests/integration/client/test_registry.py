@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -20,7 +21,7 @@ from vlibrary.api.app import create_app
 from vlibrary.cli import app as command_line
 from vlibrary.client import AsyncClient, Client, ServiceError
 from vlibrary.client import archive as client_archive
-from vlibrary.domain.errors import InvalidArchive, InvalidInput
+from vlibrary.domain.errors import InvalidArchive, InvalidArtifact, InvalidInput
 from vlibrary.formats.archive import Item, open_archive, pack
 
 HUE = "Which hue has the shape?"
@@ -130,6 +131,22 @@ def test_tag_command(library: Client) -> None:
     assert "No vectors" in vlibrary(library, "list", "--tag", "b").stdout
     with pytest.raises(InvalidInput, match="KEY=VALUE"):
         vlibrary(library, "tag", "colour:1", "--set", "shots")
+
+
+def test_import_vector_writes_a_vector_that_can_be_registered(library: Client, tmp_path: Path) -> None:
+    rows = np.ones((2, MODEL.hidden_size), np.float32)
+    np.save(tmp_path / "polite.npy", rows)
+    options = ("--name", "polite", "--description", HUE, "--site", "mlp", "--layers", "0-1", "--out", str(tmp_path))
+    told = vlibrary(library, "import-vector", str(tmp_path / "polite.npy"), *options).stdout
+    assert f"edits 2 of {MODEL.layers} layers" in told
+    vlibrary(library, "register", str(tmp_path / "polite.safetensors"))
+    record = library.get_vector("polite")
+    assert (record.method, record.model, record.training["imported"]["layers"]) == ("imported", MODEL.model_id, [0, 1])
+    assert [match.name for match in library.retrieve(HUE)] == ["polite"]
+    with pytest.raises(InvalidInput, match=f"Choose one with --model: {MODEL.model_id}"):
+        vlibrary(library, "import-vector", str(tmp_path / "polite.npy"), *options, "--model", "other")
+    with pytest.raises(InvalidArtifact, match=r"polite\.npy is a NumPy array of shape \[2, 4\]"):
+        vlibrary(library, "register", str(tmp_path / "polite.npy"))
 
 
 def test_alias_commands(library: Client) -> None:
