@@ -110,7 +110,8 @@ class Demonstration:
 class Prompt:
     """A user's prompt: demonstrations, then images, then text.
 
-    verbatim: the model reads the text as it is, without its chat template; there are no images and no demonstrations.
+    verbatim: the model continues the text as it is, without its chat template; there are no images and no
+        demonstrations, and white space at the ends of the answer belongs to it.
     tokens: the token ids of a verbatim prompt, given instead of its text.
     """
 

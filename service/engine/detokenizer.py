@@ -6,17 +6,22 @@ from collections.abc import Sequence
 from typing import Any
 
 _PARTIAL = "\ufffd"  # stands for the bytes of an incomplete character
+_CONTEXT = 4  # tokens before the answer, on which the text of its first token may depend
 
 
 class Detokenizer:
-    """The text of one answer, without outer white space. The possible start of a stop text is held back."""
+    """The text of one answer, without outer white space. The possible start of a stop text is held back.
 
-    def __init__(self, tokenizer: Any, stop: Sequence[str] = ()) -> None:
+    continues: the tokens of a text that the answer continues; its white space then belongs to it.
+    """
+
+    def __init__(self, tokenizer: Any, stop: Sequence[str] = (), *, continues: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
         self._stops = [_StopText(one) for one in stop]
-        self._tokens: list[int] = []
+        self._strips = not continues
+        self._tokens: list[int] = list(continues[-_CONTEXT:])
         # Tokens [0, read) are decoded. Decoding starts at `anchor`, as a token's text depends on the one before it.
-        self._anchor = self._read = 0
+        self._anchor, self._read = 0, len(self._tokens)
         self._text = ""
         self._emitted = 0
         self.stopped = False
@@ -26,15 +31,15 @@ class Detokenizer:
         self._tokens.append(token)
         self._extend(final=False)
         if self.stopped:
-            return self._emit(len(self._text.rstrip()))
+            return self._emit(self._text)
         held = max((stop.matched for stop in self._stops), default=0)
-        return self._emit(len(self._text[: len(self._text) - held].rstrip()))
+        return self._emit(self._text[: len(self._text) - held])
 
     def finish(self) -> str:
         """Return the text that was held back and belongs to the answer."""
         if not self.stopped:
             self._extend(final=True)
-        return self._emit(len(self._text.rstrip()))
+        return self._emit(self._text)
 
     def _extend(self, *, final: bool) -> None:
         """Decode the new tokens. Text that ends in a partial character waits for the next token, unless it is final."""
@@ -42,14 +47,17 @@ class Detokenizer:
         now = self._decode(self._tokens[self._anchor :])
         if len(now) <= len(before) or (now.endswith(_PARTIAL) and not final):
             return
-        new = now[len(before) :] if self._text else now[len(before) :].lstrip()
+        new = now[len(before) :]
+        if self._strips and not self._text:
+            new = new.lstrip()
         self._anchor, self._read = self._read, len(self._tokens)
         starts = [len(self._text) + start for stop in self._stops if (start := stop.find(new)) is not None]
         self._text += new
         if starts:
             self._text, self.stopped = self._text[: min(starts)], True
 
-    def _emit(self, end: int) -> str:
+    def _emit(self, certain: str) -> str:
+        end = len(certain.rstrip() if self._strips else certain)
         start, self._emitted = self._emitted, max(self._emitted, end)
         return self._text[start : self._emitted]
 

@@ -100,7 +100,8 @@ class InFlightEngine(QueuedEngine):
             if not self._fits(request, [row.request for row in admitted]):
                 break
             try:
-                detokenizer = Detokenizer(self._lvlm.tokenizer, request.decoding.stop)
+                continues = request.prompt.ids if request.prompt.prompt.verbatim else ()
+                detokenizer = Detokenizer(self._lvlm.tokenizer, request.decoding.stop, continues=continues)
                 sampler = self._sampler(request)
                 slot = self._lvlm.table.pin(request.vector, key=request.vector_key)  # last, so that no error leaks it
                 admitted.append(Row(request, slot, detokenizer, sampler, started=time.monotonic()))

@@ -42,6 +42,8 @@ class StaticGenerator:
     def generate(self, calls: Sequence[Call], decoding: Decoding) -> list[Generation]:
         """Return one answer per call, in order, with text stripped of special tokens and outer white space.
 
+        The answer to a verbatim prompt keeps its white space.
+
         An answer does not depend on the other rows, above temperature 0 neither. timings: prefill_s until the first
         token, decode_s after it, total_s, each for the whole batch. completion_tokens includes the end-of-turn token.
         Raises InvalidImage, InvalidInput, InvalidQuery, PromptTooLong, WrongModel, UnsupportedEdit, Unavailable.
@@ -60,8 +62,8 @@ class StaticGenerator:
                 sequences = self._run(batch.inputs, decoding, chooser, clock)
             timings = clock.timings()
             answers = [
-                self._generation(answer, prompt, decoding, chooser.end_tokens, chooser.logprobs[row])
-                for row, (answer, prompt) in enumerate(zip(sequences[:, ids.shape[1] :].tolist(), own, strict=True))
+                self._generation(answer, own[row], decoding, chooser, row, verbatim=prompts[row].verbatim)
+                for row, answer in enumerate(sequences[:, ids.shape[1] :].tolist())
             ]
             scores = [self._score_prompt(prompt, slot, decoding) for prompt, slot in zip(prompts, slots, strict=True)]
         return [
@@ -90,14 +92,16 @@ class StaticGenerator:
         answer: list[int],
         prompt: list[int],
         decoding: Decoding,
-        end_tokens: frozenset[int],
-        scored: list[ScoredToken],
+        chooser: _Chooser,
+        row: int,
+        *,
+        verbatim: bool,
     ) -> Generation:
-        detokenizer = Detokenizer(self._lvlm.tokenizer, decoding.stop)
+        detokenizer = Detokenizer(self._lvlm.tokenizer, decoding.stop, continues=prompt if verbatim else ())
         text, tokens, ended = "", 0, False
         for token in answer[: decoding.max_new_tokens]:
             tokens += 1
-            ended = token in end_tokens
+            ended = token in chooser.end_tokens
             text += "" if ended else detokenizer.push(token)
             if ended or detokenizer.stopped:
                 break
@@ -106,7 +110,7 @@ class StaticGenerator:
             prompt_tokens=len(prompt),
             completion_tokens=tokens,
             finish_reason="stop" if ended or detokenizer.stopped else "length",
-            logprobs=None if decoding.logprobs is None else tuple(scored[: tokens - ended]),
+            logprobs=None if decoding.logprobs is None else tuple(chooser.logprobs[row][: tokens - ended]),
         )
 
     def _score_prompt(self, prompt: Prompt, slot: int, decoding: Decoding) -> tuple[ScoredToken, ...] | None:

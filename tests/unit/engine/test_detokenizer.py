@@ -145,3 +145,13 @@ def test_a_space_that_only_the_token_before_tells_of_is_kept(tokens: list[int]) 
     tokenizer = marking_words()
     pieces, _ = streamed(tokens, tokenizer=tokenizer)
     assert "".join(pieces) == tokenizer.decode(tokens, skip_special_tokens=True).strip()
+
+
+@given(TOKENS.filter(bool), TOKENS, st.integers(0, 3))
+def test_a_continuation_keeps_its_white_space(prompt: list[int], tokens: list[int], spaces: int) -> None:
+    """Prompt and answer join to the text of their tokens, unless a character is split between the two."""
+    blank = tokens_of(" " * spaces)
+    stream = Detokenizer(TOKENIZER, continues=prompt)
+    text = "".join([*map(stream.push, [*blank, *tokens, *blank]), stream.finish()])
+    if HALF_A_LETTER not in whole(prompt):
+        assert whole(prompt) + text == whole([*prompt, *blank, *tokens, *blank])
