@@ -22,6 +22,7 @@ from vlibrary.api.http.middleware.head import HeadAsGet
 from vlibrary.api.http.middleware.request_id import RequestIds
 from vlibrary.api.http.middleware.url_limit import UrlLimit
 from vlibrary.api.http.problems import OPENAI_PREFIX
+from vlibrary.api.openai.completions.request import CompletionsIn
 from vlibrary.api.openai.embeddings import EmbeddingsIn
 from vlibrary.api.openai.responses.request import ResponsesIn
 from vlibrary.api.openai.schemas import ChatIn
@@ -39,7 +40,7 @@ from vlibrary.api.routes import (
 from vlibrary.api.routes import (
     metrics as metrics_route,
 )
-from vlibrary.api.routes.v1 import chat, embeddings, models, responses
+from vlibrary.api.routes.v1 import chat, completions, embeddings, models, responses
 from vlibrary.library.library import Library
 from vlibrary.schemas.generate import GenerateIn, TokenOut
 from vlibrary.schemas.problems import ProblemOut
@@ -47,7 +48,18 @@ from vlibrary.schemas.registry import AliasIn, AmendIn
 from vlibrary.schemas.vectors import RetrieveIn
 
 # Schemas of bodies and events that FastAPI does not see; see http/bodies.py and http/streams.py.
-SCHEMAS = (AmendIn, AliasIn, RetrieveIn, GenerateIn, ChatIn, ResponsesIn, EmbeddingsIn, TokenOut, ProblemOut)
+SCHEMAS = (
+    AmendIn,
+    AliasIn,
+    RetrieveIn,
+    GenerateIn,
+    ChatIn,
+    CompletionsIn,
+    ResponsesIn,
+    EmbeddingsIn,
+    TokenOut,
+    ProblemOut,
+)
 ROUTES = (
     vectors,
     lifecycle,
@@ -57,6 +69,7 @@ ROUTES = (
     retrieve,
     generate,
     chat,
+    completions,
     embeddings,
     models,
     responses,

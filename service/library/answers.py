@@ -28,14 +28,17 @@ class Part:
     event: TextPiece | Answer
 
 
-def repeat(plan: Plan, count: int) -> list[Plan]:
-    """Return plans for `count` answers to one prompt, with different seeds.
+def vary_seeds(plans: Sequence[Plan]) -> list[Plan]:
+    """Return the plans with different seeds, so that several samples of one prompt differ.
 
-    The first has the plan's seed and the others follow from it, so that a seed gives the same answers again.
+    The first has its own seed and the others follow from it, so that a seed gives the same answers again.
     """
-    decoding = plan.call.decoding
-    seeds = [decoding.seed, *((decoding.seed + number * _STRIDE) % _SEEDS for number in range(1, count))]
-    return [replace(plan, call=replace(plan.call, decoding=replace(decoding, seed=seed))) for seed in seeds]
+    first = plans[0].call.decoding.seed
+    seeds = [first, *((first + number * _STRIDE) % _SEEDS for number in range(1, len(plans)))]
+    return [
+        replace(one, call=replace(one.call, decoding=replace(one.call.decoding, seed=seed)))
+        for one, seed in zip(plans, seeds, strict=True)
+    ]
 
 
 async def stream_all(plans: Sequence[Plan], worker: Inference, time_left: Callable[[], float]) -> AsyncGenerator[Part]:

@@ -202,6 +202,11 @@ def _choose(prompt: Prompt, steering: Auto | Listed | Off, base: WorkerInfo, lib
             return _Choice(reason=NotSteered(SteeringReason.NO_VECTORS, "The request's list of vectors is empty."))
         return _Choice(listed)
     _check_finite(steering.strength)
+    if prompt.tokens and steering.query is None:
+        raise InvalidInput(
+            "Steering is `auto`, which searches with the prompt's text, and the prompt is a list of tokens.",
+            "Send the prompt as text, name a vector as the model, or switch steering off.",
+        )
     if has_demonstrations(prompt) and not steering.with_demonstrations:
         detail = "The request brings its own demonstrations."
         return _Choice(reason=NotSteered(SteeringReason.OWN_DEMONSTRATIONS, detail))

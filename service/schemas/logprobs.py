@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from vlibrary.domain.wire import ScoredToken
 
 # JSON has no infinity; OpenAI and vLLM send this number for tokens of probability 0.
-_LEAST = -9999.0
+LEAST_LOGPROB = -9999.0
 
 
 class TopLogprobOut(BaseModel):
@@ -26,7 +26,7 @@ class TopLogprobOut(BaseModel):
     @classmethod
     def of(cls, one: ScoredToken) -> TopLogprobOut:
         assert one.logprob is not None
-        return cls(id=one.token, token=_text(one), bytes=list(one.data), logprob=max(one.logprob, _LEAST))
+        return cls(id=one.token, token=_text(one), bytes=list(one.data), logprob=max(one.logprob, LEAST_LOGPROB))
 
 
 class LogprobOut(BaseModel):
@@ -42,7 +42,7 @@ class LogprobOut(BaseModel):
 
     @classmethod
     def of(cls, one: ScoredToken) -> LogprobOut:
-        logprob = None if one.logprob is None else max(one.logprob, _LEAST)
+        logprob = None if one.logprob is None else max(one.logprob, LEAST_LOGPROB)
         top = [TopLogprobOut.of(other) for other in one.top]
         return cls(id=one.token, token=_text(one), bytes=list(one.data), logprob=logprob, top_logprobs=top)
 

@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 # Calls to stores and embedders block, so they run in threads.
 THREADS = 32
+# Of one request: enough for a batch of the embedder, and few of the threads.
+_AT_ONCE = 8
 
 
 class AdmissionControl:
@@ -146,11 +148,15 @@ class RequestScope:
         return await run_until_disconnect(self.request.receive, work())
 
     async def run_in_threads(self, calls: Sequence[Callable[[], T]]) -> list[T]:
-        """Return the results of blocking calls that run at the same time; otherwise like `run_in_thread`."""
+        """Return the results of blocking calls, few of which run at a time; otherwise like `run_in_thread`."""
 
         async def work() -> list[T]:
+            found: list[T] = []
             async with self.deadline():
-                return await asyncio.gather(*map(self._control.run_in_thread, calls))
+                for start in range(0, len(calls), _AT_ONCE):
+                    some = calls[start : start + _AT_ONCE]
+                    found += await asyncio.gather(*map(self._control.run_in_thread, some))
+            return found
 
         return await run_until_disconnect(self.request.receive, work())
 

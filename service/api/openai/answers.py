@@ -21,7 +21,7 @@ from vlibrary.schemas.logprobs import LogprobOut
 from vlibrary.schemas.vectors import EMBEDDED_TEXT_EXAMPLE
 
 _ID = "chatcmpl-01K9Z4T0XJ4V6W8M2Q5R7S9A1B"
-_DONE = format_sse_event(data_str="[DONE]")
+DONE = format_sse_event(data_str="[DONE]")
 
 
 class SteeredOut(SteeringOut):
@@ -174,7 +174,7 @@ class Completion:
 
     def ending(self, answers: Sequence[Answer]) -> bytes:
         """Return the usage if requested, and [DONE]."""
-        return (self._chunk([], usage=ChatUsage.of(answers).model_dump()) if self._include_usage else b"") + _DONE
+        return (self._chunk([], usage=ChatUsage.of(answers).model_dump()) if self._include_usage else b"") + DONE
 
     def failure(self, problem: Problem) -> bytes:
         """Return an error event; without [DONE], which would mark the answer as complete."""

@@ -78,8 +78,9 @@ class MemoryWorker(Worker):
         self.find(call.model_id)
         for image in (*prompt.images, *(image for one in prompt.demonstrations for image in one.images)):
             decode_image(image)
-        texts = [prompt.text, *(f"{one.prompt} {one.answer}" for one in prompt.demonstrations)]
-        words = [word for text in texts for word in text.split()]
+        given = prompt.text or " ".join(f"<{token}>" for token in prompt.tokens)
+        texts = [given, *(f"{one.prompt} {one.answer}" for one in prompt.demonstrations)]
+        words = [word for text in texts for word in _words(text)]
         if len(words) >= CONTEXT_LENGTH:
             raise PromptTooLong(
                 f"This model's maximum context length is {CONTEXT_LENGTH} tokens. However, you sent {len(words)}.",
@@ -88,7 +89,7 @@ class MemoryWorker(Worker):
         for one in call.vectors:
             self.check(decode(self._artifacts.get(one.object_key, one.sha256)))
         applied = [f"{one.strength:g}·{one.vector_id}" for one in call.vectors]
-        text = " + ".join([prompt.text, *applied]).rstrip()
+        text = " + ".join([given, *applied]).rstrip()
         return Generation(
             text=text,
             prompt_tokens=len(words),

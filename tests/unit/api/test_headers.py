@@ -100,6 +100,8 @@ def test_responses_carry_the_declared_headers(comparison: Comparison) -> None:
         ask("post", "/generate", 200, json={"prompt": "Which hue?", "stream": stream})
         chat = {"messages": [{"role": "user", "content": "Which hue?"}], "stream": stream}
         ask("post", "/v1/chat/completions", 200, json=chat)
+    ask("post", "/v1/completions", 200, json={"prompt": "Which hue?"})
+    ask("post", "/v1/completions", 200, json={"prompt": "Which hue?", "stream": True})
     ask("post", "/v1/responses", 200, json={"input": "Which hue?"})
     ask("post", "/v1/responses", 200, json={"input": "Which hue?", "stream": True})
     ask("post", "/v1/embeddings", 200, json={"input": "Which hue?"})

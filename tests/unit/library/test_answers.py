@@ -15,7 +15,7 @@ from tests.support.memory.worker import MODEL, MemoryWorker
 from tests.support.scripted_worker import ScriptedWorker, Then
 from vlibrary.domain.errors import Overloaded, TimedOut, WorkerLost
 from vlibrary.domain.wire import Decoding, GenerateCall, Generation, Prompt, TextPiece
-from vlibrary.library.answers import AT_ONCE, answer_all, repeat, stream_all
+from vlibrary.library.answers import AT_ONCE, answer_all, stream_all, vary_seeds
 from vlibrary.library.steer import Answer, Off, Plan, plan
 
 LIBRARY = memory_library()
@@ -48,12 +48,12 @@ class CountingWorker(MemoryWorker):
 
 @given(st.integers(-(2**63), 2**63 - 1), st.integers(1, 128))
 def test_the_seeds_of_answers_differ_and_follow_from_the_first(seed: int, count: int) -> None:
-    plans = repeat(planned(seed=seed), count)
+    plans = vary_seeds([planned(seed=seed)] * count)
     seeds = [one.call.decoding.seed for one in plans]
     assert seeds[0] == seed
     assert len({one % 2**32 for one in seeds}) == count
     assert all(-(2**63) <= one < 2**63 for one in seeds)
-    assert plans == repeat(planned(seed=seed), count)
+    assert plans == vary_seeds([planned(seed=seed)] * count)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3 * AT_ONCE])

@@ -13,7 +13,7 @@ from vlibrary.api.http.streams import AnswerStream, stream_answers
 from vlibrary.api.openai.answers import ChatOut, Completion
 from vlibrary.api.openai.conversation import read_conversation
 from vlibrary.api.openai.schemas import ChatIn
-from vlibrary.library.answers import answer_all, repeat
+from vlibrary.library.answers import answer_all, vary_seeds
 from vlibrary.library.steer import plan
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
@@ -64,7 +64,7 @@ async def create_completion(request: Request, scope: ScopeDep, library: LibraryD
     decoding = body.to_decoding(body.requested_tokens, logprobs=body.requested_logprobs)
     make_plan = partial(plan, prompt, steering, decoding, model=body.model, library=library)
     planned = await scope.run_in_thread(make_plan)
-    plans = repeat(planned, body.n or 1)
+    plans = vary_seeds([planned] * (body.n or 1))
     completion = Completion(
         planned.model,
         request.url.path,

@@ -13,9 +13,6 @@ from vlibrary.api.openai.embeddings import EmbeddingsIn, EmbeddingsOut
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
-# Queries that one request embeds at a time: enough for the embedder's batch, and few of the service's threads.
-_AT_ONCE = 8
-
 
 @router.post(
     "/embeddings",
@@ -38,10 +35,6 @@ async def create_embeddings(request: Request, scope: ScopeDep, library: LibraryD
     spec = (await scope.run_in_thread(library.worker.models))[0].embedder
     body.check_embedder(spec)
     calls = [partial(library.worker.embed, query) for query in body.to_queries()]
-    embeddings = [
-        embedding
-        for start in range(0, len(calls), _AT_ONCE)
-        for embedding in await scope.run_in_threads(calls[start : start + _AT_ONCE])
-    ]
+    embeddings = await scope.run_in_threads(calls)
     body.check_lengths(embeddings)
     return EmbeddingsOut.of(embeddings, spec.embedder_id, body.encoding_format)

@@ -1,0 +1,1 @@
+"""Bodies and chunks of OpenAI's completions."""
