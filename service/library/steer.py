@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -91,7 +92,7 @@ class Answer:
 class Plan:
     """The call to a worker, the model as named, the vectors applied to it, and the reason if there are none.
 
-    query: what `auto` compared with the task keys; None if it compared nothing.
+    query: what `auto` compared with the task keys; None if it compared nothing. retrieval_s: how long the choice took.
     """
 
     call: GenerateCall
@@ -99,13 +100,17 @@ class Plan:
     applied: tuple[AppliedVector, ...]
     reason: NotSteered | None
     query: TaskEmbedding | None = field(default=None, compare=False)
+    retrieval_s: float = field(default=0.0, compare=False)
 
     def with_timeout(self, seconds: float) -> Plan:
         """Return the plan with a time limit for the whole answer."""
         return replace(self, call=replace(self.call, timeout_s=seconds))
 
     def to_answer(self, generation: Generation) -> Answer:
-        """Return the answer to this plan."""
+        """Return the answer to this plan, with the time of the choice among its timings."""
+        timings = {"retrieval_s": self.retrieval_s} | dict(generation.timings)
+        timings["total_s"] = timings.get("total_s", 0.0) + self.retrieval_s
+        generation = replace(generation, timings=timings)
         return Answer(generation, self.applied, self.reason, self.call.model_id, self.query)
 
 
@@ -122,6 +127,7 @@ def plan(
     model: a name as in vlibrary.library.model_names. Raises ModelNotFound, VectorNotFound, AliasNotFound,
     InvalidImage, InvalidQuery, Unavailable, and InvalidInput, also if model name and steering contradict each other.
     """
+    started = time.perf_counter()
     named = find_model(model, library)
     choice = _choose(prompt, _reconcile(named, steering, library), named.base, library)
     vectors = tuple(
@@ -129,7 +135,7 @@ def plan(
         for one in choice.applied
     )
     call = GenerateCall(prompt, named.base.model.model_id, vectors, decoding)
-    return Plan(call, named, choice.applied, choice.reason, choice.query)
+    return Plan(call, named, choice.applied, choice.reason, choice.query, time.perf_counter() - started)
 
 
 async def stream(plan: Plan, worker: Inference) -> AsyncGenerator[TextPiece | Answer]:

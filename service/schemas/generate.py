@@ -43,6 +43,10 @@ MAX_STOPS = 64
 MAX_VECTORS = 16
 MAX_TIMEOUT_S = 600.0
 MAX_MODEL_NAME = 512
+TIMINGS = (
+    "Seconds: `retrieval_s` (choosing vectors), `queue_s` (preparing the prompt and waiting), `prefill_s` (to the "
+    "first token), `decode_s`, and `total_s`"
+)
 MODEL_NAME = (
     "A served base model, `base:auto` or `base:off`, or a vector: its id, name (its newest version), name:version or "
     "name@alias. By default the first base model; GET /v1/models lists them"
@@ -285,7 +289,7 @@ class GenerateOut(BaseModel):
                 "query_text": EMBEDDED_TEXT_EXAMPLE,
             },
             "usage": {"prompt_tokens": 11, "completion_tokens": 2},
-            "timings": {"total_s": 0.03},
+            "timings": {"retrieval_s": 0.01, "queue_s": 0.0, "prefill_s": 0.01, "decode_s": 0.01, "total_s": 0.03},
         }
     )
 
@@ -294,7 +298,7 @@ class GenerateOut(BaseModel):
     model: str = Field(description="Id of the base model")
     steering: SteeringOut
     usage: UsageOut
-    timings: dict[str, float] = Field(description="Seconds per stage inside the worker")
+    timings: dict[str, float] = Field(description=TIMINGS)
     logprobs: list[LogprobOut] | None = Field(
         default=None, description="One entry per generated token, without an end token; null if not requested"
     )

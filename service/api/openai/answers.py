@@ -16,7 +16,7 @@ from vlibrary.domain.wire import ScoredToken, TextPiece
 from vlibrary.library.model_names import NamedModel
 from vlibrary.library.steer import Answer
 from vlibrary.schemas.examples import NAMED_EXAMPLE, examples
-from vlibrary.schemas.generate import SteeringOut
+from vlibrary.schemas.generate import TIMINGS, SteeringOut
 from vlibrary.schemas.logprobs import LogprobOut
 from vlibrary.schemas.vectors import EMBEDDED_TEXT_EXAMPLE
 
@@ -28,7 +28,7 @@ class SteeredOut(SteeringOut):
     """VLibrary's extension of the answer: the vectors applied, or why there are none, and timings."""
 
     base_model: str = Field(description="Id of the base model")
-    timings: dict[str, float] = Field(description="Seconds per stage inside the worker")
+    timings: dict[str, float] = Field(description=TIMINGS)
 
     @classmethod
     def of_answers(cls, answers: Sequence[Answer]) -> SteeredOut:

@@ -79,7 +79,7 @@ def test_a_completion_names_the_applied_vectors(client: OpenAI, vector_id: str) 
     assert answer.model_extra is not None
     extra = answer.model_extra["vlibrary"]
     assert (extra["applied"][0]["id"], extra["reason"]) == (vector_id, None)
-    assert extra["timings"] == {"total_s": 0.0}
+    assert 0 < extra["timings"]["retrieval_s"] <= extra["timings"]["total_s"]
 
 
 def test_a_stream_returns_the_same_answer_in_chunks(client: OpenAI, vector_id: str) -> None:

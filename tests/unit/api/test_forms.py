@@ -23,7 +23,11 @@ BOUNDARY = "XbX"
 TYPE = f"multipart/form-data; boundary={BOUNDARY}"
 # Content that looks like parts of delimiters, as random bytes hardly ever do.
 PIECES = st.sampled_from([b"\r\n", b"\r\n--", b"--", b"\r\n--Xb", b"XbX", b"\r", b"\n", b"-", b"\x00\xff"])
-CONTENT = st.lists(PIECES | st.binary(max_size=8), max_size=8).map(b"".join).filter(lambda one: b"\r\n--XbX" not in one)
+CONTENT = (
+    st.lists(PIECES | st.binary(max_size=8), max_size=8)
+    .map(b"".join)
+    .filter(lambda one: b"\r\n--XbX" not in b"\r\n" + one)  # RFC 2046 forbids it at the start of any line
+)
 PARTS = st.lists(st.tuples(st.sampled_from(["a", "b", "images"]), st.booleans(), CONTENT), max_size=5)
 Parts = list[tuple[str, bool, bytes]]
 
@@ -111,7 +115,8 @@ def test_any_chunking_of_a_form_gives_the_same_answer(api: TestClient, chunk: in
     parts = [("prompt", False, b"Which hue?"), ("steering", False, b"off"), ("images", True, png())]
     status, whole = post(api, "/generate", parts)
     assert (status, whole["text"]) == (200, "Which hue?")
-    assert post(api, "/generate", parts, chunk) == (200, whole)
+    status, again = post(api, "/generate", parts, chunk)
+    assert (status, again | {"timings": whole["timings"]}) == (200, whole)
 
 
 CARD = card("colour", "Which hue?").encode()

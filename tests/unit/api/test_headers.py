@@ -19,7 +19,7 @@ from vlibrary.api.http.deps import Limits
 from vlibrary.domain.errors import ArtifactsUnavailable
 
 # Headers of every response with a body.
-EVERYWHERE = {"content-type", "content-length", "x-request-id"}
+EVERYWHERE = {"content-type", "content-length", "x-request-id", "server-timing"}
 METHODS = ("get", "post", "put", "patch", "delete")
 VECTOR, ALIAS = "/vectors/{vector_id}", "/aliases/{name}/{alias}"
 

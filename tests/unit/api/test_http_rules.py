@@ -231,3 +231,20 @@ def test_parameters_may_repeat_where_the_document_has_a_list(api: TestClient) ->
     }
     assert lists == REPEATABLE
     assert api.get("/vectors?tag=a&tag=b&metadata=a=1&metadata=b=2").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/generate", "/v1/chat/completions", "/v1/responses"])
+def test_timings_contain_retrieval_and_are_in_the_header(api: TestClient, path: str) -> None:
+    bodies: dict[str, dict[str, Any]] = {
+        "/generate": {"prompt": "Which hue?"},
+        "/v1/chat/completions": {"messages": [{"role": "user", "content": "Which hue?"}]},
+        "/v1/responses": {"input": "Which hue?"},
+    }
+    answer = api.post(path, json=bodies[path])
+    assert answer.status_code == 200, answer.text
+    timings = (answer.json() if path == "/generate" else answer.json()["vlibrary"])["timings"]
+    assert 0 < timings["retrieval_s"] <= timings["total_s"]
+    header = dict(one.split(";dur=") for one in answer.headers["server-timing"].split(", "))
+    assert float(header["retrieval"]) == pytest.approx(1000 * timings["retrieval_s"], abs=0.06)
+    assert float(header["total"]) >= 1000 * timings["total_s"] - 0.1
+    assert set(header) == {name.removesuffix("_s") for name in timings}

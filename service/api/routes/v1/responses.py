@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 
 from vlibrary.api.http.bodies import json_docs, read_json
 from vlibrary.api.http.deps import LibraryDep, ScopeDep
+from vlibrary.api.http.middleware.server_timing import report_timings
 from vlibrary.api.http.responses import json_or_stream, problems
 from vlibrary.api.http.streams import AnswerStream, stream_answers
 from vlibrary.api.openai.conversation import read_conversation
@@ -53,4 +54,5 @@ async def create_response(request: Request, scope: ScopeDep, library: LibraryDep
     if body.stream:
         return await stream_answers(scope, [planned], library.worker, response)
     (whole,) = await scope.run(answer_all([planned], library.worker, scope.time_left))
+    report_timings(request, whole.generation.timings)
     return response.whole(whole)
