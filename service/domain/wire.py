@@ -56,6 +56,8 @@ class Decoding:
     min_new_tokens: before so many tokens no end token can be chosen.
     logprobs, prompt_logprobs: how many of the most likely tokens to report at each place of the answer or the prompt,
         besides the token there; 0 to 20, None reports nothing.
+    json_schema: a JSON schema as JSON; only tokens that continue a document of this schema can be chosen, and the
+        answer ends with the document or with "length". Not with ignore_eos, min_new_tokens or stop_token_ids.
     """
 
     max_new_tokens: int = 16
@@ -74,6 +76,7 @@ class Decoding:
     min_new_tokens: int = 0
     logprobs: int | None = None
     prompt_logprobs: int | None = None
+    json_schema: str | None = None
 
     @property
     def greedy(self) -> bool:

@@ -16,6 +16,7 @@ import torch
 from vlibrary.domain.errors import PromptTooLong, Unavailable, UnsupportedModel, VLibraryError
 from vlibrary.engine.decoder import BatchDecoder, Decoder, SingleDecoder
 from vlibrary.engine.detokenizer import Detokenizer
+from vlibrary.engine.grammar import Grammars
 from vlibrary.engine.image_features import ImageFeatures
 from vlibrary.engine.queued_engine import QueuedEngine, catch, emit_timeout, is_out_of_memory, to_library_error
 from vlibrary.engine.request import Request
@@ -48,7 +49,7 @@ class InFlightEngine(QueuedEngine):
 
     def __init__(self, lvlm: Lvlm, budget: Budget = Budget(), *, compiled: bool = False) -> None:
         """compiled: compile the decode steps with torch. Raises UnsupportedModel when that is impossible."""
-        super().__init__(budget.waiting)
+        super().__init__(budget.waiting, Grammars(lvlm))
         self._lvlm = lvlm
         self._budget = budget
         self.decoder = _open_decoder(lvlm, budget, compiled=compiled)
@@ -117,7 +118,13 @@ class InFlightEngine(QueuedEngine):
         """Return the sampler of a request. Raises InvalidInput for token ids that the model does not have."""
         decoding = request.decoding
         prompt = request.prompt.ids if decoding.repetition_penalty != 1 else ()
-        return Sampler(decoding, end_tokens=self._end_tokens, prompt=prompt, vocabulary=self._lvlm.vocabulary)
+        return Sampler(
+            decoding,
+            end_tokens=self._end_tokens,
+            prompt=prompt,
+            vocabulary=self._lvlm.vocabulary,
+            constraint=self._grammars.start(decoding.json_schema),
+        )
 
     def _fits(self, request: Request, admitted: Sequence[Request]) -> bool:
         requests = [*self.running, *admitted, request]

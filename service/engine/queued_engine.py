@@ -13,6 +13,8 @@ import structlog
 import torch
 
 from vlibrary.domain.errors import OutOfMemory, Overloaded, TimedOut, Unavailable, VLibraryError, WorkerUnavailable
+from vlibrary.domain.wire import Decoding
+from vlibrary.engine.grammar import Grammars
 from vlibrary.engine.request import Load, Request
 
 log = structlog.get_logger(__name__)
@@ -21,8 +23,9 @@ log = structlog.get_logger(__name__)
 class QueuedEngine(ABC):
     """Implements vlibrary.engine.request.Engine except for `step`."""
 
-    def __init__(self, max_waiting: int) -> None:
+    def __init__(self, max_waiting: int, grammars: Grammars) -> None:
         self._max_waiting = max_waiting
+        self._grammars = grammars
         self._waiting: deque[Request] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -45,6 +48,10 @@ class QueuedEngine(ABC):
     @property
     def is_open(self) -> bool:
         return not self._closed
+
+    def prepare(self, decoding: Decoding) -> None:
+        if decoding.json_schema is not None:
+            self._grammars.compile(decoding.json_schema)
 
     def submit(self, request: Request) -> None:
         with self._changed:
@@ -71,6 +78,7 @@ class QueuedEngine(ABC):
             self._changed.notify()
         if self._thread.is_alive():
             self._thread.join()
+        self._grammars.close()
 
     def _drop_waiting(self) -> None:
         """Remove cancelled requests from the queue, and overdue ones with TimedOut."""

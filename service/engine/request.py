@@ -103,6 +103,13 @@ class Engine(Protocol):
     @property
     def capacity(self) -> int: ...
 
+    def prepare(self, decoding: Decoding) -> None:
+        """Compile the decoding's JSON schema, which may take seconds; safe to call from any thread.
+
+        Raises InvalidInput if the schema is invalid or not supported.
+        """
+        ...
+
     def submit(self, request: Request) -> None:
         """Queue the request.
 

@@ -12,6 +12,7 @@ from vlibrary.domain.errors import UnsupportedEdit, UnsupportedModel, VLibraryEr
 from vlibrary.domain.wire import Generation, ScoredToken, TextPiece
 from vlibrary.engine.decoder import Decoder
 from vlibrary.engine.detokenizer import Detokenizer
+from vlibrary.engine.grammar import no_continuation
 from vlibrary.engine.logprobs import score_prompt, score_tokens
 from vlibrary.engine.request import Request
 from vlibrary.engine.sampling import Sampler, next_tokens
@@ -165,6 +166,8 @@ def _generation(row: Row, reason: str) -> Generation:
 
 
 def _not_finite(request: Request) -> VLibraryError:
+    if request.decoding.json_schema is not None:
+        return no_continuation()
     if request.vector is None:
         return UnsupportedModel(
             "The model's logits are not finite.", "Load it in bfloat16 or float32; the range of float16 is too small."

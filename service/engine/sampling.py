@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vlibrary.domain.errors import InvalidInput
 from vlibrary.domain.wire import Decoding
+from vlibrary.engine.grammar import Constraint
 
 _CANDIDATES = 1024  # the most likely tokens; they almost always contain all that top_p, top_k and min_p leave
 
@@ -30,8 +31,11 @@ class Sampler:
         end_tokens: Iterable[int] = (),
         prompt: Sequence[int] = (),
         vocabulary: int | None = None,
+        constraint: Constraint | None = None,
     ) -> None:
         """end_tokens: the model's own. prompt: the prompt's ids. vocabulary: the number of tokens of the model.
+
+        constraint: of the decoding's json_schema.
 
         Raises InvalidInput for ids that the model does not have.
         """
@@ -44,7 +48,8 @@ class Sampler:
         self._prompt = {one for one in prompt if vocabulary is None or one < vocabulary}
         self.greedy = decoding.greedy
         penalises = decoding.repetition_penalty != 1 or decoding.presence_penalty or decoding.frequency_penalty
-        self._always_adjusts = bool(penalises or decoding.logit_bias)
+        self.constraint = constraint
+        self._always_adjusts = bool(penalises or decoding.logit_bias or constraint)
         self._counts: Counter[int] = Counter()
         self._generated = 0
         # numpy's, because torch's generator uses the low 32 bits of a seed only. The same on every device.
@@ -71,11 +76,15 @@ class Sampler:
         if (one.presence_penalty or one.frequency_penalty) and self._counts:
             penalties = [one.presence_penalty + one.frequency_penalty * count for count in self._counts.values()]
             logits[self._index(self._counts, logits)] -= logits.new_tensor(penalties)
+        if self.constraint is not None:
+            logits[~self.constraint.allowed(len(logits)).to(logits.device)] = -math.inf
 
     def advance(self, token: int) -> None:
         """Commit a token: count it, and draw the number for the next one."""
         self._generated += 1
         self._counts[token] += 1
+        if self.constraint is not None:
+            self.constraint.advance(token)
         self.point = self._draw()
 
     def _draw(self) -> float:

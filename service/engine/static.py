@@ -21,6 +21,7 @@ from transformers.generation.streamers import BaseStreamer
 from vlibrary.domain.vector import SteeringVector
 from vlibrary.domain.wire import Decoding, Generation, Prompt, ScoredToken, TextPiece
 from vlibrary.engine.detokenizer import Detokenizer
+from vlibrary.engine.grammar import Grammars, no_continuation
 from vlibrary.engine.logprobs import score_prompt, score_tokens
 from vlibrary.engine.queued_engine import QueuedEngine, catch, to_library_error
 from vlibrary.engine.request import Request
@@ -36,6 +37,7 @@ class StaticGenerator:
 
     def __init__(self, lvlm: Lvlm) -> None:
         self._lvlm = lvlm
+        self.grammars = Grammars(lvlm)
         self._token_bytes = TokenBytes(lvlm.tokenizer)
         self._lock = threading.Lock()
 
@@ -73,7 +75,13 @@ class StaticGenerator:
 
     def _sampler(self, decoding: Decoding, prompt: Sequence[int]) -> Sampler:
         lvlm = self._lvlm
-        return Sampler(decoding, end_tokens=lvlm.end_tokens, prompt=prompt, vocabulary=lvlm.vocabulary)
+        return Sampler(
+            decoding,
+            end_tokens=lvlm.end_tokens,
+            prompt=prompt,
+            vocabulary=lvlm.vocabulary,
+            constraint=self.grammars.start(decoding.json_schema),
+        )
 
     def _run(self, inputs: Any, decoding: Decoding, chooser: _Chooser, clock: _Clock) -> Tensor:
         """Return the token ids [B, T + new]."""
@@ -135,10 +143,18 @@ class _Chooser(LogitsProcessor):
         self._token_bytes = token_bytes
         self.end_tokens = samplers[0].end_tokens
         self.logprobs: list[list[ScoredToken]] = [[] for _ in samplers]
+        self._ended = [False] * len(samplers)
 
     def __call__(self, _ids: Tensor, scores: Tensor) -> Tensor:
+        drawn = next_tokens(scores, self._samplers)
+        if any(
+            token is None and sampler.constraint is not None and not ended
+            for token, sampler, ended in zip(drawn, self._samplers, self._ended, strict=True)
+        ):
+            raise no_continuation()
         # generate() goes on where logits are not finite, and so do the other rows.
-        tokens = [token or 0 for token in next_tokens(scores, self._samplers)]
+        tokens = [token or 0 for token in drawn]
+        self._ended = [ended or token in self.end_tokens for ended, token in zip(self._ended, tokens, strict=True)]
         count = self._samplers[0].decoding.logprobs
         if count is not None:
             for own, one in zip(
@@ -154,8 +170,8 @@ class StaticBatchEngine(QueuedEngine):
     """Implements vlibrary.engine.request.Engine. An answer is one piece; deadlines apply until the batch starts."""
 
     def __init__(self, lvlm: Lvlm, *, rows: int = 16, waiting: int = 64) -> None:
-        super().__init__(waiting)
         self._engine = StaticGenerator(lvlm)
+        super().__init__(waiting, self._engine.grammars)
         self.capacity = lvlm.context_length
         self._max_rows = rows
         self._batch: list[Request] = []

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from vlibrary.formats.base64_text import decode_base64
 
@@ -60,3 +61,15 @@ LogitBias = Annotated[
     ],
     Field(max_length=1024),
 ]
+
+NO_OTHER_END = "a JSON format determines the end of the answer; omit ignore_eos, min tokens and stop_token_ids"
+MAX_SCHEMA = 65_536
+
+
+def _check_size(schema: dict[str, Any]) -> dict[str, Any]:
+    if len(json.dumps(schema)) > MAX_SCHEMA:
+        raise ValueError(f"the JSON schema has more than {MAX_SCHEMA} characters")
+    return schema
+
+
+JsonSchema = Annotated[dict[str, Any], AfterValidator(_check_size)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, model_validator
@@ -25,7 +26,9 @@ from vlibrary.schemas.examples import NAMED_EXAMPLE, SAMPLE_IMAGE, examples
 from vlibrary.schemas.fields import (
     MAX_IMAGES,
     MAX_TEXT,
+    NO_OTHER_END,
     EncodedImage,
+    JsonSchema,
     LogitBias,
     Logprobs,
     Penalty,
@@ -113,8 +116,16 @@ class DecodingIn(StrictIn):
         default=None, description="The same for the prompt. Takes memory for all tokens of the vocabulary per token"
     )
 
+    json_schema: JsonSchema | None = Field(
+        default=None,
+        description="A JSON schema; the answer is a JSON document of it, or the beginning of one if it reaches "
+        'max_new_tokens. `{"type": "object"}` is any object',
+    )
+
     @model_validator(mode="after")
     def _check(self) -> DecodingIn:
+        if self.json_schema is not None and (self.ignore_eos or self.min_new_tokens or self.stop_token_ids):
+            raise ValueError(NO_OTHER_END)
         if self.min_new_tokens > self.max_new_tokens:
             raise ValueError(f"min_new_tokens {self.min_new_tokens} exceeds max_new_tokens {self.max_new_tokens}")
         if self.max_new_tokens == 0 and self.prompt_logprobs is None:
@@ -123,13 +134,14 @@ class DecodingIn(StrictIn):
 
     def decoding(self) -> Decoding:
         """Return the settings for the worker."""
-        same = self.model_dump(exclude={"stop", "stop_token_ids", "top_k", "logit_bias"})
+        same = self.model_dump(exclude={"stop", "stop_token_ids", "top_k", "logit_bias", "json_schema"})
         return Decoding(
             **same,
             stop=tuple(self.stop),
             stop_token_ids=tuple(self.stop_token_ids),
             top_k=max(self.top_k, 0),
             logit_bias=tuple((int(token), bias) for token, bias in self.logit_bias.items()),
+            json_schema=None if self.json_schema is None else json.dumps(self.json_schema),
         )
 
 

@@ -133,6 +133,7 @@ class LocalWorker(Worker):
     async def _prepare(self, call: GenerateCall, emit: Callable[[Event], None], deadline: float | None) -> Request:
         def prepare() -> Request:
             submitted = time.monotonic()
+            self._engine.prepare(call.decoding)
             vector, key = self._residency.get(call.vectors)
             prompt = encode_prompt(self._lvlm, call.prompt, min(1, call.decoding.max_new_tokens))
             room = max(1, self._engine.capacity - prompt.length)

@@ -64,7 +64,12 @@ class SamplingIn(StrictIn):
     )
 
     def to_decoding(
-        self, max_tokens: int | None, *, logprobs: int | None = None, prompt_logprobs: int | None = None
+        self,
+        max_tokens: int | None,
+        *,
+        logprobs: int | None = None,
+        prompt_logprobs: int | None = None,
+        json_schema: str | None = None,
     ) -> Decoding:
         """Return the parameters for the worker; None is a field that the request does not set."""
         return Decoding(
@@ -84,4 +89,5 @@ class SamplingIn(StrictIn):
             min_new_tokens=self.min_tokens or 0,
             logprobs=logprobs,
             prompt_logprobs=prompt_logprobs,
+            json_schema=json_schema,
         )

@@ -5,13 +5,14 @@ Unknown fields and unsupported options are rejected; no option is silently ignor
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from vlibrary.api.openai.decoding import SamplingIn
 from vlibrary.schemas.examples import SAMPLE_IMAGE, examples
-from vlibrary.schemas.fields import MAX_TEXT, Logprobs, StrictIn, check_images, image_bytes
+from vlibrary.schemas.fields import MAX_TEXT, NO_OTHER_END, JsonSchema, Logprobs, StrictIn, check_images, image_bytes
 from vlibrary.schemas.generate import MAX_MODEL_NAME, MODEL_NAME, SteeredIn
 
 MAX_MESSAGES = 256
@@ -112,10 +113,32 @@ class AssistantMessage(_Message):
 Message = Annotated[SystemMessage | UserMessage | AssistantMessage, Field(discriminator="role")]
 
 
-class ResponseFormat(StrictIn):
-    """The format of the answer: plain text."""
+class JsonSchemaFormat(StrictIn):
+    """The schema of a `json_schema` format."""
 
-    type: Literal["text"]
+    name: str = Field(max_length=64, description="Accepted and ignored")
+    json_schema: JsonSchema = Field(alias="schema", description="The answer is a JSON document of this schema")
+    description: str | None = Field(default=None, description="Accepted and ignored")
+    strict: bool | None = Field(default=None, description="Accepted and ignored; the schema is always enforced")
+
+
+class ResponseFormat(StrictIn):
+    """The format of the answer: text, any JSON object, or a JSON document of a schema."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchemaFormat | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> ResponseFormat:
+        if (self.json_schema is not None) != (self.type == "json_schema"):
+            raise ValueError("json_schema belongs to the type json_schema, and only to it")
+        return self
+
+    def to_schema(self) -> str | None:
+        """Return the JSON schema of the answer, None for text."""
+        if self.json_schema is not None:
+            return json.dumps(self.json_schema.json_schema)
+        return '{"type": "object"}' if self.type == "json_object" else None
 
 
 class StreamOptions(StrictIn):
@@ -191,12 +214,19 @@ class ChatIn(SamplingIn):
         both = {self.max_tokens, self.max_completion_tokens} - {None}
         if len(both) > 1:
             raise ValueError("max_tokens and max_completion_tokens differ; send only one")
+        if self.requested_schema is not None and (self.ignore_eos or self.min_tokens or self.stop_token_ids):
+            raise ValueError(NO_OTHER_END)
         if self.top_logprobs and not self.logprobs:
             raise ValueError("top_logprobs requires logprobs to be true")
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options requires stream to be true")
         check_images(sum(isinstance(part, ImagePart) for message in self.messages for part in message.content))
         return self
+
+    @property
+    def requested_schema(self) -> str | None:
+        """The JSON schema of the answer, None for text."""
+        return None if self.response_format is None else self.response_format.to_schema()
 
     @property
     def requested_logprobs(self) -> int | None:

@@ -190,7 +190,12 @@ UNSUPPORTED: dict[str, tuple[dict[str, Any], str | None]] = {
     "tools": ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
     "most likely tokens without logprobs": ({"top_logprobs": 2}, None),
     "too many most likely tokens": ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
-    "json": ({"response_format": {"type": "json_object"}}, "response_format.type"),
+    "a format of our own": ({"response_format": {"type": "yaml"}}, "response_format.type"),
+    "a JSON format without a schema": ({"response_format": {"type": "json_schema"}}, "response_format"),
+    "JSON without an end": (
+        {"response_format": {"type": "json_object"}, "extra_body": {"ignore_eos": True}},
+        None,
+    ),
     "audio": ({"modalities": ["text", "audio"]}, "modalities.1"),
     "penalties": ({"presence_penalty": 2.5}, "presence_penalty"),
     "unknown field": ({"extra_body": {"top_q": 5}}, "top_q"),

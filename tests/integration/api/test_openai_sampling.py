@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator
 from typing import Any
+
+import pytest
+from pydantic import BaseModel
 
 from tests.integration.api.test_openai import HUE, client_of, worker_call
 from tests.support.library import memory_library
@@ -100,3 +104,43 @@ def test_tokens_without_a_text_come_before_the_end_of_a_stream() -> None:
     assert [chunk.choices[0].finish_reason for chunk in chunks] == [None] * (len(chunks) - 1) + ["stop"]
     assert all(chunk.choices[0].logprobs is None for chunk in plain)
     assert len(plain) == len(chunks) - 1
+
+
+SCHEMA = {"type": "object", "properties": {"b": {"type": "string"}, "a": {"$ref": "#/properties/b"}}}
+
+
+@pytest.mark.parametrize(
+    ("response_format", "schema"),
+    [
+        ({"type": "text"}, None),
+        ({"type": "json_object"}, {"type": "object"}),
+        ({"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA, "strict": True}}, SCHEMA),
+        ({"type": "json_schema", "json_schema": {"name": "x", "schema": {}, "strict": None, "description": "d"}}, {}),
+    ],
+)
+def test_the_response_format_reaches_the_worker_as_a_schema(response_format: Any, schema: Any) -> None:
+    found = worker_call(HUE, response_format=response_format).decoding.json_schema
+    assert (found and json.loads(found)) == schema
+    if found:
+        assert found == json.dumps(schema)  # with the properties in their order
+
+
+class Colour(BaseModel):
+    """What a client parses the answer into."""
+
+    colour: str
+
+
+class JsonWorker(MemoryWorker):
+    """Answers with a JSON document if one is requested."""
+
+    async def generate(self, call: GenerateCall) -> AsyncGenerator[TextPiece | Generation]:
+        text = '{"colour": "red"}' if call.decoding.json_schema else "red"
+        yield TextPiece(text, 1)
+        yield Generation(text, 1, 1, "stop", {"total_s": 0.0})
+
+
+def test_openais_client_parses_an_answer_into_a_class() -> None:
+    with client_of(memory_library(worker=JsonWorker(MemoryArtifacts()))) as client:
+        answer = client.chat.completions.parse(model=MODEL.model_id, messages=HUE, response_format=Colour)
+    assert answer.choices[0].message.parsed == Colour(colour="red")

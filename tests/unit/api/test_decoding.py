@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -38,10 +39,28 @@ def test_every_option_reaches_the_worker() -> None:
         "logprobs": 5,
         "prompt_logprobs": 0,
     }
+    schema = {"type": "object", "properties": {"b": {}, "a": {}}}
     with api_with(worker) as api:
         assert generate(api, decoding=sent).status_code == 200
+        assert generate(api, decoding={"json_schema": schema}).status_code == 200
     wanted = sent | {"stop": ("x" * 1024, "."), "stop_token_ids": (4, 5), "logit_bias": ((7, -100.0), (0, 2.5))}
     assert worker.calls[0].decoding == Decoding(**wanted)
+    assert worker.calls[1].decoding == Decoding(json_schema=json.dumps(schema))
+
+
+@pytest.mark.parametrize("more", [{"ignore_eos": True}, {"min_new_tokens": 1}, {"stop_token_ids": [1]}])
+def test_a_json_schema_alone_determines_the_end(more: dict[str, Any]) -> None:
+    with api_with(ScriptedWorker(["a"])) as api:
+        answer = generate(api, decoding={"json_schema": {"type": "object"}} | more)
+    assert answer.status_code == 422
+    assert "a JSON format determines the end" in answer.text
+
+
+def test_a_huge_json_schema_is_refused() -> None:
+    with api_with(ScriptedWorker(["a"])) as api:
+        answer = generate(api, decoding={"json_schema": {"const": "x" * 70_000}})
+    assert answer.status_code == 422
+    assert "more than 65536 characters" in answer.text
 
 
 def test_no_option_is_the_default_of_the_engine() -> None:

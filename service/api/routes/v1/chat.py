@@ -62,7 +62,9 @@ async def create_completion(request: Request, scope: ScopeDep, library: LibraryD
     scope.set_timeout(body.vlibrary.timeout_s)
     prompt, query = read_conversation(body.messages)
     steering = body.vlibrary.to_steering(query)
-    decoding = body.to_decoding(body.requested_tokens, logprobs=body.requested_logprobs)
+    decoding = body.to_decoding(
+        body.requested_tokens, logprobs=body.requested_logprobs, json_schema=body.requested_schema
+    )
     make_plan = partial(plan, prompt, steering, decoding, model=body.model, library=library)
     planned = await scope.run_in_thread(make_plan)
     plans = vary_seeds([planned] * (body.n or 1))

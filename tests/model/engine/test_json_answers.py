@@ -1,0 +1,128 @@
+"""Answers constrained to a JSON schema: valid, the same alone and in a batch, on both engines."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema_rs import validator_for
+
+from tests.model.engine.test_decoding_options import answered, assert_close
+from tests.model.engine.test_inflight import Collected, run, static
+from tests.model.samples import PROMPTS, vector
+from vlibrary.domain.errors import InvalidInput
+from vlibrary.domain.wire import Decoding
+from vlibrary.engine.grammar import Grammars
+from vlibrary.engine.inflight import InFlightEngine
+from vlibrary.models.lvlm import Lvlm
+
+COLOURS = {
+    "type": "object",
+    "properties": {
+        "colour": {"enum": ["red", "größer", 7]},
+        "sizes": {"type": "array", "items": {"type": "boolean"}, "maxItems": 3},
+    },
+    "required": ["colour", "sizes"],
+    "additionalProperties": False,
+}
+
+
+def constrained(schema: Any, tokens: int = 200, **more: Any) -> Decoding:
+    return Decoding(max_new_tokens=tokens, json_schema=json.dumps(schema), **more)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0, 3.0])
+def test_a_complete_answer_is_a_document_of_the_schema(llava: Lvlm, temperature: float) -> None:
+    requests = [
+        Collected(llava, PROMPTS[seed % 4], None, constrained(COLOURS, temperature=temperature, seed=seed, top_p=0.99))
+        for seed in range(6)
+    ]
+    for one in answered(llava, *requests):
+        assert one.finish_reason == "stop"
+        assert validator_for(COLOURS).is_valid(json.loads(one.text)), one.text
+
+
+def test_constrained_answers_are_the_same_alone_in_a_batch_and_by_generate(llava: Lvlm) -> None:
+    def requests() -> list[Collected]:
+        options = (
+            constrained(COLOURS, 40, logprobs=2),
+            Decoding(max_new_tokens=20),
+            constrained({"type": "object"}, 12, temperature=1.0, seed=3),
+            constrained({"type": "integer", "minimum": 3, "maximum": 9}),
+        )
+        return [
+            Collected(llava, PROMPTS[place], vector(llava.spec, 1 + place % 2), one)
+            for place, one in enumerate(options)
+        ]
+
+    together = answered(llava, *requests())
+    for got, one in zip(together, requests(), strict=True):
+        (alone,) = answered(llava, one)
+        by_generate = static(llava, one.request.prompt.prompt, one.request.vector, one.request.decoding)
+        assert got.text == alone.text == by_generate.text
+        assert got.completion_tokens == alone.completion_tokens == by_generate.completion_tokens
+        if got.logprobs is not None:
+            assert_close(got.logprobs, alone.logprobs)
+            assert_close(got.logprobs, by_generate.logprobs)
+    assert 3 <= int(together[3].text) <= 9
+    assert together[3].finish_reason == "stop"
+
+
+def test_an_answer_that_reaches_its_length_is_the_beginning_of_a_document(llava: Lvlm) -> None:
+    (one,) = answered(llava, Collected(llava, PROMPTS[1], None, constrained(COLOURS, 3)))
+    assert one.finish_reason == "length"
+    assert one.text.startswith("{")
+
+
+INVALID: dict[str, tuple[Any, str]] = {
+    "an unknown type": ({"properties": {"a": {"type": "colour"}}}, "/properties/a: Invalid type: colour"),
+    "inside a list": ({"anyOf": [{"type": "null"}, {"items": {"type": 3}}]}, "/anyOf/1/items"),
+    "a name with a slash": ({"properties": {"a/b~c": {"pattern": "("}}}, "/properties/a~1b~0c: regex parse error"),
+    "not a schema": ({"$defs": {"x": 5}, "$ref": "#/$defs/x"}, "/\\$defs/x: a schema must be"),
+    "a reference to nothing": ({"properties": {"a": {"$ref": "#/$defs/no"}}}, "/properties/a: .*does not exist"),
+    "another document": ({"items": {"$ref": "http://127.0.0.1:9/x.json"}}, "/items: .*does not fetch"),
+    "a keyword that is not supported": ({"properties": {"a": {"not": {"type": "null"}}}}, "/properties/a: Unimpl"),
+    "at the root": ({"type": "no"}, "at its root: Invalid type"),
+}
+
+
+@pytest.mark.parametrize("case", INVALID)
+def test_an_invalid_schema_is_refused_with_its_place(llava: Lvlm, case: str) -> None:
+    schema, words = INVALID[case]
+    with pytest.raises(InvalidInput, match=words):
+        InFlightEngine(llava).prepare(constrained(schema))
+
+
+def test_an_invalid_schema_ends_only_its_request(llava: Lvlm) -> None:
+    wrong = Collected(llava, PROMPTS[1], None, constrained({"type": "no"}))
+    fine = Collected(llava, PROMPTS[2], None, Decoding(max_new_tokens=3))
+    run(InFlightEngine(llava), [wrong, fine], steps_between=0)
+    assert [type(event) for event in wrong.events] == [InvalidInput]
+    assert fine.generation.completion_tokens == 3
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-999, 999) | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(VALUES)
+def test_every_json_value_can_be_demanded(llava: Lvlm, value: Any) -> None:
+    decoding = constrained({"const": value}, 400)
+    (one,) = answered(llava, Collected(llava, PROMPTS[1], None, decoding), steps_between=0)
+    assert one.finish_reason == "stop"
+    assert json.loads(one.text) == value
+
+
+def test_a_tokenizer_without_braces_is_refused(llava: Lvlm, monkeypatch: pytest.MonkeyPatch) -> None:
+    brace = llava.tokenizer.convert_tokens_to_ids("{")
+    names = llava.tokenizer.convert_ids_to_tokens
+    monkeypatch.setattr(llava.tokenizer, "convert_ids_to_tokens", lambda one: "x" if one == brace else names(one))
+    with pytest.raises(InvalidInput, match=r"cannot write JSON: it has no token for '\{'"):
+        Grammars(llava).compile('{"type": "object"}')
