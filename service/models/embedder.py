@@ -178,7 +178,7 @@ class Embedder:
         )
         return dict(padded)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def _encode(self, get_features: Any, passes: Sequence[Mapping[str, Tensor]]) -> Array:
         """Run the image or text encoder and return its outputs [N, d]."""
         device = self._model.device

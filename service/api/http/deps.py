@@ -42,12 +42,13 @@ class NoParameters(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-def _library(request: Request) -> Library:
+# Asynchronous, though they wait for nothing: FastAPI runs other dependencies in a thread each.
+async def _library(request: Request) -> Library:
     library: Library = request.app.state.library
     return library
 
 
-def _limits(request: Request) -> Limits:
+async def _limits(request: Request) -> Limits:
     limits: Limits = request.app.state.limits
     return limits
 
@@ -58,7 +59,7 @@ async def _admit(request: Request) -> AsyncGenerator[RequestScope]:
         yield scope
 
 
-def _actor(
+async def _actor(
     x_actor: Annotated[
         str | None,
         Header(
@@ -71,7 +72,7 @@ def _actor(
     return x_actor or ANONYMOUS
 
 
-def _no_parameters(_query: Annotated[NoParameters, Query()]) -> None:
+async def _no_parameters(_query: Annotated[NoParameters, Query()]) -> None:
     """Declare that a route has no query parameters."""
 
 

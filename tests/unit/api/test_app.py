@@ -6,16 +6,19 @@ import base64
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from inspect import isasyncgenfunction, iscoroutinefunction
 from typing import Any
 
 import httpx2
 import pytest
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
 from starlette.testclient import TestClient
 
 from tests.support.library import memory_library
 from tests.support.memory.worker import CONTEXT_LENGTH, MODEL
 from tests.support.samples import artifact, blank_png, card, png
-from vlibrary.api.app import create_app
+from vlibrary.api.app import ROUTES, create_app
 from vlibrary.api.http.deps import Limits
 from vlibrary.formats.artifact import sha256_of
 from vlibrary.library.library import Library
@@ -33,6 +36,19 @@ def api(library: Library) -> Iterator[TestClient]:
     limits = Limits(artifact_bytes=10_000, card_bytes=20_000, request_bytes=200_000)
     with TestClient(create_app(library, limits), raise_server_exceptions=False) as client:
         yield client
+
+
+def calls_of(dependant: Dependant) -> Iterator[Any]:
+    for one in dependant.dependencies:
+        yield one.call
+        yield from calls_of(one)
+
+
+def test_no_dependency_of_a_route_needs_a_thread() -> None:
+    routes = [route for module in ROUTES for route in module.router.routes if isinstance(route, APIRoute)]
+    calls = {call for route in routes for call in calls_of(route.dependant)}
+    assert len(calls) > 3
+    assert {call for call in calls if not (iscoroutinefunction(call) or isasyncgenfunction(call))} == set()
 
 
 def upload(api: TestClient, name: str = "colour", description: str = COLOUR, seed: int = 0) -> dict[str, Any]:
@@ -62,6 +78,7 @@ def assert_problem(answer: httpx2.Response, status: int, slug: str | None = None
 def test_register_read_download_and_delete(api: TestClient) -> None:
     answer = send(api, artifact(MODEL), card("colour", COLOUR))
     record = answer.json()
+    assert record.pop("description_text")["truncated"] is False
     assert answer.headers["location"] == f"/vectors/{record['id']}"
     assert (record["name"], record["version"], record["method"], record["layers"]) == ("colour", 1, "m2iv", 2)
     assert api.get(f"/vectors/{record['id']}").json() == record

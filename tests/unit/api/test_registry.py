@@ -50,6 +50,7 @@ def upload(api: TestClient, name: str = "colour", description: str = HUE, seed: 
     assert answer.headers["x-catalogue-seq"] == str(answer.json()["seq"])
     assert answer.headers["etag"] == '"v1"'
     body: dict[str, Any] = answer.json()
+    assert body.pop("description_text")["tokens"] == len(description.split())
     return body
 
 
