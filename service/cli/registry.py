@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from tempfile import TemporaryFile
+from typing import Annotated, Any, BinaryIO
 
 import typer
 
@@ -17,7 +20,8 @@ from vlibrary.client import Client, ServiceError
 from vlibrary.domain.errors import InvalidInput
 from vlibrary.domain.labels import MetadataValue, is_metadata_value
 from vlibrary.formats import strict_json
-from vlibrary.formats.archive import open_archive
+from vlibrary.formats.archive import Archive, open_archive
+from vlibrary.formats.hub import UNKNOWN_LICENSE, pack_folder, write_folder
 from vlibrary.library.transfer import Outcome
 from vlibrary.schemas.registry import ImportedOut
 from vlibrary.schemas.vectors import VectorOut
@@ -132,16 +136,28 @@ def export_file(
     name: Name = None,
     tags: Tags = None,
     metadata: Metadata = None,
+    hub: Annotated[
+        bool, typer.Option("--hub", help="Write a folder with a README, to be uploaded to a model hub, instead")
+    ] = False,
+    licence: Annotated[
+        str, typer.Option("--license", help="License in the README of --hub, such as apache-2.0")
+    ] = UNKNOWN_LICENSE,
     url: Url = LOCAL,
 ) -> None:
-    """Export vectors to an archive file for `vlibrary import`."""
+    """Export vectors to an archive file, or to a folder for a model hub, for `vlibrary import`."""
+    if hub and file.exists():
+        raise InvalidInput(f"{file} exists already.", "Name a folder that does not exist.")
     draft = file.with_name(f".{file.name}.part")
     try:
         with Client(url) as service, service.export(**vector_filter(name, tags, metadata)) as pieces:
             _write(draft, pieces)
         with draft.open("rb") as written:
-            number = len(open_archive(written).entries)
-        draft.replace(file)
+            archive = open_archive(written)
+            number = len(archive.entries)
+            if hub:
+                _write_hub_folder(archive, file, licence)
+        if not hub:
+            draft.replace(file)
     except OSError as error:
         raise InvalidInput(f"Cannot write {file}: {error.strerror}.", "Check the path and the disk space.") from error
     finally:
@@ -150,7 +166,7 @@ def export_file(
 
 
 def import_file(
-    file: Annotated[Path, typer.Argument(help="Archive written by `vlibrary export`")],
+    file: Annotated[Path, typer.Argument(help="Archive or folder written by `vlibrary export`")],
     update: Annotated[
         bool, typer.Option("--update", help="Overwrite description, tags and metadata of existing vectors")
     ] = False,
@@ -158,16 +174,12 @@ def import_file(
     url: Url = LOCAL,
     as_json: AsJson = False,
 ) -> None:
-    """Import vectors from an archive file.
+    """Import vectors from an archive file or a folder.
 
     Existing vectors are skipped, so an interrupted import can be rerun.
     """
-    try:
-        archive_file = file.open("rb")
-    except OSError as error:
-        raise InvalidInput(f"Cannot read {file}: {error.strerror}.", "Check the path and its permissions.") from error
     results: list[ImportedOut] = []
-    with archive_file, Client(url, actor=actor) as service, progress() as report:
+    with _open_archive_file(file) as archive_file, Client(url, actor=actor) as service, progress() as report:
         archive = open_archive(archive_file)
         for result in service.import_archive(archive, update=update):
             results.append(result)
@@ -178,6 +190,36 @@ def import_file(
         _print_results(results)
     if any(result.outcome is Outcome.REFUSED for result in results):
         raise typer.Exit(1)
+
+
+def _write_hub_folder(archive: Archive, folder: Path, licence: str) -> None:
+    """Write the whole folder or nothing."""
+    draft = folder.with_name(f".{folder.name}.folder")
+    shutil.rmtree(draft, ignore_errors=True)  # of an interrupted export
+    draft.mkdir()
+    try:
+        write_folder(archive, draft, licence)
+        draft.replace(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+@contextmanager
+def _open_archive_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield the archive, or the archive that a folder contains."""
+    if path.is_dir():
+        with TemporaryFile() as file:
+            file.writelines(pack_folder(path))
+            yield file
+    else:
+        try:
+            archive = path.open("rb")
+        except OSError as error:
+            raise InvalidInput(
+                f"Cannot read {path}: {error.strerror}.", "Check the path and its permissions."
+            ) from error
+        with archive:
+            yield archive
 
 
 def _write(path: Path, pieces: Iterable[bytes]) -> None:

@@ -23,6 +23,7 @@ from vlibrary.domain.card import NAME_PATTERN
 from vlibrary.domain.errors import InvalidArchive, TooLarge
 from vlibrary.domain.labels import VECTOR_ID_PATTERN
 from vlibrary.formats import strict_json
+from vlibrary.formats.foreign import recognise
 
 MEDIA_TYPE = "application/x-tar"
 MANIFEST = "manifest.ndjson"
@@ -70,11 +71,11 @@ def pack(items: Iterable[Item]) -> Iterator[bytes]:
     """Yield the archive in chunks. Memory: one vector at a time, and about 300 bytes of manifest per vector."""
     lines = [json.dumps(_HEADER)]
     for item in items:
-        yield from _member(item.entry.artifact_path, item.artifact)
-        yield from _member(item.entry.card_path, item.card)
+        yield from member(item.entry.artifact_path, item.artifact)
+        yield from member(item.entry.card_path, item.card)
         lines.append(json.dumps(asdict(item.entry)))
-    yield from _member(MANIFEST, "".join(f"{line}\n" for line in lines).encode())
-    yield bytes(2 * _BLOCK)
+    yield from member(MANIFEST, "".join(f"{line}\n" for line in lines).encode())
+    yield end_of_archive()
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,18 @@ class Archive:
         artifact = self._read_checked(entry.artifact_path, entry.sha256, artifact_bytes)
         return Item(entry, artifact, self._read_checked(entry.card_path, entry.card_sha256, card_bytes))
 
+    def manifest(self) -> bytes:
+        """Return the manifest as it is in the archive."""
+        return _read(self.file, self.members, MANIFEST, MAX_MANIFEST_BYTES)
+
     def _read_checked(self, path: str, sha256: str, limit: int) -> bytes:
         data = _read(self.file, self.members, path, limit)
         if _sha256(data) != sha256:
-            raise InvalidArchive(f"The digest of {path} differs from the manifest.", _CURE)
+            foreign = recognise(data) if path.endswith(".safetensors") else None
+            raise InvalidArchive(
+                f"The digest of {path} differs from the manifest{f': it is {foreign.what}' if foreign else ''}.",
+                foreign.cure if foreign else _CURE,
+            )
         return data
 
 
@@ -112,11 +121,17 @@ def open_archive(file: BinaryIO) -> Archive:
     return Archive(file, members, tuple(sorted(entries, key=lambda entry: (entry.name, entry.version))))
 
 
-def _member(path: str, data: bytes) -> Iterator[bytes]:
+def member(path: str, data: bytes) -> Iterator[bytes]:
+    """Yield one file of an archive."""
     header = tarfile.TarInfo(path)
     header.size = len(data)
     yield header.tobuf(tarfile.USTAR_FORMAT)
     yield data + bytes(-len(data) % _BLOCK)
+
+
+def end_of_archive() -> bytes:
+    """Return the bytes that end an archive."""
+    return bytes(2 * _BLOCK)
 
 
 def _sha256(data: bytes) -> str:

@@ -22,6 +22,7 @@ from tests.support.samples import artifact, card
 from vlibrary.api.app import create_app
 from vlibrary.cli import main
 from vlibrary.client import Client
+from vlibrary.domain.filters import ValueKind
 from vlibrary.formats.artifact import decode, encode
 
 ODD = [
@@ -241,7 +242,7 @@ def test_set_json_sets_a_typed_value(url: str, text: str, value: Any) -> None:
     assert run("tag", "colour:1", f"--set-json=typed={text}", "--url", url) == 0
     with Client(url) as client:
         found = client.get_vector("colour").metadata["typed"]
-        assert (type(found), found) == (type(value), value)
+        assert (ValueKind.of(found), found) == (ValueKind.of(value), value)
 
 
 @pytest.mark.parametrize("text", ["x", "x=", "x=NaN", "x=null", "x=[1]", "x=1.2.3", "x=99999999999999999999"])

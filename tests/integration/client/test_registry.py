@@ -198,6 +198,20 @@ def test_export_and_import_transfer_a_library(library: Client, tmp_path: Path, m
     assert [result["version"] for result in results] == list(range(1, 9))
 
 
+def test_a_folder_for_a_hub_can_be_imported(library: Client, tmp_path: Path) -> None:
+    ids = [upload(library, seed=seed) for seed in range(2)]
+    folder = tmp_path / "hub"
+    told = vlibrary(library, "export", str(folder), "--hub", "--license", "apache-2.0").stdout
+    assert told == f"Exported 2 vectors to {folder}\n"
+    assert list(tmp_path.iterdir()) == [folder]
+    assert 'license: "apache-2.0"' in (folder / "README.md").read_text()
+    with pytest.raises(InvalidInput, match="exists already"):
+        vlibrary(library, "export", str(folder), "--hub")
+    with serve_another() as other:
+        assert "2 imported, 0 already present, 0 refused" in vlibrary(other, "import", str(folder)).stdout
+        assert [one.id for one in other.list_vectors()] == ids[::-1]
+
+
 def test_quick_transfers_print_no_progress(library: Client, tmp_path: Path) -> None:
     upload(library)
     done = vlibrary(library, "export", str(tmp_path / "one.tar"))
