@@ -12,7 +12,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 # One thread a process: two test processes on two cores, and no oversubscription under them.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: docs demo test check lint types imports format test-real test-package test-faults test-gpu bench-engine bench-library bench-auto models serve clean
+.PHONY: docs demo test check lint types imports format test-real test-package test-faults test-clients bench-clients test-gpu bench-engine bench-library bench-auto models serve clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -61,6 +61,13 @@ OPS ?= 0
 test-faults: $(VENV)/.installed-dev  ## CYCLES crash cycles from SEED, after OPS random operations beside an oracle (docs/faults.md)
 	@if [ $(OPS) -gt 0 ]; then $(BIN)/python -m tests.faults.operations --ops $(OPS); fi
 	@$(BIN)/python -m tests.faults --cycles $(CYCLES) --seed $(SEED)
+
+N ?= 40
+test-clients: $(VENV)/.installed-dev  ## other people's clients and harnesses, unmodified, N questions each (docs/guides/clients.md)
+	TORCH_INDEX="$(TORCH_INDEX)" $(BIN)/python -m tests.clients --count $(N)
+
+bench-clients: $(VENV)/.installed-dev  ## the harnesses with 1,000 questions each
+	TORCH_INDEX="$(TORCH_INDEX)" $(BIN)/python -m tests.clients --count 1000
 
 test-gpu: $(VENV)/.installed-dev  ## the model tests and the engine's bench on a GPU; nothing where there is none
 	@if ! $(BIN)/python -c "import sys, torch; sys.exit(not torch.cuda.is_available())"; then \
