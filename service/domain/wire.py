@@ -102,7 +102,10 @@ class ScoredToken:
 
 @dataclass(frozen=True)
 class Demonstration:
-    """One solved example shown in the prompt before the question."""
+    """One solved example shown in the prompt before the question.
+
+    Without text and images, it is an assistant's message that answers no question.
+    """
 
     prompt: str
     images: tuple[bytes, ...]
@@ -111,7 +114,7 @@ class Demonstration:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A user's prompt: demonstrations, then images, then text.
+    """A user's prompt: demonstrations, then images, then text. Without both, the last answer is followed by another.
 
     verbatim: the model continues the text as it is, without its chat template; there are no images and no
         demonstrations, and white space at the ends of the answer belongs to it.
@@ -159,12 +162,14 @@ class GenerateCall:
 class TextPiece:
     """The next, non-empty part of an answer. tokens: the number of tokens generated so far.
 
+    prompt_tokens: the length of the prompt.
     logprobs: of the tokens generated since the last piece, if requested; text that is held back comes in a later piece.
     """
 
     text: str
     tokens: int
     logprobs: tuple[ScoredToken, ...] = ()
+    prompt_tokens: int = 0
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,8 @@ class Row:
     def emit_text(self, text: str) -> None:
         if text:
             self.pieces.append(text)
-            self.request.emit(TextPiece(text, self.tokens, tuple(self.logprobs[self.reported :])))
+            scored = tuple(self.logprobs[self.reported :])
+            self.request.emit(TextPiece(text, self.tokens, scored, self.request.prompt.length))
             self.reported = len(self.logprobs)
 
 

@@ -205,7 +205,8 @@ class StaticBatchEngine(QueuedEngine):
             if request.cancelled:
                 continue
             if generation.text:
-                request.emit(TextPiece(generation.text, generation.completion_tokens, generation.logprobs or ()))
+                scored = generation.logprobs or ()
+                request.emit(TextPiece(generation.text, generation.completion_tokens, scored, generation.prompt_tokens))
             waited = started - request.submitted
             total = waited + generation.timings["total_s"]
             request.emit(replace(generation, timings={"queue_s": waited, **generation.timings, "total_s": total}))

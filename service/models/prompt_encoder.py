@@ -134,7 +134,8 @@ class PromptEncoder:
         return inputs
 
     def _check_prompt(self, prompt: Prompt) -> None:
-        if not prompt.text.strip() and not prompt.images:
+        # Without a text at all, the last demonstration's answer is followed by another answer.
+        if not (prompt.text.strip() or prompt.images) and not (prompt.demonstrations and prompt.text == ""):
             raise InvalidQuery("The prompt is empty.", "Send a text, an image, or both.")
         for demonstration in prompt.demonstrations:
             self._check_text(demonstration.prompt)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from jinja2 import TemplateError
 from PIL.Image import Image
 from transformers import IdeficsProcessor, PaliGemmaProcessor, ProcessorMixin
 
@@ -66,9 +67,10 @@ class ChatFormat:
     def build_row(self, prompt: Prompt, answer: str | None) -> Row:
         messages: list[dict[str, Any]] = []
         for one in prompt.demonstrations:
-            messages += [_build_turn("user", one.prompt, len(one.images)), _build_turn("assistant", one.answer)]
-        messages.append(_build_turn("user", prompt.text, len(prompt.images)))
-        text = self._render(messages, add_generation_prompt=True)
+            messages += _build_question(one.prompt, len(one.images))
+            messages.append(_build_turn("assistant", one.answer))
+        messages += _build_question(prompt.text, len(prompt.images))
+        text = self._render_prompt(messages, prompt)
         if answer is None:
             return Row(text)
         full = self._render([*messages, _build_turn("assistant", answer)], add_generation_prompt=False)
@@ -93,6 +95,23 @@ class ChatFormat:
             "add_special_tokens": begin is None or not texts[0].startswith(begin),
         }
 
+    def _render_prompt(self, messages: list[dict[str, Any]], prompt: Prompt) -> str:
+        """Return the prompt. Raises InvalidQuery if the template does not express its turns without a question."""
+        unasked = [one.answer.strip() for one in prompt.demonstrations if not _is_asked(one.prompt, one.images)]
+        try:
+            text = self._render(messages, add_generation_prompt=True)
+        except TemplateError as error:
+            raise InvalidQuery(
+                f"The model's chat template refuses this order of messages: {error}",
+                "Let user and assistant messages alternate, the first and the last from the user.",
+            ) from error
+        if any(answer not in text for answer in unasked):
+            raise InvalidQuery(
+                "The model's chat template leaves out an assistant message that has no user message before it.",
+                "Put each question before its answer.",
+            )
+        return text
+
     def _render(self, messages: list[dict[str, Any]], *, add_generation_prompt: bool) -> str:
         text: str = self._processor.apply_chat_template(messages, add_generation_prompt=add_generation_prompt)
         return text
@@ -110,6 +129,7 @@ class InterleavedFormat:
         self._image = self._tokenizer.convert_ids_to_tokens(processor.image_token_id)
 
     def build_row(self, prompt: Prompt, answer: str | None) -> Row:
+        _check_pairs(prompt)
         demonstrations = "".join(f"{self._format_question(one)} {one.answer}\n" for one in prompt.demonstrations)
         text = demonstrations + self._format_question(Demonstration(prompt.text, prompt.images, ""))
         if answer is None:
@@ -140,6 +160,7 @@ class PrefixFormat:
         self._image: str = processor.image_token
 
     def build_row(self, prompt: Prompt, answer: str | None) -> Row:
+        _check_pairs(prompt)
         images = len(prompt.images) + sum(len(one.images) for one in prompt.demonstrations)
         lines = [f"{one.prompt} {one.answer}" for one in prompt.demonstrations]
         text = self._image * images + "\n".join([*lines, prompt.text])
@@ -172,6 +193,25 @@ def _complete_row(tokenizer: Any, text: str, completion: str, answer: str) -> Ro
 def _tokenize(tokenizer: Any, text: str) -> list[int]:
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids
+
+
+def _is_asked(text: str, images: Sequence[bytes]) -> bool:
+    """Return whether a turn has a question; without one, it is only an assistant's message."""
+    return bool(text or images)
+
+
+def _check_pairs(prompt: Prompt) -> None:
+    """Raise InvalidQuery unless every answer has a question, and the prompt ends with one."""
+    turns = [(one.prompt, one.images) for one in prompt.demonstrations]
+    if not all(_is_asked(*turn) for turn in [*turns, (prompt.text, prompt.images)]):
+        raise InvalidQuery(
+            "This model's prompt format has no place for an assistant message without a question before or after it.",
+            "Put each question before its answer, and end with a question.",
+        )
+
+
+def _build_question(text: str, images: int) -> list[dict[str, Any]]:
+    return [_build_turn("user", text, images)] if text or images else []
 
 
 def _build_turn(role: str, text: str, images: int = 0) -> dict[str, Any]:

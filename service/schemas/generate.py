@@ -212,6 +212,8 @@ class GenerateIn(SteeredIn):
     @model_validator(mode="after")
     def _check(self) -> GenerateIn:
         check_images(len(self.to_prompt().every_image))
+        if self.demonstrations and not self.prompt and not self.images:
+            raise ValueError("the prompt is empty; send a text, an image, or both after the demonstrations")
         return self
 
     def to_prompt(self) -> Prompt:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from ulid import ULID
 
 from vlibrary.api.http.problems import Problem, openai_error
+from vlibrary.api.openai.schemas import ChatIn
 from vlibrary.domain.wire import ScoredToken, TextPiece
 from vlibrary.library.model_names import NamedModel
 from vlibrary.library.steer import Answer
@@ -29,13 +30,14 @@ class SteeredOut(SteeringOut):
 
     base_model: str = Field(description="Id of the base model")
     timings: dict[str, float] = Field(description=TIMINGS)
+    ignored: list[str] = Field(description="Fields of the request that changed nothing, without list indexes")
 
     @classmethod
-    def of_answers(cls, answers: Sequence[Answer]) -> SteeredOut:
+    def of_answers(cls, answers: Sequence[Answer], ignored: list[str]) -> SteeredOut:
         """Return the steering of the answers to one prompt, with the timings of the answer that took longest."""
         slowest = max((one.generation.timings for one in answers), key=lambda one: one.get("total_s", 0.0))
         one = answers[0]
-        return cls(**dict(SteeringOut.of(one)), base_model=one.model_id, timings=dict(slowest))
+        return cls(**dict(SteeringOut.of(one)), base_model=one.model_id, timings=dict(slowest), ignored=ignored)
 
 
 class ChatUsage(BaseModel):
@@ -50,6 +52,10 @@ class ChatUsage(BaseModel):
         """Return the usage of the answers to one prompt."""
         prompt = answers[0].generation.prompt_tokens
         completion = sum(one.generation.completion_tokens for one in answers)
+        return cls.of_counts(prompt, completion)
+
+    @classmethod
+    def of_counts(cls, prompt: int, completion: int) -> ChatUsage:
         return cls(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
 
 
@@ -107,6 +113,7 @@ class ChatOut(BaseModel):
                 "query_text": EMBEDDED_TEXT_EXAMPLE,
                 "base_model": "vlibrary/bundled-llava",
                 "timings": {"total_s": 0.03},
+                "ignored": [],
             },
         }
     )
@@ -124,11 +131,10 @@ class ChatOut(BaseModel):
 class Completion:
     """Formats answers to one conversation as a chat completion or as its chunks, all with the same id, time and model.
 
-    Implements vlibrary.api.http.streams.EventFormat. path: of the request. count: of the answers.
-    include_usage: whether a stream reports the token usage.
+    Implements vlibrary.api.http.streams.EventFormat. path: of the request.
     """
 
-    def __init__(self, model: NamedModel, path: str, *, count: int, include_usage: bool) -> None:
+    def __init__(self, body: ChatIn, model: NamedModel, path: str) -> None:
         self._head: dict[str, Any] = {
             "id": f"chatcmpl-{ULID()}",
             "created": int(time.time()),
@@ -136,9 +142,9 @@ class Completion:
             "system_fingerprint": model.base.model.fingerprint,
         }
         self._path = path
-        self._count = count
-        self._include_usage = include_usage
-        self._scored = [0] * count  # log-probabilities sent so far, of each answer
+        self._body = body
+        self._count = body.n or 1
+        self._scored = [0] * self._count  # log-probabilities sent so far, of each answer
 
     def whole(self, answers: Sequence[Answer]) -> ChatOut:
         """Return the completion."""
@@ -151,7 +157,7 @@ class Completion:
             )
             for index, one in enumerate(answers)
         ]
-        usage, steered = ChatUsage.of(answers), SteeredOut.of_answers(answers)
+        usage, steered = ChatUsage.of(answers), SteeredOut.of_answers(answers, self._body.ignored)
         return ChatOut(**self._head, choices=choices, usage=usage, vlibrary=steered)
 
     def opening(self) -> bytes:
@@ -159,7 +165,10 @@ class Completion:
 
     def piece(self, piece: TextPiece, index: int) -> bytes:
         self._scored[index] += len(piece.logprobs)
-        return self._delta({"content": piece.text}, index, scored=piece.logprobs)
+        more: dict[str, Any] = {}
+        if self._body.stream_options and self._body.stream_options.counts_every_chunk:
+            more["usage"] = ChatUsage.of_counts(piece.prompt_tokens, piece.tokens).model_dump()
+        return self._delta({"content": piece.text}, index, scored=piece.logprobs, **more)
 
     def answered(self, answer: Answer, index: int) -> bytes:
         """Return the chunk with finish_reason and steering.
@@ -168,13 +177,13 @@ class Completion:
         """
         unsent = (answer.generation.logprobs or ())[self._scored[index] :]
         without_text = self._delta({"content": ""}, index, scored=unsent) if unsent else b""
-        steered = SteeredOut.of_answers([answer]).model_dump(mode="json")
+        steered = SteeredOut.of_answers([answer], self._body.ignored).model_dump(mode="json")
         last = self._delta({}, index, finish_reason=answer.generation.finish_reason, vlibrary=steered)
         return without_text + last
 
     def ending(self, answers: Sequence[Answer]) -> bytes:
         """Return the usage if requested, and [DONE]."""
-        return (self._chunk([], usage=ChatUsage.of(answers).model_dump()) if self._include_usage else b"") + DONE
+        return (self._chunk([], usage=ChatUsage.of(answers).model_dump()) if self._body.include_usage else b"") + DONE
 
     def failure(self, problem: Problem) -> bytes:
         """Return an error event; without [DONE], which would mark the answer as complete."""
@@ -192,7 +201,7 @@ class Completion:
         found = ChatLogprobs.of(scored or None)
         logprobs = None if found is None else found.model_dump()
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
-        return self._chunk([choice], **({"usage": None} if self._include_usage else {}), **more)
+        return self._chunk([choice], **({"usage": None} if self._body.include_usage else {}) | more)
 
     def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
         chunk = self._head | {"object": "chat.completion.chunk", "choices": choices} | more

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from vlibrary.api.openai.schemas import AssistantMessage, ImagePart, Message, SystemMessage, TextPart, UserMessage
-from vlibrary.domain.errors import InvalidInput
+from vlibrary.api.openai.messages import AssistantMessage, Message, SystemMessage
 from vlibrary.domain.query import Query
 from vlibrary.domain.wire import Demonstration, Prompt
 
 
 @dataclass
 class _Turn:
-    """One question and its answer, collected from messages."""
+    """One question and its answer, collected from messages; each may be missing."""
 
     instructions: list[str] = field(default_factory=list)
     questions: list[str] = field(default_factory=list)
@@ -21,44 +20,55 @@ class _Turn:
     answers: list[str] = field(default_factory=list)
 
     @property
+    def question(self) -> str:
+        return "\n".join(self.questions)
+
+    @property
     def text(self) -> str:
-        return "\n\n".join([*self.instructions, "\n".join(self.questions)])
+        return "\n\n".join([*self.instructions, *([self.question] if self.questions else [])])
 
 
 def read_conversation(messages: Sequence[Message]) -> tuple[Prompt, Query]:
     """Return the prompt, and the query for retrieval: the last question without system messages.
 
-    Consecutive messages of one role count as one. System messages are put before the text of the next user message.
-    Raises InvalidInput unless the last message is a user's and each answer has a question, InvalidQuery if it is empty.
+    Consecutive messages of one role count as one. System messages are put before the text of the next user message, or
+    of the last one if none follows; without any, they are the question. An assistant message before the first user
+    message, or after the last, has no question or no answer; whether the model's prompt format can express that shows
+    when the prompt is encoded. Raises InvalidQuery if no message has a text or an image to answer.
     """
-    *earlier, last = _turns(messages)
+    turns = _read_turns(messages)
+    *earlier, last = turns
     shown = (Demonstration(turn.text, tuple(turn.images), "\n".join(turn.answers)) for turn in earlier)
-    query = Query(text="\n".join(last.questions), images=tuple(last.images))
-    return Prompt(last.text, tuple(last.images), tuple(shown)), query
+    return Prompt(last.text, tuple(last.images), tuple(shown)), _find_query(turns)
 
 
-def _turns(messages: Sequence[Message]) -> list[_Turn]:
-    if not isinstance(messages[-1], UserMessage):
-        raise InvalidInput(f"The last message has the role {messages[-1].role!r}.", "End with a user message.")
-    turns = [_Turn()]
+def _find_query(turns: Sequence[_Turn]) -> Query:
+    """Return the last question; the instructions of the last turn that has a text if nothing was asked."""
+    asked = next((turn for turn in reversed(turns) if turn.question.strip() or turn.images), None)
+    if asked is not None and (turns[-1] is asked or not turns[-1].text):
+        return Query(asked.question, tuple(asked.images))
+    return Query(turns[-1].text)
+
+
+def _read_turns(messages: Sequence[Message]) -> list[_Turn]:
+    """Return the turns; the last one has no answer, and no question either if the conversation ends with an answer."""
+    turns: list[_Turn] = []
+    waiting: list[str] = []  # system messages, for the next user message
     for message in messages:
-        if turns[-1].answers and not isinstance(message, AssistantMessage):
+        if isinstance(message, SystemMessage):
+            waiting += [message.text] if message.text.strip() else []
+            continue
+        if isinstance(message, AssistantMessage):
+            turns = turns or [_Turn()]
+            turns[-1].answers.append(message.text)
+            continue
+        if not turns or turns[-1].answers:
             turns.append(_Turn())
-        _add(message, turns[-1])
+        turns[-1].instructions += waiting
+        turns[-1].questions.append(message.text)
+        turns[-1].images += message.images
+        waiting = []
+    if not turns or turns[-1].answers:
+        turns.append(_Turn())
+    turns[-1].instructions += waiting
     return turns
-
-
-def _add(message: Message, turn: _Turn) -> None:
-    text = "\n".join(part.text for part in message.content if isinstance(part, TextPart))
-    if isinstance(message, SystemMessage):
-        turn.instructions.append(text)
-    elif isinstance(message, UserMessage):
-        turn.questions.append(text)
-        turn.images.extend(part.image_url.url for part in message.content if isinstance(part, ImagePart))
-    elif not turn.questions:
-        raise InvalidInput(
-            "An assistant message has no user message before it.",
-            "Put each question before its answer.",
-        )
-    else:
-        turn.answers.append(text)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
+from vlibrary.api.openai.fields import EmptyList, EmptyObject, Hint, Off, On, One, Unsupported, Zero
 from vlibrary.domain.wire import Decoding
 from vlibrary.schemas.fields import LogitBias, Penalty, Seed, StopText, StrictIn, TokenId
 from vlibrary.schemas.generate import MAX_STOPS
@@ -25,7 +26,11 @@ Stops = Annotated[
 
 
 class SamplingIn(StrictIn):
-    """The fields that OpenAI's endpoints share; null is the default, since some clients send all."""
+    """The fields that OpenAI's endpoints share; null is the default, since some clients send all.
+
+    The fields from `bad_words` on are options of vLLM and other servers that this service does not have: each accepts
+    the value that changes nothing.
+    """
 
     temperature: float | None = Field(
         default=None, ge=0, le=2, allow_inf_nan=False, description="Defaults to 1; 0 takes the most likely token"
@@ -63,6 +68,30 @@ class SamplingIn(StrictIn):
         default=None, max_length=MAX_STOPS, description="Tokens that end the answer and are not part of it"
     )
 
+    bad_words: EmptyList = None
+    allowed_token_ids: Unsupported = None
+    best_of: One = None
+    use_beam_search: Off = None
+    length_penalty: One = None
+    early_stopping: Off = None
+    include_stop_str_in_output: Off = None
+    skip_special_tokens: On = None
+    spaces_between_special_tokens: On = None
+    truncate_prompt_tokens: Unsupported = None
+    return_token_ids: Off = None
+    return_tokens_as_token_ids: Off = None
+    structured_outputs: Unsupported = None
+    guided_json: Unsupported = None
+    guided_regex: Unsupported = None
+    guided_choice: Unsupported = None
+    guided_grammar: Unsupported = None
+    logits_processors: EmptyList = None
+    vllm_xargs: EmptyObject = None
+    kv_transfer_params: Unsupported = None
+    priority: Zero = None
+    cache_salt: Hint = None
+    request_id: Hint = None
+
     def to_decoding(
         self,
         max_tokens: int | None,
@@ -86,7 +115,7 @@ class SamplingIn(StrictIn):
             logit_bias=tuple((int(token), bias) for token, bias in (self.logit_bias or {}).items()),
             stop_token_ids=tuple(self.stop_token_ids or ()),
             ignore_eos=bool(self.ignore_eos),
-            min_new_tokens=self.min_tokens or 0,
+            min_new_tokens=min(self.min_tokens or 0, DEFAULT_TOKENS if max_tokens is None else max_tokens),
             logprobs=logprobs,
             prompt_logprobs=prompt_logprobs,
             json_schema=json_schema,

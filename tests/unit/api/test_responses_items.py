@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from vlibrary.api.openai.conversation import read_conversation
+from vlibrary.api.openai.messages import Message
 from vlibrary.api.openai.responses.request import ResponsesIn
-from vlibrary.api.openai.schemas import ChatIn, Message
+from vlibrary.api.openai.schemas import ChatIn
 from vlibrary.domain.errors import InvalidInput
 from vlibrary.domain.query import Query
 from vlibrary.domain.wire import Prompt

@@ -25,6 +25,7 @@ _STEERED = {
     "reason": None,
     "base_model": "vlibrary/bundled-llava",
     "timings": {"total_s": 0.03},
+    "ignored": [],
 }
 EXAMPLE: dict[str, Any] = {
     "id": "cmpl-01K9Z4T0XJ4V6W8M2Q5R7S9A1B",
@@ -143,11 +144,11 @@ class TextCompletion:
                 text=self._echo(prompt, one) + one.generation.text,
                 logprobs=self._logprobs(one),
                 finish_reason=one.generation.finish_reason,
-                vlibrary=SteeredOut.of_answers([one]),
+                vlibrary=SteeredOut.of_answers([one], self._body.ignored),
             )
             for index, (prompt, one) in enumerate(chosen)
         ]
-        steered = SteeredOut.of_answers(answers) if len(groups) == 1 else None
+        steered = SteeredOut.of_answers(answers, self._body.ignored) if len(groups) == 1 else None
         return CompletionOut(**self._head, choices=choices, usage=self._usage(answers), vlibrary=steered)
 
     def opening(self) -> bytes:
@@ -158,12 +159,15 @@ class TextCompletion:
         return b"".join(self._choice(index, str(prompt), ()) for index, prompt in enumerate(echoed))
 
     def piece(self, piece: TextPiece, index: int) -> bytes:
-        return self._choice(index, piece.text, piece.logprobs)
+        usage = None
+        if self._body.stream_options and self._body.stream_options.counts_every_chunk:
+            usage = ChatUsage.of_counts(piece.prompt_tokens, piece.tokens)
+        return self._choice(index, piece.text, piece.logprobs, usage)
 
     def answered(self, answer: Answer, index: int) -> bytes:
         """Return the chunk with finish_reason and steering, and with log-probabilities that no piece had."""
         unsent = (answer.generation.logprobs or ())[self._scored.get(index, 0) :]
-        steered = SteeredOut.of_answers([answer]).model_dump(mode="json")
+        steered = SteeredOut.of_answers([answer], self._body.ignored).model_dump(mode="json")
         return self._choice(index, "", unsent, finish_reason=answer.generation.finish_reason, vlibrary=steered)
 
     def ending(self, answers: Sequence[Answer]) -> bytes:
@@ -197,7 +201,9 @@ class TextCompletion:
         )
         return ChatUsage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
 
-    def _choice(self, index: int, text: str, scored: Sequence[ScoredToken], **more: Any) -> bytes:
+    def _choice(
+        self, index: int, text: str, scored: Sequence[ScoredToken], usage: ChatUsage | None = None, **more: Any
+    ) -> bytes:
         logprobs = None
         if scored and self._body.logprobs is not None:
             found = CompletionLogprobs.of(scored, self._offsets.get(index, 0))
@@ -205,7 +211,8 @@ class TextCompletion:
             self._offsets[index] = found.text_offset[-1] + len(found.tokens[-1])
             logprobs = found.model_dump()
         choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": None} | more
-        return self._chunk([choice], **({"usage": None} if self._with_usage else {}))
+        counts = {"usage": None if usage is None else usage.model_dump()} if self._with_usage else {}
+        return self._chunk([choice], **counts)
 
     def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
         return format_sse_event(data_str=json.dumps(self._head | {"choices": choices} | more))

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from vlibrary.api.openai.decoding import SamplingIn
-from vlibrary.api.openai.schemas import MAX_ANSWERS, StreamOptions, Text, Unsupported
+from vlibrary.api.openai.fields import Hint, Text, Unsupported, find_ignored
+from vlibrary.api.openai.schemas import MAX_ANSWERS, StreamOptions
 from vlibrary.domain.wire import Decoding, Prompt
 from vlibrary.schemas.examples import examples
 from vlibrary.schemas.fields import Logprobs, TokenId
@@ -80,12 +81,10 @@ class CompletionsIn(SamplingIn):
     vlibrary: SteeredIn = Field(default_factory=SteeredIn, description="How to steer the answers")
 
     suffix: Unsupported = None
-    user: str | None = Field(default=None, description="Accepted and ignored")
+    user: Hint = None
 
     @model_validator(mode="after")
     def _check(self) -> CompletionsIn:
-        if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options requires stream to be true")
         if self.samples < self.answers:
             raise ValueError(f"best_of is {self.best_of}, less than n, which is {self.n}")
         if self.stream and self.samples > self.answers:
@@ -98,6 +97,11 @@ class CompletionsIn(SamplingIn):
                 "answers per request"
             )
         return self
+
+    @property
+    def ignored(self) -> list[str]:
+        """The names of the hints that the service ignores."""
+        return find_ignored(self)
 
     @property
     def answers(self) -> int:

@@ -62,6 +62,7 @@ EXAMPLE: dict[str, Any] = {
         "reason": None,
         "base_model": "vlibrary/bundled-llava",
         "timings": {"total_s": 0.03},
+        "ignored": [],
     },
 }
 
@@ -187,6 +188,7 @@ class Response:
         """path: of the request."""
         identity = ULID()
         self._path = path
+        self._ignored = body.ignored
         self._message_id = f"msg_{identity}"
         self._begun = ResponseOut(
             id=f"resp_{identity}",
@@ -210,7 +212,7 @@ class Response:
                 "incomplete_details": IncompleteOut() if cut else None,
                 "output": [self._message(answer.generation.text, "incomplete" if cut else "completed")],
                 "usage": ResponsesUsage.of(answer),
-                "vlibrary": SteeredOut.of_answers([answer]),
+                "vlibrary": SteeredOut.of_answers([answer], self._ignored),
             }
         )
 

@@ -7,16 +7,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from vlibrary.api.openai.schemas import (
+from vlibrary.api.openai.fields import Hint, ImageUrl, Text, Unsupported
+from vlibrary.api.openai.messages import (
     AssistantMessage,
     ImageIn,
     ImagePart,
-    ImageUrl,
     Message,
     SystemMessage,
-    Text,
     TextPart,
-    Unsupported,
     UserMessage,
 )
 from vlibrary.schemas.fields import StrictIn
@@ -68,7 +66,7 @@ class InputText(StrictIn):
 
     type: Literal["input_text"]
     text: Text
-    prompt_cache_breakpoint: dict[str, Any] | None = Field(default=None, description="Accepted and ignored")
+    prompt_cache_breakpoint: Hint = None
 
 
 class InputImage(StrictIn):
@@ -80,7 +78,7 @@ class InputImage(StrictIn):
         default=None, description="Accepted and ignored; the model's processor chooses the resolution"
     )
     file_id: Unsupported = None
-    prompt_cache_breakpoint: dict[str, Any] | None = Field(default=None, description="Accepted and ignored")
+    prompt_cache_breakpoint: Hint = None
 
 
 class OutputText(StrictIn):
@@ -88,8 +86,8 @@ class OutputText(StrictIn):
 
     type: Literal["output_text", "input_text"]
     text: Text
-    annotations: list[Any] | None = Field(default=None, description="Accepted and ignored")
-    logprobs: list[Any] | None = Field(default=None, description="Accepted and ignored")
+    annotations: Hint = None
+    logprobs: Hint = None
 
 
 InputPart = Annotated[Annotated[InputText | InputImage, Field(discriminator="type")], BeforeValidator(_check_part)]
@@ -101,11 +99,11 @@ OutputTexts = Annotated[list[OutputText], BeforeValidator(_as_output, json_schem
 
 class _Item(StrictIn):
     type: Literal["message"] = "message"
-    id: str | None = Field(default=None, description="Accepted and ignored")
+    id: Hint = None
     status: Literal["in_progress", "completed", "incomplete"] | None = Field(
         default=None, description="Accepted and ignored"
     )
-    phase: Literal["commentary", "final_answer"] | None = Field(default=None, description="Accepted and ignored")
+    phase: Hint = None
 
 
 class UserItem(_Item):

@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
+from vlibrary.api.openai.fields import Hint, Off, Text, Unsupported, find_ignored
+from vlibrary.api.openai.messages import Message
 from vlibrary.api.openai.responses.items import Input, count_images, to_messages
-from vlibrary.api.openai.schemas import Message, Off, Text, Unsupported
 from vlibrary.schemas.examples import SAMPLE_IMAGE, examples
 from vlibrary.schemas.fields import StrictIn, check_images
 from vlibrary.schemas.generate import MAX_MODEL_NAME, MODEL_NAME, SteeredIn
@@ -46,13 +47,13 @@ class TextConfig(StrictIn):
     """How the answer is written."""
 
     format: TextFormat | None = None
-    verbosity: Literal["low", "medium", "high"] | None = Field(default=None, description="Accepted and ignored")
+    verbosity: Hint = None
 
 
 class StreamOptions(StrictIn):
     """Options of a stream."""
 
-    include_obfuscation: Off | None = None
+    include_obfuscation: bool | None = Field(default=None, description="Accepted; the service pads no events")
 
 
 class ResponsesIn(StrictIn):
@@ -100,30 +101,33 @@ class ResponsesIn(StrictIn):
     previous_response_id: NotStored = None
     conversation: NotStored = None
     prompt: NotStored = None
-    background: Off | None = None
+    background: Off = None
     tools: NoTools = None
     tool_choice: Literal["auto", "none"] | None = None
-    parallel_tool_calls: bool | None = Field(default=None, description="Accepted and ignored")
-    max_tool_calls: int | None = Field(default=None, description="Accepted and ignored")
+    parallel_tool_calls: Hint = None
+    max_tool_calls: Hint = None
     truncation: Literal["auto", "disabled"] | None = Field(
         default=None, description="Ignored: a conversation that exceeds the context is refused, never truncated"
     )
-    reasoning: dict[str, Any] | None = Field(default=None, description="Accepted and ignored")
-    include: list[str] | None = Field(default=None, description="Accepted and ignored")
-    service_tier: Literal["auto", "default"] | None = None
-    user: str | None = Field(default=None, description="Accepted and ignored")
-    safety_identifier: str | None = Field(default=None, description="Accepted and ignored")
-    prompt_cache_key: str | None = Field(default=None, description="Accepted and ignored")
-    prompt_cache_retention: str | None = Field(default=None, description="Accepted and ignored")
-    prompt_cache_options: dict[str, Any] | None = Field(default=None, description="Accepted and ignored")
+    reasoning: Hint = None
+    include: Hint = None
+    service_tier: Hint = None
+    user: Hint = None
+    safety_identifier: Hint = None
+    prompt_cache_key: Hint = None
+    prompt_cache_retention: Hint = None
+    prompt_cache_options: Hint = None
     top_logprobs: Unsupported = None
 
     @model_validator(mode="after")
     def _check(self) -> ResponsesIn:
-        if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options requires stream to be true")
         check_images(count_images(self.input))
         return self
+
+    @property
+    def ignored(self) -> list[str]:
+        """The names of the hints that the service ignores."""
+        return find_ignored(self)
 
     def to_messages(self) -> list[Message]:
         """Return the conversation as messages of a chat."""

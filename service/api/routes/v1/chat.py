@@ -51,7 +51,8 @@ async def create_completion(request: Request, scope: ScopeDep, library: LibraryD
     Send images as data URLs. Earlier turns become demonstrations before the last question. System messages are put
     before the text of the next user message, and the images of a turn before its text. `max_tokens` defaults to 256 and
     is lowered to what the prompt leaves of the context. With `n`, the answers of one prompt have different seeds, which
-    follow from `seed`. Unsupported options (tools, ...) are rejected.
+    follow from `seed`. Options that would change the answer and are not supported (tools, ...) are rejected; those that
+    change nothing are listed in `vlibrary.ignored`.
 
     `vlibrary` in the request selects the steering, as in `POST /generate`. `vlibrary` in the response holds the vectors
     applied, or the reason why none was; in a stream it comes with the chunk that has the `finish_reason`. Errors also
@@ -62,18 +63,10 @@ async def create_completion(request: Request, scope: ScopeDep, library: LibraryD
     scope.set_timeout(body.vlibrary.timeout_s)
     prompt, query = read_conversation(body.messages)
     steering = body.vlibrary.to_steering(query)
-    decoding = body.to_decoding(
-        body.requested_tokens, logprobs=body.requested_logprobs, json_schema=body.requested_schema
-    )
-    make_plan = partial(plan, prompt, steering, decoding, model=body.model, library=library)
+    make_plan = partial(plan, prompt, steering, body.decoding(), model=body.model, library=library)
     planned = await scope.run_in_thread(make_plan)
     plans = vary_seeds([planned] * (body.n or 1))
-    completion = Completion(
-        planned.model,
-        request.url.path,
-        count=len(plans),
-        include_usage=bool(body.stream_options and body.stream_options.include_usage),
-    )
+    completion = Completion(body, planned.model, request.url.path)
     if body.stream:
         return await stream_answers(scope, plans, library.worker, completion)
     whole = completion.whole(await scope.run(answer_all(plans, library.worker, scope.time_left)))
