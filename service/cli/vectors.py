@@ -60,6 +60,10 @@ def register(
 ) -> None:
     """Register a trained vector with the service."""
     card = card or artifact.parent / f"{artifact.stem}.card.json"
+    if artifact.is_dir():
+        raise InvalidInput(
+            f"{artifact} is a folder.", "Give a .safetensors file; `vlibrary import` reads folders of exported vectors."
+        )
     data = _read(artifact)
     if (foreign := recognise(data)) is not None:  # before a large file is sent
         raise InvalidArtifact(f"{artifact} is {foreign.what}.", foreign.cure)

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from unicodedata import category
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from vlibrary.bootstrap import open_operator_stores
 from vlibrary.cli import output
-from vlibrary.cli.errors import cause_of
-from vlibrary.cli.output import LINE_INTERVAL_S, ProgressLines, print_rows, progress, run_steps
+from vlibrary.cli.errors import cause_of, print_error
+from vlibrary.cli.output import (
+    LINE_INTERVAL_S,
+    ProgressLines,
+    escape,
+    print_answer,
+    print_rows,
+    print_text,
+    progress,
+    run_steps,
+)
 from vlibrary.domain.errors import CatalogueUnavailable, InvalidInput, Unavailable
 
 ID, WHEN = "01M83MXE3KNAV6W8M2Q5R7S9A1", "2026-11-23T07:58:28Z"
@@ -53,6 +65,43 @@ def test_progress_on_a_terminal_is_not_truncated_and_is_erased(monkeypatch: pyte
     assert "[b]halfway" in screen.getvalue()
     assert "…" not in screen.getvalue()
     assert screen.getvalue().endswith("\x1b[2K")  # erases the line
+
+
+MARKUP = "[red]x[/red] [/y] :a: :smile: \\[b] 1.5"
+
+
+def test_text_is_printed_without_markup_emoji_or_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    terminal = Console(file=screen, force_terminal=True, width=200)
+    monkeypatch.setattr(output, "errors", terminal)
+    monkeypatch.setattr("vlibrary.cli.errors.errors", terminal)
+    print_text(MARKUP, on=terminal)
+    print_rows(("name",), [(MARKUP,)], none="", on=terminal)
+    print_error(InvalidInput(MARKUP, MARKUP))
+    with progress() as report:
+        report(MARKUP)
+    # The table, both parts of the error, the text, and the line of progress, at least once.
+    assert screen.getvalue().count(MARKUP) >= 5
+
+
+def test_invisible_characters_are_escaped_and_joiners_are_not() -> None:
+    text = "a\x1b[31m\x07\u202e\u2066\u2028\ufeff\x85\ud800\x7fb می\u200cخواهم 👩\u200d💻 é"
+    assert escape(text) == r"a\x1b[31m\x07\u202e\u2066\u2028\ufeff\x85\ud800\x7fb" + " می\u200cخواهم 👩\u200d💻 é"
+    assert escape("a\nb\tc") == r"a\nb\tc"
+    assert escape("a\nb\tc", keep="\n\t") == "a\nb\tc"
+
+
+@given(text=st.text())
+def test_escaped_text_cannot_control_a_terminal(text: str) -> None:
+    shown = escape(text)
+    assert not any(category(character) in ("Cc", "Cs", "Zl", "Zp") for character in shown)
+    if text.isprintable():
+        assert shown == text
+
+
+def test_answers_are_unchanged_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    print_answer("a\tb\x1b[1m" + "word " * 5_000)
+    assert capsys.readouterr().out == "a\tb\x1b[1m" + "word " * 5_000 + "\n"
 
 
 @pytest.mark.parametrize("width", [20, 80, 200])
