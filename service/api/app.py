@@ -21,6 +21,7 @@ from vlibrary.api.http.middleware.cors import allow_origins
 from vlibrary.api.http.middleware.head import HeadAsGet
 from vlibrary.api.http.middleware.request_id import RequestIds
 from vlibrary.api.http.middleware.server_timing import ServerTiming
+from vlibrary.api.http.middleware.steering_headers import SteeringHeaders
 from vlibrary.api.http.middleware.url_limit import UrlLimit
 from vlibrary.api.http.problems import OPENAI_PREFIX
 from vlibrary.api.openai.completions.request import CompletionsIn
@@ -121,6 +122,7 @@ def create_app(
     app.add_middleware(ContentEncoding, max_body_size=limits.request_bytes)
     app.add_middleware(BodyLimit, max_body_size=limits.request_bytes)
     app.add_middleware(UrlLimit)
+    app.add_middleware(SteeringHeaders)
     app.add_middleware(ServerTiming)
     app.add_middleware(MetricsMiddleware, metrics=app.state.metrics)
     stack = app.build_middleware_stack

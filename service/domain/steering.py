@@ -50,8 +50,9 @@ def has_demonstrations(prompt: Prompt) -> bool:
     """
     if any(one.prompt.strip() or one.images for one in prompt.demonstrations):
         return True
-    *earlier, last = (line.strip() for line in prompt.text.strip().split("\n"))
-    label = re.search(r"(?:^|\s)([^\s:：]+[:：])$", last)
-    if label and re.search(rf"(?:^|\s){re.escape(label[1])}[^\S\n]*[^\s]", prompt.text[: -len(last)], re.MULTILINE):
+    text = prompt.text.strip()
+    label = re.search(r"(?:^|\s)([^\s:：]+[:：])$", text)
+    if label and re.search(rf"(?:^|\s){re.escape(label[1])}[^\S\n]*[^\s]", text[: -len(label[1])]):
         return True
+    *earlier, last = (line.strip() for line in text.split("\n"))
     return len(prompt.images) > 1 and any(line.startswith(f"{last} ") for line in earlier if last)

@@ -74,6 +74,14 @@ class ReadyOut(BaseModel):
     checks: list[CheckOut]
 
 
+class VersionOut(BaseModel):
+    """The version of the service."""
+
+    model_config = examples({"version": "0.2.0"})
+
+    version: str
+
+
 class LiveOut(BaseModel):
     """The process is alive."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from vlibrary.api.http.middleware.steering_headers import REASON_HEADER, VECTORS_HEADER
 from vlibrary.api.http.problems import MEDIA_TYPE
 
 SEQ_HEADER = "X-Catalogue-Seq"
@@ -35,6 +36,12 @@ _HEADERS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "Retry-After": ("Seconds to wait before retrying, estimated from the requests in progress", _NUMBER),
     "Retry-After-Ms": ("The same in milliseconds, without rounding", _NUMBER),
     "X-Accel-Buffering": ("Disables response buffering in nginx", _TEXT),
+    VECTORS_HEADER: (
+        'Vectors applied to the answer, as a structured field: `"name:version";id="…";sha256="…";score="…";'
+        'strength="…"`, separated by commas; no score if the request named the vector',
+        _TEXT,
+    ),
+    REASON_HEADER: ("Reason code if no vector was applied; several codes for several prompts", _TEXT),
     SEQ_HEADER: (
         "Change-log sequence number of the write; pass it as `min_seq` to later searches",
         _NUMBER | {"minimum": 0},
@@ -68,10 +75,9 @@ def json_or_stream(description: str, events: dict[str, Any], example: str) -> di
     events: schema of one event, as OpenAPI 3.2 describes streams (FastAPI writes the same into its 3.1 documents).
     """
     content = {"text/event-stream": {"itemSchema": events, "example": example}}
-    # Only the stream has these headers.
-    return {"description": description, "content": content} | headers(
-        "Cache-Control", "X-Accel-Buffering", always=False
-    )
+    # Only the stream has the first two, and an answer has at least one of the other two.
+    names = ("Cache-Control", "X-Accel-Buffering", VECTORS_HEADER, REASON_HEADER)
+    return {"description": description, "content": content} | headers(*names, always=False)
 
 
 def event(name: str, schema: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from fastapi.sse import format_sse_event
 from vlibrary.api.http.bodies import json_or_form_docs, read_json_or_form
 from vlibrary.api.http.deps import NO_PARAMETERS, LibraryDep, LimitsDep, ScopeDep
 from vlibrary.api.http.middleware.server_timing import report_timings
+from vlibrary.api.http.middleware.steering_headers import report_steering
 from vlibrary.api.http.problems import Problem
 from vlibrary.api.http.responses import event, json_or_stream, problems
 from vlibrary.api.http.streams import AnswerStream, stream_answers
@@ -87,6 +88,7 @@ async def generate(
         library=library,
     )
     planned = await scope.run_in_thread(make_plan)
+    report_steering(request, [planned])
     if body.stream:
         return await stream_answers(scope, [planned], library.worker, _Events(planned))
     whole = await scope.run(answer(planned.with_timeout(scope.time_left()), library.worker))

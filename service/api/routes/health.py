@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.metadata import version
 
 from fastapi import APIRouter, Response
 
@@ -11,7 +12,7 @@ from vlibrary.api.http.responses import problems
 from vlibrary.domain.errors import VLibraryError
 from vlibrary.library.library import Library
 from vlibrary.library.reindex import catch_up
-from vlibrary.schemas.health import CheckOut, LiveOut, ModelOut, ModelsOut, ReadyOut
+from vlibrary.schemas.health import CheckOut, LiveOut, ModelOut, ModelsOut, ReadyOut, VersionOut
 
 router = APIRouter(tags=["health"])
 
@@ -40,6 +41,25 @@ def check_readiness(library: LibraryDep, response: Response) -> ReadyOut:
     if not ready:
         response.status_code = 503
     return ReadyOut(ready=ready, checks=checks)
+
+
+@router.get(
+    "/health",
+    operation_id="health",
+    summary="Check the worker, as vLLM does",
+    response_class=Response,
+    responses=problems(503),
+)
+async def check_health(library: LibraryDep) -> Response:
+    """Returns 200 without a body if a worker can answer. Accesses no store; `GET /readyz` checks all dependencies."""
+    library.worker.models()
+    return Response()
+
+
+@router.get("/version", operation_id="version", summary="Get the version of the service")
+async def get_version() -> VersionOut:
+    """Returns the version of VLibrary, as vLLM does its own."""
+    return VersionOut(version=version("vlibrary"))
 
 
 @router.get("/models", operation_id="list_models", summary="List served models", responses=problems(503))

@@ -105,7 +105,7 @@ def test_responses_carry_the_declared_headers(comparison: Comparison) -> None:
     ask("post", "/v1/responses", 200, json={"input": "Which hue?"})
     ask("post", "/v1/responses", 200, json={"input": "Which hue?", "stream": True})
     ask("post", "/v1/embeddings", 200, json={"input": "Which hue?"})
-    for path in ("/audit", "/models", "/v1/models", "/metrics", "/livez", "/readyz"):
+    for path in ("/audit", "/models", "/v1/models", "/metrics", "/livez", "/readyz", "/health", "/version"):
         ask("get", path, 200)
     ask("get", "/v1/models/{model_id}", 200, at=f"/v1/models/{MODEL.model_id}")
     ask("get", "/problems/{slug}", 200, at="/problems/not-found")

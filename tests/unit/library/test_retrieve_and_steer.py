@@ -21,10 +21,22 @@ from vlibrary.domain.filters import Filter
 from vlibrary.domain.ports.task_index import Hit
 from vlibrary.domain.query import Query
 from vlibrary.domain.steering import SteeringReason
-from vlibrary.domain.wire import Decoding, Prompt, TextPiece
+from vlibrary.domain.wire import Decoding, Demonstration, Prompt, TextPiece
 from vlibrary.library.library import Library
 from vlibrary.library.retrieve import DEFAULT_THRESHOLD, Match, retrieve
-from vlibrary.library.steer import Answer, Auto, Listed, Off, Plan, Steering, VectorAtStrength, answer, plan, stream
+from vlibrary.library.steer import (
+    Answer,
+    Auto,
+    ByModelName,
+    Listed,
+    Off,
+    Plan,
+    Steering,
+    VectorAtStrength,
+    answer,
+    plan,
+    stream,
+)
 
 COLOUR = "Which colour is the shape?"
 SHAPE = "Name the outline, please."
@@ -258,3 +270,18 @@ def test_an_empty_list_of_vectors_applies_nothing_and_gives_the_reason() -> None
     given = ask(memory_library(), COLOUR, Listed(()))
     assert given.applied == ()
     assert reason_code(given) == SteeringReason.NO_VECTORS
+
+
+def test_auto_leaves_a_prompt_with_demonstrations_alone_unless_asked() -> None:
+    library = memory_library()
+    colour = register(library, "colour", COLOUR)
+    prompt = Prompt(COLOUR, (), (Demonstration(COLOUR, (), "lorp"),))
+
+    def plan_of(steering: Steering) -> Plan:
+        return plan(prompt, steering, Decoding(), library, model=None)
+
+    for steering in (Auto(), ByModelName()):
+        left = plan_of(steering)
+        assert (left.applied, left.reason and left.reason.code) == ((), SteeringReason.OWN_DEMONSTRATIONS)
+    assert [one.record.id for one in plan_of(Auto(with_demonstrations=True)).applied] == [colour.id]
+    assert [one.record.id for one in plan_of(Listed((VectorAtStrength(colour.id),))).applied] == [colour.id]

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request
 from vlibrary.api.http.bodies import json_docs, read_json
 from vlibrary.api.http.deps import LibraryDep, ScopeDep
 from vlibrary.api.http.middleware.server_timing import report_timings
+from vlibrary.api.http.middleware.steering_headers import report_steering
 from vlibrary.api.http.responses import json_or_stream, problems
 from vlibrary.api.http.streams import AnswerStream, stream_answers
 from vlibrary.api.openai.answers import ChatOut, Completion
@@ -65,6 +66,7 @@ async def create_completion(request: Request, scope: ScopeDep, library: LibraryD
     steering = body.vlibrary.to_steering(query)
     make_plan = partial(plan, prompt, steering, body.decoding(), model=body.model, library=library)
     planned = await scope.run_in_thread(make_plan)
+    report_steering(request, [planned])
     plans = vary_seeds([planned] * (body.n or 1))
     completion = Completion(body, planned.model, request.url.path)
     if body.stream:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 
 from vlibrary.api.http.bodies import json_docs, read_json
 from vlibrary.api.http.deps import LibraryDep, ScopeDep
+from vlibrary.api.http.middleware.steering_headers import report_steering
 from vlibrary.api.http.responses import json_or_stream, problems
 from vlibrary.api.http.streams import AnswerStream, stream_answers
 from vlibrary.api.openai.completions.answers import EVENT_SCHEMA, STREAM_EXAMPLE, CompletionOut, TextCompletion
@@ -48,6 +49,7 @@ async def create_completion(request: Request, scope: ScopeDep, library: LibraryD
     planned = await scope.run_in_threads(
         [partial(plan, one, steering, decoding, model=body.model, library=library) for one in body.to_prompts()]
     )
+    report_steering(request, planned)
     plans = vary_seeds([one for one in planned for _ in range(body.samples)])
     completion = TextCompletion(body, planned[0].model, request.url.path)
     if body.stream:

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request
 from vlibrary.api.http.bodies import json_docs, read_json
 from vlibrary.api.http.deps import LibraryDep, ScopeDep
 from vlibrary.api.http.middleware.server_timing import report_timings
+from vlibrary.api.http.middleware.steering_headers import report_steering
 from vlibrary.api.http.responses import json_or_stream, problems
 from vlibrary.api.http.streams import AnswerStream, stream_answers
 from vlibrary.api.openai.conversation import read_conversation
@@ -50,6 +51,7 @@ async def create_response(request: Request, scope: ScopeDep, library: LibraryDep
     decoding = SamplingIn(temperature=body.temperature, top_p=body.top_p).to_decoding(body.max_output_tokens)
     make_plan = partial(plan, prompt, body.vlibrary.to_steering(query), decoding, model=body.model, library=library)
     planned = await scope.run_in_thread(make_plan)
+    report_steering(request, [planned])
     response = Response(body, planned.model, request.url.path)
     if body.stream:
         return await stream_answers(scope, [planned], library.worker, response)
