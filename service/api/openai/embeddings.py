@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
+from vlibrary.api.openai.fields import Hint
 from vlibrary.api.openai.messages import ImagePart, TextPart, UserMessage
 from vlibrary.domain.errors import InvalidInput, ModelNotFound, PromptTooLong
 from vlibrary.domain.query import EmbedderSpec, Query, TaskEmbedding
@@ -81,7 +82,7 @@ class EmbeddingsIn(StrictIn):
     truncate_prompt_tokens: Literal[-1] | None = Field(
         default=None, description="-1 cuts a text to what the embedder reads; by default, a longer text is refused"
     )
-    user: str | None = Field(default=None, description="Accepted and ignored")
+    user: Hint = None
 
     @model_validator(mode="after")
     def _check(self) -> EmbeddingsIn:

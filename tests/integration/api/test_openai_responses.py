@@ -144,6 +144,30 @@ def test_the_output_of_a_response_can_be_sent_back(client: OpenAI) -> None:
     assert client.responses.create(model=MODEL.model_id, input=items).output_text
 
 
+def test_logprobs_are_returned_if_they_are_requested(client: OpenAI) -> None:
+    for more, count in (({"include": ["message.output_text.logprobs"]}, 0), ({"top_logprobs": 2}, 2)):
+        body: Any = {"model": f"{MODEL.model_id}:off", "input": "one two"} | more
+        part = client.responses.create(**body).output[0].content[0]
+        assert [one.token for one in part.logprobs or ()] == ["one", " two"]
+        assert [len(one.top_logprobs) for one in part.logprobs or ()] == [count, count]
+        streamed = [
+            one.token
+            for event in client.responses.create(**body, stream=True)
+            if isinstance(event, ResponseTextDeltaEvent)
+            for one in event.logprobs
+        ]
+        assert streamed == ["one", " two"]
+
+
+def test_an_answer_can_be_constrained_to_json() -> None:
+    schema = {"type": "object", "properties": {"hue": {"type": "string"}}}
+    chosen: Any = {"format": {"type": "json_schema", "name": "hue", "schema": schema, "strict": True}}
+    call = worker_call(model=MODEL.model_id, input="Hue?", text=chosen)
+    assert json.loads(call.decoding.json_schema or "") == schema
+    call = worker_call(model=MODEL.model_id, input="Hue?", text={"format": {"type": "json_object"}})
+    assert json.loads(call.decoding.json_schema or "") == {"type": "object"}
+
+
 ACCEPTED: list[dict[str, Any]] = [
     {"tools": []},
     {"tool_choice": "auto"},
@@ -161,7 +185,18 @@ ACCEPTED: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("more", ACCEPTED, ids=lambda more: "+".join(more))
 def test_options_that_change_nothing_are_accepted(client: OpenAI, more: dict[str, Any]) -> None:
-    assert client.responses.create(model=MODEL.model_id, input="Which hue?", **more).status == "completed"
+    answer = client.responses.create(model=MODEL.model_id, input="Which hue?", **more)
+    assert answer.status == "completed"
+    assert answer.model_extra is not None
+    assert set(answer.model_extra["vlibrary"]["ignored"]) <= {*more, "text.verbosity"}
+
+
+def test_hints_that_are_not_followed_are_listed(client: OpenAI) -> None:
+    answer = client.responses.create(
+        model=MODEL.model_id, input="Hue?", store=True, include=["reasoning.encrypted_content"], prompt_cache_key="k"
+    )
+    assert answer.model_extra is not None
+    assert set(answer.model_extra["vlibrary"]["ignored"]) == {"store", "include", "prompt_cache_key"}
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
@@ -170,7 +205,13 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "tools": ({"tools": [{"type": "function", "name": "f"}]}, "tools", "tools are not supported"),
     "a forced tool": ({"tool_choice": "required"}, "tool_choice", "'auto' or 'none'"),
     "background work": ({"background": True}, "background", "not supported"),
-    "json": ({"text": {"format": {"type": "json_object"}}}, "text.format.type", "'text'"),
+    "an unknown format": ({"text": {"format": {"type": "xml"}}}, "text.format.type", "'text'"),
+    "a format without its schema": (
+        {"text": {"format": {"type": "json_schema", "name": "a"}}},
+        "text.format",
+        "schema belongs to the type json_schema",
+    ),
+    "too many logprobs": ({"top_logprobs": 21}, "top_logprobs", "less than or equal to 20"),
     "no input": ({"input": []}, "input", "at least 1"),
     "too hot": ({"temperature": 3}, "temperature", "less than or equal to 2"),
 }

@@ -13,11 +13,12 @@ from ulid import ULID
 
 from vlibrary.api.http.problems import Problem, openai_error
 from vlibrary.api.openai.answers import SteeredOut
-from vlibrary.api.openai.responses.request import ResponsesIn
+from vlibrary.api.openai.responses.request import ResponsesIn, TextFormat
 from vlibrary.domain.wire import TextPiece
 from vlibrary.library.model_names import NamedModel
 from vlibrary.library.steer import Answer
 from vlibrary.schemas.examples import NAMED_EXAMPLE, examples
+from vlibrary.schemas.logprobs import LogprobOut
 
 _ULID = "01K9Z4T0XJ4V6W8M2Q5R7S9A1B"
 EXAMPLE: dict[str, Any] = {
@@ -101,7 +102,7 @@ class OutputTextOut(BaseModel):
     type: Literal["output_text"] = "output_text"
     text: str
     annotations: list[Any] = Field(default_factory=list, description="Always empty")
-    logprobs: list[Any] = Field(default_factory=list)
+    logprobs: list[LogprobOut] = Field(default_factory=list, description="Of the tokens, if they are requested")
 
 
 class OutputMessageOut(BaseModel):
@@ -169,7 +170,7 @@ class ResponseOut(BaseModel):
     previous_response_id: None = None
     store: Literal[False] = Field(default=False, description="The service stores no responses")
     temperature: float
-    text: dict[str, Any] = Field(default_factory=lambda: {"format": {"type": "text"}})
+    text: dict[str, Any] = Field(description="The format of the answer, as requested")
     tool_choice: Literal["none"] = "none"
     tools: list[Any] = Field(default_factory=list, description="Always empty")
     top_p: float
@@ -187,6 +188,7 @@ class Response:
     def __init__(self, body: ResponsesIn, model: NamedModel, path: str) -> None:
         """path: of the request."""
         identity = ULID()
+        chosen = (body.text and body.text.format) or TextFormat(type="text")
         self._path = path
         self._ignored = body.ignored
         self._message_id = f"msg_{identity}"
@@ -197,6 +199,7 @@ class Response:
             max_output_tokens=body.max_output_tokens,
             metadata=body.metadata or {},
             model=model.name,
+            text={"format": chosen.model_dump(by_alias=True, exclude_none=True)},
             temperature=1.0 if body.temperature is None else body.temperature,
             top_p=1.0 if body.top_p is None else body.top_p,
         )
@@ -210,7 +213,7 @@ class Response:
                 "completed_at": None if cut else int(time.time()),
                 "status": "incomplete" if cut else "completed",
                 "incomplete_details": IncompleteOut() if cut else None,
-                "output": [self._message(answer.generation.text, "incomplete" if cut else "completed")],
+                "output": [self._message(answer, "incomplete" if cut else "completed")],
                 "usage": ResponsesUsage.of(answer),
                 "vlibrary": SteeredOut.of_answers([answer], self._ignored),
             }
@@ -229,16 +232,17 @@ class Response:
         )
 
     def piece(self, piece: TextPiece, _index: int) -> bytes:
-        return self._content_event("response.output_text.delta", delta=piece.text, logprobs=[])
+        scored = [LogprobOut.of(one).model_dump(mode="json") for one in piece.logprobs]
+        return self._content_event("response.output_text.delta", delta=piece.text, logprobs=scored)
 
     def answered(self, answer: Answer, _index: int) -> bytes:
         whole = self.whole(answer)
         (item,) = whole.output
-        (part,) = item.content
+        part = item.content[0].model_dump(mode="json")
         return b"".join(
             (
-                self._content_event("response.output_text.done", text=part.text, logprobs=part.logprobs),
-                self._content_event("response.content_part.done", part=part.model_dump(mode="json")),
+                self._content_event("response.output_text.done", text=part["text"], logprobs=part["logprobs"]),
+                self._content_event("response.content_part.done", part=part),
                 self._event("response.output_item.done", output_index=0, item=item.model_dump(mode="json")),
                 self._event(f"response.{whole.status}", response=whole.model_dump(mode="json")),
             )
@@ -253,8 +257,13 @@ class Response:
         documented = {name: error[name] for name in ("code", "message", "param")}
         return self._event("error", **documented, error=error)
 
-    def _message(self, text: str | None, status: Literal["in_progress", "completed", "incomplete"]) -> OutputMessageOut:
-        content = [] if text is None else [OutputTextOut(text=text)]
+    def _message(
+        self, answer: Answer | None, status: Literal["in_progress", "completed", "incomplete"]
+    ) -> OutputMessageOut:
+        content: list[OutputTextOut] = []
+        if answer is not None:
+            scored = LogprobOut.list_of(answer.generation.logprobs) or []
+            content = [OutputTextOut(text=answer.generation.text, logprobs=scored)]
         return OutputMessageOut(id=self._message_id, status=status, content=content)
 
     def _content_event(self, kind: str, **fields: Any) -> bytes:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-from vlibrary.api.openai.fields import Hint, Off, Text, Unsupported, find_ignored
+from vlibrary.api.openai.decoding import SamplingIn
+from vlibrary.api.openai.fields import IGNORED, Hint, Off, Text, find_ignored
 from vlibrary.api.openai.messages import Message
 from vlibrary.api.openai.responses.items import Input, count_images, to_messages
+from vlibrary.domain.wire import Decoding
 from vlibrary.schemas.examples import SAMPLE_IMAGE, examples
-from vlibrary.schemas.fields import StrictIn, check_images
+from vlibrary.schemas.fields import JsonSchema, Logprobs, StrictIn, check_images
 from vlibrary.schemas.generate import MAX_MODEL_NAME, MODEL_NAME, SteeredIn
 
+_LOGPROBS = "message.output_text.logprobs"
 _SAMPLE_URL = f"data:image/webp;base64,{SAMPLE_IMAGE}"
 
 
@@ -38,9 +42,27 @@ NotStored = Annotated[
 
 
 class TextFormat(StrictIn):
-    """The format of the answer: plain text."""
+    """The format of the answer: text, any JSON object, or a JSON document of a schema."""
 
-    type: Literal["text"]
+    type: Literal["text", "json_object", "json_schema"]
+    name: str | None = Field(default=None, max_length=64, description="Accepted; changes nothing")
+    json_schema: JsonSchema | None = Field(
+        default=None, alias="schema", description="With the type json_schema: the answer is a document of this schema"
+    )
+    description: str | None = Field(default=None, description="Accepted; changes nothing")
+    strict: bool | None = Field(default=None, description="Accepted; the schema is always enforced")
+
+    @model_validator(mode="after")
+    def _check(self) -> TextFormat:
+        if (self.json_schema is not None) != (self.type == "json_schema"):
+            raise ValueError("schema belongs to the type json_schema, and only to it")
+        return self
+
+    def to_schema(self) -> str | None:
+        """Return the JSON schema of the answer, None for text."""
+        if self.json_schema is not None:
+            return json.dumps(self.json_schema)
+        return '{"type": "object"}' if self.type == "json_object" else None
 
 
 class TextConfig(StrictIn):
@@ -97,7 +119,9 @@ class ResponsesIn(StrictIn):
     metadata: dict[str, str] | None = Field(default=None, description="Returned with the response")
     vlibrary: SteeredIn = Field(default_factory=SteeredIn, description="How to steer the answer")
 
-    store: bool | None = Field(default=None, description="Ignored: the service stores no responses")
+    store: Annotated[bool | None, IGNORED] = Field(
+        default=None, description="Changes nothing: the service stores no responses"
+    )
     previous_response_id: NotStored = None
     conversation: NotStored = None
     prompt: NotStored = None
@@ -107,17 +131,22 @@ class ResponsesIn(StrictIn):
     parallel_tool_calls: Hint = None
     max_tool_calls: Hint = None
     truncation: Literal["auto", "disabled"] | None = Field(
-        default=None, description="Ignored: a conversation that exceeds the context is refused, never truncated"
+        default=None, description="Changes nothing: a conversation that exceeds the context is refused"
     )
     reasoning: Hint = None
-    include: Hint = None
+    include: list[str] | None = Field(
+        default=None,
+        description=f"`{_LOGPROBS}` returns the log-probabilities of the answer's tokens; other values change nothing",
+    )
+    top_logprobs: Logprobs | None = Field(
+        default=None, description="Return the log-probabilities, and this many of the most likely tokens at each place"
+    )
     service_tier: Hint = None
     user: Hint = None
     safety_identifier: Hint = None
     prompt_cache_key: Hint = None
     prompt_cache_retention: Hint = None
     prompt_cache_options: Hint = None
-    top_logprobs: Unsupported = None
 
     @model_validator(mode="after")
     def _check(self) -> ResponsesIn:
@@ -127,8 +156,19 @@ class ResponsesIn(StrictIn):
     @property
     def ignored(self) -> list[str]:
         """The names of the hints that the service ignores."""
-        return find_ignored(self)
+        others = set(self.include or ()) - {_LOGPROBS}
+        return [*find_ignored(self), *(["include"] if others else [])]
 
     def to_messages(self) -> list[Message]:
         """Return the conversation as messages of a chat."""
         return to_messages(self.instructions, self.input)
+
+    def to_decoding(self) -> Decoding:
+        """Return the parameters for the worker."""
+        scored = self.top_logprobs is not None or _LOGPROBS in (self.include or ())
+        chosen = None if self.text is None else self.text.format
+        return SamplingIn(temperature=self.temperature, top_p=self.top_p).to_decoding(
+            self.max_output_tokens,
+            logprobs=(self.top_logprobs or 0) if scored else None,
+            json_schema=None if chosen is None else chosen.to_schema(),
+        )

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 
 from vlibrary.api.http.bodies import json_docs, read_json
 from vlibrary.api.http.deps import LibraryDep, ScopeDep
+from vlibrary.api.http.middleware.server_timing import report_timings
 from vlibrary.api.http.middleware.steering_headers import report_steering
 from vlibrary.api.http.responses import json_or_stream, problems
 from vlibrary.api.http.streams import AnswerStream, stream_answers
@@ -54,4 +55,7 @@ async def create_completion(request: Request, scope: ScopeDep, library: LibraryD
     completion = TextCompletion(body, planned[0].model, request.url.path)
     if body.stream:
         return await stream_answers(scope, plans, library.worker, completion)
-    return completion.whole(await scope.run(answer_all(plans, library.worker, scope.time_left)))
+    whole = completion.whole(await scope.run(answer_all(plans, library.worker, scope.time_left)))
+    if whole.vlibrary is not None:
+        report_timings(request, whole.vlibrary.timings)
+    return whole

@@ -13,7 +13,6 @@ from vlibrary.api.http.middleware.steering_headers import report_steering
 from vlibrary.api.http.responses import json_or_stream, problems
 from vlibrary.api.http.streams import AnswerStream, stream_answers
 from vlibrary.api.openai.conversation import read_conversation
-from vlibrary.api.openai.decoding import SamplingIn
 from vlibrary.api.openai.responses.answers import EVENT_SCHEMA, STREAM_EXAMPLE, Response, ResponseOut
 from vlibrary.api.openai.responses.request import ResponsesIn
 from vlibrary.library.answers import answer_all
@@ -48,8 +47,8 @@ async def create_response(request: Request, scope: ScopeDep, library: LibraryDep
         body = await read_json(request, ResponsesIn)
     scope.set_timeout(body.vlibrary.timeout_s)
     prompt, query = read_conversation(body.to_messages())
-    decoding = SamplingIn(temperature=body.temperature, top_p=body.top_p).to_decoding(body.max_output_tokens)
-    make_plan = partial(plan, prompt, body.vlibrary.to_steering(query), decoding, model=body.model, library=library)
+    steering = body.vlibrary.to_steering(query)
+    make_plan = partial(plan, prompt, steering, body.to_decoding(), model=body.model, library=library)
     planned = await scope.run_in_thread(make_plan)
     report_steering(request, [planned])
     response = Response(body, planned.model, request.url.path)
