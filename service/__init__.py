@@ -3,7 +3,7 @@
 Talk to a running service::
 
     with vlibrary.Client("http://127.0.0.1:8000") as library:
-        answer = library.generate("Which hue?", images=[png])
+        answer = library.generate("Which hue?", images="picture.png")
 
 Steer a Hugging Face model in a notebook (needs the `worker` extra)::
 

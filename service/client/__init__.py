@@ -3,7 +3,7 @@
 with Client("http://127.0.0.1:8000") as library:
     vector = library.register(Path("colour.safetensors").read_bytes(), Path("colour.card.json").read_text())
     library.set_alias("colour", "production", vector.id)
-    answer = library.generate("Which hue?", images=[png])
+    answer = library.generate("Which hue?", images="picture.png")
     print(answer.text, answer.steering.applied)
 
 `AsyncClient` has the same methods for asyncio. Results are pydantic models of `vlibrary.schemas`; every method raises
@@ -21,7 +21,7 @@ from httpx_sse import EventSource, ServerSentEvent
 
 from vlibrary.client.archive import import_calls
 from vlibrary.client.call import AsyncSender, Call, Sender
-from vlibrary.client.endpoints import Endpoints, GenerateOptions, VectorFilter, generate_body
+from vlibrary.client.endpoints import Endpoints, GenerateOptions, VectorFilter, generate_request
 from vlibrary.client.transport import ServiceError
 from vlibrary.domain.wire import TextPiece
 from vlibrary.formats.archive import Archive
@@ -43,8 +43,8 @@ class Client(Endpoints, Sender):
 
         Leaving the `with` block early cancels the request. Iterating raises ServiceError when generation fails.
         """
-        body = generate_body(prompt, options) | {"stream": True}
-        with self.open_stream("POST", "/generate", json=body) as response:
+        request = generate_request(prompt, options, stream=True)
+        with self.open_stream("POST", "/generate", **request) as response:
             yield _until_done(EventSource(response).iter_sse())
 
     @contextmanager
@@ -70,8 +70,8 @@ class AsyncClient(Endpoints, AsyncSender):
         self, prompt: str, **options: Unpack[GenerateOptions]
     ) -> AsyncIterator[AsyncIterator[TextPiece | GenerateOut]]:
         """Yield an async iterator over the answer's text; see `Client.stream`."""
-        body = generate_body(prompt, options) | {"stream": True}
-        async with self.open_stream("POST", "/generate", json=body) as response:
+        request = generate_request(prompt, options, stream=True)
+        async with self.open_stream("POST", "/generate", **request) as response:
             yield _until_done_async(EventSource(response).aiter_sse())
 
     @asynccontextmanager

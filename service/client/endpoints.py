@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypedDict, TypeVar, Unpack
 from urllib.parse import quote
@@ -11,6 +10,8 @@ import httpx
 from pydantic import BaseModel
 
 from vlibrary.client.call import Call, Page, endpoint, paged
+from vlibrary.client.images import ImageSources, encode_images
+from vlibrary.client.transport import GRACE_S
 from vlibrary.domain.errors import InvalidInput
 from vlibrary.domain.example import Example
 from vlibrary.domain.labels import MetadataValue
@@ -77,18 +78,20 @@ class DecodingOptions(TypedDict, total=False):
 class GenerateOptions(TypedDict, total=False):
     """Options of `generate` and `stream`.
 
-    images: PNG, JPEG, WebP or GIF bytes. steering: "auto" (the default) applies the best match, "off" nothing; or the
-    vectors to apply, as references or with a strength. strength: of the vector that "auto" applies. demonstrations:
-    solved examples to show in the prompt. model: the base model. timeout_s: seconds for the whole answer.
+    images: one or a sequence, each a path, bytes, an open binary file, a Pillow image or a NumPy array of uint8.
+    steering: "auto" (the default) applies the best match, "off" nothing; otherwise what to apply, one vector or
+    several, as references or with a strength each. strength: of the vector that "auto" applies, and of references.
+    demonstrations: solved examples to show in the prompt. model: a base model, or a vector by its reference.
+    timeout: seconds for the whole answer.
     """
 
-    images: Sequence[bytes]
-    steering: Literal["auto", "off"] | Sequence[str | ChosenVector]
+    images: ImageSources
+    steering: str | ChosenVector | Sequence[str | ChosenVector]
     strength: float
     demonstrations: Sequence[Example]
     decoding: DecodingOptions
     model: str
-    timeout_s: float
+    timeout: float
 
 
 class Endpoints:
@@ -195,21 +198,24 @@ class Endpoints:
     @endpoint
     def retrieve(
         self,
-        text: str | None,
+        text: str | None = None,
         *,
-        images: Sequence[bytes] = (),
+        images: ImageSources = (),
         k: int = 5,
+        model: str | None = None,
         filter: RetrievalFilter | None = None,  # noqa: A002  the name of the HTTP field
         min_seq: int = 0,
     ) -> Call[list[MatchOut]]:
         """Return the k best vectors for a text, images, or both, best first.
 
+        images: as in `GenerateOptions`. model: the base model, by default the first one that is served.
         min_seq: the `X-Catalogue-Seq` of a write that the search must include.
         """
         body = {
             "text": text,
-            "images": list(map(_base64, images)),
+            "images": encode_images(images),
             "k": k,
+            "model": model,
             "filter": filter or {},
             "min_seq": min_seq,
         }
@@ -218,7 +224,7 @@ class Endpoints:
     @endpoint
     def generate(self, prompt: str, **options: Unpack[GenerateOptions]) -> Call[GenerateOut]:
         """Return the model's answer and the vectors that were applied."""
-        return Call("POST", "/generate", _read(GenerateOut), {"json": generate_body(prompt, options)})
+        return Call("POST", "/generate", _read(GenerateOut), generate_request(prompt, options))
 
     @paged
     def read_audit_log(
@@ -229,19 +235,26 @@ class Endpoints:
         return _read_audit({key: value for key, value in conditions.items() if value is not None}, after)
 
 
-def generate_body(prompt: str, options: GenerateOptions) -> dict[str, Any]:
-    """Return the JSON body of POST /generate."""
-    body: dict[str, Any] = {"prompt": prompt, **options}
-    body["images"] = list(map(_base64, options.get("images", ())))
+def generate_request(prompt: str, options: GenerateOptions, *, stream: bool = False) -> dict[str, Any]:
+    """Return httpx's arguments of POST /generate."""
+    body: dict[str, Any] = {"prompt": prompt, "stream": stream, **options}
+    body["images"] = encode_images(options.get("images", ()))
     body["demonstrations"] = [
-        {"prompt": example.question, "images": [_base64(example.image)], "answer": example.answer}
+        {"prompt": example.question, "images": encode_images(example.image), "answer": example.answer}
         for example in options.get("demonstrations", ())
     ]
     steering = options.get("steering", "auto")
-    if not isinstance(steering, str):
-        chosen = (ChosenVector(id=one) if isinstance(one, str) else one for one in steering)
-        body["steering"] = [vector.model_dump() for vector in chosen]
-    return body
+    if steering not in ("auto", "off"):
+        several = [steering] if isinstance(steering, str | ChosenVector) else steering
+        if any(isinstance(one, str) for one in several):
+            strength = body.pop("strength", 1.0)
+            several = [ChosenVector(id=one, strength=strength) if isinstance(one, str) else one for one in several]
+        body["steering"] = [one.model_dump() for one in several if isinstance(one, ChosenVector)]
+    request: dict[str, Any] = {"json": body}
+    if "timeout" in options:
+        body["timeout_s"] = body.pop("timeout")
+        request["timeout"] = options["timeout"] + GRACE_S
+    return request
 
 
 def _list_vectors(params: dict[str, Any]) -> Call[Page[VectorOut]]:
@@ -285,7 +298,3 @@ def _segment(text: str, safe: str = "") -> str:
 
 def _if_match(revision: int | None) -> dict[str, str]:
     return {} if revision is None else {"If-Match": f'"v{revision}"'}
-
-
-def _base64(image: bytes) -> str:
-    return b64encode(image).decode()

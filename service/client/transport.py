@@ -15,8 +15,9 @@ from vlibrary.domain.labels import check_actor
 
 T = TypeVar("T")
 
-# Longer than the service's own default, so that the service reports a timeout and names what was late.
-TIMEOUT_S = 150.0
+# The service's own timeouts come first, so that it reports what was late.
+GRACE_S = 30.0
+TIMEOUT_S = 120.0 + GRACE_S
 # Servers close idle connections after 5 s; closing first avoids sending a request into a closing connection.
 KEEPALIVE_S = 2.0
 

@@ -255,6 +255,7 @@ class SteeringOut(BaseModel):
     reason: ReasonOut | None = Field(description="null when vectors were applied")
     query_text: EmbeddedTextOut | None = Field(
         default=None,
+        repr=False,
         description="How much of the text `auto` compared with the library; null if it compared none. If the text is "
         "truncated, its end had no influence on the choice. All images are compared",
     )
@@ -309,15 +310,18 @@ class GenerateOut(BaseModel):
 
     text: str
     finish_reason: str = Field(description="`stop` (end of turn or a stop string) or `length`")
-    model: str = Field(description="Id of the base model")
+    model: str = Field(repr=False, description="Id of the base model")
     steering: SteeringOut
-    usage: UsageOut
-    timings: dict[str, float] = Field(description=TIMINGS)
+    usage: UsageOut = Field(repr=False)
+    timings: dict[str, float] = Field(repr=False, description=TIMINGS)
     logprobs: list[LogprobOut] | None = Field(
-        default=None, description="One entry per generated token, without an end token; null if not requested"
+        default=None,
+        repr=False,
+        description="One entry per generated token, without an end token; null if not requested",
     )
     prompt_logprobs: list[LogprobOut] | None = Field(
         default=None,
+        repr=False,
         description="One entry per token of the prompt, those of its template and images included; null if not "
         "requested",
     )

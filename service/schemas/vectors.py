@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -68,6 +69,11 @@ class NamedOut(BaseModel):
     name: str
     version: int
     sha256: str = Field(repr=False, description="SHA-256 digest of the artifact")
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Round numbers in the text form, such as scores."""
+        for name, value in super().__repr_args__():
+            yield name, round(value, 4) if isinstance(value, float) else value
 
 
 def identify(record: VectorRecord) -> dict[str, Any]:

@@ -21,6 +21,47 @@ START_S = 120.0
 # PYTHONPATH would put the checkout before the installed package.
 CLEAN = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
+TYPED_SCRIPT = """
+import asyncio
+import io
+from pathlib import Path
+
+import numpy as np
+import vlibrary
+from PIL import Image
+
+picture = Image.new("RGB", (8, 8))
+array = np.zeros((8, 8, 3), np.uint8)
+
+with vlibrary.Client("http://127.0.0.1:8000", timeout=10, actor="ci") as library:
+    answer = library.generate("Q", images="a.png", strength=0.5, timeout=3.0, model="colour@production")
+    text: str = answer.text
+    names: list[str] = [one.name for one in answer.steering.applied]
+    library.generate("Q", images=[b"", Path("a.png"), "b.png", picture, array, io.BytesIO()], steering="colour:1")
+    library.generate("Q", images=picture, steering=[vlibrary.ChosenVector(id="a", strength=2.0), "b"])
+    library.generate("Q", images=array, decoding={"max_new_tokens": 3, "stop": ["."]})
+    best: vlibrary.MatchOut = library.retrieve("Q", images=Path("a.png"), k=1)[0]
+    for record in library.list_vectors(tag=["checked"]):
+        reveal_type(record.tags)
+    with library.stream("Q", images=[picture]) as pieces:
+        for piece in pieces:
+            if isinstance(piece, vlibrary.TextPiece):
+                print(piece.text)
+    library.generate("Q", strenght=1.0)  # wrong
+    library.generate("Q", images=7)  # wrong
+
+
+async def main() -> None:
+    async with vlibrary.AsyncClient("http://127.0.0.1:8000") as library:
+        answer = await library.generate("Q", images=picture)
+        reveal_type(answer)
+        async for record in library.list_vectors():
+            print(record.name)
+
+
+asyncio.run(main())
+"""
+
 pytestmark = [pytest.mark.package, pytest.mark.timeout(1800)]
 
 
@@ -43,7 +84,7 @@ def install(wheel: Path, folder: Path, extra: str, *others: str) -> Path:
     """Return the bin folder of a new environment with the wheel."""
     run(sys.executable, "-m", "venv", folder)
     constraints = ("--constraint", ROOT / "constraints.txt")
-    run(folder / "bin" / "pip", "install", "--quiet", *constraints, *others, f"{wheel}[{extra}]")
+    run(folder / "bin" / "pip", "install", "--quiet", *constraints, *others, f"{wheel}[{extra}]" if extra else wheel)
     return folder / "bin"
 
 
@@ -77,6 +118,28 @@ def test_the_wheel_holds_one_package_with_its_data(wheel: Path) -> None:
     versions = {f"vlibrary/migrations/versions/{path.name}" for path in (ROOT / "migrations/versions").glob("*.py")}
     assert versions <= set(names)
     assert "vlibrary/bundled/weights/lvlm/model.safetensors" in names
+
+
+def test_a_script_type_checks_strictly_against_the_base_package(wheel: Path, tmp_path: Path) -> None:
+    """Two lines of the script are wrong, and mypy finds these two."""
+    python = install(wheel, tmp_path / "base", "", "mypy", "pillow") / "python"
+    assert not {"torch", "sqlalchemy"} & set(run(python, "-m", "pip", "list").lower().split())
+    script = tmp_path / "script.py"
+    script.write_text(TYPED_SCRIPT)
+    command: list[str | Path] = [
+        python,
+        "-m",
+        "mypy",
+        "--strict",
+        "--config-file=",
+        f"--cache-dir={tmp_path / 'cache'}",
+        script,
+    ]
+    found = subprocess.run(command, env=CLEAN, capture_output=True, text=True, check=False).stdout
+    wrong = [number for number, line in enumerate(TYPED_SCRIPT.splitlines(), start=1) if "# wrong" in line]
+    assert [int(line.split(":")[1]) for line in found.splitlines() if ": error:" in line] == wrong, found
+    assert 'Revealed type is "list[str]"' in found
+    assert "generate.GenerateOut" in found
 
 
 def test_an_api_without_torch_serves_with_a_worker_of_another_environment(wheel: Path, tmp_path: Path) -> None:
