@@ -20,6 +20,8 @@ from vlibrary.engine.token_bytes import TokenBytes
 from vlibrary.models.lvlm import Lvlm
 
 _CACHED = 64  # compiled schemas
+# Masks of few tokens take microseconds, less than waking a thread; those of many can take 20 ms.
+_SMALL_VOCABULARY = 32_768
 # Without a limit, a model can write white space to the end of the answer.
 _OPTIONS: Any = {"whitespace_pattern": r"( |\n {0,16})?"}
 _NEEDED = b'{}[]":,-.0123456789'
@@ -30,12 +32,10 @@ _NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentS
 
 
 class Constraint:
-    """The state of one answer: which tokens may come next.
+    """The state of one answer: which tokens may come next."""
 
-    The next mask is computed in another thread, while the model computes the logits.
-    """
-
-    def __init__(self, matcher: LLMatcher, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, matcher: LLMatcher, pool: ThreadPoolExecutor | None) -> None:
+        """pool: computes the next mask while the model computes the logits; None computes it at once."""
         self._matcher = matcher
         self._pool = pool
         self._mask = self._compute_next()
@@ -52,7 +52,14 @@ class Constraint:
         self._mask = self._compute_next()
 
     def _compute_next(self) -> Future[bytes]:
-        return self._pool.submit(lambda: b"" if self._matcher.is_error() else self._matcher.compute_bitmask())
+        if self._pool is not None:
+            return self._pool.submit(self._compute)
+        done: Future[bytes] = Future()
+        done.set_result(self._compute())
+        return done
+
+    def _compute(self) -> bytes:
+        return b"" if self._matcher.is_error() else self._matcher.compute_bitmask()
 
 
 def no_continuation() -> InvalidInput:
@@ -89,7 +96,10 @@ class Grammars:
 
     def start(self, schema: str | None) -> Constraint | None:
         """Return the state of a new answer, None without a schema. Raises as `compile`."""
-        return None if schema is None else Constraint(self.compile(schema).deep_copy(), self._pool)
+        if schema is None:
+            return None
+        pool = self._pool if self._vocabulary > _SMALL_VOCABULARY else None
+        return Constraint(self.compile(schema).deep_copy(), pool)
 
     def close(self) -> None:
         """Stop the thread."""

@@ -15,6 +15,7 @@ from tests.model.engine.test_inflight import Collected, run, static
 from tests.model.samples import PROMPTS, vector
 from vlibrary.domain.errors import InvalidInput
 from vlibrary.domain.wire import Decoding
+from vlibrary.engine import grammar
 from vlibrary.engine.grammar import Grammars
 from vlibrary.engine.inflight import InFlightEngine
 from vlibrary.models.lvlm import Lvlm
@@ -45,7 +46,12 @@ def test_a_complete_answer_is_a_document_of_the_schema(llava: Lvlm, temperature:
         assert validator_for(COLOURS).is_valid(json.loads(one.text)), one.text
 
 
-def test_constrained_answers_are_the_same_alone_in_a_batch_and_by_generate(llava: Lvlm) -> None:
+@pytest.mark.parametrize("small", [0, 10**6], ids=["masks in a thread", "masks at once"])
+def test_constrained_answers_are_the_same_alone_in_a_batch_and_by_generate(
+    llava: Lvlm, small: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grammar, "_SMALL_VOCABULARY", small)
+
     def requests() -> list[Collected]:
         options = (
             constrained(COLOURS, 40, logprobs=2),
