@@ -29,6 +29,8 @@ class SteeringReason(StrEnum):
     """The library has no vector for this base model."""
     BELOW_THRESHOLD = "below_threshold"
     """The best match scores below its threshold."""
+    NO_TEXT = "no_text"
+    """The prompt is a list of tokens, and `auto` searches with a text."""
     OWN_DEMONSTRATIONS = "own_demonstrations"
     """The request brings its own demonstrations, which `auto` does not add a vector to unless it is asked to."""
 

@@ -209,10 +209,8 @@ def _choose(prompt: Prompt, steering: Auto | Listed | Off, base: WorkerInfo, lib
         return _Choice(listed)
     _check_finite(steering.strength)
     if prompt.tokens and steering.query is None:
-        raise InvalidInput(
-            "Steering is `auto`, which searches with the prompt's text, and the prompt is a list of tokens.",
-            "Send the prompt as text, name a vector as the model, or switch steering off.",
-        )
+        detail = "The prompt is a list of tokens, and `auto` searches with a text."
+        return _Choice(reason=NotSteered(SteeringReason.NO_TEXT, detail))
     if has_demonstrations(prompt) and not steering.with_demonstrations:
         detail = "The request brings its own demonstrations."
         return _Choice(reason=NotSteered(SteeringReason.OWN_DEMONSTRATIONS, detail))

@@ -6,11 +6,14 @@ import json
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic.config import JsonDict
 
 from vlibrary.formats.base64_text import decode_base64
 
 MAX_IMAGES = 64
 MAX_TEXT = 100_000
+# For the schema of a text that a validator checks, with a better message than that of a pattern.
+NOT_BLANK: JsonDict = {"pattern": r"\S"}
 
 
 def image_bytes(value: Any) -> bytes:

@@ -239,7 +239,8 @@ class ReasonOut(BaseModel):
     code: SteeringReason = Field(
         description="`off`: the request switched steering off. `no_vectors`: the request's list of vectors is empty. "
         "`no_match`: the library has no vector for this base model. `below_threshold`: the best match scores below "
-        "its threshold. `own_demonstrations`: the request brings its own demonstrations or earlier turns."
+        "its threshold. `own_demonstrations`: the request brings its own demonstrations or earlier turns. "
+        "`no_text`: the prompt is a list of tokens."
     )
     detail: str = Field(description="Explanation for people; its wording may change")
 

@@ -15,7 +15,7 @@ from vlibrary.domain.errors import InvalidInput, ModelNotFound, PromptTooLong
 from vlibrary.domain.query import EmbedderSpec, Query, TaskEmbedding
 from vlibrary.domain.vector import Array
 from vlibrary.schemas.examples import SAMPLE_IMAGE, examples
-from vlibrary.schemas.fields import MAX_TEXT, StrictIn, check_images
+from vlibrary.schemas.fields import MAX_TEXT, NOT_BLANK, StrictIn, check_images
 from vlibrary.schemas.generate import MAX_MODEL_NAME
 
 MAX_INPUTS = 2_048  # OpenAI's limit
@@ -39,7 +39,7 @@ def _reject_blank(text: str) -> str:
     return text
 
 
-EmbeddedText = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_reject_blank)]
+EmbeddedText = Annotated[str, Field(max_length=MAX_TEXT, json_schema_extra=NOT_BLANK), AfterValidator(_reject_blank)]
 EmbeddedTexts = Annotated[list[EmbeddedText], Field(min_length=1, max_length=MAX_INPUTS)]
 
 

@@ -121,6 +121,13 @@ def test_echoed_tokens_have_their_text(client: OpenAI) -> None:
     assert choice.logprobs is None
 
 
+def test_auto_leaves_a_prompt_of_tokens_alone_and_says_why(client: OpenAI) -> None:
+    answer = client.completions.create(model=BASE, prompt=[[1, 2]])
+    assert answer.model_extra is not None
+    assert answer.model_extra["vlibrary"]["applied"] == []
+    assert answer.model_extra["vlibrary"]["reason"]["code"] == "no_text"
+
+
 def test_without_echo_only_the_answer_has_logprobs(client: OpenAI) -> None:
     (choice,) = client.completions.create(model=OFF, prompt="one two", logprobs=0).choices
     assert choice.logprobs is not None
@@ -176,7 +183,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an empty list of tokens": ({"prompt": [[]]}, "at least 1"),
     "texts among tokens": ({"prompt": [[1], "a", ["b"]]}, "integer"),
     "a negative token": ({"prompt": [-1]}, "greater than or equal to 0"),
-    "tokens to search with": ({"prompt": [1], "model": BASE}, "name a vector as the model"),
     "fewer samples than answers": ({"n": 3, "best_of": 2}, "best_of is 2, less than n"),
     "a stream of the best": ({"n": 1, "best_of": 2, "stream": True}, "best_of cannot be streamed"),
     "a stream of scored prompts": ({"echo": True, "logprobs": 1, "stream": True}, "echo can be streamed only"),

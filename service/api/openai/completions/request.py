@@ -11,7 +11,7 @@ from vlibrary.api.openai.fields import Hint, Text, Unsupported, find_ignored
 from vlibrary.api.openai.schemas import MAX_ANSWERS, StreamOptions
 from vlibrary.domain.wire import Decoding, Prompt
 from vlibrary.schemas.examples import examples
-from vlibrary.schemas.fields import Logprobs, TokenId
+from vlibrary.schemas.fields import NOT_BLANK, Logprobs, TokenId
 from vlibrary.schemas.generate import MAX_MODEL_NAME, MODEL_NAME, SteeredIn
 
 MAX_TOKENS_IN = 100_000
@@ -35,7 +35,7 @@ def _reject_blank(text: str) -> str:
     return text
 
 
-TextPrompt = Annotated[Text, AfterValidator(_reject_blank)]
+TextPrompt = Annotated[Text, AfterValidator(_reject_blank), Field(json_schema_extra=NOT_BLANK)]
 TokenPrompt = Annotated[list[TokenId], Field(min_length=1, max_length=MAX_TOKENS_IN)]
 OnePrompt = Annotated[Annotated[TextPrompt, Tag("text")] | Annotated[TokenPrompt, Tag("tokens")], Discriminator(_kind)]
 Prompts = Annotated[list[OnePrompt], Field(min_length=1, max_length=MAX_ANSWERS)]

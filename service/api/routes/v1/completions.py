@@ -37,7 +37,7 @@ async def create_completion(request: Request, scope: ScopeDep, library: LibraryD
     """Compatible with OpenAI's completions: the model continues a text as it is, without its chat template.
 
     The text may hold the template's control tokens, but no image: send images to `/v1/chat/completions`. A prompt can
-    be token ids of the model's tokenizer; `auto` then finds no vector, because it searches with the text. With `echo`
+    be token ids of the model's tokenizer; `auto` then applies no vector, because it searches with a text. With `echo`
     and `logprobs`, the log-probabilities of the prompt come first, as harnesses need them to score given answers.
 
     `vlibrary` in the request selects the steering, as in `POST /generate`. `vlibrary` in each choice holds the vectors
