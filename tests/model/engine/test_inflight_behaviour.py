@@ -162,7 +162,7 @@ def test_a_full_queue_refuses_and_has_room_again_later(llava: Lvlm) -> None:
 def test_a_request_that_could_never_fit_is_refused_at_once(llava: Lvlm) -> None:
     (one,) = collected(llava, Asked())
     needed = one.request.max_tokens
-    with pytest.raises(PromptTooLong, match=f"context length is {needed - 1} tokens.*need {needed} tokens"):
+    with pytest.raises(PromptTooLong, match=f"context length is {needed - 1} tokens.*requested {needed} tokens"):
         InFlightEngine(llava, Budget(columns=needed - 1)).submit(one.request)
     run(InFlightEngine(llava, Budget(columns=needed)), [one], steps_between=0)
     assert one.generation == solo(llava, Asked())
