@@ -24,6 +24,7 @@ from vlibrary.api.http.middleware.server_timing import ServerTiming
 from vlibrary.api.http.middleware.steering_headers import SteeringHeaders
 from vlibrary.api.http.middleware.url_limit import UrlLimit
 from vlibrary.api.http.problems import OPENAI_PREFIX
+from vlibrary.api.http.responses import problems as problems_of
 from vlibrary.api.openai.completions.request import CompletionsIn
 from vlibrary.api.openai.embeddings import EmbeddingsIn
 from vlibrary.api.openai.responses.request import ResponsesIn
@@ -141,7 +142,18 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         document = FastAPI.openapi(app)
         document["components"]["schemas"].update(extra["$defs"])
         for path, operations in document["paths"].items():
-            if path.startswith(OPENAI_PREFIX):
-                for operation in operations.values():
+            for operation in operations.values():
+                _describe_http(operation)
+                if path.startswith(OPENAI_PREFIX):
                     operation["responses"].pop("422", None)  # added by FastAPI; OpenAI's clients expect 400
     return FastAPI.openapi(app)
+
+
+def _describe_http(operation: dict[str, Any]) -> None:
+    """Add what holds for all requests, and remove null from parameters: neither a query nor a header can send it."""
+    statuses = [414, 415] if "requestBody" in operation else [414]
+    operation["responses"] |= {str(status): answer for status, answer in problems_of(*statuses).items()}
+    for parameter in operation.get("parameters", []):
+        schema = parameter["schema"]
+        options = [one for one in schema.pop("anyOf", []) if one != {"type": "null"}]
+        parameter["schema"] = (options[0] if len(options) == 1 else {"anyOf": options} if options else {}) | schema

@@ -38,7 +38,11 @@ def _read_time(value: str) -> str:
 
 
 Tag = Annotated[str, Field(min_length=1, max_length=MAX_TAG_CODE_POINTS)]
-ConditionText = Annotated[str, Field(max_length=1_000)]
+# The pattern is documented only: parse_condition has a better message.
+ConditionText = Annotated[
+    str,
+    Field(max_length=1_000, json_schema_extra={"pattern": r"^[A-Za-z][A-Za-z0-9_.-]{0,63}(=|>=|<=)[^\u0000]{0,500}$"}),
+]
 Name = Annotated[str | None, Field(pattern=NAME_PATTERN, description="Only versions of this name")]
 Method = Annotated[str | None, Field(max_length=128, description="Only vectors trained with this method")]
 Tags = Annotated[list[Tag], Field(max_length=MAX_CONDITIONS, description="Only vectors with all of these tags")]

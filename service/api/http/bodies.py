@@ -34,12 +34,10 @@ def json_docs(schema: type[BaseModel]) -> dict[str, Any]:
 
 def json_or_form_docs(schema: type[BaseModel]) -> dict[str, Any]:
     """Return `openapi_extra` for a body that `read_json_or_form` reads."""
-    properties: dict[str, Any] = {
-        field: {"type": "string", "description": info.description or f"Same as `{field}` of the JSON body"}
-        for field, info in schema.model_fields.items()
-    }
-    properties["images"] = {"type": "array", "items": {"type": "string", "format": "binary"}}
-    form = {"multipart/form-data": {"schema": {"type": "object", "properties": properties}}}
+    document = schema.model_json_schema(ref_template="#/components/schemas/{model}")
+    properties = document["properties"] | {IMAGES: {"type": "array", "items": {"type": "string", "format": "binary"}}}
+    fields = {"type": "object", "properties": properties, "additionalProperties": False}
+    form = {"multipart/form-data": {"schema": fields | {"required": document.get("required", [])}}}
     return _request_body(_json_content(schema) | form)
 
 

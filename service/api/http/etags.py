@@ -11,7 +11,12 @@ from vlibrary.domain.errors import InvalidInput, RevisionRequired
 
 _REVISION = re.compile(r'"v([1-9][0-9]{0,14})"')
 
-IfMatch = Annotated[str | None, Header(max_length=64, description='ETag of the revision to change, such as "v3"')]
+# Documented only: the validation below says what to send.
+REVISION_PATTERN = {"pattern": r'^"v[1-9][0-9]{0,14}"$'}
+IfMatch = Annotated[
+    str | None,
+    Header(description='ETag of the revision to change, such as "v3"', json_schema_extra=REVISION_PATTERN),
+]
 
 
 def revision_etag(revision: int) -> str:

@@ -17,6 +17,8 @@ _MEANING = {
     "idempotency key is still in progress",
     412: "The resource has changed or already exists. Read it again before you retry",
     413: "The body is too large",
+    414: "The URL is too long",
+    415: "The body has an encoding other than gzip or deflate",
     422: "The request is invalid; `detail` says what is wrong and `cure` what to do",
     428: "`If-Match` (or `If-None-Match`) is required",
     429: "Too many requests in progress; retry after `Retry-After` seconds",

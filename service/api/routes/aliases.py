@@ -12,6 +12,7 @@ from vlibrary.api.http.deps import NO_PARAMETERS, STRICT_QUERY, ActorDep, Librar
 from vlibrary.api.http.etags import IfMatch, require_alias_revision, require_revision, revision_etag
 from vlibrary.api.http.responses import headers, problems
 from vlibrary.domain.card import NAME_PATTERN
+from vlibrary.domain.labels import ALIAS_PATTERN
 from vlibrary.domain.registration import Alias
 from vlibrary.library.aliases import drop_alias, get_alias, list_aliases, set_alias
 from vlibrary.schemas.registry import AliasesOut, AliasIn, AliasOut
@@ -19,7 +20,7 @@ from vlibrary.schemas.registry import AliasesOut, AliasIn, AliasOut
 router = APIRouter(prefix="/aliases", tags=["aliases"], dependencies=[STRICT_QUERY])
 
 Name = Annotated[str, Path(pattern=NAME_PATTERN, examples=["colour"])]
-AliasName = Annotated[str, Path(max_length=64, examples=["production"])]
+AliasName = Annotated[str, Path(max_length=64, examples=["production"], json_schema_extra={"pattern": ALIAS_PATTERN})]
 
 
 class AliasesQuery(BaseModel):
@@ -65,7 +66,12 @@ def put_alias(
     actor: ActorDep,
     if_match: IfMatch = None,
     if_none_match: Annotated[
-        str | None, Header(max_length=64, description="`*` creates the alias only if it does not exist", examples=["*"])
+        str | None,
+        Header(
+            description="`*` creates the alias only if it does not exist",
+            examples=["*"],
+            json_schema_extra={"pattern": r"^\*$"},
+        ),
     ] = None,
 ) -> AliasOut:
     """Creates the alias with `If-None-Match: *`, or moves it with `If-Match` if it has not changed since.

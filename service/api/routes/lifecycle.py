@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from vlibrary.api.http.bodies import json_docs, json_reader
 from vlibrary.api.http.deps import ADMITTED, NO_PARAMETERS, STRICT_QUERY, ActorDep, FixedReference, LibraryDep
-from vlibrary.api.http.etags import IfMatch, parse_revision, require_revision, revision_etag
+from vlibrary.api.http.etags import REVISION_PATTERN, IfMatch, parse_revision, require_revision, revision_etag
 from vlibrary.api.http.responses import SEQ_HEADER, headers, problems
 from vlibrary.domain.card import VectorRecord
 from vlibrary.library.vectors import amend, delete_vector, purge_vector, restore_vector
@@ -42,7 +42,12 @@ def amend_vector(
     library: LibraryDep,
     actor: ActorDep,
     if_match: Annotated[
-        str | None, Header(max_length=64, description="ETag of the revision to change", examples=['"v1"'])
+        str | None,
+        Header(
+            description="ETag of the revision to change",
+            examples=['"v1"'],
+            json_schema_extra=REVISION_PATTERN,
+        ),
     ] = None,
 ) -> VectorOut:
     """Updates the fields in the body, if the vector is still at the revision in `If-Match`. Omitted fields are kept.

@@ -15,7 +15,7 @@ from vlibrary.domain import query as domain
 from vlibrary.domain.filters import Filter
 from vlibrary.library.library import Library
 from vlibrary.library.retrieve import MAX_K, retrieve
-from vlibrary.schemas.fields import MAX_TEXT
+from vlibrary.schemas.fields import MAX_TEXT, NOT_BLANK
 from vlibrary.schemas.filters import Conditions, FilterIn, Name, Tags
 from vlibrary.schemas.vectors import MIN_SEQ, MODEL, EmbeddedTextOut, K, MatchOut, RetrieveIn, RetrieveOut
 
@@ -27,7 +27,9 @@ class RetrieveQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    query: str = Field(max_length=MAX_TEXT, description="The question", examples=["Which hue?"])
+    query: str = Field(
+        max_length=MAX_TEXT, description="The question", examples=["Which hue?"], json_schema_extra=NOT_BLANK
+    )
     k: int = Field(default=5, ge=1, le=MAX_K, description=K)
     model: str | None = Field(default=None, max_length=512, description=MODEL)
     name: Name = None

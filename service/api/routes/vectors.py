@@ -47,6 +47,7 @@ _UPLOAD: dict[str, Any] = {
                 "schema": {
                     "type": "object",
                     "required": ["artifact", "card"],
+                    "additionalProperties": False,
                     "properties": {
                         "artifact": {
                             "type": "string",
