@@ -14,8 +14,6 @@ MAX_IMAGES = 64
 MAX_TEXT = 100_000
 # For the schema of a text that a validator checks, with a better message than that of a pattern.
 NOT_BLANK: JsonDict = {"pattern": r"\S"}
-# Documented only; the domain refuses blank texts with a better message.
-NOT_BLANK: dict[str, Any] = {"pattern": r"\S"}
 
 
 def image_bytes(value: Any) -> bytes:
