@@ -69,8 +69,8 @@ def _from_gguf(data: bytes, model: ModelSpec, placement: Placement) -> dict[int,
     if placement.first_layer is None:
         raise InvalidInput(
             f"The file has directions for the layers {_shown(numbers)}, and does not say how it counts them.",
-            "Give --first-layer, the number of the first decoder layer in the file: 0 if repeng or saklas wrote it, 1 "
-            "if it counts from 1, as llama.cpp does.",
+            "Give --first-layer, the number of the first decoder layer in the file: 0 if repeng or saklas wrote it, or "
+            "to apply it where llama.cpp does; 1 if llama-cvector-generator wrote it. See docs/guides/import.md.",
         )
     layers = [number - placement.first_layer for number in numbers]
     _check_layers(layers, model)
