@@ -29,6 +29,7 @@ from vlibrary.formats.imported import Placement, read_foreign_vector
 from vlibrary.formats.text import NotUtf8, decode_utf8
 from vlibrary.schemas.generate import ChosenVector, GenerateOut
 from vlibrary.schemas.health import ModelOut
+from vlibrary.schemas.vectors import EmbeddedTextOut
 
 Url = Annotated[str, typer.Option("--url", envvar="VLIBRARY_URL", help="Base URL of the service")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the service's response as JSON")]
@@ -69,8 +70,7 @@ def register(
         raise InvalidArtifact(f"{artifact} is {foreign.what}.", foreign.cure)
     with Client(url) as service:
         record = service.register(data, _read_text(card))
-    if (text := record.description_text) is not None and text.truncated:
-        print_text(f"The description has {text.tokens} tokens; searches compare the first {text.embedded}.", on=errors)
+    _warn_if_truncated("description", record.description_text)
     print_result(record, f"Registered {record.name} version {record.version} as {record.id}", as_json=as_json)
 
 
@@ -153,6 +153,7 @@ def retrieve(
     """Find the vectors that match a question, images, or both."""
     with Client(url) as service:
         matches = service.retrieve(text, images=[_read(path) for path in image or []], k=k)
+    _warn_if_truncated("question", matches.query_text)
     if as_json:
         print_json(matches)
         return
@@ -215,10 +216,14 @@ def _print_steering(answer: GenerateOut) -> None:
     for applied in answer.steering.applied:
         score = "" if applied.score is None else f", score {applied.score:.3f}"
         print_text(f"steered by {applied.name} version {applied.version}{score}", style="dim")
-    if (text := answer.steering.query_text) is not None and text.truncated and answer.steering.applied:
-        print_text(f"compared only the first {text.embedded} of the question's {text.tokens} tokens", style="dim")
+    _warn_if_truncated("question", answer.steering.query_text)
     if reason := answer.steering.reason:
         print_text(f"not steered ({reason.code}): {reason.detail}", style="dim")
+
+
+def _warn_if_truncated(what: str, text: EmbeddedTextOut | None) -> None:
+    if text is not None and text.truncated:
+        print_text(f"The {what} has {text.tokens} tokens; searches compare only the first {text.embedded}.", on=errors)
 
 
 def _steering(vector: list[str] | None, unsteered: bool) -> Literal["auto", "off"] | list[ChosenVector]:

@@ -94,6 +94,14 @@ class GenerateOptions(TypedDict, total=False):
     timeout: float
 
 
+class Matches(list[MatchOut]):
+    """The vectors found, best first. query_text: how much of the text was compared; None without a text."""
+
+    def __init__(self, found: RetrieveOut) -> None:
+        super().__init__(found.matches)
+        self.query_text = found.query_text
+
+
 class Endpoints:
     """The methods of `Client` and `AsyncClient`.
 
@@ -205,7 +213,7 @@ class Endpoints:
         model: str | None = None,
         filter: RetrievalFilter | None = None,  # noqa: A002  the name of the HTTP field
         min_seq: int = 0,
-    ) -> Call[list[MatchOut]]:
+    ) -> Call[Matches]:
         """Return the k best vectors for a text, images, or both, best first.
 
         images: as in `GenerateOptions`. model: the base model, by default the first one that is served.
@@ -219,7 +227,7 @@ class Endpoints:
             "filter": filter or {},
             "min_seq": min_seq,
         }
-        return Call("POST", "/retrieve", lambda response: _read(RetrieveOut)(response).matches, {"json": body})
+        return Call("POST", "/retrieve", lambda response: Matches(_read(RetrieveOut)(response)), {"json": body})
 
     @endpoint
     def generate(self, prompt: str, **options: Unpack[GenerateOptions]) -> Call[GenerateOut]:

@@ -251,3 +251,16 @@ def test_unusable_files_are_reported(library: Client, tmp_path: Path) -> None:
         vlibrary(library, "import", str(tmp_path / "text"))
     with pytest.raises(InvalidInput, match="Cannot write"):
         vlibrary(library, "export", str(tmp_path / "none" / "vectors.tar"))
+
+
+def test_client_and_commands_say_that_a_text_was_truncated(library: Client) -> None:
+    upload(library)
+    text = "word " * 90
+    found = library.retrieve(text)
+    assert found.query_text is not None
+    assert (found.query_text.tokens, found.query_text.embedded, found.query_text.truncated) == (90, 64, True)
+    for command in ("retrieve", "generate"):
+        assert "has 90 tokens; searches compare only the first 64" in " ".join(
+            vlibrary(library, command, text).stderr.split()
+        )
+        assert "tokens" not in vlibrary(library, command, HUE).stderr
