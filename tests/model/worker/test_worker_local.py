@@ -18,6 +18,7 @@ from tests.support import samples
 from vlibrary.domain.errors import (
     ArtifactLost,
     InvalidImage,
+    InvalidInput,
     ModelNotFound,
     Overloaded,
     TimedOut,
@@ -110,6 +111,14 @@ def test_an_unknown_model_is_refused(open_desk: Open) -> None:
     desk = open_desk()
     with pytest.raises(ModelNotFound, match="nobody/knows"):
         asyncio.run(answer(desk.worker.generate(desk.call(model_id="nobody/knows"))))
+
+
+def test_an_invalid_json_schema_is_refused_before_it_reaches_the_queue(open_desk: Open) -> None:
+    desk = open_desk()
+    decoding = Decoding(json_schema='{"properties": {"a": {"type": "colour"}}}')
+    with pytest.raises(InvalidInput, match="/properties/a"):
+        asyncio.run(answer(desk.worker.generate(desk.call(decoding=decoding))))
+    assert desk.engine.load().waiting == 0
 
 
 def test_a_slow_reader_does_not_delay_others(open_desk: Open) -> None:
