@@ -36,7 +36,7 @@ PROGRAMS = (
     Program("vllm bench serve", "use_vllm.py", "vllm", harness=True),
     Program("lm-evaluation-harness", "use_lm_eval.py", "lm_eval", harness=True),
 )
-CHECKS = ("text", "image", "stream", "vector", "audit", "stream audit", "errors", "recipe")
+CHECKS = ("text", "image", "stream", "vector", "audit", "stream audit", "headers", "errors", "recipe")
 MORE = ("logprobs", "json", "completions", "responses", "embeddings")
 MARKS = {"pass": "yes", "fail": "[red]FAIL[/red]", "unsupported": "–"}
 TIMEOUT_S = 1_800.0

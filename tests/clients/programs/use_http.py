@@ -10,6 +10,7 @@ import aiohttp
 import httpx
 import requests
 from checks import (
+    APPLIED,
     DATA_URL,
     EMBEDDER,
     EXPECTED,
@@ -78,19 +79,25 @@ def vector() -> None:
 def audit() -> None:
     answer = httpx.post(CHAT, json=body(VECTOR))
     assert answer.json()["vlibrary"]["applied"][0]["name"] == NAME
-    assert NAME in answer.headers["x-vlibrary-applied"]
-    assert answer.headers["x-request-id"]
 
 
 @check("stream audit")
 def stream_audit() -> None:
-    async def first() -> str:
-        async with aiohttp.ClientSession() as session, session.post(CHAT, json=body(VECTOR, stream=True)) as answer:
-            async for _ in answer.content:
-                break
-            return answer.headers["x-vlibrary-applied"]
+    with requests.post(CHAT, json=body(VECTOR, stream=True), stream=True) as answer:
+        lines = [json.loads(line[6:]) for line in answer.iter_lines() if line.startswith(b"data: {")]
+    assert [line["vlibrary"] for line in lines if "vlibrary" in line][-1]["applied"][0]["name"] == NAME
 
-    assert NAME in asyncio.run(first())
+
+@check("headers")
+def headers() -> None:
+    async def of_a_stream() -> str:
+        async with aiohttp.ClientSession() as session, session.post(CHAT, json=body(VECTOR, stream=True)) as answer:
+            return answer.headers[APPLIED]
+
+    whole = httpx.post(CHAT, json=body(VECTOR)).headers
+    assert whole["x-request-id"]
+    assert NAME in whole[APPLIED]
+    assert NAME in asyncio.run(of_a_stream())
 
 
 @check("errors")
@@ -98,7 +105,7 @@ def errors() -> None:
     answer = requests.post(CHAT, json=body(UNKNOWN))
     assert answer.status_code == 404
     assert UNKNOWN in answer.json()["error"]["message"]
-    assert requests.put(CHAT, json={}).headers["allow"] == "POST"
+    assert "POST" in requests.put(CHAT, json={}).headers["allow"]
     assert httpx.head(f"{URL}/health").status_code == 200
 
 

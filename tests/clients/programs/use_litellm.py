@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import litellm
 from checks import (
+    APPLIED,
     EMBEDDER,
     EXPECTED,
     LONG,
@@ -55,15 +56,19 @@ def vector() -> None:
 
 @check("audit")
 def audit() -> None:
-    given = answer(VECTOR)
-    assert given.model_extra["vlibrary"]["applied"][0]["name"] == NAME
-    assert NAME in given._hidden_params["additional_headers"]["llm_provider-x-vlibrary-applied"]
+    assert answer(VECTOR).model_extra["vlibrary"]["applied"][0]["name"] == NAME
 
 
 @check("stream audit")
 def stream_audit() -> None:
+    # Its chunks have OpenAI's fields only; the headers are kept.
     stream = answer(VECTOR, stream=True)
-    assert NAME in stream._hidden_params["additional_headers"]["llm_provider-x-vlibrary-applied"]
+    assert NAME in stream._hidden_params["additional_headers"][f"llm_provider-{APPLIED}"]
+
+
+@check("headers")
+def headers() -> None:
+    assert NAME in answer(VECTOR)._hidden_params["additional_headers"][f"llm_provider-{APPLIED}"]
 
 
 @check("errors")
