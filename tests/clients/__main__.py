@@ -19,7 +19,7 @@ from tests.clients.recipes import run_recipes
 from tests.clients.subject import Subject, running_subject
 
 PROGRAMS = (
-    Program("curl, httpx, aiohttp, requests", "use_http.py", "openai"),
+    Program("Plain HTTP", "use_http.py", "openai"),
     Program("openai (Python)", "use_openai.py", "openai"),
     Program("openai (Node)", "use_openai.mjs", "node"),
     Program("AI SDK", "use_ai_sdk.mjs", "node"),
@@ -49,7 +49,7 @@ def main(
     count: Annotated[int, typer.Option(help="Questions for each harness")] = 40,
 ) -> None:
     """Print the matrix of the clients and the table of the harnesses; exit with 1 if anything failed."""
-    console = Console(width=150)
+    console = Console(width=180)
     chosen = [each for each in PROGRAMS if not only or each.name in only]
     failures: list[str] = []
     with TemporaryDirectory() as folder, running_subject(Path(folder), max(count, 1)) as subject:

@@ -6,7 +6,7 @@ export const V1 = `${process.env.VLIBRARY_URL}/v1`;
 export const UNSTEERED = `${MODEL}:off`;
 export const NAME = VECTOR.split("@")[0];
 // The header that names the applied vectors.
-export const APPLIED = "x-vlibrary-applied";
+export const APPLIED = "x-vlibrary-vectors";
 export const UNKNOWN = "digit-code@nowhere";
 export const IMAGE = readFileSync(PICTURE);
 export const DATA_URL = `data:image/png;base64,${IMAGE.toString("base64")}`;

@@ -30,7 +30,7 @@ QUESTION = os.environ["QUESTION"]
 EXPECTED = os.environ["EXPECTED"]
 DATA_URL = "data:image/png;base64," + base64.b64encode(PICTURE.read_bytes()).decode()
 # The header that names the applied vectors.
-APPLIED = "x-vlibrary-applied"
+APPLIED = "x-vlibrary-vectors"
 UNKNOWN = "digit-code@nowhere"
 # Longer than the context of the bundled model.
 LONG = "Name the clan. " * 2_000

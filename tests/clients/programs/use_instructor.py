@@ -21,14 +21,16 @@ client = instructor.from_openai(OpenAI(base_url=V1, api_key="none", max_retries=
 
 @check("json")
 def structured() -> None:
-    given = client.chat.completions.create(model=VECTOR, messages=ask(), response_model=Word, max_retries=0)
+    given = client.chat.completions.create(
+        model=VECTOR, messages=ask(), response_model=Word, temperature=0, max_retries=0
+    )
     assert given.word in ("brox", "quave")
 
 
 @check("audit")
 def audit() -> None:
     _, raw = client.chat.completions.create_with_completion(
-        model=VECTOR, messages=ask(), response_model=Word, max_retries=0
+        model=VECTOR, messages=ask(), response_model=Word, temperature=0, max_retries=0
     )
     assert raw.model_extra["vlibrary"]["applied"][0]["name"] == NAME
 
@@ -37,7 +39,9 @@ def audit() -> None:
 def errors() -> None:
     error = raised(
         (NotFoundError, InstructorRetryException),
-        lambda: client.chat.completions.create(model=UNKNOWN, messages=ask(), response_model=Word, max_retries=0),
+        lambda: client.chat.completions.create(
+            model=UNKNOWN, messages=ask(), response_model=Word, temperature=0, max_retries=0
+        ),
     )
     assert UNKNOWN in str(error)
 

@@ -35,7 +35,7 @@ def answer(model: str = MODEL, **options):
 def text() -> None:
     question = [{"role": "user", "content": QUESTION}]
     given = litellm.completion(model=f"openai/{MODEL}", api_base=V1, api_key="none", messages=question, num_retries=0)
-    assert given.choices[0].message.content
+    assert given.usage.completion_tokens > 0
 
 
 @check("image")
@@ -93,7 +93,7 @@ def completions() -> None:
     given = litellm.text_completion(
         model=f"text-completion-openai/{MODEL}", api_base=V1, api_key="none", prompt=QUESTION, max_tokens=4
     )
-    assert given.choices[0].text
+    assert given.usage.completion_tokens > 0
 
 
 @check("responses")

@@ -25,7 +25,7 @@ def agent(model: str = MODEL, kind: type = OpenAIChatModel, **options) -> Agent:
 
 @check("text")
 def text() -> None:
-    agent(instructions="Answer briefly.").run_sync(QUESTION)
+    assert agent().run_sync(QUESTION).usage.output_tokens > 0
 
 
 @check("image")
