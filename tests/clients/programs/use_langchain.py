@@ -14,14 +14,13 @@ from checks import (
     UNSTEERED,
     V1,
     VECTOR,
-    NotSupportedError,
     check,
     expect,
     raised,
     run,
 )
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
-from langchain_openai import ChatOpenAI, OpenAIEmbeddings
+from langchain_openai import ChatOpenAI, OpenAI, OpenAIEmbeddings
 from openai import NotFoundError
 
 PICTURE = [HumanMessage([{"type": "text", "text": QUESTION}, {"type": "image_url", "image_url": {"url": DATA_URL}}])]
@@ -102,7 +101,8 @@ def embeddings() -> None:
 
 @check("completions")
 def completions() -> None:
-    raise NotSupportedError("class OpenAI is for text models only")
+    given = OpenAI(model=MODEL, base_url=V1, api_key="none", max_tokens=4, max_retries=0).generate([QUESTION])
+    assert given.llm_output["token_usage"]["completion_tokens"] > 0
 
 
 run()
