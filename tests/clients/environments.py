@@ -10,7 +10,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,7 +89,7 @@ def _node_program(path: Path) -> Path:
     return folder / path.name
 
 
-def _run(command: list[str], variables: Mapping[str, str] | None = None) -> None:
-    done = subprocess.run(command, env=os.environ | dict(variables or {}), capture_output=True, text=True, check=False)
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise NotInstalledError((done.stderr or done.stdout).strip()[-300:])

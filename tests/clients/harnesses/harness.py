@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +48,9 @@ def is_correct(prediction: str, answer: str) -> bool:
 
 def report(**figures: Any) -> None:
     """Print the result: requests, failed, and accuracy where the harness measures it or writes its predictions."""
-    print(json.dumps(dict(figures)))
+    print(json.dumps(figures))
 
 
-def share(parts: Mapping[bool, int] | list[bool]) -> float:
+def share(values: Sequence[bool]) -> float:
     """Return the share of true values."""
-    values = list(parts)
     return sum(values) / len(values)
