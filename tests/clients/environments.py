@@ -58,8 +58,12 @@ def _python(packages: str) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         _run([sys.executable, "-m", "venv", str(folder)])
         # The lists are complete. Dependencies are left out because some of them are CUDA builds that nothing here uses.
-        command = [str(folder / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        _run([*command, "--retries", "1", "--extra-index-url", TORCH_INDEX, "--requirement", str(requirements)])
+        pip = [str(folder / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        lines = requirements.read_text().splitlines()
+        # Only torch comes from the other index: where it cannot be reached, pip would wait for it at every package.
+        for torch in (line for line in lines if line.startswith("torch==")):
+            _run([*pip, "--retries", "1", "--extra-index-url", TORCH_INDEX, torch])
+        _run([*pip, "--requirement", str(requirements)])
         if "torchvision==" in requirements.read_text():
             _declare_operators_of_torchvision(folder)
         stamp.write_text(digest)
