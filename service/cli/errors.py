@@ -11,7 +11,15 @@ from vlibrary.cli.output import errors, escape
 from vlibrary.domain.errors import InvalidInput, Unavailable, VLibraryError
 
 # The extra that a command needs; other commands need "api", and "worker" where they run a model.
-EXTRAS = {"bundled": "train", "demo": "all", "examples": "train", "models": "train", "train": "train", "work": "worker"}
+EXTRAS = {
+    "bundled": "train",
+    "demo": "all",
+    "examples": "train",
+    "models": "train",
+    "plot": "train",
+    "train": "train",
+    "work": "worker",
+}
 
 
 def print_error(error: VLibraryError) -> None:
