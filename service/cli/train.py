@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -46,14 +46,12 @@ def train(
     from vlibrary.training.progress import Bar, progress_bars
     from vlibrary.worker.bootstrap import open_embedder, open_lvlm
 
-    console = Console()
     settings = read_settings()
-    given = read_examples(examples, images or examples.parent, image_formats=settings.image_formats)
     config = M2ivConfig(shots=shots) if steps is None else M2ivConfig(shots=shots, steps=steps)
-    with progress_bars(console) as progress:
+    with progress_bars(Console()) as progress:
         bar = Bar(progress, f"train {name}")
         trained = train_vector(
-            given,
+            read_examples(examples, images or examples.parent, image_formats=settings.image_formats),
             name=name,
             description=description,
             lvlm=open_lvlm(settings),
@@ -65,21 +63,19 @@ def train(
             report=bar,
         )
         bar.finish()
-    artifact, card = save_trained(trained, out)
-    print_text(_describe(trained.card.results, shots))
-    if truncated := trained.card.results["truncated_questions"]:
+    _print_results(trained.card.results, *save_trained(trained, out))
+
+
+def _print_results(results: Mapping[str, Any], artifact: Path, card: Path) -> None:
+    print_text(
+        f"On {results['test_examples']} held-out examples: zero-shot {results['zero_shot']:.1%}, "
+        f"{results['shots']}-shot prompt {results['n_shot']:.1%}, with the vector {results['steered']:.1%}"
+    )
+    if truncated := results["truncated_questions"]:
         print_text(
             f"{truncated} questions are longer than the embedder reads; task keys and thresholds lack their ends."
         )
-    if trained.report.window:
-        low, high = trained.report.window
-        print_text(f"The vector keeps its accuracy at strengths from {low:g} to {high:g}.")
-    print_text(f"Curves: {card.with_suffix('').with_suffix('.training.png')}")
+    if window := results.get("strength_window"):
+        print_text(f"The vector keeps its accuracy at strengths from {window[0]:g} to {window[1]:g}.")
+    print_text(f"Curves: {artifact.with_suffix('.training.png')}")
     print_text(f"Wrote {artifact} and {card}. Register it: vlibrary register {artifact}")
-
-
-def _describe(results: Mapping[str, float], shots: int) -> str:
-    return (
-        f"On {results['test_examples']} held-out examples: zero-shot {results['zero_shot']:.1%}, "
-        f"{shots}-shot prompt {results['n_shot']:.1%}, with the vector {results['steered']:.1%}"
-    )

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from vlibrary.domain.card import VectorCard
 from vlibrary.domain.example import Example
@@ -17,7 +18,7 @@ from vlibrary.evaluation.strength import STRENGTHS, sweep_strength
 from vlibrary.evaluation.training_report import TrainingReport, measure_norms, plot_training
 from vlibrary.formats.artifact import encode
 from vlibrary.formats.card import dump_card
-from vlibrary.methods.base import Method, split_examples
+from vlibrary.methods.base import Method, TaskData, split_examples
 from vlibrary.methods.m2iv.method import M2iv
 from vlibrary.models.embedder import Embedder
 from vlibrary.models.lvlm import Lvlm
@@ -71,29 +72,33 @@ def train_vector(
     started = time.perf_counter()
     features = embed_examples(embedder, data.train, report)
     fit = method.fit(data, features, lvlm, seed=seed, folder=folder, report=report)
-    vector = fit.vector
     seconds = round(time.perf_counter() - started, 1)
     keys = centroids(features, seed)
     validation = embed_examples(embedder, data.validation, report)
     limits = thresholds(keys, validation)
     engine = StaticGenerator(lvlm)
-    results = {
-        "zero_shot": icl_accuracy(engine, data.test, (), 0, seed, report),
-        "n_shot": icl_accuracy(engine, data.test, data.train, method.shots, seed, report),
-        "steered": steered_accuracy(engine, data.test, vector, report),
-        "shots": method.shots,
-        "test_examples": len(data.test),
-        "truncated_questions": features.truncated + validation.truncated,
-        "seed": seed,
-        "losses": vector.training.get("losses", {}),
-        "seconds": seconds,
-    }
-    accuracies = sweep_strength(engine, data.validation, vector, strengths, report)
-    outcome = TrainingReport(name, fit.curve, measure_norms(vector), accuracies)
+    noted = {"truncated_questions": features.truncated + validation.truncated, "seconds": seconds}
+    results = _measure(engine, data, fit.vector, method.shots, seed, report) | noted
+    accuracies = sweep_strength(engine, data.validation, fit.vector, strengths, report)
+    outcome = TrainingReport(name, fit.curve, measure_norms(fit.vector), accuracies)
     if outcome.window:
         results["strength_window"] = list(outcome.window)
     card = replace(card, embedder=embedder.spec.fingerprint, keys=task_keys(keys), thresholds=limits, results=results)
-    return Trained(vector, card, outcome)
+    return Trained(fit.vector, card, outcome)
+
+
+def _measure(
+    engine: StaticGenerator, data: TaskData, vector: SteeringVector, shots: int, seed: int, report: Report
+) -> dict[str, Any]:
+    return {
+        "zero_shot": icl_accuracy(engine, data.test, (), 0, seed, report),
+        "n_shot": icl_accuracy(engine, data.test, data.train, shots, seed, report),
+        "steered": steered_accuracy(engine, data.test, vector, report),
+        "shots": shots,
+        "test_examples": len(data.test),
+        "seed": seed,
+        "losses": vector.training.get("losses", {}),
+    }
 
 
 def save_trained(trained: Trained, folder: Path) -> tuple[Path, Path]:
