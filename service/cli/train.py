@@ -21,9 +21,7 @@ def train(
     images: Annotated[
         Path | None, typer.Option(help="Folder of the images", show_default="the folder of the JSONL file")
     ] = None,
-    out: Annotated[
-        Path, typer.Option(help="Output folder for NAME.safetensors, NAME.card.json, NAME.training.json and .png")
-    ] = Path(),
+    out: Annotated[Path, typer.Option(help="Output folder for the vector, its card and its curves")] = Path(),
     description: Annotated[str, typer.Option(help="What the vector does; text queries can match it")] = "",
     shots: Annotated[int, typer.Option(min=1, help="Demonstrations in the prompts that the vector replaces")] = 16,
     steps: Annotated[
@@ -47,7 +45,6 @@ def train(
     from vlibrary.worker.bootstrap import open_embedder, open_lvlm
 
     settings = read_settings()
-    config = M2ivConfig(shots=shots) if steps is None else M2ivConfig(shots=shots, steps=steps)
     with progress_bars(Console()) as progress:
         bar = Bar(progress, f"train {name}")
         trained = train_vector(
@@ -56,7 +53,7 @@ def train(
             description=description,
             lvlm=open_lvlm(settings),
             embedder=open_embedder(settings),
-            method=M2iv(config),
+            method=M2iv(M2ivConfig(shots=shots, steps=steps or M2ivConfig.steps)),
             seed=seed,
             folder=state,
             strengths=STRENGTHS if sweep else (),

@@ -380,7 +380,7 @@ def test_a_row_whose_numbers_break_in_mid_answer_leaves_nothing_behind(
     engine: InFlightEngine, llava: Lvlm, place: int, temperature: float, vector: int, told: type[VLibraryError]
 ) -> None:
     asked = list(THREE)
-    asked[place] = Asked(2, vector, Decoding(max_new_tokens=14, temperature=temperature))
+    asked[place] = Asked(2, vector, Decoding(max_new_tokens=14, temperature=temperature, ignore_eos=True))
     requests = collected(llava, *asked)
     started(engine, requests)
     row = engine.running.index(requests[place].request)
