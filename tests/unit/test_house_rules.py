@@ -55,6 +55,13 @@ def test_ports_are_narrow() -> None:
     assert wide == []
 
 
+def test_one_package_decodes_images() -> None:
+    """Another decoder would show a model other pixels of the same file."""
+    others = [path for path in CODE if "images" not in path.parent.parts]
+    found = [path.name for path in others if re.search(r"\bImage\.open\(|ImageFile\(", path.read_text())]
+    assert found == []
+
+
 def test_folders_hold_few_files() -> None:
     counts = Counter(path.parent.relative_to(ROOT) for path in CODE if path.name != "__init__.py")
     assert {folder: count for folder, count in counts.items() if count > MAX_FOLDER_FILES} == {}
