@@ -185,7 +185,7 @@ ELSEWHERE = ModelSpec("tests/other", "f" * 64, "Other", layers=2, hidden_size=4)
 BAD_CALLS: dict[str, tuple[type[VLibraryError], Callable[[Case], GenerateCall]]] = {
     "an unknown model": (ModelNotFound, lambda case: case.call(model_id="nobody/knows")),
     "an extreme aspect ratio": (InvalidImage, lambda case: case.call(prompt=Prompt("what?", (png(size=(300, 2)),)))),
-    "too long": (PromptTooLong, lambda case: case.call(decoding=Decoding(max_new_tokens=100_000))),
+    "too long": (PromptTooLong, lambda case: case.call(prompt=Prompt("what? " * 5_000))),
     "a lost artifact": (ArtifactLost, lambda case: case.call(vectors=(ArtifactAtStrength("v", "v/gone", "0" * 64),))),
     "a foreign vector": (WrongModel, lambda case: case.call(vectors=(case.stored(vector(ELSEWHERE)),))),
 }
