@@ -42,7 +42,7 @@ class Closable(Inference, Protocol):
 def open_app(settings: Settings, open_worker: Callable[[Artifacts, CollectorRegistry], Closable]) -> FastAPI:
     """The app on the stores and workers that the settings name, its tables made and its index filled.
 
-    open_worker: makes a worker in this process, asked only when the settings name no others; it gets the artifact
+    open_worker: makes a worker in this process, called only when the settings name no others; it gets the artifact
     store, since both read from it, and the registry of /metrics. Raises WorkerUnavailable when none of the named
     workers is ready in time, InvalidInput when the stores' places are parts of each other.
     """

@@ -32,7 +32,7 @@ class SteeringReason(StrEnum):
     NO_TEXT = "no_text"
     """The prompt is a list of tokens, and `auto` searches with a text."""
     OWN_DEMONSTRATIONS = "own_demonstrations"
-    """The request brings its own demonstrations, which `auto` does not add a vector to unless it is asked to."""
+    """The request brings its own demonstrations, to which `auto` adds a vector only with `with_demonstrations`."""
 
 
 @dataclass(frozen=True)

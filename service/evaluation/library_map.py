@@ -95,10 +95,10 @@ def map_library(records: Sequence[VectorRecord], queries: Mapping[str, Features]
         queries: Embedded examples by name of the vector. For other vectors, their task keys stand in for queries.
     """
     keys = [_features(record) for record in records]
-    asked = [queries.get(record.name, own) for record, own in zip(records, keys, strict=True)]
+    queried = [queries.get(record.name, own) for record, own in zip(records, keys, strict=True)]
     return LibraryMap(
         labels=tuple(f"{record.name}:{record.version}" for record in records),
-        scores=tuple(tuple(best_scores(own, each)[Modality.IMAGE_TEXT] for own in keys) for each in asked),
+        scores=tuple(tuple(best_scores(own, each)[Modality.IMAGE_TEXT] for own in keys) for each in queried),
         thresholds=tuple(record.card.thresholds.get(Modality.IMAGE_TEXT) for record in records),
         measured=tuple(record.name in queries for record in records),
     )

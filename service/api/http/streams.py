@@ -1,4 +1,4 @@
-"""Server-sent events: answers sent while they are generated. Each API dialect only formats its events."""
+"""Server-sent events: answers sent while they are generated. Each endpoint only formats its events."""
 
 from __future__ import annotations
 

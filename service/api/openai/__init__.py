@@ -1,1 +1,1 @@
-"""The endpoint in the dialect of OpenAI's API, so that the clients that people have work unchanged."""
+"""The bodies and events of OpenAI's API, so that its clients work unchanged."""

@@ -1,4 +1,4 @@
-"""OpenAI's response bodies: chat completions, the chunks of a stream, and models."""
+"""OpenAI's chat completions: whole, and as the chunks of a stream."""
 
 from __future__ import annotations
 

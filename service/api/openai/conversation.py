@@ -43,10 +43,10 @@ def read_conversation(messages: Sequence[Message]) -> tuple[Prompt, Query]:
 
 
 def _find_query(turns: Sequence[_Turn]) -> Query:
-    """Return the last question; the instructions of the last turn that has a text if nothing was asked."""
-    asked = next((turn for turn in reversed(turns) if turn.question.strip() or turn.images), None)
-    if asked is not None and (turns[-1] is asked or not turns[-1].text):
-        return Query(asked.question, tuple(asked.images))
+    """Return the last question; the instructions of the last turn that has a text if no turn has a question."""
+    turn = next((one for one in reversed(turns) if one.question.strip() or one.images), None)
+    if turn is not None and (turns[-1] is turn or not turns[-1].text):
+        return Query(turn.question, tuple(turn.images))
     return Query(turns[-1].text)
 
 

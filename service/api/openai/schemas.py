@@ -53,7 +53,7 @@ class ResponseFormat(StrictIn):
     @model_validator(mode="after")
     def _check(self) -> ResponseFormat:
         if (self.json_schema is not None) != (self.type == "json_schema"):
-            raise ValueError("json_schema belongs to the type json_schema, and only to it")
+            raise ValueError("json_schema belongs to the type json_schema, and only to it; send both or neither")
         return self
 
     def to_schema(self) -> str | None:

@@ -132,10 +132,11 @@ class TextCompletion:
 
     def whole(self, answers: Sequence[Answer]) -> CompletionOut:
         """Return the completions; with `best_of`, of the best answers."""
-        samples, wanted = self._body.samples, self._body.answers
+        samples, returned = self._body.samples, self._body.answers
         groups = [answers[start : start + samples] for start in range(0, len(answers), samples)]
         best = [
-            sorted(group, key=_mean_logprob, reverse=True)[:wanted] if samples > wanted else group for group in groups
+            sorted(group, key=_mean_logprob, reverse=True)[:returned] if samples > returned else group
+            for group in groups
         ]
         chosen = [(prompt, one) for prompt, group in enumerate(best) for one in group]
         choices = [
@@ -199,7 +200,7 @@ class TextCompletion:
         prompt, completion = (
             sum(getattr(one, name) for one in found) for name in ("prompt_tokens", "completion_tokens")
         )
-        return ChatUsage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
+        return ChatUsage.of_counts(prompt, completion)
 
     def _choice(
         self, index: int, text: str, scored: Sequence[ScoredToken], usage: ChatUsage | None = None, **more: Any

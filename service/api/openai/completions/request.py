@@ -86,7 +86,7 @@ class CompletionsIn(SamplingIn):
     @model_validator(mode="after")
     def _check(self) -> CompletionsIn:
         if self.samples < self.answers:
-            raise ValueError(f"best_of is {self.best_of}, less than n, which is {self.n}")
+            raise ValueError(f"best_of is {self.best_of}, less than n, which is {self.n}; raise best_of or lower n")
         if self.stream and self.samples > self.answers:
             raise ValueError("best_of cannot be streamed; omit it, or set stream to false")
         if self.stream and self.echo and (self.logprobs is not None or self._has_tokens):

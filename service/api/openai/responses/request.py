@@ -55,7 +55,7 @@ class TextFormat(StrictIn):
     @model_validator(mode="after")
     def _check(self) -> TextFormat:
         if (self.json_schema is not None) != (self.type == "json_schema"):
-            raise ValueError("schema belongs to the type json_schema, and only to it")
+            raise ValueError("schema belongs to the type json_schema, and only to it; send both or neither")
         return self
 
     def to_schema(self) -> str | None:
