@@ -22,9 +22,12 @@ class Command(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command. Raises InvalidInput for text that is not UTF-8, and for numbers that are not finite."""
-        for name, value in ctx.params.items():
+        for parameter in self.params:
+            key, flag = parameter.name or "", parameter.opts[0]
+            name = flag if flag.startswith("-") else key.upper()
+            value = ctx.params.get(key)
             for one in value if isinstance(value, (list, tuple)) else [value]:
-                _check_argument(name.replace("_", "-"), one)
+                _check_argument(name, one)
         return super().invoke(ctx)
 
 

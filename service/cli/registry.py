@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Annotated, Any, BinaryIO
+from unicodedata import normalize
 
 import typer
 
@@ -54,13 +55,14 @@ def tag(
 ) -> None:
     """Change a vector's tags, metadata or description."""
     new = _parse_settings(put or [], put_json or [])
+    removed = {normalize("NFC", one) for one in remove or []}
     with Client(url, actor=actor) as service:
         record = service.get_vector(vector)
         amended = service.update_vector(
             vector,
             record.revision,
             description=describe,
-            tags=sorted({*record.tags, *(add or [])} - set(remove or [])),
+            tags=sorted({*record.tags, *(normalize("NFC", one) for one in add or [])} - removed),
             metadata={key: value for key, value in record.metadata.items() if key not in (unset or [])} | new,
         )
     tags = ", ".join(amended.tags) or "no tags"
@@ -147,6 +149,8 @@ def export_file(
     """Export vectors to an archive file, or to a folder for a model hub, for `vlibrary import`."""
     if hub and file.exists():
         raise InvalidInput(f"{file} exists already.", "Name a folder that does not exist.")
+    if file.is_dir():
+        raise InvalidInput(f"{file} is a folder.", "Name the archive file to write, or write a new folder with --hub.")
     draft = file.with_name(f".{file.name}.part")
     try:
         with Client(url) as service, service.export(**vector_filter(name, tags, metadata)) as pieces:

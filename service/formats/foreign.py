@@ -13,6 +13,7 @@ from vlibrary.formats import gguf
 
 IMPORT = "Convert it with `vlibrary import-vector`; see docs/guides/import.md."
 _TRAIN = "Register the .safetensors file that `vlibrary train` or `vlibrary import-vector` writes."
+_GGUF = "Control vectors of GGUF version 2 or 3, little-endian, can be converted with `vlibrary import-vector`."
 _UNPACK = "Unpack it, and register the .safetensors file inside."
 _UNPICKLE = (
     "It can run code when loaded, so VLibrary never loads it. Where you trust it, load it with "
@@ -21,6 +22,7 @@ _UNPICKLE = (
 )
 _ADAPTER = "An adapter changes weights; load it with PEFT. VLibrary stores vectors that are added to activations."
 _LOOK = 64 * 1024
+_TEXT = re.compile(rb"(?:[\t\n\r -~]|[\xc2-\xf4][\x80-\xbf]{1,3})+[\xc2-\xf4]?")  # UTF-8, of which a part is looked at
 _TENSOR_NAME = re.compile(rb'"((?:[^"\\]|\\.){1,300})"\s*:\s*\{\s*"(?:dtype|shape|data_offsets)"')
 
 
@@ -105,7 +107,9 @@ def _gguf(data: bytes) -> Foreign | None:
     architecture = gguf.read_architecture(data)
     if architecture in gguf.ARCHITECTURES:
         return Foreign("a GGUF control vector", IMPORT)
-    return Foreign(f"a GGUF file with a model ({architecture or 'unknown architecture'})", _TRAIN)
+    if architecture is None:
+        return Foreign("a GGUF file of another version or byte order, or a truncated one", _GGUF)
+    return Foreign(f"a GGUF file with a model ({architecture})", _TRAIN)
 
 
 def _numpy(data: bytes) -> Foreign | None:
@@ -180,4 +184,4 @@ def _text(data: bytes) -> Foreign | None:
         if b'"thresholds"' in start or b'"description"' in start:
             return Foreign("a JSON file, such as a card", "Give the .safetensors file, and the card with --card.")
         return Foreign("a JSON file", _TRAIN)
-    return None
+    return Foreign("a text file", _TRAIN) if _TEXT.fullmatch(data[:_LOOK]) else None

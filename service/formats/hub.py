@@ -73,7 +73,8 @@ def pack_folder(folder: Path) -> Iterator[bytes]:
             "Give a folder that `vlibrary export --hub` wrote, or register its .safetensors files one by one.",
         )
     for path in sorted((folder / "vectors").glob("*")):
-        yield from member(f"vectors/{path.name}", path.read_bytes())
+        if path.is_file():
+            yield from member(f"vectors/{path.name}", path.read_bytes())
     yield from member(MANIFEST, (folder / MANIFEST).read_bytes())
     yield end_of_archive()
 
@@ -117,7 +118,7 @@ def _yaml_list(name: str, texts: Iterable[str]) -> list[str]:
 
 def _quote(text: str) -> str:
     """Return a YAML string: JSON, with the characters escaped that YAML does not allow."""
-    return re.sub("[\x7f-\x9f\ufeff\ufffe\uffff]", _escape_code, json.dumps(text, ensure_ascii=False))
+    return re.sub("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]", _escape_code, json.dumps(text, ensure_ascii=False))
 
 
 def _escape_code(found: re.Match[str]) -> str:

@@ -83,6 +83,8 @@ def _from_array(data: bytes, model: ModelSpec, placement: Placement) -> dict[int
     """Return the rows of the array by decoder layer."""
     if placement.first_layer is not None:
         raise InvalidInput("--first-layer is for GGUF files.", "Use --layers, counted from 0.")
+    if not data:
+        raise InvalidArtifact("The file is empty.", _READABLE)
     foreign = recognise(data)
     if foreign is not None and foreign.cure != IMPORT:
         raise InvalidArtifact(f"The file is {foreign.what}.", foreign.cure)
@@ -104,16 +106,22 @@ def _from_array(data: bytes, model: ModelSpec, placement: Placement) -> dict[int
     return {layer: rows[number if len(rows) > 1 else 0] for number, layer in enumerate(layers)}
 
 
-def _choose(arrays: Mapping[str, Array], name: str | None) -> tuple[str, Array]:
+def _choose(arrays: Mapping[str, Array | None], name: str | None) -> tuple[str, Array]:
     """Return the array of this name, or the only one, with a name for messages."""
     if name is None and len(arrays) == 1:
-        ((name, array),) = arrays.items()
-        return repr(name) if name else "The array", array
+        name = next(iter(arrays))
     if name is None or name not in arrays:
-        known = ", ".join(f"{one!r} {list(array.shape)}" for one, array in list(arrays.items())[:8]) or "none"
+        floats = [(one, array) for one, array in arrays.items() if array is not None]
+        known = ", ".join(f"{one!r} {list(array.shape)}" for one, array in floats[:8]) or "none"
         problem = f"has no array {name!r:.80}" if name is not None else f"has {len(arrays)} arrays"
         raise InvalidInput(f"The file {problem}.", f"Choose one with --tensor: {known}.")
-    return repr(name), arrays[name]
+    shown, array = repr(name) if name else "The array", arrays[name]
+    if array is None:
+        raise InvalidArtifact(
+            f"{shown} does not contain floating-point numbers.",
+            "Use an array of 16, 32 or 64-bit floating-point numbers.",
+        )
+    return shown, array
 
 
 def parse_layers(text: str) -> list[int]:

@@ -19,36 +19,42 @@ class InvalidTensors(ValueError):
     """The bytes are not a file of plain numbers."""
 
 
-def read_tensors(data: bytes) -> dict[str, Array]:
-    """Return the arrays as float32, by name; the array of an .npy file has the name "". Raises InvalidTensors."""
+def read_tensors(data: bytes) -> dict[str, Array | None]:
+    """Return the arrays as float32, by name; the array of an .npy file has the name "".
+
+    An array of anything but floating-point numbers, such as a layer's number next to its direction, is None.
+    Raises InvalidTensors.
+    """
     try:
         if data.startswith((_NUMPY, _ZIP)):
             found = np.load(io.BytesIO(data), allow_pickle=False)
             arrays: Mapping[str, np.ndarray[Any, Any]] = {"": found} if isinstance(found, np.ndarray) else dict(found)
-        else:
-            arrays = _read_safetensors(data)
+            return {name: _to_float32(array) for name, array in arrays.items()}
+        return _read_safetensors(data)
     except Exception as error:  # numpy's parsers raise arbitrary exceptions for malformed bytes
         raise InvalidTensors(f"it is damaged, or contains Python objects: {error}") from error
-    if wrong := [name for name, array in arrays.items() if array.dtype.kind != "f"]:
-        raise InvalidTensors(f"its array {wrong[0]!r:.80} does not contain floating-point numbers")
+
+
+def _to_float32(array: np.ndarray[Any, Any]) -> Array | None:
     with np.errstate(over="ignore"):
-        return {name: array.astype(np.float32) for name, array in arrays.items()}
+        return array.astype(np.float32) if array.dtype.kind == "f" else None
 
 
-def _read_safetensors(data: bytes) -> dict[str, np.ndarray[Any, Any]]:
+def _read_safetensors(data: bytes) -> dict[str, Array | None]:
     """Read safetensors, with bfloat16, which numpy does not have."""
     start = 8 + int.from_bytes(data[:8], "little")
     if len(data) < 8 or len(data) < start:
         raise ValueError("it is no safetensors, .npy or .npz file, or it is truncated")
-    arrays = {}
+    arrays: dict[str, Array | None] = {}
     for name, entry in strict_json.parse(data[8:start]).items():
         if name == "__metadata__":
             continue
         if entry["dtype"] not in _DTYPES:
-            raise ValueError(f"its tensor {name!r:.80} has dtype {entry['dtype']!r:.20}; use one of {sorted(_DTYPES)}")
+            arrays[name] = None
+            continue
         begin, end = entry["data_offsets"]
         flat = np.frombuffer(data[start + begin : start + end], _DTYPES[entry["dtype"]])
         if entry["dtype"] == "BF16":
             flat = (flat.astype(np.uint32) << 16).view(np.float32)
-        arrays[name] = flat.reshape(entry["shape"])
+        arrays[name] = _to_float32(flat.reshape(entry["shape"]))
     return arrays

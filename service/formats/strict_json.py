@@ -53,8 +53,10 @@ def parse(text: str | bytes, *, allow_nul: bool = False, whole_numbers: bool = F
     try:
         return json.loads(text, parse_float=_parse_number if whole_numbers else _parse_float, parse_int=_parse_int)
     except json.JSONDecodeError as error:
-        if not text.strip():
+        if not text.strip(_BLANK + "\n"):
             raise InvalidJson("the text is empty", 1, 1) from error
+        if text.startswith("\ufeff"):  # after the one that begins the file; Python's parser names a codec
+            raise InvalidJson("it begins with a byte order mark, which only a file may", 1, 1) from error
         reason = error.msg[0].lower() + error.msg[1:].removesuffix(" at").removesuffix(" starting")
         raise InvalidJson(reason, *place(text, error.pos)) from error
     except OverflowError as error:

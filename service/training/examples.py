@@ -169,7 +169,7 @@ class _ImageFolder:
         """Return what to write or do instead."""
         slashes = relative.replace("\\", "/")
         similar = self._search(slashes, _folded)
-        if similar is None:
+        if similar is None or similar == self._root / relative:
             return f"Place it in {self._root}."
         name = str(similar.relative_to(self._root))
         return f"Write {name!r}: upper case, lower case and slashes must be those of the file."

@@ -251,11 +251,21 @@ def test_set_json_refuses_what_is_no_value(url: str, text: str, capsys: pytest.C
     assert "Use --set" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("folder", [".", "..", "/"])
+def test_export_to_a_folder_is_refused(url: str, folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("export", folder, "--url", url) == 1
+    assert f"{folder} is a folder" in capsys.readouterr().err
+
+
 def test_bytes_that_are_not_utf_8_are_refused_with_their_place(
     url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("generate", b"Gr\xf6\xdfe".decode("utf-8", "surrogateescape"), "--url", url) == 1
-    assert "character 3, byte 0xF6, is not UTF-8" in capsys.readouterr().err
+    text = b"Gr\xf6\xdfe".decode("utf-8", "surrogateescape")
+    for arguments, name in ((("generate", text), "PROMPT"), (("tag", "colour:1", "--set", f"a={text}"), "--set")):
+        assert run(*arguments, "--url", url) == 1
+        said = capsys.readouterr().err
+        assert f" {name} '" in said
+        assert "byte 0xF6, is not UTF-8" in said
     file = tmp_path / "colour.safetensors"
     file.write_bytes(artifact(MODEL))
     (tmp_path / "colour.card.json").write_bytes('{"name": "größe"}'.encode("cp1252"))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -131,6 +132,15 @@ def test_tag_command(library: Client) -> None:
     assert "No vectors" in vlibrary(library, "list", "--tag", "b").stdout
     with pytest.raises(InvalidInput, match="KEY=VALUE"):
         vlibrary(library, "tag", "colour:1", "--set", "shots")
+
+
+def test_tag_command_removes_a_tag_in_either_normal_form(library: Client) -> None:
+    upload(library)
+    for form in ("NFC", "NFD"):
+        vlibrary(library, "tag", "colour:1", "--add", normalize("NFD", "café"))
+        assert library.get_vector("colour").tags == ["café"]
+        vlibrary(library, "tag", "colour:1", "--remove", normalize(form, "café"))
+        assert library.get_vector("colour").tags == []
 
 
 def test_import_vector_writes_a_vector_that_can_be_registered(library: Client, tmp_path: Path) -> None:

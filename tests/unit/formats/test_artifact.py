@@ -261,7 +261,7 @@ BAD_FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "pickle protocol 4": (lambda: checkpoint(4), "pickle"),
     "pickle protocol 5": (lambda: checkpoint(5), "pickle"),
     "zip": (archive, "zip"),
-    "text": (lambda: b"not an artifact, just words", "not safetensors"),
+    "text": (lambda: b"not an artifact, just words", "a text file"),
     "huge header": (lambda: join(TEXT.ljust(MAX_HEADER_BYTES + 8), BODY), "header has"),
     "a header of 2**64 - 1 bytes": (lambda: b"\xff" * 8 + TEXT, "header has"),
     "a name twice": (lambda: join(TEXT.replace(b"attention.scale", b"mlp.scale"), BODY), "occurs twice"),

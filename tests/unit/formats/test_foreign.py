@@ -67,7 +67,8 @@ FILES: dict[str, tuple[Callable[[], bytes], str, str]] = {
         "import-vector",
     ),
     "GGUF model": (lambda: write_gguf({"general.architecture": "llama"}, {}), "with a model (llama)", "train"),
-    "GGUF, truncated": (lambda: b"GGUF\x03\0\0", "unknown architecture", "train"),
+    "GGUF, truncated": (lambda: b"GGUF\x03\0\0", "or a truncated one", "version 2 or 3"),
+    "GGUF, version 1": (lambda: b"GGUF\x01" + bytes(19), "another version", "version 2 or 3"),
     "npy": (lambda: npy(ARRAY), "a NumPy array of shape [4, 8] and type <f4", "import-vector"),
     "npy of objects": (lambda: npy(np.array([{}]), allow_pickle=True), "type |O", "import-vector"),
     "npz": (lambda: npz(steer=ARRAY), "an .npz file with the NumPy arrays steer", "import-vector"),
@@ -97,6 +98,8 @@ FILES: dict[str, tuple[Callable[[], bytes], str, str]] = {
     "tar": (lambda: tarred("a.txt"), "a tar archive", "Unpack"),
     "export": (lambda: tarred("vectors/x.safetensors"), "an archive of vectors", "vlibrary import"),
     "card": (lambda: b'{"name": "a", "description": "b"}', "a JSON file, such as a card", "--card"),
+    "text": (lambda: "größe,ja\r\n".encode() * 9_999, "a text file", "train"),
+    "short text": (lambda: b"hi\n", "a text file", "train"),
     "svec": (lambda: b'{"model_type": "qwen2", "directions": {}}', "a JSON file", "train"),
     "PNG": (lambda: b"\x89PNG\r\n\x1a\n", "a PNG image", "train"),
 }

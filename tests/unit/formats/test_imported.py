@@ -57,6 +57,14 @@ def test_all_floating_point_types_are_read(dtype: torch.dtype) -> None:
     assert (shifts(data, Site.MLP, site=Site.MLP) == ROWS).all()
 
 
+def test_arrays_of_other_types_next_to_the_named_one_do_not_matter() -> None:
+    others = {"layer": np.array([3]), "tokens": np.arange(3)}
+    for data in (npz(v=ROWS, **others, name=np.array("polite")), save({"v": ROWS, **others})):
+        assert (shifts(data, Site.MLP, site=Site.MLP, tensor="v") == ROWS).all()
+        with pytest.raises(InvalidInput, match=r"--tensor: 'v' \[4, 8\]\.$"):
+            read_foreign_vector(data, MODEL, Placement(site=Site.MLP))
+
+
 def test_one_direction_is_added_in_all_named_layers() -> None:
     for data in (npy(ROWS[0]), npy(ROWS[:1])):
         found = shifts(data, Site.MLP, site=Site.MLP, layers="1,3", scale=-0.5)
@@ -107,6 +115,7 @@ REFUSED: dict[str, tuple[bytes, dict[str, Any], str]] = {
     "transposed": (npy(ROWS.T), {"site": Site.MLP}, "Transpose it"),
     "three dimensions": (npy(ROWS[None]), {"site": Site.MLP}, r"shape \[1, 4, 8\]"),
     "whole numbers": (npy(ROWS.astype(int)), {"site": Site.MLP}, "floating-point"),
+    "whole numbers in .npz": (npz(layer=np.int64(3)), {"site": Site.MLP}, "'layer' does not contain floating-point"),
     "several arrays": (npz(a=ROWS, b=ROWS), {"site": Site.MLP}, r"--tensor: 'a' \[4, 8\], 'b' \[4, 8\]"),
     "an unknown array": (npz(a=ROWS), {"site": Site.MLP, "tensor": "b"}, "no array 'b'"),
     "NaN": (npy(ROWS * np.nan), {"site": Site.MLP}, "NaN"),
@@ -115,7 +124,8 @@ REFUSED: dict[str, tuple[bytes, dict[str, Any], str]] = {
     "zero scale": (npy(ROWS), {"site": Site.MLP, "scale": 0.0}, "change nothing"),
     "objects": (npy(np.array([{}]), allow_pickle=True), {"site": Site.MLP}, "Python objects"),
     "a pickle": (pickle.dumps(ROWS), {"site": Site.MLP}, "a pickle"),
-    "nothing": (b"", {"site": Site.MLP}, "truncated"),
+    "nothing": (b"", {"site": Site.MLP}, "The file is empty"),
+    "two bytes": (b"{}", {"site": Site.MLP}, "a JSON file"),
 }
 
 

@@ -95,6 +95,8 @@ def test_a_missing_file_and_too_few_examples_are_errors(folder: Path) -> None:
         (json.dumps(GOOD).encode("utf-32"), "is not UTF-8: it is encoded in UTF-32"),
         (b'\n{"image": "Gr\xf6\xdfe.png"', "line 2, column 14: byte 0xF6 at offset 14 is not UTF-8"),
         (b'{"image": "a.png", "answer": "b", "answer": "c"}', r"line 1, column 35: .*'answer' occurs twice"),
+        (b'\n\xef\xbb\xbf{"image": "a.png"}', r"line 2, column 1: .*it begins with a byte order mark"),
+        (b"\n\x0c\n", r"line 2, column 1: .*expecting value"),
         (b'{"question": "\\ud83d"}', r"line 1, column 14: .*half a surrogate pair"),
     ],
 )
@@ -135,6 +137,12 @@ def test_image_names_are_found_in_either_normal_form(
 ) -> None:
     _write_image(tmp_path / normalize(on_disk, "größe/é.png"), some[0])
     assert _read_one(tmp_path, normalize(in_file, "größe/é.png")) == some[0].image
+
+
+def test_a_folder_in_place_of_an_image_is_refused_without_a_suggestion(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(InvalidExamples, match=r"'photos': Is a directory\. Place it in"):
+        _read_one(tmp_path, "photos")
 
 
 @pytest.mark.parametrize("written", ["Photos/one.png", "photos\\ONE.png", "photos/one.PNG"])
