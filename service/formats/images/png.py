@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from PIL.ImageFile import ImageFile
@@ -16,16 +16,21 @@ from vlibrary.formats.images.tiff import read_orientation
 
 _SIGNATURE_BYTES, _DEPTH_AT, _COLOUR_AT = 8, 24, 25
 _GREY, _COLOURS, _PALETTE = 0, 2, 3
+_TRANSPARENCY_BYTES: dict[int, Sequence[int]] = {_GREY: (2,), _COLOURS: (6,), _PALETTE: range(1, 257)}
 
 
 def open_png(data: bytes) -> Container:
     """Open the file. Text, time, gamma and other chunks are not read, so that their contents never matter."""
-    exif, profile, frames, frame_first, pixels = b"", b"", 0, False, False
+    exif, profile, frames, frame_first, pixels, transparent = b"", b"", 0, False, False, False
     kept = [data[:_SIGNATURE_BYTES]]
     for name, start, end in _iter_chunks(data):
-        if name[:1].isupper() or name == b"tRNS":  # what no reader may skip, and transparency
+        if name[:1].isupper():  # what no reader may skip
             kept.append(data[start:end])
             pixels |= name == b"IDAT"
+        elif name == b"tRNS":
+            if not pixels and not transparent and _is_valid_transparency(data[start:end], data[_COLOUR_AT]):
+                kept.append(data[start:end])
+                transparent = True
         elif name == b"eXIf" and not exif:
             exif = data[start + 8 : end - 4]
         elif name == b"iCCP" and not profile:
@@ -52,6 +57,12 @@ def _iter_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         name, start = data[at + 4 : at + 8], at
         at += 12 + int.from_bytes(data[at : at + 4])
         yield name, start, at
+
+
+def _is_valid_transparency(chunk: bytes, colour: int) -> bool:
+    """Return whether a tRNS chunk is intact and has a length for this colour type. Viewers ignore others."""
+    fits = len(chunk) - 12 in _TRANSPARENCY_BYTES.get(colour, ())
+    return fits and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:])
 
 
 def _unpack_profile(chunk: bytes) -> bytes:

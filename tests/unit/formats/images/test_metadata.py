@@ -183,6 +183,23 @@ def test_png_metadata_of_any_size_and_shape_is_ignored(name: bytes, body: bytes)
     assert shows(with_chunk(saved(STORED, "PNG"), name, body), 1)
 
 
+RED = bytes((0, 255, 0, 0, 0, 0))  # as the transparent colour of a PNG with 8 bits a channel
+
+
+@pytest.mark.parametrize(("body", "before"), [(RED[:2], b"IDAT"), (b"", b"IDAT"), (RED + b"\0", b"IDAT"), (RED, b"IEND")])
+def test_a_transparent_colour_of_a_wrong_length_or_after_the_pixels_is_ignored(body: bytes, before: bytes) -> None:
+    assert shows(with_chunk(saved(STORED, "PNG"), b"tRNS", body, before), 1)
+
+
+def test_a_damaged_transparent_colour_is_ignored_and_the_first_valid_one_counts() -> None:
+    data = saved(STORED, "PNG")
+    transparent = with_chunk(data, b"tRNS", RED)
+    assert not shows(transparent, 1)
+    end = transparent.index(b"tRNS") + 4 + len(RED)
+    assert shows(transparent[:end] + b"\0\0\0\0" + transparent[end + 4 :], 1)
+    assert decode_image(with_chunk(transparent, b"tRNS", bytes(6))) == decode_image(transparent)
+
+
 def test_exif_after_the_pixels_counts() -> None:
     block = exif_block([orientation_entry(8)])
     assert shows(with_chunk(saved(STORED, "PNG"), b"eXIf", block, before=b"IEND"), 8)
