@@ -21,16 +21,15 @@ _TRANSPARENCY_BYTES: dict[int, Sequence[int]] = {_GREY: (2,), _COLOURS: (6,), _P
 
 def open_png(data: bytes) -> Container:
     """Open the file. Text, time, gamma and other chunks are not read, so that their contents never matter."""
-    exif, profile, frames, frame_first, pixels, transparent = b"", b"", 0, False, False, False
+    exif, profile, transparency, frames, frame_first, pixels = b"", b"", b"", 0, False, False
     kept = [data[:_SIGNATURE_BYTES]]
     for name, start, end in _iter_chunks(data):
         if name[:1].isupper():  # what no reader may skip
             kept.append(data[start:end])
             pixels |= name == b"IDAT"
-        elif name == b"tRNS":
-            if not pixels and not transparent and _is_valid_transparency(data[start:end], data[_COLOUR_AT]):
-                kept.append(data[start:end])
-                transparent = True
+        elif name == b"tRNS" and not pixels and not transparency:
+            transparency = _check_transparency(data[start:end], data[_COLOUR_AT])
+            kept.append(transparency)
         elif name == b"eXIf" and not exif:
             exif = data[start + 8 : end - 4]
         elif name == b"iCCP" and not profile:
@@ -59,10 +58,10 @@ def _iter_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         yield name, start, at
 
 
-def _is_valid_transparency(chunk: bytes, colour: int) -> bool:
-    """Return whether a tRNS chunk is intact and has a length for this colour type. Viewers ignore others."""
+def _check_transparency(chunk: bytes, colour: int) -> bytes:
+    """Return a tRNS chunk if it is intact and has a length for this colour type. Viewers ignore others."""
     fits = len(chunk) - 12 in _TRANSPARENCY_BYTES.get(colour, ())
-    return fits and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:])
+    return chunk if fits and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:]) else b""
 
 
 def _unpack_profile(chunk: bytes) -> bytes:

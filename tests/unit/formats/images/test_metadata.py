@@ -186,7 +186,9 @@ def test_png_metadata_of_any_size_and_shape_is_ignored(name: bytes, body: bytes)
 RED = bytes((0, 255, 0, 0, 0, 0))  # as the transparent colour of a PNG with 8 bits a channel
 
 
-@pytest.mark.parametrize(("body", "before"), [(RED[:2], b"IDAT"), (b"", b"IDAT"), (RED + b"\0", b"IDAT"), (RED, b"IEND")])
+@pytest.mark.parametrize(
+    ("body", "before"), [(RED[:2], b"IDAT"), (b"", b"IDAT"), (RED + b"\0", b"IDAT"), (RED, b"IEND")]
+)
 def test_a_transparent_colour_of_a_wrong_length_or_after_the_pixels_is_ignored(body: bytes, before: bytes) -> None:
     assert shows(with_chunk(saved(STORED, "PNG"), b"tRNS", body, before), 1)
 
