@@ -19,13 +19,14 @@ _LINE_END = b"\r\n"
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PARAMETER = re.compile(rf';\s*({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s";]*))\s*')
 _VALUE = re.compile(rf'\s*([^;\s]*)\s*((?:;\s*{_TOKEN}\s*=\s*(?:"(?:[^"\\]|\\.)*"|[^\s";]*)\s*)*);?\s*')
+_FILE_TYPES = ("image/", "application/octet-stream")
 _PLAIN_ENCODINGS = ("", "7bit", "8bit", "binary")
 _UTF8_CHARSETS = ("", "utf-8", "utf8", "us-ascii", "ascii")
 
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a form. is_file: it has a file name."""
+    """One part of a form. is_file: it has a file name, or the type of an image or of any bytes."""
 
     name: str
     content: bytes
@@ -90,8 +91,9 @@ def _parse_part(section: bytes, place: str) -> Part:
     length = headers.get("content-length", str(len(content))).strip()
     if length != str(len(content)):
         raise _malformed(f"the part {name!r:.80} has {len(content)} bytes, but its Content-Length is {length!r:.80}")
-    _, described = _parse_value(headers.get("content-type", ""), f"Content-Type of the part {name!r:.80}")
-    is_file = "filename" in parameters or "filename*" in parameters
+    media_type, described = _parse_value(headers.get("content-type", ""), f"Content-Type of the part {name!r:.80}")
+    # Some clients send bytes with a type only.
+    is_file = "filename" in parameters or "filename*" in parameters or media_type.startswith(_FILE_TYPES)
     return Part(name, content, is_file, described.get("charset", "").lower())
 
 

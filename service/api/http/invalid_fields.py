@@ -5,7 +5,7 @@ pydantic's own locations contain the names of union members and validators, whic
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,17 +73,27 @@ def _locate(error: Mapping[str, Any], body: Any) -> _Found:
         detail = f"{_EXPECTED}an object"
     if place != "body":
         return _Found((place, *location), detail, kind, inexact=False)
-    path: list[Step] = [place]
-    value = body
-    inexact = False
-    for number, step in enumerate(location, start=1):
-        if _contains(value, step):
-            value = value[step]
-        elif not (missing and number == len(location) and isinstance(value, Mapping)):
-            inexact = True
-            continue
-        path.append(step)
-    return _Found(tuple(path), detail, kind, inexact)
+    path = _resolve(location, body, missing)
+    return _Found((place, *path), detail, kind, inexact=len(path) < len(location))
+
+
+def _resolve(location: Sequence[Step], value: Any, missing: bool) -> tuple[Step, ...]:
+    """Return the steps of the location that the value has.
+
+    A step that is not the value's may have the name of one of its fields: a part of the type "text" has a field `text`.
+    So the last step decides, which names the invalid field. missing: the value does not have it.
+    """
+    if not location:
+        return ()
+    step, rest = location[0], location[1:]
+    if not _contains(value, step):
+        last = missing and not rest and isinstance(value, Mapping)
+        return (step,) if last else _resolve(rest, value, missing)
+    taken = (step, *_resolve(rest, value[step], missing))
+    if taken[-1] == location[-1]:
+        return taken
+    skipped = _resolve(rest, value, missing)
+    return skipped if skipped and skipped[-1] == location[-1] else taken
 
 
 def _contains(value: Any, step: Step) -> bool:

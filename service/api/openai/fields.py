@@ -6,6 +6,7 @@ answer's `vlibrary.ignored`.
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, WithJsonSchema
@@ -35,7 +36,7 @@ class Only:
             one == value and isinstance(one, bool) == isinstance(value, bool) for one in self._values
         ):
             return value
-        raise unsupported(f"not supported; omit the field or send {self._values[0]!r}".replace("'", ""))
+        raise unsupported(f"not supported; omit the field or send {json.dumps(self._values[0])}")
 
 
 def unsupported(message: str, *, parameter: bool = False) -> PydanticCustomError:
@@ -45,13 +46,18 @@ def unsupported(message: str, *, parameter: bool = False) -> PydanticCustomError
     )
 
 
+def wrong_type(expected: str) -> PydanticCustomError:
+    """Return the error for a value of another type than a field has. expected: the types that it has."""
+    return PydanticCustomError("wrong_type", "Input should be {expected}", {"expected": expected})
+
+
 def _reject(value: Any) -> None:
     if value is not None:
         raise unsupported("not supported by this service; omit the field", parameter=True)
 
 
 def _read_image_url(value: Any) -> Any:
-    if not isinstance(value, str) or not value[:5].lower() == "data:":
+    if not isinstance(value, str) or not value.lstrip()[:5].lower() == "data:":
         raise unsupported("the service does not fetch images; send a data URL: data:image/png;base64,...")
     return image_bytes(value)
 

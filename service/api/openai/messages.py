@@ -6,12 +6,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from vlibrary.api.openai.fields import IGNORED, EmptyList, Hint, ImageUrl, Text, Unsupported
+from vlibrary.api.openai.fields import IGNORED, EmptyList, Hint, ImageUrl, Text, Unsupported, wrong_type
 from vlibrary.schemas.fields import StrictIn
 
 
 def _as_parts(value: Any) -> Any:
-    return [{"type": "text", "text": value}] if isinstance(value, str) else value
+    if isinstance(value, str):
+        return [{"type": "text", "text": value}]
+    if not isinstance(value, list):
+        raise wrong_type("a string or a list of parts")
+    return value
 
 
 def _as_parts_or_none(value: Any) -> Any:
@@ -19,7 +23,11 @@ def _as_parts_or_none(value: Any) -> Any:
 
 
 def _as_image(value: Any) -> Any:
-    return {"url": value} if isinstance(value, str) else value
+    if isinstance(value, str):
+        return {"url": value}
+    if not isinstance(value, dict | ImageIn):
+        raise wrong_type("a data URL, or an object with the field url")
+    return value
 
 
 class TextPart(StrictIn):

@@ -31,7 +31,7 @@ MAX_ANSWERS = 128
 
 def _check_modalities(value: list[str] | None) -> list[str] | None:
     if value is not None and set(value) != {"text"}:
-        raise unsupported("only ['text'] is supported")
+        raise unsupported('only ["text"] is supported')
     return value
 
 

@@ -168,6 +168,10 @@ def test_a_stream_returns_the_same_texts_in_chunks(client: OpenAI) -> None:
     assert (chunk.usage.prompt_tokens, chunk.usage.completion_tokens) == (3, 3)
 
 
+def test_an_empty_suffix_changes_nothing(client: OpenAI) -> None:
+    assert client.completions.create(model=OFF, prompt="a b", suffix="").choices[0].text == "a b"
+
+
 def test_a_stream_echoes_texts(client: OpenAI) -> None:
     chunks = client.completions.create(model=OFF, prompt=["a b", "c"], stream=True, echo=True)
     text: dict[int, str] = defaultdict(str)

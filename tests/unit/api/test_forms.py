@@ -153,6 +153,13 @@ def test_what_a_form_cannot_say_is_refused_by_name(
     assert "body is not valid JSON" not in json.dumps(body)
 
 
+@pytest.mark.parametrize("media_type", ["image/png", "application/octet-stream"])
+def test_a_part_with_the_type_of_a_file_is_one_without_a_file_name(api: TestClient, media_type: str) -> None:
+    fields = {"prompt": "Which hue?", "steering": "off"}
+    answer = api.post("/generate", data=fields, files={"images": (None, png(), media_type)})
+    assert (answer.status_code, answer.json()) == (200, answer.json() | {"text": "Which hue?"})
+
+
 def test_a_part_in_another_charset_is_refused(api: TestClient) -> None:
     files = {"prompt": (None, "Größe".encode("cp1252"), "text/plain; charset=windows-1252")}
     answer = api.post("/generate", files=files)

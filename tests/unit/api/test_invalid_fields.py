@@ -108,11 +108,19 @@ def test_every_pointer_resolves_or_is_that_of_a_missing_field(case: tuple[type[B
 
 
 TEXT = {"type": "text", "text": "a"}
+IMAGE = {"type": "image_url", "image_url": {"url": "data:,"}}
 CASES: list[tuple[type[BaseModel], Any, list[str]]] = [
     (ChatIn, {"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]}, ["messages/0/content/0/text"]),
     (ChatIn, {"messages": [{"role": "user", "content": [{"type": "text"}]}]}, ["messages/0/content/0/text"]),
     (ChatIn, {"messages": [{"role": "user", "content": [{"text": "a"}]}]}, ["messages/0/content/0/type"]),
     (ChatIn, {"messages": [{"role": "user", "content": [TEXT, {"type": "x"}]}]}, ["messages/0/content/1/type"]),
+    (ChatIn, {"messages": [{"role": "user", "content": [TEXT | {"foo": 1}]}]}, ["messages/0/content/0/foo"]),
+    (ChatIn, {"messages": [{"role": "user", "content": [IMAGE | {"foo": 1}]}]}, ["messages/0/content/0/foo"]),
+    (
+        ChatIn,
+        {"messages": [{"role": "user", "content": [IMAGE | {"image_url": {"url": "data:,", "foo": 1}}]}]},
+        ["messages/0/content/0/image_url/foo"],
+    ),
     (ChatIn, {"messages": [{"content": "a"}]}, ["messages/0/role"]),
     (ChatIn, {"messages": [{"role": "user"}]}, ["messages/0/content"]),
     (GenerateIn, {"prompt": "a", "steering": [{"id": "x", "strength": "1"}]}, ["steering/0/strength"]),
@@ -127,6 +135,25 @@ CASES: list[tuple[type[BaseModel], Any, list[str]]] = [
 @pytest.mark.parametrize(("schema", "body", "pointers"), CASES)
 def test_pointers_lead_to_the_invalid_fields(schema: type[BaseModel], body: Any, pointers: list[str]) -> None:
     assert [one.pointer for one in errors_of(schema, body)] == [f"/body/{one}" for one in pointers]
+
+
+@pytest.mark.parametrize("content", [None, 5, True, {"type": "text"}])
+def test_the_error_of_a_content_names_every_type_that_it_may_have(content: Any) -> None:
+    (found,) = errors_of(ChatIn, {"messages": [{"role": "user", "content": content}]})
+    assert found.detail == "Input should be a string or a list of parts"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "neutral"),
+    [
+        ("use_beam_search", True, "false"),
+        ("add_generation_prompt", False, "true"),
+        ("tool_choice", "required", '"none"'),
+    ],
+)
+def test_the_error_of_an_unsupported_value_names_the_neutral_one_in_json(field: str, value: Any, neutral: str) -> None:
+    (found,) = errors_of(ChatIn, {"messages": [{"role": "user", "content": "a"}], field: value})
+    assert found.detail == f"not supported; omit the field or send {neutral}"
 
 
 def test_an_answer_lists_at_most_sixteen_invalid_fields() -> None:

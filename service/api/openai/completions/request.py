@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
 from vlibrary.api.openai.decoding import SamplingIn
-from vlibrary.api.openai.fields import Hint, Text, Unsupported, find_ignored
+from vlibrary.api.openai.fields import Hint, Only, Text, find_ignored, wrong_type
 from vlibrary.api.openai.schemas import MAX_ANSWERS, StreamOptions
 from vlibrary.domain.wire import Decoding, Prompt
 from vlibrary.schemas.examples import examples
@@ -22,6 +22,8 @@ def _as_prompts(value: Any) -> Any:
     """Return a list of prompts: a text is one, and so is a list of token ids."""
     if isinstance(value, str) or (isinstance(value, list) and value and isinstance(value[0], int)):
         return [value]
+    if not isinstance(value, list):
+        raise wrong_type("a string, a list of token ids, or a list of these")
     return value
 
 
@@ -80,7 +82,7 @@ class CompletionsIn(SamplingIn):
     stream_options: StreamOptions | None = None
     vlibrary: SteeredIn = Field(default_factory=SteeredIn, description="How to steer the answers")
 
-    suffix: Unsupported = None
+    suffix: Annotated[Any, AfterValidator(Only("")), WithJsonSchema({"enum": [None, ""]})] = None
     user: Hint = None
 
     @model_validator(mode="after")

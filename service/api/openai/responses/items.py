@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from vlibrary.api.openai.fields import Hint, ImageUrl, Text, Unsupported
+from vlibrary.api.openai.fields import Hint, ImageUrl, Text, Unsupported, wrong_type
 from vlibrary.api.openai.messages import (
     AssistantMessage,
     ImageIn,
@@ -58,7 +58,11 @@ def _as_output(value: Any) -> Any:
 
 
 def _as_items(value: Any) -> Any:
-    return [{"role": "user", "content": value}] if isinstance(value, str) else value
+    if isinstance(value, str):
+        return [{"role": "user", "content": value}]
+    if not isinstance(value, list):
+        raise wrong_type("a string or a list of messages")
+    return value
 
 
 class InputText(StrictIn):
