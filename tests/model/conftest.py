@@ -10,20 +10,22 @@ import pytest
 import torch
 
 from tests.model import tiny
-from tests.model.desk import clip_embedder as clip_embedder
-from tests.model.desk import open_desk as open_desk
+from tests.model.worker_setup import clip_embedder as clip_embedder
+from tests.model.worker_setup import open_worker as open_worker
 from tests.support import torchvision_shim
 from vlibrary.bundled import LVLM_FOLDER
 from vlibrary.models.lvlm import Lvlm
 
 BUNDLED = pytest.param(
     "bundled",
-    marks=pytest.mark.skipif(not (LVLM_FOLDER / "config.json").exists(), reason="the bundled weights are not here yet"),
+    marks=pytest.mark.skipif(
+        not (LVLM_FOLDER / "config.json").exists(), reason="the bundled weights are not installed"
+    ),
 )
 
 
 NEEDS_TORCHVISION = pytest.mark.skipif(
-    not torchvision_shim.available(), reason="torchvision, which this family's processor wants, is not here"
+    not torchvision_shim.available(), reason="this family's processor needs torchvision"
 )
 # `make test-gpu` sets it.
 DEVICE = os.environ.get("VLIBRARY_TEST_DEVICE", "cpu")
@@ -49,7 +51,7 @@ def lvlm(folder: Path) -> Lvlm:
 
 @pytest.fixture(scope="session")
 def llava(tmp_path_factory: pytest.TempPathFactory) -> Lvlm:
-    """One family, for what does not depend on the family."""
+    """One family, for tests that do not depend on the family."""
     return Lvlm.load(tiny.save(*tiny.llava(), tmp_path_factory.mktemp("one")), device=DEVICE)
 
 

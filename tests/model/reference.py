@@ -1,8 +1,8 @@
-"""What steering must equal.
+"""Reference implementations that steering must equal.
 
-Decoder: a whole decoder written out by hand from its weights, in float64. It covers the Llama, Mistral and Qwen2 kind
-and Gemma 3 (norms around each block, normalised queries and keys, local layers, image tokens that see each other).
-steered_layer: for the other families, one layer's equation over the untouched blocks of a model without hooks.
+Decoder: a whole decoder computed from its weights in float64. It covers Llama, Mistral, Qwen2 and Gemma 3 (norms around
+each block, normalised queries and keys, local layers, image tokens that attend to each other).
+steered_layer: for the other families, the equation of one layer over the unmodified blocks of a model without hooks.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer's settings: window None sees everything before."""
+    """Settings of one layer. window: how many positions back it attends to; None is all of them."""
 
     theta: float
     window: int | None
 
 
 class Decoder:
-    """config: the text decoder's configuration; weights: its state, names starting at `layers.0.` and `norm.`."""
+    """config: the text decoder's configuration; weights: its state dict (`layers.0...`, `norm...`)."""
 
     COVERED = ("llama", "mistral", "qwen2", "gemma3_text")
 
@@ -39,10 +39,10 @@ class Decoder:
         self._scale = (config.query_pre_attn_scalar if self._gemma else self._head_dim) ** -0.5
 
     def hidden_states(self, h: Tensor, rows: Tensor, attended: Tensor, images: Tensor) -> list[Tensor]:
-        """h_0 ... h_L, the last one normalised, as transformers reports them.
+        """Return h_0 ... h_L, the last one normalised, as transformers reports them.
 
         h: [B, T, d], the embedded prompt; rows: [L, 2, B, 1, d]; attended: [B, T], 0 at padding;
-        images: [B, T], 1 at image tokens that see each other in both directions, else 0.
+        images: [B, T], 1 at image tokens that attend to each other in both directions, else 0.
         """
         h, rows = h.double(), rows.double()
         states = [h]
@@ -88,7 +88,7 @@ class Decoder:
         return self._linear(f"{name}.o_proj", (weights @ v).transpose(1, 2).flatten(2))
 
     def _split(self, x: Tensor) -> Tensor:
-        """[B, T, heads · D] to [B, heads, T, D]"""
+        """Reshape [B, T, heads · D] to [B, heads, T, D]."""
         return x.reshape(*x.shape[:2], -1, self._head_dim).transpose(1, 2)
 
     def _mlp(self, index: int, x: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ class Decoder:
 
 
 def _rotate(x: Tensor, theta: float) -> Tensor:
-    """Rotary positions 0 ... T - 1 on [B, heads, T, D], halves paired."""
+    """Apply rotary positions 0 ... T - 1 to [B, heads, T, D]; halves are paired."""
     length, width = x.shape[-2:]
     frequencies = torch.exp(-math.log(theta) * torch.arange(0, width, 2, dtype=torch.float64) / width)
     angles = torch.arange(length, dtype=torch.float64)[:, None] * frequencies
@@ -109,7 +109,7 @@ def _rotate(x: Tensor, theta: float) -> Tensor:
 
 
 def _mask(attended: Tensor, images: Tensor, window: int | None) -> Tensor:
-    """[B, T, T]: which position (row) sees which (column)."""
+    """Return [B, T, T]: whether the position of the row attends to that of the column."""
     places = torch.arange(attended.shape[1])
     back = places[:, None] - places
     starts = images.bool() & ~functional.pad(images, (1, 0))[:, :-1].bool()
@@ -122,9 +122,9 @@ def _mask(attended: Tensor, images: Tensor, window: int | None) -> Tensor:
 
 
 def steered_layer(layer: Any, x: Tensor, known: Mapping[str, Any], shift: Tensor) -> Tensor:
-    """y = r + (m(r) + v_m) with r = x + (a(x) + v_a), where a and m are what the branches add, gates included.
+    """Return y = r + (m(r) + v_m) with r = x + (a(x) + v_a); a and m are the outputs of the branches, gates included.
 
-    x: [B, T, d]; known: what the model handed the layer beside x; shift: v_a and v_m, [2, B, 1, d].
+    x: [B, T, d]; known: the layer's other arguments; shift: v_a and v_m, [2, B, 1, d].
     """
     if hasattr(layer, "cross_attn"):
         seen = {"attention_mask": known["cross_attention_mask"], "past_key_values": None}

@@ -56,7 +56,7 @@ def required_images(lvlm: Lvlm) -> tuple[bytes, ...]:
 
 
 def vector(spec: ModelSpec, seed: int, strength: float = 0.5) -> SteeringVector:
-    """Strong enough to change every answer of a random model."""
+    """Return a vector that is strong enough to change every answer of a random model."""
     return samples.vector(spec, seed) * strength
 
 
@@ -73,14 +73,14 @@ class Mixed:
 
     @property
     def rows(self) -> Tensor:
-        """[L, 2, 4, 1, d]"""
+        """The edits of the batch, [L, 2, 4, 1, d]."""
         with self.lvlm.table.pin_batch(self.vectors) as slots:
             return self.lvlm.table.gather(slots)
 
 
 @torch.no_grad()
 def logits(lvlm: Lvlm, inputs: dict[str, Tensor], rows: Tensor | None = None) -> Tensor:
-    """[B, T, V]; steered when rows are given."""
+    """Return the logits [B, T, V], steered if rows [L, 2, B, 1, d] are given."""
     if rows is None:
         plain: Tensor = lvlm.model(**inputs, use_cache=False).logits
         return plain

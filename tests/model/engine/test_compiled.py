@@ -1,4 +1,4 @@
-"""Compiled decode steps: equal answers, one compilation for every size, and no service without the self-check."""
+"""Compiled decode steps: equal answers, one compilation for all batch sizes, and a self-check at start."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from tests.model import tiny
-from tests.model.engine.test_inflight import LENGTHS, Collected, run
+from tests.model.engine.test_inflight import LENGTHS, RecordedRequest, run
 from tests.model.samples import PROMPTS, Mixed
 from vlibrary.domain.errors import UnsupportedModel
 from vlibrary.domain.wire import Decoding
@@ -22,20 +22,20 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's
 
 @pytest.fixture(scope="module")
 def lvlm(tmp_path_factory: pytest.TempPathFactory) -> Lvlm:
-    """Its own copy: a compiled model is not for the other tests."""
+    """A model of its own, because other tests cannot use a compiled one."""
     return Lvlm.load(tiny.save(*tiny.llava(), tmp_path_factory.mktemp("compiled")))
 
 
 def answers(lvlm: Lvlm, *, compiled: bool) -> list[Any]:
     requests = [
-        Collected(lvlm, prompt, vector, Decoding(max_new_tokens=length))
+        RecordedRequest(lvlm, prompt, vector, Decoding(max_new_tokens=length))
         for prompt, vector, length in zip(PROMPTS, Mixed(lvlm).vectors, LENGTHS, strict=True)
     ]
     run(InFlightEngine(lvlm, compiled=compiled), requests, steps_between=1)
     return [one.generation for one in requests]
 
 
-def test_compiled_steps_give_the_same_answers_without_compiling_at_every_token(lvlm: Lvlm) -> None:
+def test_compiled_steps_give_the_same_answers_with_few_compilations(lvlm: Lvlm) -> None:
     torch._dynamo.reset()
     counters.clear()
     assert answers(lvlm, compiled=True) == answers(lvlm, compiled=False)
@@ -43,7 +43,7 @@ def test_compiled_steps_give_the_same_answers_without_compiling_at_every_token(l
     assert 0 < counters["stats"]["unique_graphs"] <= 4
 
 
-def test_a_compiled_model_that_lost_its_hooks_is_not_served(
+def test_a_compiled_model_without_its_hooks_is_refused(
     lvlm: Lvlm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_hooks = Lvlm.load(tiny.save(*tiny.llava(), tmp_path))

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.model.engine.test_inflight import Collected, run, static
+from tests.model.engine.test_inflight import RecordedRequest, answer_statically, run
 from tests.model.samples import PROMPTS, Mixed, prompts, vector
 from vlibrary.domain.errors import InvalidInput
 from vlibrary.domain.wire import Decoding, Generation, ScoredToken, TextPiece
@@ -19,22 +19,22 @@ TOLERANCE = 1e-4  # that of the logits themselves
 SCORED = Decoding(max_new_tokens=6, logprobs=3, prompt_logprobs=2)
 
 
-def answered(lvlm: Lvlm, *requests: Collected, steps_between: int = 1) -> list[Generation]:
+def answered(lvlm: Lvlm, *requests: RecordedRequest, steps_between: int = 1) -> list[Generation]:
     run(InFlightEngine(lvlm), requests, steps_between=steps_between)
     return [one.generation for one in requests]
 
 
 def answer(lvlm: Lvlm, decoding: Decoding, *, prompt: int = 1, seed: int = 0) -> Generation:
     steering = vector(lvlm.spec, seed) if seed else None
-    (one,) = answered(lvlm, Collected(lvlm, PROMPTS[prompt], steering, decoding))
+    (one,) = answered(lvlm, RecordedRequest(lvlm, PROMPTS[prompt], steering, decoding))
     return one
 
 
-def assert_close(got: Sequence[ScoredToken] | None, wanted: Sequence[ScoredToken] | None) -> None:
+def assert_close(got: Sequence[ScoredToken] | None, expected: Sequence[ScoredToken] | None) -> None:
     assert got is not None
-    assert wanted is not None
-    assert [one.token for one in got] == [one.token for one in wanted]
-    for one, other in zip(got, wanted, strict=True):
+    assert expected is not None
+    assert [one.token for one in got] == [one.token for one in expected]
+    for one, other in zip(got, expected, strict=True):
         assert one.logprob == pytest.approx(other.logprob, abs=TOLERANCE)
         assert one.data == other.data
         assert len(one.top) == len(other.top)
@@ -43,9 +43,9 @@ def assert_close(got: Sequence[ScoredToken] | None, wanted: Sequence[ScoredToken
 
 
 def test_logprobs_in_a_mixed_batch_are_those_of_a_solo_run(lvlm: Lvlm) -> None:
-    def requests() -> list[Collected]:
+    def requests() -> list[RecordedRequest]:
         return [
-            Collected(lvlm, prompt, steering, decoding)
+            RecordedRequest(lvlm, prompt, steering, decoding)
             for prompt, steering, decoding in zip(
                 prompts(lvlm), Mixed(lvlm).vectors, (SCORED, Decoding(max_new_tokens=6), SCORED, SCORED), strict=True
             )
@@ -54,10 +54,10 @@ def test_logprobs_in_a_mixed_batch_are_those_of_a_solo_run(lvlm: Lvlm) -> None:
     together = answered(lvlm, *requests())
     for got, one in zip(together, requests(), strict=True):
         (alone,) = answered(lvlm, one)
-        asked = one.request
-        by_generate = static(lvlm, asked.prompt.prompt, asked.vector, asked.decoding)
+        request = one.request
+        by_generate = answer_statically(lvlm, request.prompt.prompt, request.vector, request.decoding)
         assert got.text == alone.text == by_generate.text
-        if asked.decoding.logprobs is None:
+        if request.decoding.logprobs is None:
             assert got.logprobs is None
             assert got.prompt_logprobs is None
             continue
@@ -68,26 +68,26 @@ def test_logprobs_in_a_mixed_batch_are_those_of_a_solo_run(lvlm: Lvlm) -> None:
 
 def test_prompt_logprobs_are_those_of_one_forward_pass(lvlm: Lvlm) -> None:
     prompt, steering = prompts(lvlm)[2], vector(lvlm.spec, 1)
-    one = Collected(lvlm, prompt, steering, replace(SCORED, max_new_tokens=0))
+    one = RecordedRequest(lvlm, prompt, steering, replace(SCORED, max_new_tokens=0))
     (got,) = answered(lvlm, one)
     inputs = lvlm.encode([prompt]).inputs
     ids = inputs["input_ids"][0]
     with lvlm.table.pin_batch([steering]) as slots, lvlm.injector.active(lvlm.table.prefill_edits(slots, len(ids))):
         logits = lvlm.model(**inputs, use_cache=False).logits[0]
-    wanted = logits.double().log_softmax(dim=-1)[:-1].gather(1, ids[1:, None])[:, 0]
+    expected = logits.double().log_softmax(dim=-1)[:-1].gather(1, ids[1:, None])[:, 0]
     assert got.prompt_logprobs is not None
     first, *rest = got.prompt_logprobs
     assert (first.token, first.logprob, first.top) == (int(ids[0]), None, ())
     assert [scored.token for scored in rest] == ids[1:].tolist()
-    assert [scored.logprob for scored in rest] == pytest.approx(wanted.tolist(), abs=TOLERANCE)
+    assert [scored.logprob for scored in rest] == pytest.approx(expected.tolist(), abs=TOLERANCE)
     assert (got.text, got.completion_tokens, got.finish_reason) == ("", 0, "length")
 
 
 def test_asking_for_logprobs_changes_no_bit_of_a_neighbour(llava: Lvlm) -> None:
     def neighbours(decoding: Decoding) -> list[torch.Tensor]:
         requests = [
-            Collected(llava, PROMPTS[0], vector(llava.spec, 1), Decoding(max_new_tokens=6)),
-            Collected(llava, PROMPTS[2], None, decoding),
+            RecordedRequest(llava, PROMPTS[0], vector(llava.spec, 1), Decoding(max_new_tokens=6)),
+            RecordedRequest(llava, PROMPTS[2], None, decoding),
         ]
         seen: list[torch.Tensor] = []
         handle = llava.model.register_forward_hook(lambda _model, _args, out: seen.append(out.logits[0, -1].clone()))
@@ -98,8 +98,8 @@ def test_asking_for_logprobs_changes_no_bit_of_a_neighbour(llava: Lvlm) -> None:
         return seen
 
     plain = neighbours(Decoding(max_new_tokens=6))
-    asked = neighbours(Decoding(max_new_tokens=6, logprobs=20, presence_penalty=0.0))
-    assert all(torch.equal(one, other) for one, other in zip(plain, asked, strict=True))
+    request = neighbours(Decoding(max_new_tokens=6, logprobs=20, presence_penalty=0.0))
+    assert all(torch.equal(one, other) for one, other in zip(plain, request, strict=True))
 
 
 def test_the_chosen_token_of_a_greedy_answer_is_the_first_of_the_top(llava: Lvlm) -> None:
@@ -123,7 +123,7 @@ def test_logprobs_are_those_before_temperature_penalties_and_bias(llava: Lvlm) -
 
 
 def test_pieces_carry_the_logprobs_of_their_tokens(llava: Lvlm) -> None:
-    one = Collected(llava, PROMPTS[1], None, Decoding(max_new_tokens=12, logprobs=0))
+    one = RecordedRequest(llava, PROMPTS[1], None, Decoding(max_new_tokens=12, logprobs=0))
     (whole,) = answered(llava, one)
     pieces = [event for event in one.events if isinstance(event, TextPiece)]
     streamed = [scored for piece in pieces for scored in piece.logprobs]
@@ -193,16 +193,16 @@ OPTIONS = [
 
 
 def test_every_option_in_a_batch_answers_as_alone_and_as_generate_does(llava: Lvlm) -> None:
-    def requests() -> list[Collected]:
+    def requests() -> list[RecordedRequest]:
         return [
-            Collected(llava, PROMPTS[place % 4], vector(llava.spec, 1 + place % 2), one)
+            RecordedRequest(llava, PROMPTS[place % 4], vector(llava.spec, 1 + place % 2), one)
             for place, one in enumerate(OPTIONS)
         ]
 
     together = answered(llava, *requests())
     for got, one in zip(together, requests(), strict=True):
         (alone,) = answered(llava, one)
-        by_generate = static(llava, one.request.prompt.prompt, one.request.vector, one.request.decoding)
+        by_generate = answer_statically(llava, one.request.prompt.prompt, one.request.vector, one.request.decoding)
         bare, *references = (replace(each, logprobs=None) for each in (got, alone, by_generate))
         assert references == [bare, bare]
         if one.request.decoding.logprobs is not None:
@@ -211,8 +211,8 @@ def test_every_option_in_a_batch_answers_as_alone_and_as_generate_does(llava: Lv
 
 
 def test_a_token_id_that_the_model_does_not_have_ends_only_its_request(llava: Lvlm) -> None:
-    wrong = Collected(llava, PROMPTS[1], None, Decoding(stop_token_ids=(llava.vocabulary,)))
-    fine = Collected(llava, PROMPTS[2], None, Decoding(max_new_tokens=3))
+    wrong = RecordedRequest(llava, PROMPTS[1], None, Decoding(stop_token_ids=(llava.vocabulary,)))
+    fine = RecordedRequest(llava, PROMPTS[2], None, Decoding(max_new_tokens=3))
     run(InFlightEngine(llava), [wrong, fine], steps_between=0)
     assert [type(event) for event in wrong.events] == [InvalidInput]
     assert fine.generation.completion_tokens == 3

@@ -1,4 +1,4 @@
-"""The engine: rows do not disturb each other, and its reports are right."""
+"""The static engine: rows do not affect each other, and its reports are correct."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from vlibrary.models.lvlm import Lvlm
 GREEDY = Decoding(max_new_tokens=6)
 
 
-def outcome(generation: Generation) -> Generation:
-    """Without its timings."""
+def without_timings(generation: Generation) -> Generation:
+    """Return the generation without its timings."""
     return replace(generation, timings={})
 
 
@@ -28,8 +28,8 @@ def mixed(lvlm: Lvlm) -> list[Call]:
     return list(zip(prompts(lvlm), Mixed(lvlm).vectors, strict=True))
 
 
-def ending(lvlm: Lvlm) -> SteeringVector:
-    """A vector that makes the model end its turn at once: the last MLP writes the end token's own read-out."""
+def end_token_vector(lvlm: Lvlm) -> SteeringVector:
+    """Return a vector that ends the answer at once: the last MLP outputs the end token's row of the output matrix."""
     readout = lvlm.model.get_output_embeddings().weight[lvlm.model.generation_config.eos_token_id[0]]
     shift = np.zeros((lvlm.spec.layers, lvlm.spec.hidden_size), np.float32)
     shift[-1] = readout.cpu().numpy()
@@ -37,34 +37,38 @@ def ending(lvlm: Lvlm) -> SteeringVector:
     return SteeringVector(lvlm.spec, {Site.MLP: Edit(shift, scale)}, "m2iv")
 
 
-def test_each_row_of_a_mixed_batch_answers_as_it_would_alone(lvlm: Lvlm) -> None:
+def test_each_row_of_a_mixed_batch_has_the_answer_of_a_single_run(lvlm: Lvlm) -> None:
     engine, calls = StaticGenerator(lvlm), mixed(lvlm)
     together = engine.generate(calls, GREEDY)
-    assert [outcome(one) for one in together] == [outcome(engine.generate([call], GREEDY)[0]) for call in calls]
+    assert [without_timings(one) for one in together] == [
+        without_timings(engine.generate([call], GREEDY)[0]) for call in calls
+    ]
 
 
-def test_a_vector_changes_the_answer_and_its_absence_does_not(llava: Lvlm) -> None:
+def test_only_rows_with_a_vector_change_their_answer(llava: Lvlm) -> None:
     engine, calls = StaticGenerator(llava), mixed(llava)
     plain = [one.text for one in engine.generate([(prompt, None) for prompt in PROMPTS], GREEDY)]
     changed = [one.text != before for one, before in zip(engine.generate(calls, GREEDY), plain, strict=True)]
     assert changed == [True, False, True, True]
 
 
-def test_tokens_times_and_reasons_are_reported(lvlm: Lvlm) -> None:
-    engine, asked = StaticGenerator(lvlm), prompts(lvlm)
-    stopped, ran_on = engine.generate([(asked[0], ending(lvlm)), (asked[2], ending(lvlm) * -1)], GREEDY)
+def test_an_answer_reports_tokens_timings_and_finish_reason(lvlm: Lvlm) -> None:
+    engine, given = StaticGenerator(lvlm), prompts(lvlm)
+    stopped, ran_on = engine.generate(
+        [(given[0], end_token_vector(lvlm)), (given[2], end_token_vector(lvlm) * -1)], GREEDY
+    )
     assert (stopped.text, stopped.completion_tokens, stopped.finish_reason) == ("", 1, "stop")
     assert (ran_on.completion_tokens, ran_on.finish_reason) == (6, "length")
-    assert stopped.prompt_tokens == lvlm.encode(asked[:1]).prompt_tokens[0]
+    assert stopped.prompt_tokens == lvlm.encode(given[:1]).prompt_tokens[0]
     assert 0 < ran_on.timings["prefill_s"] <= ran_on.timings["total_s"]
 
 
-def test_an_answer_that_ends_on_its_last_token_has_stopped(llava: Lvlm) -> None:
-    (only,) = StaticGenerator(llava).generate([(PROMPTS[1], ending(llava))], Decoding(max_new_tokens=1))
+def test_an_end_token_in_the_last_place_counts_as_stop(llava: Lvlm) -> None:
+    (only,) = StaticGenerator(llava).generate([(PROMPTS[1], end_token_vector(llava))], Decoding(max_new_tokens=1))
     assert (only.completion_tokens, only.finish_reason) == (1, "stop")
 
 
-def test_sampling_depends_on_the_seed_alone(llava: Lvlm) -> None:
+def test_sampling_depends_only_on_the_seed(llava: Lvlm) -> None:
     engine, calls = StaticGenerator(llava), mixed(llava)
     torch.manual_seed(5)
     outside = torch.rand(3)
@@ -75,11 +79,11 @@ def test_sampling_depends_on_the_seed_alone(llava: Lvlm) -> None:
         return [one.text for one in engine.generate(calls, decoding)]
 
     assert texts(1) == texts(1) != texts(2)
-    assert torch.equal(torch.rand(3), outside)  # the process's own random numbers are left alone
+    assert torch.equal(torch.rand(3), outside)  # torch's global generator is not used
 
 
-def test_sampling_may_draw_any_token(llava: Lvlm) -> None:
-    """transformers keeps the 50 likeliest unless told otherwise."""
+def test_sampling_can_draw_any_token(llava: Lvlm) -> None:
+    """transformers keeps only the 50 most likely tokens by default."""
     decoding = Decoding(max_new_tokens=64, temperature=1e6)
     (wild,) = StaticGenerator(llava).generate([(PROMPTS[1], None)], decoding)
     with torch.no_grad():
@@ -103,19 +107,19 @@ def test_settings_shipped_with_a_model_do_not_reach_requests(llava: Lvlm) -> Non
 )
 def test_a_refused_call_leaves_the_engine_ready(llava: Lvlm, bad: Call, error: type[VLibraryError]) -> None:
     engine, calls = StaticGenerator(llava), mixed(llava)
-    before = [outcome(one) for one in engine.generate(calls, GREEDY)]
+    before = [without_timings(one) for one in engine.generate(calls, GREEDY)]
     with pytest.raises(error):
         engine.generate([*calls, bad], GREEDY)
-    assert [outcome(one) for one in engine.generate(calls, GREEDY)] == before
+    assert [without_timings(one) for one in engine.generate(calls, GREEDY)] == before
 
 
-def test_a_vector_for_another_model_is_never_left_out_silently(llava: Lvlm) -> None:
+def test_a_vector_for_another_model_is_refused(llava: Lvlm) -> None:
     other = vector(replace(llava.spec, fingerprint="0" * 64), 1)
     with pytest.raises(WrongModel):
         StaticGenerator(llava).generate([(PROMPTS[0], None), (PROMPTS[1], other)], GREEDY)
 
 
-def test_more_vectors_over_time_than_slots(llava: Lvlm) -> None:
+def test_slots_are_reused_for_more_vectors_than_there_are_slots(llava: Lvlm) -> None:
     small = Lvlm(llava.model, llava.processor, model_id="small", slots=2)
     try:
         engine = StaticGenerator(small)
@@ -126,13 +130,13 @@ def test_more_vectors_over_time_than_slots(llava: Lvlm) -> None:
     assert len(set(texts)) == 4
 
 
-def test_callers_on_several_threads_get_their_own_answers(llava: Lvlm) -> None:
+def test_concurrent_threads_get_their_own_answers(llava: Lvlm) -> None:
     engine, calls = StaticGenerator(llava), mixed(llava) * 3
-    alone = [outcome(engine.generate([call], GREEDY)[0]) for call in calls]
+    alone = [without_timings(engine.generate([call], GREEDY)[0]) for call in calls]
     with ThreadPoolExecutor(4) as threads:
-        together = list(threads.map(lambda call: outcome(engine.generate([call], GREEDY)[0]), calls))
+        together = list(threads.map(lambda call: without_timings(engine.generate([call], GREEDY)[0]), calls))
     assert together == alone
 
 
-def test_no_calls_no_answers(llava: Lvlm) -> None:
+def test_an_empty_batch_has_no_answers(llava: Lvlm) -> None:
     assert StaticGenerator(llava).generate([], GREEDY) == []

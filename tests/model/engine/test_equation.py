@@ -1,4 +1,4 @@
-"""Steering computes h_l = h_{l-1} + (a_l + α_l^a v_l^a) + (m_l + α_l^m v_l^m), and nothing else."""
+"""Steering computes h_l = h_{l-1} + (a_l + α_l^a v_l^a) + (m_l + α_l^m v_l^m)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.model.samples import ANSWERS, Mixed, logits, prompts
 from vlibrary.models.lvlm import Lvlm
 from vlibrary.steering.find_sites import decoder_layers
 
-# What transformers itself costs: its norms and rotations run in float32 even in a float64 model.
+# The error of transformers itself: its norms and rotations run in float32 even in a float64 model.
 TOLERANCE = {"float32": 1e-5, "float64": 2e-6}
 
 
@@ -39,15 +39,15 @@ def model_states(lvlm: Lvlm, inputs: dict[str, Tensor], rows: Tensor) -> tuple[T
 
 
 def relative(difference: Tensor, scale: Tensor, real: Tensor) -> float:
-    """The largest of a difference at real tokens, as a part of the largest activation."""
+    """Return the largest difference at real tokens, relative to the largest activation."""
     return (difference[real].abs().max() / scale[real].abs().max()).item()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_the_whole_decoder_equals_the_equation_written_out(folder: Path, dtype: str, record_property: Any) -> None:
+def test_the_whole_decoder_computes_the_equation(folder: Path, dtype: str, record_property: Any) -> None:
     lvlm = Lvlm.load(folder, dtype=dtype)
     if text_decoder(lvlm).config.model_type not in Decoder.COVERED:
-        pytest.skip("written out layer by layer, in the next test")
+        pytest.skip("the reference decoder does not cover this family; the next test checks it by layer")
     inputs = dict(lvlm.encode(prompts(lvlm), ANSWERS).inputs)
     rows = Mixed(lvlm).rows
     states = model_states(lvlm, inputs, rows)
@@ -55,16 +55,16 @@ def test_the_whole_decoder_equals_the_equation_written_out(folder: Path, dtype: 
     plain = reference_states(lvlm, inputs, states[0], torch.zeros_like(rows))
     real = inputs["attention_mask"].bool()
     worst = 0.0
-    for got, wanted, unsteered in zip(states[1:], expected[1:], plain[1:], strict=True):
-        error = relative(got - wanted, wanted, real)
+    for got, exact, unsteered in zip(states[1:], expected[1:], plain[1:], strict=True):
+        error = relative(got - exact, exact, real)
         worst = max(worst, error)
-        assert error < TOLERANCE[dtype] < 1e-2 < relative(wanted - unsteered, wanted, real)
+        assert error < TOLERANCE[dtype] < 1e-2 < relative(exact - unsteered, exact, real)
     record_property("worst_relative_error", worst)
 
 
 @dataclass
-class Seen:
-    """A decoder layer's run: its input, what else it was handed, its output."""
+class LayerRun:
+    """One run of a decoder layer: its input, its other arguments, and its output."""
 
     x: Tensor
     known: dict[str, Any]
@@ -72,12 +72,12 @@ class Seen:
 
 
 @torch.no_grad()
-def watched(lvlm: Lvlm, inputs: dict[str, Tensor], rows: Tensor) -> list[Seen]:
-    """Every decoder layer in one steered forward pass."""
-    seen: list[Seen] = []
+def record_layers(lvlm: Lvlm, inputs: dict[str, Tensor], rows: Tensor) -> list[LayerRun]:
+    """Return the run of every decoder layer in one steered forward pass."""
+    seen: list[LayerRun] = []
 
     def entered(_layer: Any, args: tuple[Any, ...], known: dict[str, Any]) -> None:
-        seen.append(Seen(args[0].clone(), known, args[0]))
+        seen.append(LayerRun(args[0].clone(), known, args[0]))
 
     def left(_layer: Any, _args: Any, y: Tensor) -> None:
         seen[-1].y = y
@@ -91,28 +91,31 @@ def watched(lvlm: Lvlm, inputs: dict[str, Tensor], rows: Tensor) -> list[Seen]:
     return seen
 
 
-def test_every_layer_equals_the_equation_over_its_own_blocks(folder: Path) -> None:
+def test_every_layer_computes_the_equation_over_its_own_blocks(folder: Path) -> None:
     lvlm, untouched = Lvlm.load(folder, dtype="float64"), Lvlm.load(folder, dtype="float64")
     untouched.injector.close()
     if text_decoder(lvlm).config.model_type == "gemma3_text":
-        pytest.skip("has norms behind its blocks; written out in the test before")
+        pytest.skip("has norms after its blocks; the previous test covers it")
     inputs = dict(lvlm.encode(prompts(lvlm), ANSWERS).inputs)
     rows = Mixed(lvlm).rows
-    seen = watched(lvlm, inputs, rows)
+    seen = record_layers(lvlm, inputs, rows)
     assert len(seen) == lvlm.spec.layers
     real = inputs["attention_mask"].bool()
     for index, (run, layer) in enumerate(zip(seen, decoder_layers(untouched.model), strict=True)):
         with torch.no_grad():
-            wanted = steered_layer(layer, run.x, run.known, rows[index])
+            expected = steered_layer(layer, run.x, run.known, rows[index])
             plain = layer(run.x, **run.known)
         assert (
-            relative(run.y - wanted, wanted, real) < TOLERANCE["float64"] < 1e-2 < relative(wanted - plain, plain, real)
+            relative(run.y - expected, expected, real)
+            < TOLERANCE["float64"]
+            < 1e-2
+            < relative(expected - plain, plain, real)
         )
 
 
-def test_rows_without_a_vector_equal_an_unhooked_model_bit_for_bit(lvlm: Lvlm, folder: Path) -> None:
+def test_rows_without_a_vector_are_bit_identical_to_an_unhooked_model(lvlm: Lvlm, folder: Path) -> None:
     inputs = dict(lvlm.encode(prompts(lvlm)).inputs)
-    # Frozen like ours: torch takes another kernel, with other last bits, where a weight wants a gradient.
+    # Frozen like ours, because torch uses a kernel with other rounding where a weight requires a gradient.
     unhooked = (
         tiny.hf.AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
     )
@@ -125,7 +128,7 @@ def test_rows_without_a_vector_equal_an_unhooked_model_bit_for_bit(lvlm: Lvlm, f
         assert not torch.allclose(mixed[steered, -1], expected[steered, -1], atol=1e-2)
 
 
-def test_gradients_reach_every_site_and_are_right(folder: Path) -> None:
+def test_gradients_reach_every_site_and_match_finite_differences(folder: Path) -> None:
     lvlm = Lvlm.load(folder, dtype="float64")
     batch = lvlm.encode(prompts(lvlm)[1:3], ANSWERS[1:3])
     assert batch.targets is not None
@@ -146,6 +149,6 @@ def test_gradients_reach_every_site_and_are_right(folder: Path) -> None:
         step = 5e-4
         slope = (loss(shared + step * direction) - loss(shared - step * direction)) / (2 * step)
     assert (gradient.abs().amax(dim=-1) > 0).all()
-    # The loss is rounded at 1e-7 or so, its slope therefore at 1e-7 / step.
+    # The loss has a rounding error of about 1e-7, its slope therefore one of 1e-7 / step.
     assert (gradient * direction).sum().item() == pytest.approx(slope.item(), rel=1e-3, abs=2e-4)
     assert all(weight.grad is None and not weight.requires_grad for weight in lvlm.model.parameters())

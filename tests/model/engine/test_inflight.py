@@ -1,4 +1,4 @@
-"""In flight as alone: whoever joins, leaves or runs beside it, a request's answer is its own."""
+"""A request has the same answer in a running batch as in a single run, whatever joins or leaves."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from vlibrary.models.lvlm import Lvlm
 LENGTHS = (9, 3, 6, 12)
 
 
-class Collected:
-    """What one request emitted."""
+class RecordedRequest:
+    """A request and the events that it emitted."""
 
     def __init__(self, lvlm: Lvlm, prompt: Prompt, vector: SteeringVector | None, decoding: Decoding) -> None:
         self.events: list[Event] = []
@@ -41,24 +41,24 @@ class Collected:
         return replace(last, timings={})
 
 
-def static(lvlm: Lvlm, prompt: Prompt, vector: SteeringVector | None, decoding: Decoding) -> Generation:
+def answer_statically(lvlm: Lvlm, prompt: Prompt, vector: SteeringVector | None, decoding: Decoding) -> Generation:
     (generation,) = StaticGenerator(lvlm).generate([(prompt, vector)], decoding)
     return replace(generation, timings={})
 
 
-def test_requests_that_come_and_go_at_different_times_answer_as_alone(lvlm: Lvlm) -> None:
+def test_requests_that_join_and_leave_have_the_answers_of_single_runs(lvlm: Lvlm) -> None:
     engine = InFlightEngine(lvlm, Budget(rows=3))
-    asked = [
+    inputs = [
         (prompt, vector, Decoding(max_new_tokens=length))
         for prompt, vector, length in zip(prompts(lvlm) * 2, Mixed(lvlm).vectors * 2, LENGTHS * 2, strict=True)
     ]
-    requests = [Collected(lvlm, *one) for one in asked]
+    requests = [RecordedRequest(lvlm, *one) for one in inputs]
     run(engine, requests, steps_between=2)
-    assert [one.generation for one in requests] == [static(lvlm, *one) for one in asked]
+    assert [one.generation for one in requests] == [answer_statically(lvlm, *one) for one in inputs]
 
 
-def run(engine: InFlightEngine, requests: Sequence[Collected], *, steps_between: int) -> None:
-    """Submit the requests one after another, some steps apart, and go on to the end."""
+def run(engine: InFlightEngine, requests: Sequence[RecordedRequest], *, steps_between: int) -> None:
+    """Submit the requests one after another, with some steps between, and run to the end."""
     for one in requests:
         engine.submit(one.request)
         for _ in range(steps_between):
@@ -67,8 +67,8 @@ def run(engine: InFlightEngine, requests: Sequence[Collected], *, steps_between:
         engine.step()
 
 
-def test_the_logits_in_flight_are_those_of_a_solo_run(lvlm: Lvlm) -> None:
-    def record(requests: Sequence[Collected], steps_between: int) -> dict[Request, list[Tensor]]:
+def test_logits_in_a_running_batch_are_those_of_a_single_run(lvlm: Lvlm) -> None:
+    def record(requests: Sequence[RecordedRequest], steps_between: int) -> dict[Request, list[Tensor]]:
         engine, seen = InFlightEngine(lvlm), defaultdict[Request, list[Tensor]](list)
 
         def note(_model: Any, _args: Any, kwargs: dict[str, Any], output: Any) -> None:
@@ -83,9 +83,9 @@ def test_the_logits_in_flight_are_those_of_a_solo_run(lvlm: Lvlm) -> None:
             handle.remove()
         return seen
 
-    def requests() -> list[Collected]:
+    def requests() -> list[RecordedRequest]:
         return [
-            Collected(lvlm, prompt, vector, Decoding(max_new_tokens=length))
+            RecordedRequest(lvlm, prompt, vector, Decoding(max_new_tokens=length))
             for prompt, vector, length in zip(prompts(lvlm), Mixed(lvlm).vectors, LENGTHS, strict=True)
         ]
 
@@ -94,16 +94,16 @@ def test_the_logits_in_flight_are_those_of_a_solo_run(lvlm: Lvlm) -> None:
     for one, again in zip(mixed, requests(), strict=True):
         alone = record([again], steps_between=0)[again.request]
         assert len(alone) == len(together[one.request]) > 0
-        for got, wanted in zip(together[one.request], alone, strict=True):
-            assert (got - wanted).abs().max() <= 1e-4
+        for got, expected in zip(together[one.request], alone, strict=True):
+            assert (got - expected).abs().max() <= 1e-4
 
 
-def test_newcomers_are_prefilled_together(lvlm: Lvlm) -> None:
-    asked = [
+def test_new_requests_are_prefilled_together(lvlm: Lvlm) -> None:
+    inputs = [
         (one, vector, Decoding(max_new_tokens=4))
         for one, vector in zip(prompts(lvlm), Mixed(lvlm).vectors, strict=True)
     ]
-    requests = [Collected(lvlm, *one) for one in asked]
+    requests = [RecordedRequest(lvlm, *one) for one in inputs]
     passes = []
     handle = lvlm.model.register_forward_pre_hook(
         lambda _model, _args, kwargs: passes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
@@ -115,10 +115,10 @@ def test_newcomers_are_prefilled_together(lvlm: Lvlm) -> None:
         handle.remove()
     if engine.decoder.max_rows is None:
         assert passes[0] == (4, max(one.request.prompt.length for one in requests))
-    assert [one.generation for one in requests] == [static(lvlm, *one) for one in asked]
+    assert [one.generation for one in requests] == [answer_statically(lvlm, *one) for one in inputs]
 
 
-def test_a_prompt_with_more_pictures_than_places_is_refused_before_it_reaches_the_model(tmp_path: Path) -> None:
+def test_a_prompt_with_more_images_than_image_tokens_is_refused(tmp_path: Path) -> None:
     config, processor = tiny.llava()
     processor.chat_template = processor.chat_template.replace("'<image>'", "'<image>' if loop.first else ''")
     lvlm = Lvlm.load(tiny.save(config, processor, tmp_path))
@@ -127,11 +127,11 @@ def test_a_prompt_with_more_pictures_than_places_is_refused_before_it_reaches_th
         encode_prompt(lvlm, Prompt("Which?", (noise_image(0), noise_image(1))), max_new_tokens=3)
 
 
-def test_a_decoder_is_shown_to_compute_what_the_model_does(lvlm: Lvlm) -> None:
+def test_the_self_check_accepts_every_supported_model(lvlm: Lvlm) -> None:
     check_decoder(lvlm, InFlightEngine(lvlm).decoder)
 
 
-def test_a_model_that_keeps_more_than_the_decoder_knows_is_refused_at_start(tmp_path: Path) -> None:
+def test_the_self_check_refuses_a_model_with_hidden_state(tmp_path: Path) -> None:
     lvlm = Lvlm.load(tiny.save(*tiny.llava(), tmp_path))
     tokens_seen = 0
 

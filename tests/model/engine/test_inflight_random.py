@@ -1,4 +1,4 @@
-"""Whatever comes and goes, in whatever order: every answer in flight is the one given alone."""
+"""Random arrivals and cancellations: every answer in a running batch is that of a single run."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.model.driving import Asked, collected, solo
-from tests.model.engine.test_inflight import Collected
+from tests.model.engine.test_inflight import RecordedRequest
+from tests.model.engine_runs import RequestSpec, answer_alone, make_requests
 from vlibrary.domain.wire import Decoding
 from vlibrary.engine.inflight import Budget, InFlightEngine
 from vlibrary.models.lvlm import Lvlm
 
-# Few different requests, so that their answers alone are soon known; lengths and seeds as different as can be.
+# Few different requests, so that the answers of single runs are computed once; very different lengths and seeds.
 DECODINGS = (
     Decoding(1),
     Decoding(4),
@@ -28,42 +28,42 @@ DECODINGS = (
 
 @dataclass(frozen=True)
 class Arrival:
-    """A request, how many steps pass before the next one, and how many before its caller goes away (None: never)."""
+    """A request. pause: steps until the next arrival; patience: steps until its caller cancels it, None for never."""
 
-    asked: Asked
+    spec: RequestSpec
     pause: int
     patience: int | None
 
 
-ASKED = st.builds(
-    Asked,
+SPECS = st.builds(
+    RequestSpec,
     prompt=st.integers(0, 3),
     vector=st.integers(0, 3),
     decoding=st.sampled_from(DECODINGS),
     strength=st.sampled_from((0.5, 2.0)),
 )
 ARRIVALS = st.lists(
-    st.builds(Arrival, ASKED, st.integers(0, 6), st.one_of(st.none(), st.none(), st.integers(0, 10))),
+    st.builds(Arrival, SPECS, st.integers(0, 6), st.one_of(st.none(), st.none(), st.integers(0, 10))),
     min_size=1,
     max_size=9,
 )
 
 
 class Run:
-    """Arrivals on their way through one engine."""
+    """Submits arrivals to one engine and runs it to the end."""
 
     def __init__(self, lvlm: Lvlm, arrivals: list[Arrival], budget: Budget) -> None:
         self._engine = InFlightEngine(lvlm, budget)
-        self._leaving: list[tuple[int, Collected]] = []
+        self._leaving: list[tuple[int, RecordedRequest]] = []
         self._steps = 0
-        self.requests: list[Collected] = []
+        self.requests: list[RecordedRequest] = []
         for arrival in arrivals:
             self._arrive(lvlm, arrival)
         while self._engine.load().running or self._engine.load().waiting:
             self._step()
 
     def _arrive(self, lvlm: Lvlm, arrival: Arrival) -> None:
-        (request,) = collected(lvlm, arrival.asked)
+        (request,) = make_requests(lvlm, arrival.spec)
         self.requests.append(request)
         self._engine.submit(request.request)
         if arrival.patience is not None:
@@ -81,11 +81,11 @@ class Run:
 
 @settings(max_examples=25)
 @given(ARRIVALS, st.integers(1, 5), st.sampled_from((60, 200, 4096)))
-def test_every_finished_answer_is_the_one_given_alone(
+def test_every_complete_answer_is_that_of_a_single_run(
     llava: Lvlm, arrivals: list[Arrival], rows: int, prefill: int
 ) -> None:
     requests = Run(llava, arrivals, Budget(rows=rows, prefill=prefill)).requests
     for request, arrival in zip(requests, arrivals, strict=True):
         if not request.request.cancelled or arrival.patience is None:
-            assert request.generation == solo(llava, arrival.asked)
+            assert request.generation == answer_alone(llava, arrival.spec)
     assert llava.table.pinned_slots == 0

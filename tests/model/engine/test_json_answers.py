@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jsonschema_rs import validator_for
 
 from tests.model.engine.test_decoding_options import answered, assert_close
-from tests.model.engine.test_inflight import Collected, run, static
+from tests.model.engine.test_inflight import RecordedRequest, answer_statically, run
 from tests.model.samples import PROMPTS, vector
 from vlibrary.domain.errors import InvalidInput
 from vlibrary.domain.wire import Decoding
@@ -38,7 +38,9 @@ def constrained(schema: Any, tokens: int = 200, **more: Any) -> Decoding:
 @pytest.mark.parametrize("temperature", [0.0, 1.0, 3.0])
 def test_a_complete_answer_is_a_document_of_the_schema(llava: Lvlm, temperature: float) -> None:
     requests = [
-        Collected(llava, PROMPTS[seed % 4], None, constrained(COLOURS, temperature=temperature, seed=seed, top_p=0.99))
+        RecordedRequest(
+            llava, PROMPTS[seed % 4], None, constrained(COLOURS, temperature=temperature, seed=seed, top_p=0.99)
+        )
         for seed in range(6)
     ]
     for one in answered(llava, *requests):
@@ -52,7 +54,7 @@ def test_constrained_answers_are_the_same_alone_in_a_batch_and_by_generate(
 ) -> None:
     monkeypatch.setattr(grammar, "_SMALL_VOCABULARY", small)
 
-    def requests() -> list[Collected]:
+    def requests() -> list[RecordedRequest]:
         options = (
             constrained(COLOURS, 40, logprobs=2),
             Decoding(max_new_tokens=20),
@@ -60,14 +62,14 @@ def test_constrained_answers_are_the_same_alone_in_a_batch_and_by_generate(
             constrained({"type": "integer", "minimum": 3, "maximum": 9}),
         )
         return [
-            Collected(llava, PROMPTS[place], vector(llava.spec, 1 + place % 2), one)
+            RecordedRequest(llava, PROMPTS[place], vector(llava.spec, 1 + place % 2), one)
             for place, one in enumerate(options)
         ]
 
     together = answered(llava, *requests())
     for got, one in zip(together, requests(), strict=True):
         (alone,) = answered(llava, one)
-        by_generate = static(llava, one.request.prompt.prompt, one.request.vector, one.request.decoding)
+        by_generate = answer_statically(llava, one.request.prompt.prompt, one.request.vector, one.request.decoding)
         assert got.text == alone.text == by_generate.text
         assert got.completion_tokens == alone.completion_tokens == by_generate.completion_tokens
         if got.logprobs is not None:
@@ -78,7 +80,7 @@ def test_constrained_answers_are_the_same_alone_in_a_batch_and_by_generate(
 
 
 def test_an_answer_that_reaches_its_length_is_the_beginning_of_a_document(llava: Lvlm) -> None:
-    (one,) = answered(llava, Collected(llava, PROMPTS[1], None, constrained(COLOURS, 3)))
+    (one,) = answered(llava, RecordedRequest(llava, PROMPTS[1], None, constrained(COLOURS, 3)))
     assert one.finish_reason == "length"
     assert one.text.startswith("{")
 
@@ -103,8 +105,8 @@ def test_an_invalid_schema_is_refused_with_its_place(llava: Lvlm, case: str) -> 
 
 
 def test_an_invalid_schema_ends_only_its_request(llava: Lvlm) -> None:
-    wrong = Collected(llava, PROMPTS[1], None, constrained({"type": "no"}))
-    fine = Collected(llava, PROMPTS[2], None, Decoding(max_new_tokens=3))
+    wrong = RecordedRequest(llava, PROMPTS[1], None, constrained({"type": "no"}))
+    fine = RecordedRequest(llava, PROMPTS[2], None, Decoding(max_new_tokens=3))
     run(InFlightEngine(llava), [wrong, fine], steps_between=0)
     assert [type(event) for event in wrong.events] == [InvalidInput]
     assert fine.generation.completion_tokens == 3
@@ -119,9 +121,9 @@ VALUES = st.recursive(
 
 @settings(max_examples=30, deadline=None)
 @given(VALUES)
-def test_every_json_value_can_be_demanded(llava: Lvlm, value: Any) -> None:
+def test_a_schema_can_require_any_json_value(llava: Lvlm, value: Any) -> None:
     decoding = constrained({"const": value}, 400)
-    (one,) = answered(llava, Collected(llava, PROMPTS[1], None, decoding), steps_between=0)
+    (one,) = answered(llava, RecordedRequest(llava, PROMPTS[1], None, decoding), steps_between=0)
     assert one.finish_reason == "stop"
     assert json.loads(one.text) == value
 

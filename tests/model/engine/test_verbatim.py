@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.model.engine.test_inflight import Collected, run, static
+from tests.model.engine.test_inflight import RecordedRequest, answer_statically, run
 from tests.model.samples import vector
 from vlibrary.domain.wire import Decoding, Generation, Prompt
 from vlibrary.engine.inflight import InFlightEngine
@@ -15,7 +15,7 @@ TEXT = "the red circle is"
 
 
 def answers(lvlm: Lvlm, *prompts: Prompt, seed: int = 0) -> list[Generation]:
-    requests = [Collected(lvlm, one, vector(lvlm.spec, seed) if seed else None, DECODING) for one in prompts]
+    requests = [RecordedRequest(lvlm, one, vector(lvlm.spec, seed) if seed else None, DECODING) for one in prompts]
     run(InFlightEngine(lvlm), requests, steps_between=1)
     return [one.generation for one in requests]
 
@@ -32,7 +32,7 @@ def test_text_and_tokens_have_the_same_answer_on_both_engines(lvlm: Lvlm, seed: 
     if not any(name.startswith("pixel") for name in lvlm.encode_on_host(prompts[0], 1).inputs):
         prompts.append(Prompt("", verbatim=True, tokens=ids))
     for prompt, generation in zip(prompts, answers(lvlm, *prompts, seed=seed), strict=True):
-        alone = static(lvlm, prompt, vector(lvlm.spec, seed) if seed else None, DECODING)
+        alone = answer_statically(lvlm, prompt, vector(lvlm.spec, seed) if seed else None, DECODING)
         assert generation.text == alone.text == by_text.text
         assert [one.token for one in generation.logprobs or ()] == [one.token for one in by_text.logprobs or ()]
 

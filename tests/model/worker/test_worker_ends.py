@@ -8,39 +8,39 @@ from contextlib import aclosing
 import pytest
 from starlette.testclient import TestClient
 
-from tests.model.desk import Desk, Open
-from tests.model.driving import Asked
+from tests.model.engine_runs import RequestSpec
+from tests.model.worker_setup import OpenWorker, WorkerSetup
 from tests.support.library import memory_library
 from vlibrary.api.app import create_app
 from vlibrary.domain.errors import WorkerUnavailable
 
 
-def test_the_api_is_not_ready_when_its_model_thread_has_ended(open_desk: Open) -> None:
-    desk = open_desk()
-    with TestClient(create_app(memory_library(worker=desk.worker))) as api:
+def test_the_api_is_not_ready_when_its_model_thread_has_ended(open_worker: OpenWorker) -> None:
+    setup = open_worker()
+    with TestClient(create_app(memory_library(worker=setup.worker))) as api:
         assert api.get("/readyz").status_code == 200
-        desk.worker.close()
+        setup.worker.close()
         answer = api.get("/readyz")
         assert answer.status_code == 503
         (worker,) = [check for check in answer.json()["checks"] if check["name"] == "worker"]
         assert "thread has ended" in worker["detail"]
         assert api.post("/generate", json={"prompt": "a", "steering": "off"}).status_code == 503
     with pytest.raises(WorkerUnavailable):
-        desk.worker.models()
+        setup.worker.models()
 
 
 def test_an_unexpected_error_counts_as_failed_and_not_as_cancelled(
-    open_desk: Open, monkeypatch: pytest.MonkeyPatch
+    open_worker: OpenWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    desk = open_desk()
+    setup = open_worker()
 
     def broken(_key: str, _sha256: str) -> bytes:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(desk.store, "get", broken)
+    monkeypatch.setattr(setup.store, "get", broken)
     with pytest.raises(ZeroDivisionError):
-        asyncio.run(ask(desk))
-    ends = {end: desk.registry.get_sample_value("vlibrary_worker_requests_total", labels(end)) for end in ENDS}
+        asyncio.run(ask(setup))
+    ends = {end: setup.registry.get_sample_value("vlibrary_worker_requests_total", labels(end)) for end in ENDS}
     assert ends == {"failed": 1, "cancelled": None}
 
 
@@ -51,7 +51,7 @@ def labels(end: str) -> dict[str, str]:
     return {"end": end, "steered": "true"}
 
 
-async def ask(desk: Desk) -> None:
-    async with aclosing(desk.worker.generate(desk.call(Asked(0, 1)))) as events:
+async def ask(setup: WorkerSetup) -> None:
+    async with aclosing(setup.worker.generate(setup.call(RequestSpec(0, 1)))) as events:
         async for _ in events:
             pass

@@ -1,4 +1,4 @@
-"""A worker under ten times its load."""
+"""A worker under ten times its capacity."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from dataclasses import dataclass, field, replace
 import pytest
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from tests.model.desk import Desk, Open, until
-from tests.model.driving import Asked, solo
+from tests.model.engine_runs import RequestSpec, answer_alone
+from tests.model.worker_setup import OpenWorker, WorkerSetup, wait_until
 from vlibrary.domain.errors import Overloaded
 from vlibrary.domain.wire import Decoding, GenerateCall, Generation
 
 ROWS, WAITING = 4, 4
 CALLERS = 10 * (ROWS + WAITING)
 POOL = [
-    Asked(prompt, vector, Decoding(length, temperature=temperature, seed=vector))
+    RequestSpec(prompt, vector, Decoding(length, temperature=temperature, seed=vector))
     for prompt in range(4)
     for vector in range(3)
     for length, temperature in ((2, 0.0), (6, 1.0), (11, 0.0))
@@ -34,18 +34,20 @@ class Tally:
     """Results of all callers. memory: bytes of this process over time; 0 where the system does not report it."""
 
     ends: Counter[str] = field(default_factory=Counter)
-    wrong: list[tuple[Asked, Generation]] = field(default_factory=list)
+    wrong: list[tuple[RequestSpec, Generation]] = field(default_factory=list)
     memory: list[float] = field(default_factory=list)
 
 
-async def caller(desk: Desk, calls: Mapping[Asked, GenerateCall], tally: Tally, end: float, seed: int) -> None:
+async def caller(
+    setup: WorkerSetup, calls: Mapping[RequestSpec, GenerateCall], tally: Tally, end: float, seed: int
+) -> None:
     """Send one request after another, each different; a refused one is not retried."""
     chance = random.Random(seed)
     while time.monotonic() < end:
-        asked = chance.choice(POOL)
-        tally.ends["asked"] += 1
+        spec = chance.choice(POOL)
+        tally.ends["sent"] += 1
         try:
-            async with aclosing(desk.worker.generate(calls[asked])) as events:
+            async with aclosing(setup.worker.generate(calls[spec])) as events:
                 *_, whole = [event async for event in events]
         except Overloaded:
             tally.ends["refused"] += 1
@@ -53,18 +55,18 @@ async def caller(desk: Desk, calls: Mapping[Asked, GenerateCall], tally: Tally, 
         else:
             tally.ends["answered"] += 1
             assert isinstance(whole, Generation)
-            if replace(whole, timings={}) != solo(desk.lvlm, asked):
-                tally.wrong.append((asked, whole))
+            if replace(whole, timings={}) != answer_alone(setup.lvlm, spec):
+                tally.wrong.append((spec, whole))
 
 
-async def load(desk: Desk, seconds: float) -> Tally:
+async def load(setup: WorkerSetup, seconds: float) -> Tally:
     resident = CollectorRegistry()
     ProcessCollector(registry=resident)
-    calls = {asked: desk.call(asked) for asked in POOL}
+    calls = {spec: setup.call(spec) for spec in POOL}
     tally, end = Tally(), time.monotonic() + seconds
     async with asyncio.TaskGroup() as callers:
         for number in range(CALLERS):
-            callers.create_task(caller(desk, calls, tally, end, number))
+            callers.create_task(caller(setup, calls, tally, end, number))
         for _ in range(9):
             await asyncio.sleep(seconds / 10)
             tally.memory.append(resident.get_sample_value("process_resident_memory_bytes") or 0)
@@ -72,17 +74,17 @@ async def load(desk: Desk, seconds: float) -> Tally:
 
 
 @pytest.mark.parametrize("seconds", SECONDS)
-def test_ten_times_too_many_callers_are_answered_or_refused(open_desk: Open, seconds: float) -> None:
-    desk = open_desk(max_requests=ROWS + WAITING, rows=ROWS)
-    for asked in POOL:  # before the engine's thread uses the model
-        solo(desk.lvlm, asked)
-    tally = asyncio.run(load(desk, seconds))
+def test_ten_times_too_many_callers_are_answered_or_refused(open_worker: OpenWorker, seconds: float) -> None:
+    setup = open_worker(max_requests=ROWS + WAITING, rows=ROWS)
+    for spec in POOL:  # before the engine's thread uses the model
+        answer_alone(setup.lvlm, spec)
+    tally = asyncio.run(load(setup, seconds))
     assert tally.wrong == []
-    assert tally.ends["asked"] == tally.ends["answered"] + tally.ends["refused"]
+    assert tally.ends["sent"] == tally.ends["answered"] + tally.ends["refused"]
     assert tally.ends["answered"] >= ROWS + WAITING
     assert tally.ends["refused"] >= CALLERS
     assert min(tally.memory[-3:]) - min(tally.memory[:3]) < 16 * 2**20
-    asyncio.run(until(lambda: desk.worker.status().running == 0))  # the last row leaves just after its answer
-    status = desk.worker.status()
+    asyncio.run(wait_until(lambda: setup.worker.status().running == 0))  # the last row leaves just after its answer
+    status = setup.worker.status()
     assert (status.waiting, status.room) == (0, ROWS + WAITING)
-    assert desk.lvlm.table.pinned_slots == 0
+    assert setup.lvlm.table.pinned_slots == 0

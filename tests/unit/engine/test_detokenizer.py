@@ -1,4 +1,4 @@
-"""Streamed text: the pieces are the text, nothing is taken back, nothing of a stop text gets out."""
+"""Streamed text: the pieces join to the text, and no part of a stop string is sent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vlibrary.engine.detokenizer import Detokenizer
 TOKENIZER: Any = build_tokenizer()
 # Special tokens (they have no text), single bytes and merges.
 TOKENS = st.lists(st.integers(0, len(TOKENIZER) - 1), max_size=24)
-HALF_A_LETTER = "\ufffd"
+REPLACEMENT = "\ufffd"
 
 
 def tokens_of(text: str) -> list[int]:
@@ -26,7 +26,7 @@ def tokens_of(text: str) -> list[int]:
 
 
 def byte_tokens(text: str) -> list[int]:
-    """One token a byte: no merge joins the parts of a letter."""
+    """Return one token per byte, without merges."""
     ((letters, _),) = ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(text)
     ids: list[int] = TOKENIZER.convert_tokens_to_ids(list(letters))
     return ids
@@ -38,7 +38,7 @@ def whole(tokens: Sequence[int]) -> str:
 
 
 def streamed(tokens: Sequence[int], stop: Sequence[str] = (), tokenizer: Any = TOKENIZER) -> tuple[list[str], bool]:
-    """All pieces, the last one from `finish`; and whether it stopped, which ends the pushing."""
+    """Return all pieces, the last one from `finish`, and whether a stop string ended the stream."""
     stream, pieces = Detokenizer(tokenizer, stop), []
     for token in tokens:
         pieces.append(stream.push(token))
@@ -48,11 +48,11 @@ def streamed(tokens: Sequence[int], stop: Sequence[str] = (), tokenizer: Any = T
     return pieces, stream.stopped
 
 
-def wanted(tokens: Sequence[int], stop: Sequence[str]) -> tuple[str, bool]:
-    """The text up to the first stop text that is complete after as few tokens as possible."""
+def expected_text(tokens: Sequence[int], stop: Sequence[str]) -> tuple[str, bool]:
+    """Return the text before the first stop string that is complete, and whether there is one."""
     for count in range(1, len(tokens) + 1):
         text = whole(tokens[:count])
-        if text.endswith(HALF_A_LETTER) and count < len(tokens):
+        if text.endswith(REPLACEMENT) and count < len(tokens):
             continue
         ends = [text.lstrip().find(one) for one in stop if one in text.lstrip()]
         if ends:
@@ -68,11 +68,11 @@ def test_the_pieces_join_to_the_text_of_all_tokens(tokens: list[int]) -> None:
 
 
 @given(st.text(max_size=12))
-def test_letters_of_several_bytes_come_whole(text: str) -> None:
+def test_characters_of_several_bytes_are_not_split(text: str) -> None:
     pieces, _ = streamed(byte_tokens(text) if text else [])
     assert "".join(pieces) == text.strip()
-    if HALF_A_LETTER not in text:
-        assert not any(HALF_A_LETTER in piece for piece in pieces)
+    if REPLACEMENT not in text:
+        assert not any(REPLACEMENT in piece for piece in pieces)
 
 
 @settings(max_examples=200)
@@ -81,16 +81,16 @@ def test_letters_of_several_bytes_come_whole(text: str) -> None:
     st.lists(st.text("ab é€😀", min_size=1, max_size=4), min_size=1, max_size=3),
     st.booleans(),
 )
-def test_an_answer_ends_before_the_first_stop_text(text: str, stop: list[str], cut_to_bytes: bool) -> None:
-    tokens = (byte_tokens if cut_to_bytes else tokens_of)(text) if text else []
+def test_an_answer_ends_before_the_first_stop_string(text: str, stop: list[str], single_bytes: bool) -> None:
+    tokens = (byte_tokens if single_bytes else tokens_of)(text) if text else []
     pieces, stopped = streamed(tokens, stop)
-    assert ("".join(pieces), stopped) == wanted(tokens, stop)
+    assert ("".join(pieces), stopped) == expected_text(tokens, stop)
 
 
 @given(TOKENS, st.lists(st.text("aeo \n", min_size=1, max_size=3), min_size=1, max_size=2))
-def test_what_was_shown_stays_the_beginning_of_the_answer(tokens: list[int], stop: list[str]) -> None:
+def test_streamed_text_is_a_prefix_of_the_answer(tokens: list[int], stop: list[str]) -> None:
     stream, shown = Detokenizer(TOKENIZER, stop), ""
-    answer = wanted(tokens, stop)[0]
+    answer = expected_text(tokens, stop)[0]
     for token in tokens:
         shown += stream.push(token)
         assert answer.startswith(shown)
@@ -113,27 +113,27 @@ def test_what_was_shown_stays_the_beginning_of_the_answer(tokens: list[int], sto
         ("😀😁", ["😁"], "😀"),  # three of four bytes are shared
     ],
 )
-def test_stop_texts_byte_by_byte(text: str, stop: list[str], answer: str) -> None:
+def test_stop_strings_in_single_byte_tokens(text: str, stop: list[str], answer: str) -> None:
     pieces, stopped = streamed(byte_tokens(text), stop)
     assert "".join(pieces) == answer
     assert stopped is (text != "never")
 
 
-def test_text_comes_as_soon_as_it_is_certain() -> None:
+def test_text_is_sent_as_soon_as_it_is_certain() -> None:
     stream = Detokenizer(TOKENIZER, ["stop"])
     pieces = [stream.push(token) for token in byte_tokens("  a st sé")]
-    # "st" may begin a stop text until a space follows; a trailing space waits for a letter, half an é for the rest.
+    # "st" may begin a stop string until a space follows; a trailing space waits for a letter, half an é for the rest.
     assert pieces == ["", "", "a", "", "", "", " st", "", "", " sé"]
 
 
-def test_outer_white_space_is_left_out_and_inner_kept() -> None:
+def test_outer_white_space_is_removed() -> None:
     pieces, _ = streamed(byte_tokens(" \n one  two \n\t"))
     assert "".join(pieces) == "one  two"
     assert all(piece == piece.rstrip() for piece in pieces)
 
 
 def marking_words() -> Any:
-    """A tokenizer of SentencePiece's kind: a mark before each word, which is no space before the first one."""
+    """Return a tokenizer like SentencePiece: a mark before each word, which is no space before the first word."""
     vocabulary = {text: number for number, text in enumerate(("<unk>", "\u2581one", "\u2581two", "s", "\u2581"))}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     backend.decoder = decoders.Metaspace()
@@ -141,7 +141,7 @@ def marking_words() -> Any:
 
 
 @given(st.lists(st.integers(0, 4), max_size=8))
-def test_a_space_that_only_the_token_before_tells_of_is_kept(tokens: list[int]) -> None:
+def test_a_space_that_depends_on_the_previous_token_is_kept(tokens: list[int]) -> None:
     tokenizer = marking_words()
     pieces, _ = streamed(tokens, tokenizer=tokenizer)
     assert "".join(pieces) == tokenizer.decode(tokens, skip_special_tokens=True).strip()
@@ -153,5 +153,5 @@ def test_a_continuation_keeps_its_white_space(prompt: list[int], tokens: list[in
     blank = tokens_of(" " * spaces)
     stream = Detokenizer(TOKENIZER, continues=prompt)
     text = "".join([*map(stream.push, [*blank, *tokens, *blank]), stream.finish()])
-    if HALF_A_LETTER not in whole(prompt):
+    if REPLACEMENT not in whole(prompt):
         assert whole(prompt) + text == whole([*prompt, *blank, *tokens, *blank])

@@ -1,4 +1,4 @@
-"""The cache against a naive model in which every row is a tensor of its own."""
+"""The KV cache, compared with a naive model in which every row is a separate tensor."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Join:
 
 @dataclass(frozen=True)
 class Step:
-    """Tokens for all rows."""
+    """Decode this many tokens for all rows."""
 
     count: int
 
@@ -52,7 +52,7 @@ OPERATIONS = st.lists(
 
 
 class Checked:
-    """A cache and what it should hold, changed together."""
+    """A cache and its expected contents, changed together."""
 
     def __init__(self, most: int = 4096) -> None:
         self.cache = KvCache(most)
@@ -64,7 +64,7 @@ class Checked:
         return torch.randn(*shape, generator=self._random)
 
     def prefilled(self, lengths: Sequence[int], wider: int = 0) -> tuple[KeysValues, ...]:
-        """What a prefill leaves; columns of padding are not numbers."""
+        """Return what a prefill leaves; columns of padding are NaN."""
         width = max(lengths) + wider
         filled = []
         for _ in range(LAYERS):
@@ -82,7 +82,7 @@ class Checked:
             self.rows.append([(keys[row, :, -length:], values[row, :, -length:]) for keys, values in filled])
 
     def step(self, broken: int | None = None) -> None:
-        """One token for every row, and what attention sees then."""
+        """Decode one token for every row, and check what attention sees."""
         cache: Any = self.cache.for_next_token()
         assert cache.get_seq_length() == self.cache.width
         for layer in range(LAYERS):
@@ -114,9 +114,9 @@ class Checked:
         for part, block in enumerate(seen):
             assert block.shape == (len(self.rows), HEADS, width, SIZE)
             for row, own in enumerate(self.rows):
-                wanted = own[layer][part]
+                expected = own[layer][part]
                 if row != exempt:
-                    assert torch.equal(block[row, :, width - wanted.shape[1] :], wanted)
+                    assert torch.equal(block[row, :, width - expected.shape[1] :], expected)
                     assert torch.isfinite(block[row]).all()
 
     def check_memory(self, seen: tuple[Tensor, Tensor]) -> None:
@@ -126,8 +126,8 @@ class Checked:
 
     def check_mask(self) -> None:
         width = self.cache.width + 1
-        wanted = [[0] * (width - own[0][0].shape[1]) + [1] * own[0][0].shape[1] for own in self.rows]
-        assert self.cache.mask_with_next().tolist() == wanted
+        expected = [[0] * (width - own[0][0].shape[1]) + [1] * own[0][0].shape[1] for own in self.rows]
+        assert self.cache.mask_with_next().tolist() == expected
 
     def check_sizes(self) -> None:
         lengths = [own[0][0].shape[1] for own in self.rows]
@@ -148,7 +148,7 @@ class Checked:
 
 @settings(max_examples=50)
 @given(OPERATIONS, st.sampled_from((1, 150, 600, 4096)))
-def test_every_row_keeps_exactly_its_own_columns_whoever_comes_and_goes(operations: list[Operation], most: int) -> None:
+def test_every_row_keeps_its_columns_while_rows_join_and_leave(operations: list[Operation], most: int) -> None:
     checked = Checked(most)
     for operation in operations:
         checked.apply(operation)
@@ -156,7 +156,7 @@ def test_every_row_keeps_exactly_its_own_columns_whoever_comes_and_goes(operatio
             checked.step()
 
 
-def test_a_longer_newcomer_widens_the_window_and_its_leaving_narrows_it() -> None:
+def test_the_window_is_as_wide_as_the_longest_row() -> None:
     checked = Checked()
     checked.join([4])
     checked.steps(40)
@@ -168,19 +168,19 @@ def test_a_longer_newcomer_widens_the_window_and_its_leaving_narrows_it() -> Non
     checked.step()
 
 
-def test_a_longer_newcomer_beside_a_row_that_was_broken_sees_only_numbers() -> None:
+def test_a_longer_row_that_joins_after_a_nan_row_sees_finite_values() -> None:
     checked = Checked()
     checked.join([30, 30, 30])
     checked.step(broken=1)
     checked.leave(1, scrub=True)
     checked.leave(0)
-    checked.join([2])  # in the place of one that left
-    checked.join([40])  # opens columns on the left that others wrote before
+    checked.join([2])  # in the place of a row that left
+    checked.join([40])  # reuses columns on the left that earlier rows wrote
     checked.step()
 
 
-def test_what_was_broken_is_gone_when_its_columns_are_opened_again() -> None:
-    """The broken column falls out of the window with all who were there, and a long newcomer opens it again."""
+def test_columns_of_a_nan_row_are_clean_when_reused() -> None:
+    """The column leaves the window with all rows of that time; then a long prompt makes it part of the window again."""
     checked = Checked()
     checked.join([40, 3, 3, 3])
     checked.leave(3)
@@ -189,10 +189,10 @@ def test_what_was_broken_is_gone_when_its_columns_are_opened_again() -> None:
     checked.leave(0)
     checked.steps(5)
     checked.join([2])
-    checked.leave(0)  # nobody is left who was there when the row broke
+    checked.leave(0)  # no row is left from the time of the NaN
     checked.steps(3)
     checked.join([1])
-    checked.join([1])  # in the broken row's place
+    checked.join([1])  # in the NaN row's place
     checked.join([30])
     checked.step()
 
@@ -203,7 +203,7 @@ def test_a_row_that_leaves_after_a_failed_step_leaves_no_trace() -> None:
     states = torch.full((2, HEADS, 1, SIZE), NAN)
     cache: Any = checked.cache.for_next_token()
     for layer in cache.layers:
-        layer.update(states, states)  # and then the last layers failed
+        layer.update(states, states)  # as if the last layers failed
     checked.leave(1)
     checked.steps(3)
     checked.join([2])
@@ -215,29 +215,29 @@ def test_a_step_that_was_not_advanced_leaves_no_trace() -> None:
     checked.join([5, 2])
     states = torch.full((2, HEADS, 1, SIZE), NAN)
     cache: Any = checked.cache.for_next_token()
-    cache.layers[0].update(states, states)  # and then the second layer failed
+    cache.layers[0].update(states, states)  # as if the second layer failed
     checked.check_sizes()
     checked.step()
 
 
 # Two layers have four blocks, which the first row makes empty and then large enough for itself.
-@pytest.mark.parametrize("failing", range(1, 9))
-def test_a_first_row_that_finds_no_memory_can_join_later(failing: int) -> None:
+@pytest.mark.parametrize("failing_allocation", range(1, 9))
+def test_a_first_row_that_runs_out_of_memory_can_join_later(failing_allocation: int) -> None:
     checked = Checked()
     filled = checked.prefilled([5])
-    with pytest.raises(torch.OutOfMemoryError), ScarceMemory(failing):
+    with pytest.raises(torch.OutOfMemoryError), ScarceMemory(failing_allocation):
         checked.cache.join(filled, [5])
     assert checked.cache.lengths == []
     checked.join([7, 3])
     checked.step()
 
 
-@pytest.mark.parametrize("failing", [1, 2, 3, 4])
-def test_running_rows_outlive_a_newcomer_that_finds_no_memory(failing: int) -> None:
+@pytest.mark.parametrize("failing_allocation", [1, 2, 3, 4])
+def test_running_rows_survive_a_new_row_that_runs_out_of_memory(failing_allocation: int) -> None:
     checked = Checked()
     checked.join([5, 9])
     filled = checked.prefilled([300])
-    with pytest.raises(torch.OutOfMemoryError), ScarceMemory(failing):
+    with pytest.raises(torch.OutOfMemoryError), ScarceMemory(failing_allocation):
         checked.cache.join(filled, [300])
     checked.check_sizes()
     checked.step()
@@ -245,11 +245,11 @@ def test_running_rows_outlive_a_newcomer_that_finds_no_memory(failing: int) -> N
     checked.step()
 
 
-@pytest.mark.parametrize("failing", [1, 2, 3, 4])
-def test_rows_that_find_no_memory_for_the_next_column_can_go_on_when_there_is_some(failing: int) -> None:
+@pytest.mark.parametrize("failing_allocation", [1, 2, 3, 4])
+def test_rows_that_ran_out_of_memory_can_continue_later(failing_allocation: int) -> None:
     checked = Checked()
     checked.join([5, 9])
-    with pytest.raises(torch.OutOfMemoryError), ScarceMemory(failing):
+    with pytest.raises(torch.OutOfMemoryError), ScarceMemory(failing_allocation):
         checked.steps(200)
     checked.leave(1)
     checked.steps(3)

@@ -1,4 +1,4 @@
-"""Log-probabilities are those of the plain softmax, and do not depend on what other rows ask for."""
+"""Log-probabilities are those of the plain softmax, and do not depend on the other rows' options."""
 
 from __future__ import annotations
 
@@ -26,16 +26,18 @@ def some_logits(rows: int, seed: int, scale: float = 3.0) -> torch.Tensor:
     st.lists(st.tuples(st.integers(0, VOCABULARY - 1), st.integers(0, MAX_TOP)), min_size=1, max_size=5),
     st.integers(0, 999),
 )
-def test_scores_are_those_of_the_softmax(asked: list[tuple[int, int]], seed: int) -> None:
-    logits = some_logits(len(asked), seed)
-    wanted = logits.double().log_softmax(dim=-1)
-    tokens, counts = [token for token, _ in asked], [count for _, count in asked]
+def test_scores_are_those_of_the_softmax(rows: list[tuple[int, int]], seed: int) -> None:
+    logits = some_logits(len(rows), seed)
+    expected = logits.double().log_softmax(dim=-1)
+    tokens, counts = [token for token, _ in rows], [count for _, count in rows]
     for row, one in enumerate(score_tokens(logits, tokens, counts, NAMES)):
         assert one.token == tokens[row]
-        assert one.logprob == pytest.approx(float(wanted[row, tokens[row]]), abs=1e-5)
-        best = wanted[row].argsort(descending=True)[: counts[row]].tolist()
+        assert one.logprob == pytest.approx(float(expected[row, tokens[row]]), abs=1e-5)
+        best = expected[row].argsort(descending=True)[: counts[row]].tolist()
         assert [other.token for other in one.top] == best
-        assert [other.logprob for other in one.top] == pytest.approx([float(wanted[row, at]) for at in best], abs=1e-5)
+        assert [other.logprob for other in one.top] == pytest.approx(
+            [float(expected[row, at]) for at in best], abs=1e-5
+        )
         (alone,) = score_tokens(logits[row : row + 1], tokens[row : row + 1], counts[row : row + 1], NAMES)
         assert alone == one
 
@@ -67,9 +69,9 @@ def test_a_prompt_is_scored_in_chunks(length: int, at_a_time: int, monkeypatch: 
     logits, tokens = some_logits(length, 1), list(range(10, 10 + length))
     first, *rest = score_prompt(logits, tokens, 2, NAMES)
     assert (first.token, first.logprob, first.top) == (10, None, ())
-    wanted = logits.double().log_softmax(dim=-1)
+    expected = logits.double().log_softmax(dim=-1)
     for place, one in enumerate(rest, start=1):
         assert one.token == tokens[place]
-        assert one.logprob == pytest.approx(float(wanted[place - 1, tokens[place]]), abs=1e-5)
+        assert one.logprob == pytest.approx(float(expected[place - 1, tokens[place]]), abs=1e-5)
         assert len(one.top) == 2
     assert len(rest) == length - 1

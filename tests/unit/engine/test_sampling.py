@@ -1,4 +1,4 @@
-"""Each row draws as its own options and seed say, whatever its neighbours are."""
+"""Each row is sampled with its own options and seed, whatever the other rows are."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def some_logits(rows: int, seed: int = 0) -> Tensor:
 
 
 def drawn(logits: Tensor, decoding: Decoding, times: int) -> Counter[int | None]:
-    """Tokens of one row, drawn again and again."""
+    """Count the tokens of repeated draws for one row."""
     sampler = Sampler(decoding)
     return Counter(draw(logits[None], [sampler])[0] for _ in range(times))
 
 
 def draw(logits: Tensor, samplers: Sequence[Sampler]) -> list[int | None]:
-    """One step of every row, which counts."""
+    """Draw a token for every row and advance the samplers."""
     tokens = next_tokens(logits, samplers)
     for sampler, token in zip(samplers, tokens, strict=True):
         assert token is not None
@@ -41,7 +41,7 @@ def draw(logits: Tensor, samplers: Sequence[Sampler]) -> list[int | None]:
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=5), st.integers(0, 99))
-def test_greedy_rows_take_the_likeliest_token_whoever_samples_beside_them(sampling: list[bool], seed: int) -> None:
+def test_greedy_rows_take_the_most_likely_token_next_to_sampled_rows(sampling: list[bool], seed: int) -> None:
     logits = some_logits(len(sampling), seed)
     tokens = next_tokens(logits, [Sampler(Decoding(temperature=1.0 if one else 0.0)) for one in sampling])
     best = logits.argmax(dim=-1).tolist()
@@ -66,7 +66,7 @@ def test_the_same_seed_draws_the_same_tokens_whatever_the_batch(
         assert draw(logits, together)[place] == draw(logits[place][None], [alone])[0]
 
 
-def test_another_seed_draws_other_tokens() -> None:
+def test_different_seeds_draw_different_tokens() -> None:
     logits = torch.zeros(VOCABULARY)
     one, two = (
         [draw(logits[None], [sampler]) for _ in range(20)]
@@ -95,7 +95,7 @@ def test_top_p_keeps_the_fewest_tokens_that_reach_it(top_p: float, kept: set[int
     assert set(drawn(logits, Decoding(temperature=1.0, top_p=top_p), 400)) == kept
 
 
-def test_what_top_p_keeps_is_drawn_in_proportion() -> None:
+def test_tokens_within_top_p_are_drawn_in_proportion() -> None:
     counts = drawn(HALVES.double(), Decoding(temperature=1.0, top_p=0.75, seed=5), 1500)
     assert counts[1] / counts[3] == pytest.approx(2.0, rel=0.15)
 
@@ -108,11 +108,11 @@ def test_a_tiny_top_p_is_greedy(seed: int, temperature: float) -> None:
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-def test_tokens_come_as_often_as_the_tempered_softmax_says(temperature: float) -> None:
+def test_tokens_are_drawn_with_the_probabilities_of_the_softmax(temperature: float) -> None:
     logits, times = some_logits(1, seed=3)[0] / 2, 2000
     counts = drawn(logits, Decoding(temperature=temperature, seed=7), times)
-    wanted = (torch.softmax(logits.double() / temperature, dim=-1) * times).tolist()
-    chi_square = sum((counts[token] - often) ** 2 / often for token, often in enumerate(wanted) if often > 5)
+    expected = (torch.softmax(logits.double() / temperature, dim=-1) * times).tolist()
+    chi_square = sum((counts[token] - often) ** 2 / often for token, often in enumerate(expected) if often > 5)
     assert chi_square < 30  # 10 degrees of freedom: above that once in a thousand
     assert sum(counts.values()) == times
 
@@ -124,7 +124,7 @@ def test_a_temperature_near_zero_is_greedy(temperature: float) -> None:
     assert tokens == logits.argmax(dim=-1).tolist()
 
 
-def test_tokens_that_a_model_rules_out_are_never_drawn() -> None:
+def test_tokens_with_a_logit_of_minus_infinity_are_never_drawn() -> None:
     logits = torch.full((1, VOCABULARY), -math.inf)
     logits[0, 4] = logits[0, 6] = 1.0
     assert set(drawn(logits[0], Decoding(temperature=5.0), 60)) == {4, 6}
@@ -134,9 +134,7 @@ def test_tokens_that_a_model_rules_out_are_never_drawn() -> None:
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("whole", [True, False], ids=["all numbers", "one number"])
 @pytest.mark.parametrize("decoding", [GREEDY, Decoding(temperature=1.0), Decoding(temperature=1.0, top_p=0.5)])
-def test_a_row_whose_numbers_are_not_finite_has_no_token_and_disturbs_nobody(
-    bad: float, whole: bool, decoding: Decoding
-) -> None:
+def test_a_row_with_logits_that_are_not_finite_has_no_token(bad: float, whole: bool, decoding: Decoding) -> None:
     logits = some_logits(3)
     others = [GREEDY, Decoding(temperature=1.0, seed=4)]
     fine = next_tokens(logits[[0, 2]], [Sampler(one) for one in others])
@@ -146,8 +144,8 @@ def test_a_row_whose_numbers_are_not_finite_has_no_token_and_disturbs_nobody(
 
 
 @pytest.mark.parametrize("top_p", [0.9, 0.999, 1.0])
-def test_a_large_and_flat_vocabulary_is_drawn_from_as_it_should(top_p: float) -> None:
-    """Flatter than what is looked at first: 1,024 tokens hold far less than top_p."""
+def test_a_large_and_flat_distribution_is_sampled_beyond_1024_tokens(top_p: float) -> None:
+    """The sampler sorts 1,024 tokens first, which hold far less than top_p here."""
     logits = torch.zeros(1, 4_000)
     logits[0, 1_000:] -= 0.01
     tokens = drawn(logits[0], Decoding(temperature=1.0, top_p=top_p), 300)
@@ -156,18 +154,18 @@ def test_a_large_and_flat_vocabulary_is_drawn_from_as_it_should(top_p: float) ->
     assert any(token is not None and token >= 1_000 for token in tokens)
 
 
-def test_of_tokens_that_are_alike_only_as_many_are_kept_as_are_needed() -> None:
+def test_top_p_keeps_no_more_equally_likely_tokens_than_needed() -> None:
     found = set(drawn(HALVES.double(), Decoding(temperature=1.0, top_p=0.9), 400))
     assert found in ({0, 1, 3, 2}, {0, 1, 3, 4})
 
 
-def test_a_step_that_is_tried_again_draws_the_same_token() -> None:
+def test_a_repeated_step_draws_the_same_token() -> None:
     logits, sampler = some_logits(1, 0), Sampler(Decoding(temperature=1.5, seed=3))
     assert len({tuple(next_tokens(logits, [sampler])) for _ in range(20)}) == 1
 
 
 def left_by(logits: Tensor, decoding: Decoding) -> set[int]:
-    """Which tokens can be drawn, written out in float64: min_p, then top_k, then top_p of what they leave."""
+    """Return the tokens that can be drawn, computed in float64: min_p, then top_k, then top_p of what they leave."""
     probabilities = torch.softmax(logits.double() / decoding.temperature, dim=-1)
     order = probabilities.argsort(descending=True).tolist()
     kept = [token for token in order if probabilities[token] >= decoding.min_p * probabilities[order[0]]]
@@ -193,7 +191,7 @@ def left_by(logits: Tensor, decoding: Decoding) -> set[int]:
     ),
     st.integers(0, 99),
 )
-def test_only_tokens_that_the_options_leave_are_drawn(decoding: Decoding, seed: int) -> None:
+def test_only_tokens_within_the_options_are_drawn(decoding: Decoding, seed: int) -> None:
     logits = some_logits(1, seed)[0]
     assert set(drawn(logits, decoding, 60)) <= left_by(logits, decoding)
 
@@ -202,14 +200,14 @@ def test_only_tokens_that_the_options_leave_are_drawn(decoding: Decoding, seed: 
     "decoding",
     [Decoding(temperature=1, top_k=3), Decoding(temperature=1, min_p=0.4), Decoding(temperature=1, top_k=4, top_p=0.9)],
 )
-def test_all_tokens_that_the_options_leave_are_drawn(decoding: Decoding) -> None:
+def test_all_tokens_within_the_options_are_drawn(decoding: Decoding) -> None:
     logits = some_logits(1, 4)[0] / 3
     assert set(drawn(logits, decoding, 400)) == left_by(logits, decoding)
 
 
 @pytest.mark.parametrize("options", [{"top_k": 1500}, {"min_p": 0.99}, {"top_k": 1500, "top_p": 0.9}])
 def test_options_that_leave_many_tokens_of_a_large_vocabulary(options: dict[str, Any]) -> None:
-    """More than the 1,024 that are looked at first."""
+    """The options keep more than the 1,024 tokens that the sampler sorts first."""
     logits = torch.linspace(0, -0.01, 2_000)
     tokens = drawn(logits, Decoding(temperature=1.0, **options), 400)
     assert max(token or 0 for token in tokens) > 1_024
@@ -217,7 +215,7 @@ def test_options_that_leave_many_tokens_of_a_large_vocabulary(options: dict[str,
 
 
 @pytest.mark.parametrize("options", [{"top_p": 0.0}, {"top_k": 1}, {"min_p": 1.0}, {"temperature": 0.0}])
-def test_the_narrowest_option_takes_the_likeliest_token(options: dict[str, Any]) -> None:
+def test_the_narrowest_options_take_the_most_likely_token(options: dict[str, Any]) -> None:
     logits = some_logits(1, 8)
     decoding = Decoding(**({"temperature": 2.0} | options))
     assert set(drawn(logits[0], decoding, 20)) == {int(logits.argmax())}

@@ -1,4 +1,4 @@
-"""The bytes of tokens join to the bytes of the text, whatever kind of tokenizer made them."""
+"""The bytes of tokens join to the bytes of the text, for every kind of tokenizer."""
 
 from __future__ import annotations
 

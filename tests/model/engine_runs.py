@@ -1,4 +1,4 @@
-"""An engine driven step by step, and a model that fails when a test says so."""
+"""Run an engine step by step, and inject faults into its model."""
 
 from __future__ import annotations
 
@@ -11,45 +11,45 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from tests.model import samples
-from tests.model.engine.test_inflight import Collected, run
+from tests.model.engine.test_inflight import RecordedRequest, run
 from vlibrary.domain.vector import SteeringVector
 from vlibrary.domain.wire import Decoding, Generation, Prompt
 from vlibrary.engine.inflight import InFlightEngine
 from vlibrary.models.lvlm import Lvlm
 
 
-class Asked(NamedTuple):
-    """A request by numbers: which prompt, which vector (0 for none), how its tokens are drawn."""
+class RequestSpec(NamedTuple):
+    """A request by numbers. prompt: index into `samples.prompts`; vector: its seed, 0 for none."""
 
     prompt: int = 0
     vector: int = 0
     decoding: Decoding = Decoding(max_new_tokens=6)
     strength: float = 0.5
 
-    def given(self, lvlm: Lvlm) -> tuple[Prompt, SteeringVector | None, Decoding]:
+    def resolve(self, lvlm: Lvlm) -> tuple[Prompt, SteeringVector | None, Decoding]:
         vector = samples.vector(lvlm.spec, self.vector, self.strength) if self.vector else None
         return samples.prompts(lvlm)[self.prompt], vector, self.decoding
 
 
-def collected(lvlm: Lvlm, *asked: Asked) -> list[Collected]:
-    return [Collected(lvlm, *one.given(lvlm)) for one in asked]
+def make_requests(lvlm: Lvlm, *specs: RequestSpec) -> list[RecordedRequest]:
+    return [RecordedRequest(lvlm, *one.resolve(lvlm)) for one in specs]
 
 
 @lru_cache(maxsize=1024)
-def solo(lvlm: Lvlm, asked: Asked) -> Generation:
-    """The answer of an engine that has nothing else to do."""
-    (one,) = collected(lvlm, asked)
+def answer_alone(lvlm: Lvlm, spec: RequestSpec) -> Generation:
+    """Return the answer of an engine that has no other request."""
+    (one,) = make_requests(lvlm, spec)
     run(InFlightEngine(lvlm), [one], steps_between=0)
     return one.generation
 
 
-def finish(engine: InFlightEngine) -> None:
-    """Go on until nothing is left to do."""
+def run_to_end(engine: InFlightEngine) -> None:
+    """Run steps until no request is left."""
     run(engine, [], steps_between=0)
 
 
-def started(engine: InFlightEngine, requests: Sequence[Collected], steps: int = 3) -> None:
-    """All of them run and have drawn some tokens."""
+def start_all(engine: InFlightEngine, requests: Sequence[RecordedRequest], steps: int = 3) -> None:
+    """Submit the requests and run some steps; every request then has tokens and is still running."""
     for one in requests:
         engine.submit(one.request)
     for _ in range(steps):
@@ -61,8 +61,8 @@ Fault = Callable[[Tensor], Exception | None]
 
 
 @contextmanager
-def failing(lvlm: Lvlm, fault: Fault) -> Iterator[None]:
-    """While inside, forward passes end with what `fault` makes of their tokens [B, T]."""
+def inject_errors(lvlm: Lvlm, fault: Fault) -> Iterator[None]:
+    """Within the block, forward passes raise what `fault` returns for their tokens [B, T]."""
 
     def check(_model: Any, _args: Any, kwargs: dict[str, Any]) -> None:
         error = fault(kwargs["input_ids"])
@@ -76,14 +76,14 @@ def failing(lvlm: Lvlm, fault: Fault) -> Iterator[None]:
         handle.remove()
 
 
-def decoding(tokens: Tensor) -> bool:
-    """Whether this is a step of the running batch and no prefill."""
+def is_decode_step(tokens: Tensor) -> bool:
+    """Return whether this is a step of the running batch, not a prefill."""
     return tokens.shape[1] == 1
 
 
 @contextmanager
-def breaking(lvlm: Lvlm, row: int) -> Iterator[None]:
-    """While inside, this row's numbers are none, from the token on that it reads."""
+def inject_nan(lvlm: Lvlm, row: int) -> Iterator[None]:
+    """Within the block, the embeddings of this row are NaN in every forward pass."""
 
     def put_nan(_module: Any, _args: Any, embedded: Tensor) -> Tensor:
         embedded = embedded.clone()
