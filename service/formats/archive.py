@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -31,6 +32,8 @@ MAX_MANIFEST_BYTES = 256 * 2**20
 _HEADER = {"format": "vlibrary-archive-1"}
 _BLOCK = tarfile.BLOCKSIZE
 _CURE = "Export it again: `vlibrary export FILE`, or GET /export."
+_OTHER = "Give the file that `vlibrary export FILE` or GET /export wrote, uncompressed."
+_LOOK = 64 * 1024  # bytes at either end
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,15 @@ class _PlainFile(tarfile.TarInfo):
         return member
 
 
+def _ends(file: BinaryIO) -> bytes:
+    """Return the beginning and the end of the file, by which formats are recognised."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    beginning = file.read(_LOOK)
+    file.seek(max(len(beginning), size - _LOOK))
+    return beginning + file.read()
+
+
 def _members(file: BinaryIO) -> dict[str, tuple[int, int]]:
     """Return offset and size by member name. Raises InvalidArchive."""
     file.seek(0)
@@ -170,6 +182,8 @@ def _members(file: BinaryIO) -> dict[str, tuple[int, int]]:
         with tarfile.open(fileobj=file, mode="r:", tarinfo=_PlainFile) as tar:
             found = tar.getmembers()
     except (tarfile.TarError, ValueError) as error:
+        if (foreign := recognise(_ends(file))) is not None:
+            raise InvalidArchive(f"The file is not an archive of vectors; it is {foreign.what}.", _OTHER) from error
         raise InvalidArchive(f"The file is not a complete tar archive: {error}.", _CURE) from error
     members = {member.name: (member.offset_data, member.size) for member in found}
     if len(members) < len(found):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
 import tarfile
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -319,6 +321,20 @@ def test_an_invalid_archive_is_refused(case: str) -> None:
     with pytest.raises(InvalidArchive) as refused:
         open_archive(io.BytesIO(HOSTILE[case]()))
     assert refused.value.cure
+
+
+def test_a_file_of_another_format_is_named() -> None:
+    zipped = io.BytesIO()
+    with zipfile.ZipFile(zipped, "w") as made:
+        made.writestr("a.bin", bytes(100_000))
+    files = {
+        "a gzip file": gzip.compress(b"".join(pack([item()]))),
+        "an HTML page": b"<!doctype html><title>Sign in</title>",
+        "a zip archive with a.bin": zipped.getvalue(),
+    }
+    for what, data in files.items():
+        with pytest.raises(InvalidArchive, match=f"not an archive of vectors; it is {what}"):
+            open_archive(io.BytesIO(data))
 
 
 def test_names_outside_the_archive_are_never_followed() -> None:
