@@ -22,7 +22,33 @@ from vlibrary.schemas.logprobs import LogprobOut
 from vlibrary.schemas.vectors import EMBEDDED_TEXT_EXAMPLE
 
 _ID = "chatcmpl-01K9Z4T0XJ4V6W8M2Q5R7S9A1B"
+STEERED_EXAMPLE: dict[str, Any] = {
+    "applied": [NAMED_EXAMPLE | {"score": 0.97, "strength": 1.0}],
+    "reason": None,
+    "query_text": EMBEDDED_TEXT_EXAMPLE,
+    "base_model": "vlibrary/bundled-llava",
+    "timings": {"total_s": 0.03},
+    "ignored": [],
+}
+EVENT_SCHEMA = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {"data": {"type": "string", "description": "A chunk or an error as JSON, or [DONE]"}},
+}
+STREAM_EXAMPLE = f"""\
+data: {{"id":"{_ID}","object":"chat.completion.chunk","created":1795000000,\
+"model":"vlibrary/bundled-llava","system_fingerprint":"9c2e5d1f","choices":[{{"index":0,"delta":{{"content":"lorp"}},\
+"logprobs":null,"finish_reason":null}}]}}
+
+data: [DONE]
+
+"""
 DONE = format_sse_event(data_str="[DONE]")
+
+
+def format_failure(problem: Problem, path: str) -> bytes:
+    """Return an error event for a stream that ends with [DONE] when it is complete. path: of the request."""
+    return format_sse_event(data_str=json.dumps(problem | {"error": openai_error(problem, path)}))
 
 
 class SteeredOut(SteeringOut):
@@ -107,14 +133,7 @@ class ChatOut(BaseModel):
                 }
             ],
             "usage": {"prompt_tokens": 11, "completion_tokens": 2, "total_tokens": 13},
-            "vlibrary": {
-                "applied": [NAMED_EXAMPLE | {"score": 0.97, "strength": 1.0}],
-                "reason": None,
-                "query_text": EMBEDDED_TEXT_EXAMPLE,
-                "base_model": "vlibrary/bundled-llava",
-                "timings": {"total_s": 0.03},
-                "ignored": [],
-            },
+            "vlibrary": STEERED_EXAMPLE,
         }
     )
 
@@ -187,7 +206,7 @@ class Completion:
 
     def failure(self, problem: Problem) -> bytes:
         """Return an error event; without [DONE], which would mark the answer as complete."""
-        return format_sse_event(data_str=json.dumps(problem | {"error": openai_error(problem, self._path)}))
+        return format_failure(problem, self._path)
 
     def _delta(
         self,

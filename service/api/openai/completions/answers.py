@@ -11,38 +11,26 @@ from fastapi.sse import format_sse_event
 from pydantic import BaseModel, Field
 from ulid import ULID
 
-from vlibrary.api.http.problems import Problem, openai_error
-from vlibrary.api.openai.answers import DONE, ChatUsage, SteeredOut
+from vlibrary.api.http.problems import Problem
+from vlibrary.api.openai.answers import DONE, STEERED_EXAMPLE, ChatUsage, SteeredOut, format_failure
 from vlibrary.api.openai.completions.request import CompletionsIn
 from vlibrary.domain.wire import ScoredToken, TextPiece
 from vlibrary.library.model_names import NamedModel
 from vlibrary.library.steer import Answer
-from vlibrary.schemas.examples import NAMED_EXAMPLE, examples
+from vlibrary.schemas.examples import examples
 from vlibrary.schemas.logprobs import LEAST_LOGPROB
 
-_STEERED = {
-    "applied": [NAMED_EXAMPLE | {"score": 0.97, "strength": 1.0}],
-    "reason": None,
-    "base_model": "vlibrary/bundled-llava",
-    "timings": {"total_s": 0.03},
-    "ignored": [],
-}
-EXAMPLE: dict[str, Any] = {
+_EXAMPLE: dict[str, Any] = {
     "id": "cmpl-01K9Z4T0XJ4V6W8M2Q5R7S9A1B",
     "object": "text_completion",
     "created": 1_795_000_000,
     "model": "vlibrary/bundled-llava",
     "system_fingerprint": "9c2e5d1f",
-    "choices": [{"index": 0, "text": " lorp", "logprobs": None, "finish_reason": "stop", "vlibrary": _STEERED}],
+    "choices": [{"index": 0, "text": " lorp", "logprobs": None, "finish_reason": "stop", "vlibrary": STEERED_EXAMPLE}],
     "usage": {"prompt_tokens": 11, "completion_tokens": 2, "total_tokens": 13},
-    "vlibrary": _STEERED,
+    "vlibrary": STEERED_EXAMPLE,
 }
 
-EVENT_SCHEMA = {
-    "type": "object",
-    "required": ["data"],
-    "properties": {"data": {"type": "string", "description": "A chunk or an error as JSON, or [DONE]"}},
-}
 STREAM_EXAMPLE = """\
 data: {"id":"cmpl-01K9Z4T0XJ4V6W8M2Q5R7S9A1B","object":"text_completion","created":1795000000,\
 "model":"vlibrary/bundled-llava","system_fingerprint":"9c2e5d1f","choices":[{"index":0,"text":" lorp",\
@@ -96,7 +84,7 @@ class CompletionChoice(BaseModel):
 class CompletionOut(BaseModel):
     """Completions."""
 
-    model_config = examples(EXAMPLE)
+    model_config = examples(_EXAMPLE)
 
     id: str
     object: Literal["text_completion"] = "text_completion"
@@ -177,7 +165,7 @@ class TextCompletion:
 
     def failure(self, problem: Problem) -> bytes:
         """Return an error event; without [DONE], which would mark the answers as complete."""
-        return format_sse_event(data_str=json.dumps(problem | {"error": openai_error(problem, self._path)}))
+        return format_failure(problem, self._path)
 
     def _echo(self, prompt: int, answer: Answer) -> str:
         if not self._body.echo:

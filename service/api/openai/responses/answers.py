@@ -12,16 +12,16 @@ from pydantic import BaseModel, Field
 from ulid import ULID
 
 from vlibrary.api.http.problems import Problem, openai_error
-from vlibrary.api.openai.answers import SteeredOut
+from vlibrary.api.openai.answers import STEERED_EXAMPLE, SteeredOut
 from vlibrary.api.openai.responses.request import ResponsesIn, TextFormat
 from vlibrary.domain.wire import TextPiece
 from vlibrary.library.model_names import NamedModel
 from vlibrary.library.steer import Answer
-from vlibrary.schemas.examples import NAMED_EXAMPLE, examples
+from vlibrary.schemas.examples import examples
 from vlibrary.schemas.logprobs import LogprobOut
 
 _ULID = "01K9Z4T0XJ4V6W8M2Q5R7S9A1B"
-EXAMPLE: dict[str, Any] = {
+_EXAMPLE: dict[str, Any] = {
     "id": f"resp_{_ULID}",
     "object": "response",
     "created_at": 1_795_000_000,
@@ -58,13 +58,7 @@ EXAMPLE: dict[str, Any] = {
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": 13,
     },
-    "vlibrary": {
-        "applied": [NAMED_EXAMPLE | {"score": 0.97, "strength": 1.0}],
-        "reason": None,
-        "base_model": "vlibrary/bundled-llava",
-        "timings": {"total_s": 0.03},
-        "ignored": [],
-    },
+    "vlibrary": STEERED_EXAMPLE,
 }
 
 _KINDS = (
@@ -152,7 +146,7 @@ class IncompleteOut(BaseModel):
 class ResponseOut(BaseModel):
     """A response. Fields that are not described have their meaning in OpenAI's API."""
 
-    model_config = examples(EXAMPLE)
+    model_config = examples(_EXAMPLE)
 
     id: str
     object: Literal["response"] = "response"

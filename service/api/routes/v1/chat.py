@@ -12,27 +12,13 @@ from vlibrary.api.http.middleware.server_timing import report_timings
 from vlibrary.api.http.middleware.steering_headers import report_steering
 from vlibrary.api.http.responses import json_or_stream, problems
 from vlibrary.api.http.streams import AnswerStream, stream_answers
-from vlibrary.api.openai.answers import ChatOut, Completion
+from vlibrary.api.openai.answers import EVENT_SCHEMA, STREAM_EXAMPLE, ChatOut, Completion
 from vlibrary.api.openai.conversation import read_conversation
 from vlibrary.api.openai.schemas import ChatIn
 from vlibrary.library.answers import answer_all, vary_seeds
 from vlibrary.library.steer import plan
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
-
-_EVENTS = {
-    "type": "object",
-    "required": ["data"],
-    "properties": {"data": {"type": "string", "description": "A chat.completion.chunk or an error as JSON, or [DONE]"}},
-}
-_EXAMPLE = """\
-data: {"id":"chatcmpl-01K9Z4T0XJ4V6W8M2Q5R7S9A1B","object":"chat.completion.chunk","created":1795000000,\
-"model":"vlibrary/bundled-llava","system_fingerprint":"9c2e5d1f","choices":[{"index":0,"delta":{"content":"lorp"},\
-"logprobs":null,"finish_reason":null}]}
-
-data: [DONE]
-
-"""
 
 
 @router.post(
@@ -42,7 +28,7 @@ data: [DONE]
     response_model=ChatOut,
     responses={
         **problems(400, 404, 413, 429, 500, 503, 504),
-        200: json_or_stream("The completion. With `stream`: its chunks, then `[DONE]`", _EVENTS, _EXAMPLE),
+        200: json_or_stream("The completion. With `stream`: its chunks, then `[DONE]`", EVENT_SCHEMA, STREAM_EXAMPLE),
     },
     openapi_extra=json_docs(ChatIn),
 )

@@ -12,7 +12,8 @@ from vlibrary.api.http.middleware.server_timing import report_timings
 from vlibrary.api.http.middleware.steering_headers import report_steering
 from vlibrary.api.http.responses import json_or_stream, problems
 from vlibrary.api.http.streams import AnswerStream, stream_answers
-from vlibrary.api.openai.completions.answers import EVENT_SCHEMA, STREAM_EXAMPLE, CompletionOut, TextCompletion
+from vlibrary.api.openai.answers import EVENT_SCHEMA
+from vlibrary.api.openai.completions.answers import STREAM_EXAMPLE, CompletionOut, TextCompletion
 from vlibrary.api.openai.completions.request import CompletionsIn
 from vlibrary.library.answers import answer_all, vary_seeds
 from vlibrary.library.steer import plan
