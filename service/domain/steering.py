@@ -47,14 +47,14 @@ def has_demonstrations(prompt: Prompt) -> bool:
     """Return whether the prompt solves examples before its question.
 
     These are its demonstrations, or pairs of question and answer in its text. A text has such pairs if it ends with a
-    label, such as "Answer:", that occurs before with an answer on the same line; or if, with several images, its last
-    line begins an earlier line ("Hue? red", then "Hue?").
+    label, such as "Answer:", that occurs before with an answer on the same line or the next; or if, with several
+    images, its last line begins an earlier line ("Hue? red", then "Hue?").
     """
     if any(one.prompt.strip() or one.images for one in prompt.demonstrations):
         return True
     text = prompt.text.strip()
     label = re.search(r"(?:^|\s)([^\s:：]+[:：])$", text)
-    if label and re.search(rf"(?:^|\s){re.escape(label[1])}[^\S\n]*[^\s]", text[: -len(label[1])]):
+    if label and re.search(rf"(?:^|\s){re.escape(label[1])}[^\S\n]*\n?[^\S\n]*\S", text[: -len(label[1])]):
         return True
     *earlier, last = (line.strip() for line in text.split("\n"))
     return len(prompt.images) > 1 and any(line.startswith(f"{last} ") for line in earlier if last)

@@ -22,7 +22,7 @@ from vlibrary.models.lvlm import Lvlm
 _CACHED = 64  # compiled schemas
 # Masks of few tokens take microseconds, less than waking a thread; those of many can take 20 ms.
 _SMALL_VOCABULARY = 32_768
-# Without a limit, a model can write white space to the end of the answer.
+# Without a limit, a model can write white space to the end of the answer. A schema's `x-guidance` cannot lift it.
 _OPTIONS: Any = {"whitespace_pattern": r"( |\n {0,16})?"}
 _NEEDED = b'{}[]":,-.0123456789'
 # Keywords whose values are schemas, lists of schemas, and schemas by name.
@@ -150,7 +150,8 @@ def _compile(schema: Any, tokenizer: LLTokenizer) -> LLMatcher:
 
 
 def _try_compile(schema: Any, tokenizer: LLTokenizer) -> LLMatcher:
-    return LLMatcher(tokenizer, LLMatcher.grammar_from_json_schema(json.dumps(schema), defaults=_OPTIONS), log_level=0)
+    compiled = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_OPTIONS)
+    return LLMatcher(tokenizer, compiled, log_level=0)
 
 
 def _find_error(schema: Any, root: Any, tokenizer: LLTokenizer) -> tuple[str, str] | None:

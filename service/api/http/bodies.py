@@ -81,8 +81,11 @@ def json_reader(schema: type[Body]) -> Callable[[Request], Coroutine[Any, Any, B
 
 
 def media_type(request: Request) -> str:
-    """Return the media type of the body, without parameters; empty without Content-Type."""
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    """Return the media type of the body, without parameters; empty without Content-Type. Raises InvalidInput."""
+    given = request.headers.getlist("content-type")
+    if len(given) > 1:
+        raise InvalidInput(f"The request has {len(given)} headers Content-Type.", "Send one.")
+    return "".join(given).partition(";")[0].strip().lower()
 
 
 async def read_form(request: Request, max_field_bytes: int, names: Collection[str]) -> Form:

@@ -18,6 +18,7 @@ from vlibrary.domain.wire import Decoding
 from vlibrary.engine import grammar
 from vlibrary.engine.grammar import Grammars
 from vlibrary.engine.inflight import InFlightEngine
+from vlibrary.engine.token_bytes import TokenBytes
 from vlibrary.models.lvlm import Lvlm
 
 COLOURS = {
@@ -83,6 +84,20 @@ def test_an_answer_that_reaches_its_length_is_the_beginning_of_a_document(llava:
     (one,) = answered(llava, RecordedRequest(llava, PROMPTS[1], None, constrained(COLOURS, 3)))
     assert one.finish_reason == "length"
     assert one.text.startswith("{")
+
+
+@pytest.mark.parametrize("options", [{}, {"x-guidance": {"whitespace_pattern": r"[ \n]*"}}], ids=["plain", "options"])
+@pytest.mark.parametrize("start", ["{", '{"a"', '{"a":', '{"a":1', "["])
+def test_white_space_between_tokens_is_bounded(llava: Lvlm, options: Any, start: str) -> None:
+    matcher = Grammars(llava).compile(json.dumps({"type": ["object", "array"]} | options)).deep_copy()
+    names = TokenBytes(llava.tokenizer)
+    single = {names[token]: token for token in range(llava.vocabulary)}
+    assert matcher.consume_tokens([single[bytes([byte])] for byte in start.encode()])
+    written = 0
+    while written < 100 and (allowed := [one for one in (b"\n", b" ") if matcher.validate_tokens([single[one]])]):
+        matcher.consume_token(single[allowed[0]])
+        written += 1
+    assert written == 17
 
 
 INVALID: dict[str, tuple[Any, str]] = {

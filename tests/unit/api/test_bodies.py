@@ -77,6 +77,15 @@ def test_json_in_doubt_is_refused_with_the_place(api: TestClient, method: str, p
     assert problem in answer.json()["detail"]
 
 
+@pytest.mark.parametrize("path", ["/generate", "/vectors", "/import", "/v1/chat/completions"])
+def test_two_content_types_are_refused(api: TestClient, path: str) -> None:
+    answer = api.post(
+        path, content=b"{}", headers=[("Content-Type", "application/json"), ("Content-Type", "text/plain")]
+    )
+    assert answer.status_code == (400 if path.startswith("/v1") else 422)
+    assert "2 headers Content-Type" in answer.json()["detail"]
+
+
 def test_a_surrogate_pair_and_a_byte_order_mark_are_read(api: TestClient) -> None:
     body = b'\xef\xbb\xbf{"prompt": "\\ud83d\\ude00", "steering": "off"}'
     assert api.post("/generate", content=body, headers=JSON).json()["text"] == "😀"
