@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PLACES = {f"{traffic}_{clients}" for traffic in ("distinct", "repeated") for clients in (1, 8, 32)}
 
 
+@pytest.mark.real
 def test_a_quick_run_prints_every_figure_as_json() -> None:
     command = [sys.executable, "-m", "tests.bench.auto", "--quick"]
     run = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=True)
