@@ -55,3 +55,12 @@ def test_every_token_has_one_entry_in_each_list(scored: list[ScoredToken], begin
         if top is not None and own is not None:
             assert top[token] >= own
             assert max(top.values()) == max(own, *(one.logprob or 0.0 for one in scored[at].top), -9999.0)
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 2])
+@pytest.mark.parametrize("prompt", ["a b", [[1, 2]]])
+def test_the_one_token_after_a_scored_prompt_is_listed_also_if_it_ends_the_answer(prompt: Any, tokens: int) -> None:
+    scored = CompletionsIn.model_validate({"prompt": prompt, "max_tokens": tokens, "echo": True, "logprobs": 1})
+    assert scored.to_completion_decoding().ignore_eos is (tokens == 1)
+    plain = CompletionsIn.model_validate({"prompt": prompt, "max_tokens": tokens, "logprobs": 1})
+    assert not plain.to_completion_decoding().ignore_eos

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
@@ -131,4 +132,6 @@ class CompletionsIn(SamplingIn):
         scores_prompt = self.echo and (self._has_tokens or self.logprobs is not None)
         ranked = 0 if self.samples > self.answers and self.logprobs is None else self.logprobs
         most = _DEFAULT_TOKENS if self.max_tokens is None else self.max_tokens
-        return self.to_decoding(most, logprobs=ranked, prompt_logprobs=(self.logprobs or 0) if scores_prompt else None)
+        found = self.to_decoding(most, logprobs=ranked, prompt_logprobs=(self.logprobs or 0) if scores_prompt else None)
+        # Harnesses score a prompt so, and drop the last entry, that of the generated token: an end token needs one too.
+        return replace(found, ignore_eos=True) if scores_prompt and self.logprobs is not None and most == 1 else found
