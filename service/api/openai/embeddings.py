@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
-from vlibrary.api.openai.fields import Hint
+from vlibrary.api.openai.fields import Hint, NonBlankText
 from vlibrary.api.openai.messages import ImagePart, TextPart, UserMessage
 from vlibrary.domain.errors import InvalidInput, ModelNotFound, PromptTooLong
 from vlibrary.domain.query import EmbedderSpec, Query, TaskEmbedding
 from vlibrary.domain.vector import Array
 from vlibrary.schemas.examples import SAMPLE_IMAGE, examples
-from vlibrary.schemas.fields import MAX_TEXT, NOT_BLANK, StrictIn, check_images
+from vlibrary.schemas.fields import StrictIn, check_images
 from vlibrary.schemas.generate import MAX_MODEL_NAME
 
 MAX_INPUTS = 2_048  # OpenAI's limit
@@ -33,14 +33,7 @@ def _as_texts(value: Any) -> Any:
     return inputs
 
 
-def _reject_blank(text: str) -> str:
-    if not text.strip():
-        raise ValueError("the text is empty; send at least one character that is not a space")
-    return text
-
-
-EmbeddedText = Annotated[str, Field(max_length=MAX_TEXT, json_schema_extra=NOT_BLANK), AfterValidator(_reject_blank)]
-EmbeddedTexts = Annotated[list[EmbeddedText], Field(min_length=1, max_length=MAX_INPUTS)]
+EmbeddedTexts = Annotated[list[NonBlankText], Field(min_length=1, max_length=MAX_INPUTS)]
 
 
 class EmbeddingsIn(StrictIn):
@@ -68,7 +61,7 @@ class EmbeddingsIn(StrictIn):
     )
     input: Annotated[
         EmbeddedTexts | None,
-        BeforeValidator(_as_texts, json_schema_input_type=EmbeddedText | EmbeddedTexts | None),
+        BeforeValidator(_as_texts, json_schema_input_type=NonBlankText | EmbeddedTexts | None),
     ] = Field(default=None, description="A text, or a list of texts")
     messages: Annotated[list[UserMessage], Field(min_length=1, max_length=1)] | None = Field(
         default=None,

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from vlibrary.schemas.fields import MAX_TEXT, image_bytes
+from vlibrary.schemas.fields import MAX_TEXT, NOT_BLANK, image_bytes
 
 
 class _Marker:
@@ -62,6 +62,12 @@ def _read_image_url(value: Any) -> Any:
     return image_bytes(value)
 
 
+def _reject_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("the text is empty; send at least one character that is not a space")
+    return text
+
+
 def find_ignored(body: BaseModel) -> list[str]:
     """Return the names of hints in the body that the service ignores, without list indexes, each once."""
     found: dict[str, None] = {}
@@ -92,3 +98,4 @@ ImageUrl = Annotated[
     bytes, BeforeValidator(_read_image_url), WithJsonSchema({"type": "string", "description": "A data URL"})
 ]
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
+NonBlankText = Annotated[Text, AfterValidator(_reject_blank), Field(json_schema_extra=NOT_BLANK)]

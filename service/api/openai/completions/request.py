@@ -8,11 +8,11 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
 from vlibrary.api.openai.decoding import SamplingIn
-from vlibrary.api.openai.fields import Hint, Only, Text, find_ignored, wrong_type
+from vlibrary.api.openai.fields import Hint, NonBlankText, Only, find_ignored, wrong_type
 from vlibrary.api.openai.schemas import MAX_ANSWERS, StreamOptions
 from vlibrary.domain.wire import Decoding, Prompt
 from vlibrary.schemas.examples import examples
-from vlibrary.schemas.fields import NOT_BLANK, Logprobs, TokenId
+from vlibrary.schemas.fields import Logprobs, TokenId
 from vlibrary.schemas.generate import MAX_MODEL_NAME, MODEL_NAME, SteeredIn
 
 MAX_TOKENS_IN = 100_000
@@ -32,17 +32,12 @@ def _kind(value: Any) -> str:
     return "tokens" if isinstance(value, list) else "text"
 
 
-def _reject_blank(text: str) -> str:
-    if not text.strip():
-        raise ValueError("the prompt is empty; send at least one character that is not a space")
-    return text
-
-
-TextPrompt = Annotated[Text, AfterValidator(_reject_blank), Field(json_schema_extra=NOT_BLANK)]
 TokenPrompt = Annotated[list[TokenId], Field(min_length=1, max_length=MAX_TOKENS_IN)]
-OnePrompt = Annotated[Annotated[TextPrompt, Tag("text")] | Annotated[TokenPrompt, Tag("tokens")], Discriminator(_kind)]
+OnePrompt = Annotated[
+    Annotated[NonBlankText, Tag("text")] | Annotated[TokenPrompt, Tag("tokens")], Discriminator(_kind)
+]
 Prompts = Annotated[list[OnePrompt], Field(min_length=1, max_length=MAX_ANSWERS)]
-PromptList = Annotated[list[TextPrompt | TokenPrompt], Field(min_length=1, max_length=MAX_ANSWERS)]
+PromptList = Annotated[list[NonBlankText | TokenPrompt], Field(min_length=1, max_length=MAX_ANSWERS)]
 
 
 class CompletionsIn(SamplingIn):
@@ -57,7 +52,7 @@ class CompletionsIn(SamplingIn):
     model: str | None = Field(default=None, max_length=MAX_MODEL_NAME, description=MODEL_NAME)
     prompt: Annotated[
         Prompts,
-        BeforeValidator(_as_prompts, json_schema_input_type=TextPrompt | TokenPrompt | PromptList),
+        BeforeValidator(_as_prompts, json_schema_input_type=NonBlankText | TokenPrompt | PromptList),
     ] = Field(description="A text, a list of token ids, or a list of these. The model continues it without a template")
     max_tokens: int | None = Field(
         default=None,
