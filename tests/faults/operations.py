@@ -58,7 +58,7 @@ def run(operations: int, number: int, machine: type[RuleBasedStateMachine] = Lib
     histories = settings(max_examples=max(1, operations // STEPS), stateful_step_count=STEPS, **how)
     try:
         run_state_machine_as_test(seed(number)(Counted), settings=histories)
-    except Exception:  # noqa: BLE001  (whatever an operation raises that the oracle does not expect; told with its history)
+    except Exception:  # noqa: BLE001  (any error that the oracle does not expect; reported with its history)
         return Outcome(done, traceback.format_exc())
     return Outcome(done)
 

@@ -79,9 +79,9 @@ def _fail(cycle: Cycle) -> None:
 
 
 def _fail_in_thread(cycle: Cycle) -> None:
-    beside = threading.Thread(target=_fail, args=(cycle,))
-    beside.start()
-    beside.join()
+    thread = threading.Thread(target=_fail, args=(cycle,))
+    thread.start()
+    thread.join()
 
 
 def test_a_cycle_that_hangs_is_a_violation_and_leaves_no_process() -> None:

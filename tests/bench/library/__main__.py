@@ -77,7 +77,7 @@ def _measure_search(keys: int, queries: int, limits: IndexLimits, scratch: Path,
     with _step(progress, "searching"):
         figures = {**latency(subject), **recall(subject)}
     for name in RIVALS:
-        with _step(progress, f"searching beside {name}"):
+        with _step(progress, f"comparing with {name}"):
             figures |= against(subject, name, scratch)
     return figures
 

@@ -21,7 +21,7 @@ config = {
     "data": {"Questions": {"class": "CustomVQADataset", "dataset": "Questions"}},
 }
 (WORK / "config.json").write_text(json.dumps(config))
-# It enlarges images below 100 pixels unless it is told not to.
+# It enlarges images below 100 pixels by default.
 settings = {"LMUData": str(WORK), "VLMEVAL_MIN_IMAGE_EDGE": "1", "PRED_FORMAT": "tsv"}
 execute(
     *(sys.executable, "-m", "vlmeval", "--config", WORK / "config.json", "--mode", "infer", "--api-nproc", "8"),

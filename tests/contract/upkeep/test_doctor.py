@@ -149,8 +149,8 @@ def test_only_the_sampled_share_of_objects_is_read(library: RealLibrary) -> None
 @pytest.mark.parametrize("small", [("--sample", "0"), ("--sample", "0.99"), ("--cursor", "objects:")])
 def test_a_partial_examination_ends_no_pause_and_says_so(library: RealLibrary, small: tuple[str, str]) -> None:
     pause_collection(library.artifacts)
-    told = CliRunner().invoke(app, ["doctor", "--deep", "--no-index", *small]).stderr
-    assert "stays paused" in told
+    errors = CliRunner().invoke(app, ["doctor", "--deep", "--no-index", *small]).stderr
+    assert "stays paused" in errors
     with pytest.raises(CollectorPaused):
         library.collect()
     assert doctor("--no-index")[1]["collector_cleared"]

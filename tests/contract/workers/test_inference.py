@@ -183,7 +183,7 @@ def test_images_and_demonstrations_reach_the_model(case: Case) -> None:
 
 ELSEWHERE = ModelSpec("tests/other", "f" * 64, "Other", layers=2, hidden_size=4)
 BAD_CALLS: dict[str, tuple[type[VLibraryError], Callable[[Case], GenerateCall]]] = {
-    "an unknown model": (ModelNotFound, lambda case: case.call(model_id="nobody/knows")),
+    "an unknown model": (ModelNotFound, lambda case: case.call(model_id="unknown/model")),
     "an extreme aspect ratio": (InvalidImage, lambda case: case.call(prompt=Prompt("what?", (png(size=(300, 2)),)))),
     "too long": (PromptTooLong, lambda case: case.call(prompt=Prompt("what? " * 5_000))),
     "a lost artifact": (ArtifactLost, lambda case: case.call(vectors=(ArtifactAtStrength("v", "v/gone", "0" * 64),))),

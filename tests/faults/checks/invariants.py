@@ -84,7 +84,7 @@ def _check_records(records: list[VectorRecord], artifacts: Artifacts, ledger: Le
     ledger.expect(set(versions.values()) <= {1}, f"two vectors with one version: {versions.most_common(1)}")
     known = {entry.description for entry in ledger.entries}
     strange = [record.id for record in records if record.card.description not in known]
-    ledger.expect(not strange, f"nobody registered {strange}")
+    ledger.expect(not strange, f"{strange} was never registered")
 
 
 def _settle(entry: Entry, records: list[VectorRecord], log: list[Change], ledger: Ledger) -> None:

@@ -110,7 +110,7 @@ def races(cycle: Cycle) -> None:
         others = [Entry(f"own-{number}", "raced", number) for number in range(RACERS)]
         cycle.ledger.entries += others
         _race(len(others), doors, lambda number, door: register(door, others[number]))
-        cycle.ledger.expect(all(one.vector_id for one in others), "a registration that nobody disturbed has failed")
+        cycle.ledger.expect(all(one.vector_id for one in others), "a registration without interference has failed")
         _one_alias(cycle, doors, [one.vector_id for one in others if one.vector_id])
     cycle.recover()
 

@@ -134,7 +134,7 @@ def stalled_for_a_minute(cycle: Cycle) -> None:
 
 def _check_others_continue(cycle: Cycle, awake: Api) -> None:
     """Check that a registration succeeds as soon as the database has released the frozen process's lock."""
-    entry = Entry("beside-a-sleeper", "hues", cycle.rng.randrange(2**31))
+    entry = Entry("next-to-a-sleeper", "hues", cycle.rng.randrange(2**31))
     cycle.ledger.entries.append(entry)
     give_up = time.monotonic() + LOCKED_S
     while not entry.is_certainly(State.ACTIVE) and time.monotonic() < give_up:

@@ -147,8 +147,8 @@ def test_import_vector_writes_a_vector_that_can_be_registered(library: Client, t
     rows = np.ones((2, MODEL.hidden_size), np.float32)
     np.save(tmp_path / "polite.npy", rows)
     options = ("--name", "polite", "--description", HUE, "--site", "mlp", "--layers", "0-1", "--out", str(tmp_path))
-    told = vlibrary(library, "import-vector", str(tmp_path / "polite.npy"), *options).stdout
-    assert f"edits 2 of {MODEL.layers} layers" in told
+    output = vlibrary(library, "import-vector", str(tmp_path / "polite.npy"), *options).stdout
+    assert f"edits 2 of {MODEL.layers} layers" in output
     vlibrary(library, "register", str(tmp_path / "polite.safetensors"))
     record = library.get_vector("polite")
     assert (record.method, record.model, record.training["imported"]["layers"]) == ("imported", MODEL.model_id, [0, 1])
@@ -166,8 +166,8 @@ def test_alias_commands(library: Client) -> None:
     vlibrary(library, "alias", "set", "colour@production", "colour", "--actor", "bob")
     assert library.get_vector("colour@production").id == second
     assert [entry.actor for entry in library.read_audit_log(subject="colour@production")] == ["anonymous", "bob"]
-    told = vlibrary(library, "alias", "list").stdout
-    assert ("colour@production" in told, second in told) == (True, True)
+    output = vlibrary(library, "alias", "list").stdout
+    assert ("colour@production" in output, second in output) == (True, True)
     answer = json.loads(vlibrary(library, "generate", "a", "--vector", "colour@production=0.5", "--json").stdout)
     assert [(one["id"], one["strength"]) for one in answer["steering"]["applied"]] == [(second, 0.5)]
     vlibrary(library, "alias", "drop", "colour@production")
@@ -198,12 +198,12 @@ def test_export_and_import_transfer_a_library(library: Client, tmp_path: Path, m
         assert "0 imported, 8 already present, 0 refused" in vlibrary(other, "import", str(file)).stdout
         results = json.loads(vlibrary(other, "import", str(file), "--json").stdout)
         vlibrary(other, "tag", "colour:3", "--add", "mine")
-        told = vlibrary(other, "import", str(file)).stdout
-        assert f"colour version 3 {ids[2]} has a different" in told
-        assert "7 already present, 0 refused; 1 differ" in told
+        output = vlibrary(other, "import", str(file)).stdout
+        assert f"colour version 3 {ids[2]} has a different" in output
+        assert "7 already present, 0 refused; 1 differ" in output
         assert other.get_vector("colour:3").tags == ["mine"]
-        told = vlibrary(other, "import", str(file), "--update").stdout
-        assert "7 already present, 0 refused, 1 updated" in told
+        output = vlibrary(other, "import", str(file), "--update").stdout
+        assert "7 already present, 0 refused, 1 updated" in output
         assert other.get_vector("colour:3").tags == []
     assert [result["version"] for result in results] == list(range(1, 9))
 
@@ -211,8 +211,8 @@ def test_export_and_import_transfer_a_library(library: Client, tmp_path: Path, m
 def test_a_folder_for_a_hub_can_be_imported(library: Client, tmp_path: Path) -> None:
     ids = [upload(library, seed=seed) for seed in range(2)]
     folder = tmp_path / "hub"
-    told = vlibrary(library, "export", str(folder), "--hub", "--license", "apache-2.0").stdout
-    assert told == f"Exported 2 vectors to {folder}\n"
+    output = vlibrary(library, "export", str(folder), "--hub", "--license", "apache-2.0").stdout
+    assert output == f"Exported 2 vectors to {folder}\n"
     assert list(tmp_path.iterdir()) == [folder]
     assert 'license: "apache-2.0"' in (folder / "README.md").read_text()
     with pytest.raises(InvalidInput, match="exists already"):

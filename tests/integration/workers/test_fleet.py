@@ -306,8 +306,8 @@ def test_requests_go_to_workers_that_serve_the_model() -> None:
         assert [info.model for info in fleet.models()] == [MODEL, OTHER]
         text_of(fleet, replace(CALL, model_id=OTHER.model_id))
         assert second.calls == 1
-        with pytest.raises(ModelNotFound, match="nobody/knows") as caught:
-            text_of(fleet, replace(CALL, model_id="nobody/knows"))
+        with pytest.raises(ModelNotFound, match="unknown/model") as caught:
+            text_of(fleet, replace(CALL, model_id="unknown/model"))
         assert OTHER.model_id in caught.value.cure
         fleet.check(vector(OTHER))
         assert second.calls == 2
@@ -322,8 +322,8 @@ def test_requests_go_to_workers_that_serve_the_model() -> None:
             fleet.check(vector(OTHER))
         with pytest.raises(WorkerUnavailable, match="tests/other"):
             fleet.find(OTHER.model_id)
-        with pytest.raises(ModelNotFound, match="nobody/knows"):
-            fleet.find("nobody/knows")
+        with pytest.raises(ModelNotFound, match="unknown/model"):
+            fleet.find("unknown/model")
         assert fleet.find(None).model == MODEL
 
 
@@ -346,7 +346,7 @@ def test_a_fleet_without_live_workers_is_unavailable() -> None:
             lambda: fleet.embed(Query("a")),
             lambda: fleet.check(vector(MODEL)),
             lambda: text_of(fleet),
-            lambda: text_of(fleet, replace(CALL, model_id="nobody/knows")),
+            lambda: text_of(fleet, replace(CALL, model_id="unknown/model")),
         ):
             with pytest.raises(WorkerUnavailable):
                 act()
