@@ -182,7 +182,7 @@ def test_a_stream_echoes_texts(client: OpenAI) -> None:
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a suffix": ({"suffix": "b"}, "suffix"),
-    "a blank prompt": ({"prompt": ["a", " "]}, "prompt is empty"),
+    "a blank prompt": ({"prompt": ["a", " "]}, "prompt/1: the text is empty"),
     "no prompt": ({"prompt": []}, "at least 1"),
     "an empty list of tokens": ({"prompt": [[]]}, "at least 1"),
     "texts among tokens": ({"prompt": [[1], "a", ["b"]]}, "integer"),
