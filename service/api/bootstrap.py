@@ -90,7 +90,7 @@ def _open_background_tasks(stores: OpenStores, library: Library, index: FaissInd
     settings = stores.settings
     loaded = index.load(stores.snapshots, library.catalogue.change_log.position().epoch)
     log.info("api.index_filled", seq=catch_up(library.catalogue.change_log, index).seq)
-    schedule = SnapshotSchedule(settings.snapshot_changes, settings.snapshot_s).jittered()
+    schedule = SnapshotSchedule(settings.snapshot_changes, settings.snapshot_s).with_jitter()
     writer = SnapshotWriter(index, stores.snapshots, schedule, loaded=loaded)
     heartbeat = Heartbeat(library)
     heartbeat.beat()

@@ -40,7 +40,7 @@ class Constraint:
         self._pool = pool
         self._mask = self._compute_next()
 
-    def allowed(self, vocabulary: int) -> Tensor:
+    def allowed_tokens(self, vocabulary: int) -> Tensor:
         """Return which of the tokens may come next, [V], on the host; none when the tokenizer cannot go on."""
         bits = np.unpackbits(np.frombuffer(self._mask.result(), np.uint8), bitorder="little")[:vocabulary]
         return torch.from_numpy(np.pad(bits, (0, vocabulary - len(bits)))).bool()

@@ -77,7 +77,7 @@ class Sampler:
             penalties = [one.presence_penalty + one.frequency_penalty * count for count in self._counts.values()]
             logits[self._index(self._counts, logits)] -= logits.new_tensor(penalties)
         if self.constraint is not None:
-            logits[~self.constraint.allowed(len(logits)).to(logits.device)] = -math.inf
+            logits[~self.constraint.allowed_tokens(len(logits)).to(logits.device)] = -math.inf
 
     def advance(self, token: int) -> None:
         """Commit a token: count it, and draw the number for the next one."""
@@ -103,7 +103,7 @@ def _check_ids(name: str, ids: Sequence[int], vocabulary: int | None) -> None:
         )
 
 
-def adjusted(logits: Tensor, samplers: Sequence[Sampler]) -> Tensor:
+def adjust_logits(logits: Tensor, samplers: Sequence[Sampler]) -> Tensor:
     """Return the logits [B, V] with every row's mask, bias and penalties; the same tensor if no row has any."""
     rows = [row for row, sampler in enumerate(samplers) if sampler.adjusts]
     if rows:
@@ -119,7 +119,7 @@ def next_tokens(logits: Tensor, samplers: Sequence[Sampler]) -> list[int | None]
     A greedy row takes the most likely token. Others sample from softmax(logits / temperature), restricted to the tokens
     that min_p and top_k leave, and of these to the fewest whose probabilities sum up to top_p.
     """
-    logits = adjusted(logits, samplers)
+    logits = adjust_logits(logits, samplers)
     best = logits.max(dim=-1)
     finite = torch.isfinite(best.values).tolist()
     most_likely = best.indices.tolist()

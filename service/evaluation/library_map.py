@@ -49,9 +49,9 @@ class LibraryMap:
                     "vector": label,
                     "threshold": self.thresholds[at],
                     "own_queries": len(own),
-                    "own_accepted": self._accepted(at, own),
+                    "own_accepted": self._acceptance(at, own),
                     "other_queries": len(others),
-                    "other_accepted": self._accepted(at, others),
+                    "other_accepted": self._acceptance(at, others),
                 }
             )
         return {"vectors": vectors, "similarity": [[round(float(one), 4) for one in row] for row in self.similarity]}
@@ -60,7 +60,7 @@ class LibraryMap:
         rows = [scores[at] for number, scores in enumerate(self.scores) if number != at]
         return np.concatenate(rows) if rows else np.empty(0, np.float32)
 
-    def _accepted(self, at: int, scores: Array) -> float | None:
+    def _acceptance(self, at: int, scores: Array) -> float | None:
         threshold = self.thresholds[at]
         return None if threshold is None or not len(scores) else round(float((scores >= threshold).mean()), 4)
 

@@ -173,7 +173,7 @@ def _reconcile(named: NamedModel, steering: Steering, library: Library) -> Auto 
             return Listed((VectorAtStrength(named.vector.id, steering.auto.strength),))
         return steering.auto if (named.mode or library.default_mode) is Mode.AUTO else Off()
     if named.vector is not None:
-        ids = [resolve(one.reference, library.catalogue).id for one in _listed(steering)]
+        ids = [resolve(one.reference, library.catalogue).id for one in _chosen_vectors(steering)]
         agree = ids == [named.vector.id]
     else:
         agree = named.mode in (None, Mode.AUTO if isinstance(steering, Auto) else Mode.OFF)
@@ -186,7 +186,7 @@ def _reconcile(named: NamedModel, steering: Steering, library: Library) -> Auto 
     return steering
 
 
-def _listed(steering: Steering) -> tuple[VectorAtStrength, ...]:
+def _chosen_vectors(steering: Steering) -> tuple[VectorAtStrength, ...]:
     return steering.vectors if isinstance(steering, Listed) else ()
 
 

@@ -139,7 +139,7 @@ class _ImageFolder:
 
     def _locate(self, relative: str, where: str) -> Path:
         path = self._root / relative
-        if not path.exists() and (equivalent := self._search(relative, _composed)) is not None:
+        if not path.exists() and (equivalent := self._search(relative, _compose)) is not None:
             path = equivalent
         # Resolved before the check, so that "..", absolute paths and symbolic links cannot lead out of the folder.
         path = path.resolve()
@@ -168,16 +168,16 @@ class _ImageFolder:
     def _suggest(self, relative: str) -> str:
         """Return what to write or do instead."""
         slashes = relative.replace("\\", "/")
-        similar = self._search(slashes, _folded)
+        similar = self._search(slashes, _fold)
         if similar is None or similar == self._root / relative:
             return f"Place it in {self._root}."
         name = str(similar.relative_to(self._root))
         return f"Write {name!r}: upper case, lower case and slashes must be those of the file."
 
 
-def _composed(name: str) -> str:
+def _compose(name: str) -> str:
     return normalize("NFC", name)
 
 
-def _folded(name: str) -> str:
+def _fold(name: str) -> str:
     return normalize("NFC", name).casefold()

@@ -28,7 +28,7 @@ class SnapshotSchedule:
     changes: int = 10_000
     seconds: float = 300.0
 
-    def jittered(self) -> SnapshotSchedule:
+    def with_jitter(self) -> SnapshotSchedule:
         """Return a schedule that is a little earlier, at random.
 
         Of several processes that share the snapshots, one is then first, and the others reuse its snapshot.

@@ -106,7 +106,7 @@ def reserve(writer: Writer, upload: Upload) -> VectorRecord | None:
     if reserved is not None and (reserved.published or reserved.deadline > reserved.now):
         check_key_reuse(upload, to_upload(reserved), published=reserved.published)
         if reserved.published:
-            return _published_record(connection, upload, reserved.vector_id)
+            return _read_published(connection, upload, reserved.vector_id)
     if any(row.published or row.deadline > row.now for row in others.values()):
         raise vector_exists(upload)
     for key in (upload.idempotency_key, *others):
@@ -138,7 +138,7 @@ def _earlier_publication(connection: Connection, upload: Upload) -> VectorRecord
         raise upload_expired(upload)
     if reserved.published:
         check_same_request(upload, to_upload(reserved))
-        return _published_record(connection, upload, upload.vector_id)
+        return _read_published(connection, upload, upload.vector_id)
     if reserved.object_key != upload.object_key:
         raise upload_replaced(upload)
     raise upload_expired(upload)
@@ -156,7 +156,7 @@ def _next_version(writer: Writer, name: str) -> int:
     return 1
 
 
-def _published_record(connection: Connection, upload: Upload, vector_id: str) -> VectorRecord:
+def _read_published(connection: Connection, upload: Upload, vector_id: str) -> VectorRecord:
     found = read_records(connection, select(VECTORS).where(VECTORS.c.id == vector_id))
     if not found:
         raise vector_purged(upload, vector_id)

@@ -44,7 +44,9 @@ def invalid_fields(errors: Iterable[Mapping[str, Any]], body: Any) -> list[Inval
     fields: dict[str, list[_Found]] = {}
     for one in found:
         # A union reports what each of its members expects: the member that fits best has the deepest location.
-        if one.inexact and any(len(other.path) > len(one.path) == _shared(one.path, other.path) for other in found):
+        if one.inexact and any(
+            len(other.path) > len(one.path) == _common_length(one.path, other.path) for other in found
+        ):
             continue
         fields.setdefault(_pointer(one.path), []).append(one)
     return [
@@ -102,7 +104,7 @@ def _contains(value: Any, step: Step) -> bool:
     return isinstance(value, list) and isinstance(step, int) and 0 <= step < len(value)
 
 
-def _shared(one: tuple[Step, ...], other: tuple[Step, ...]) -> int:
+def _common_length(one: tuple[Step, ...], other: tuple[Step, ...]) -> int:
     """Return the length of the common beginning."""
     return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 

@@ -27,12 +27,12 @@ KEEP_ALIVE_S = 15.0
 class EventFormat(Protocol):
     """Formats the events of one or more answers as bytes of an event stream.
 
-    index: which answer. answered: called when one answer is complete; ending: when all are.
+    index: which answer. answer_end: called when one answer is complete; ending: when all are.
     """
 
     def opening(self) -> bytes: ...
     def piece(self, piece: TextPiece, index: int, /) -> bytes: ...
-    def answered(self, answer: Answer, index: int, /) -> bytes: ...
+    def answer_end(self, answer: Answer, index: int, /) -> bytes: ...
     def ending(self, answers: Sequence[Answer], /) -> bytes: ...
     def failure(self, problem: Problem) -> bytes: ...
 
@@ -120,7 +120,7 @@ async def _frames(
             elif isinstance(part.event, TextPiece):
                 yield form.piece(part.event, part.index)
             else:
-                yield form.answered(part.event, part.index)
+                yield form.answer_end(part.event, part.index)
                 answers[part.index] = part.event
                 if len(answers) == count:
                     break

@@ -189,7 +189,7 @@ class Completion:
             more["usage"] = ChatUsage.of_counts(piece.prompt_tokens, piece.tokens).model_dump()
         return self._delta({"content": piece.text}, index, scored=piece.logprobs, **more)
 
-    def answered(self, answer: Answer, index: int) -> bytes:
+    def answer_end(self, answer: Answer, index: int) -> bytes:
         """Return the chunk with finish_reason and steering.
 
         Before it come the log-probabilities of tokens without a text of their own, such as those of a stop text.

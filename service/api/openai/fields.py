@@ -36,10 +36,10 @@ class Only:
             one == value and isinstance(one, bool) == isinstance(value, bool) for one in self._values
         ):
             return value
-        raise unsupported(f"not supported; omit the field or send {json.dumps(self._values[0])}")
+        raise unsupported_error(f"not supported; omit the field or send {json.dumps(self._values[0])}")
 
 
-def unsupported(message: str, *, parameter: bool = False) -> PydanticCustomError:
+def unsupported_error(message: str, *, parameter: bool = False) -> PydanticCustomError:
     """Return the error for a value that the service does not support. parameter: it supports no value of the field."""
     return PydanticCustomError(
         "unsupported_parameter" if parameter else "unsupported_value", "{message}", {"message": message}
@@ -53,12 +53,12 @@ def wrong_type(expected: str) -> PydanticCustomError:
 
 def _reject(value: Any) -> None:
     if value is not None:
-        raise unsupported("not supported by this service; omit the field", parameter=True)
+        raise unsupported_error("not supported by this service; omit the field", parameter=True)
 
 
 def _read_image_url(value: Any) -> Any:
     if not isinstance(value, str) or not value.lstrip()[:5].lower() == "data:":
-        raise unsupported("the service does not fetch images; send a data URL: data:image/png;base64,...")
+        raise unsupported_error("the service does not fetch images; send a data URL: data:image/png;base64,...")
     return image_bytes(value)
 
 

@@ -17,7 +17,7 @@ from vlibrary.api.openai.fields import (
     Only,
     Unsupported,
     find_ignored,
-    unsupported,
+    unsupported_error,
 )
 from vlibrary.api.openai.messages import Message, UserMessage
 from vlibrary.domain.wire import Decoding
@@ -31,7 +31,7 @@ MAX_ANSWERS = 128
 
 def _check_modalities(value: list[str] | None) -> list[str] | None:
     if value is not None and set(value) != {"text"}:
-        raise unsupported('only ["text"] is supported')
+        raise unsupported_error('only ["text"] is supported')
     return value
 
 

@@ -108,7 +108,7 @@ class _Events:
     def piece(self, piece: TextPiece, _index: int) -> bytes:
         return _format("token", TokenOut.of(piece).model_dump_json(exclude_none=True))
 
-    def answered(self, answer: Answer, _index: int) -> bytes:
+    def answer_end(self, answer: Answer, _index: int) -> bytes:
         return _format("done", GenerateOut.of(answer).model_dump_json())
 
     def ending(self, _answers: Sequence[Answer]) -> bytes:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vlibrary.domain.errors import InvalidInput
 from vlibrary.domain.wire import Decoding
-from vlibrary.engine.sampling import Sampler, adjusted, next_tokens
+from vlibrary.engine.sampling import Sampler, adjust_logits, next_tokens
 
 VOCABULARY = 11
 GREEDY = Decoding()
@@ -255,7 +255,7 @@ def test_adjusted_logits_follow_the_formula_in_every_row(options: list[Decoding]
     for step in range(4):
         logits = some_logits(len(options), seed + step)
         before = logits.clone()
-        got = adjusted(logits, samplers)
+        got = adjust_logits(logits, samplers)
         assert torch.equal(logits, before)
         for row, one in enumerate(options):
             for token in range(VOCABULARY):
@@ -286,5 +286,5 @@ def test_a_token_id_that_the_model_does_not_have_is_refused(options: dict[str, A
 def test_prompt_tokens_beyond_the_vocabulary_are_not_penalised() -> None:
     logits = some_logits(1, 0)
     sampler = Sampler(Decoding(repetition_penalty=1.5), prompt=[VOCABULARY, 3], vocabulary=VOCABULARY)
-    changed = (adjusted(logits, [sampler]) != logits).nonzero()[:, 1].tolist()
+    changed = (adjust_logits(logits, [sampler]) != logits).nonzero()[:, 1].tolist()
     assert changed == [3]

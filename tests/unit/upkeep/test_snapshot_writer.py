@@ -179,8 +179,8 @@ class TestSharedStorage:
 
 
 def test_jitter_makes_schedules_earlier_but_never_later() -> None:
-    schedules = [SnapshotSchedule().jittered() for _ in range(50)]
+    schedules = [SnapshotSchedule().with_jitter() for _ in range(50)]
     assert all(240 <= schedule.seconds <= 300 for schedule in schedules)
     assert all(8_000 <= schedule.changes <= 10_000 for schedule in schedules)
     assert len({schedule.changes for schedule in schedules}) > 10
-    assert SnapshotSchedule(changes=1).jittered().changes == 1
+    assert SnapshotSchedule(changes=1).with_jitter().changes == 1

@@ -153,7 +153,7 @@ class TextCompletion:
             usage = ChatUsage.of_counts(piece.prompt_tokens, piece.tokens)
         return self._choice(index, piece.text, piece.logprobs, usage)
 
-    def answered(self, answer: Answer, index: int) -> bytes:
+    def answer_end(self, answer: Answer, index: int) -> bytes:
         """Return the chunk with finish_reason and steering, and with log-probabilities that no piece had."""
         unsent = (answer.generation.logprobs or ())[self._scored.get(index, 0) :]
         steered = SteeredOut.of_answers([answer], self._body.ignored).model_dump(mode="json")

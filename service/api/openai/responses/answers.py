@@ -229,7 +229,7 @@ class Response:
         scored = [LogprobOut.of(one).model_dump(mode="json") for one in piece.logprobs]
         return self._content_event("response.output_text.delta", delta=piece.text, logprobs=scored)
 
-    def answered(self, answer: Answer, _index: int) -> bytes:
+    def answer_end(self, answer: Answer, _index: int) -> bytes:
         whole = self.whole(answer)
         (item,) = whole.output
         part = item.content[0].model_dump(mode="json")
