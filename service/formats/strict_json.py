@@ -19,6 +19,13 @@ from vlibrary.formats.text import NotUtf8, decode_utf8, encode_utf8, place
 # Far more than a card needs, and far below what serialisers support.
 MAX_DEPTH = 32
 MAX_DIGITS = 400
+# By pydantic's type of the error: its own text names a Python class, or does not say what to do.
+PLAIN_MESSAGES = {
+    **dict.fromkeys(
+        ("model_type", "model_attributes_type", "dataclass_type", "dict_type"), "Input should be an object"
+    ),
+    "extra_forbidden": "Unknown field; remove it or check its spelling",
+}
 _BLANK = " \t\r"
 _STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'  # possessive, so that no text takes quadratic time
 # All that `_check` has to see: strings, with the colon after a name; brackets; words that Python takes for numbers. A
@@ -82,8 +89,7 @@ def explain(error: ValidationError) -> str:
     """Return the first problems that pydantic found as `field.name: what is wrong`, without the values."""
     problems = []
     for one in error.errors(include_url=False, include_input=False, include_context=False)[:5]:
-        # pydantic's own text names the Python class.
-        text = "Input should be an object" if one["type"] in ("model_type", "dataclass_type") else one["msg"]
+        text = PLAIN_MESSAGES.get(one["type"], one["msg"])
         where = ".".join(map(str, one["loc"]))
         problems.append(f"{where}: {text}" if where else text)
     return "; ".join(problems)

@@ -100,7 +100,11 @@ async def read_form(request: Request, max_field_bytes: int, names: Collection[st
         if not part.is_file and len(part.content) > max_field_bytes:
             raise TooLarge(f"The part {part.name!r:.80} exceeds {max_field_bytes:,} bytes.", "Send it as a file.")
         form.setdefault(part.name, []).append(part)
-    wrong = [_invalid(name, "extra_forbidden", "Extra inputs are not permitted") for name in form if name not in names]
+    wrong = [
+        _invalid(name, "extra_forbidden", strict_json.PLAIN_MESSAGES["extra_forbidden"])
+        for name in form
+        if name not in names
+    ]
     wrong += [
         _invalid(name, "occurs_twice", f"The form has {len(parts)} parts of this name; send one")
         for name, parts in form.items()

@@ -9,11 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vlibrary.formats.strict_json import PLAIN_MESSAGES
+
 Step = str | int
 
 MAX_FIELDS = 16
 _EXPECTED = "Input should be "
-_OBJECT_TYPES = frozenset({"model_type", "model_attributes_type", "dataclass_type", "dict_type"})
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,8 @@ def _locate(error: Mapping[str, Any], body: Any) -> _Found:
         kind = "missing" if missing else "literal_error"
         expected = "" if missing else f"one of {error['ctx']['expected_tags']}, not {error['ctx']['tag']!r:.80}"
         detail = "Field required" if missing else f"{_EXPECTED}{expected}"
-    elif kind in _OBJECT_TYPES:
-        detail = f"{_EXPECTED}an object"
+    elif kind in PLAIN_MESSAGES:
+        detail = PLAIN_MESSAGES[kind]
     if place != "body":
         return _Found((place, *location), detail, kind, inexact=False)
     path = _resolve(location, body, missing)

@@ -127,9 +127,9 @@ PROMPT = ("prompt", False, b"a")
 @pytest.mark.parametrize(
     ("path", "parts", "pointer", "problem"),
     [
-        ("/vectors", [*CARD_PARTS, ("tags", False, b"a")], "/body/tags", "Extra inputs"),
+        ("/vectors", [*CARD_PARTS, ("tags", False, b"a")], "/body/tags", "Unknown field"),
         ("/vectors", [*CARD_PARTS, ("card", False, CARD)], "/body/card", "2 parts of this name"),
-        ("/generate", [PROMPT, ("temperature", False, b"1")], "/body/temperature", "Extra inputs"),
+        ("/generate", [PROMPT, ("temperature", False, b"1")], "/body/temperature", "Unknown field"),
         ("/generate", [PROMPT, PROMPT], "/body/prompt", "2 parts of this name"),
         ("/generate", [("prompt", True, "Größe".encode("cp1252"))], "/body/prompt", "byte 0xF6 at offset 2"),
         ("/generate", [PROMPT, ("strength", False, b"")], "/body/strength", "a valid number"),
