@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from vlibrary.schemas.fields import MAX_TEXT, NOT_BLANK, image_bytes
+from vlibrary.schemas.fields import MAX_TEXT, NOT_BLANK, StrictIn, image_bytes
 
 
 class _Marker:
@@ -99,3 +99,15 @@ ImageUrl = Annotated[
 ]
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
 NonBlankText = Annotated[Text, AfterValidator(_reject_blank), Field(json_schema_extra=NOT_BLANK)]
+
+
+class Hints(StrictIn):
+    """The hints that OpenAI's endpoints have in common."""
+
+    user: Hint = None
+    safety_identifier: Hint = None
+    prompt_cache_key: Hint = None
+    prompt_cache_retention: Hint = None
+    prompt_cache_options: Hint = None
+    service_tier: Hint = None
+    parallel_tool_calls: Hint = None

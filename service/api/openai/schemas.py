@@ -12,6 +12,7 @@ from vlibrary.api.openai.fields import (
     EmptyList,
     EmptyObject,
     Hint,
+    Hints,
     Off,
     On,
     Only,
@@ -85,7 +86,7 @@ _QUESTION: dict[str, Any] = {
 }
 
 
-class ChatIn(SamplingIn):
+class ChatIn(SamplingIn, Hints):
     """A conversation; the last message is answered."""
 
     model_config = examples(
@@ -128,18 +129,11 @@ class ChatIn(SamplingIn):
     )
     vlibrary: SteeredIn = Field(default_factory=SteeredIn, description="How to steer the answer")
 
-    user: Hint = None
     metadata: Hint = None
     store: Hint = None
-    safety_identifier: Hint = None
-    prompt_cache_key: Hint = None
-    prompt_cache_retention: Hint = None
-    prompt_cache_options: Hint = None
-    service_tier: Hint = None
     verbosity: Hint = None
     reasoning_effort: Hint = None
     prediction: Hint = None
-    parallel_tool_calls: Hint = None
 
     response_format: ResponseFormat | None = None
     modalities: Annotated[list[str] | None, AfterValidator(_check_modalities)] = None

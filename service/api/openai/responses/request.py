@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from vlibrary.api.openai.decoding import SamplingIn
-from vlibrary.api.openai.fields import IGNORED, Hint, Off, Text, find_ignored
+from vlibrary.api.openai.fields import IGNORED, Hint, Hints, Off, Text, find_ignored
 from vlibrary.api.openai.messages import Message
 from vlibrary.api.openai.responses.items import Input, count_images, to_messages
 from vlibrary.domain.wire import Decoding
@@ -78,7 +78,7 @@ class StreamOptions(StrictIn):
     include_obfuscation: bool | None = Field(default=None, description="Accepted; the service pads no events")
 
 
-class ResponsesIn(StrictIn):
+class ResponsesIn(Hints):
     """A question, or a conversation whose last message is answered."""
 
     model_config = examples(
@@ -128,7 +128,6 @@ class ResponsesIn(StrictIn):
     background: Off = None
     tools: NoTools = None
     tool_choice: Literal["auto", "none"] | None = None
-    parallel_tool_calls: Hint = None
     max_tool_calls: Hint = None
     truncation: Literal["auto", "disabled"] | None = Field(
         default=None, description="Changes nothing: a conversation that exceeds the context is refused"
@@ -141,12 +140,6 @@ class ResponsesIn(StrictIn):
     top_logprobs: Logprobs | None = Field(
         default=None, description="Return the log-probabilities, and this many of the most likely tokens at each place"
     )
-    service_tier: Hint = None
-    user: Hint = None
-    safety_identifier: Hint = None
-    prompt_cache_key: Hint = None
-    prompt_cache_retention: Hint = None
-    prompt_cache_options: Hint = None
 
     @model_validator(mode="after")
     def _check(self) -> ResponsesIn:
