@@ -13,7 +13,7 @@ R = TypeVar("R")
 
 
 class _Entry(Generic[T, R]):
-    """One call. woken: its result is there, or its thread runs the next batch."""
+    """One call. woken: set when the result is available, or when the call's thread must run the next batch."""
 
     def __init__(self, item: T) -> None:
         self.item = item

@@ -27,18 +27,23 @@ def recipes(heading: str) -> Iterator[tuple[str, str]]:
 def run_recipes(heading: str, command: list[str], variables: Mapping[str, str], work: Path) -> dict[str, str] | None:
     """Run the recipes of a program and return the result as a check, or None if the page has none.
 
+    A recipe passes if its output contains the right answer to the picture.
+
     command: What runs the program; its interpreter runs the recipes too.
     """
     shutil.copy(variables["PICTURE"], work / "picture.png")
-    blocks = list(recipes(heading))
+    blocks, printed = list(recipes(heading)), ""
     for language, code in blocks:
         shown = code.replace(ADDRESS, variables["VLIBRARY_URL"])
         if language == "yaml":
             (work / "extra-openai-models.yaml").write_text(shown)
             continue
         done = _run(language, shown, command, dict(variables), work)
-        if done.returncode != 0 or not done.stdout.strip():
+        printed += done.stdout
+        if done.returncode != 0:
             return {"check": "recipe", "result": "fail", "note": f"{done.stdout}{done.stderr}"[-800:]}
+    if blocks and variables["EXPECTED"] not in printed:
+        return {"check": "recipe", "result": "fail", "note": f"no {variables['EXPECTED']!r} in: {printed[-700:]}"}
     return {"check": "recipe", "result": "pass", "note": ""} if blocks else None
 
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
-from tests.support.library import memory_library, register
-from tests.support.live_server import live
+from tests.support.library import memory_library
 from tests.support.memory.worker import MODEL
+from tests.support.openai_client import client_of
 from tests.support.samples import png
 from tests.support.scripted_worker import ScriptedWorker, Then
-from vlibrary.api.app import create_app
 from vlibrary.api.http.deps import Limits
 from vlibrary.domain.errors import OutOfMemory, Overloaded, TimedOut, WorkerLost
 from vlibrary.domain.wire import Decoding, Demonstration, GenerateCall, Prompt
@@ -26,28 +24,6 @@ from vlibrary.library.library import Library
 TIMEOUT_S = 5.0
 HUE: list[Any] = [{"role": "user", "content": "Which hue?"}]
 RED, BLUE = png((200, 0, 0)), png((0, 0, 200))
-
-
-@contextmanager
-def client_of(library: Library, limits: Limits | None = None) -> Iterator[OpenAI]:
-    with live(create_app(library, limits)) as url, OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def library() -> Library:
-    return memory_library()
-
-
-@pytest.fixture(scope="module")
-def vector_id(library: Library) -> str:
-    return register(library, "colour", "Which hue?").id
-
-
-@pytest.fixture(scope="module")
-def client(library: Library, vector_id: str) -> Iterator[OpenAI]:
-    with client_of(library) as client:
-        yield client
 
 
 def image(data: bytes) -> dict[str, Any]:

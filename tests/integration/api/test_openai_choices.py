@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import openai
@@ -12,27 +10,16 @@ import pytest
 from openai import OpenAI
 
 from tests.support.library import memory_library
-from tests.support.live_server import live
 from tests.support.memory.worker import MODEL
+from tests.support.openai_client import client_of
 from tests.support.scripted_worker import ScriptedWorker
-from vlibrary.api.app import create_app
 from vlibrary.domain.errors import WorkerLost
-from vlibrary.domain.ports.inference import Inference
 
 HUE: list[Any] = [{"role": "user", "content": "Which hue?"}]
 
 
-@contextmanager
-def client_of(worker: Inference | None = None) -> Iterator[OpenAI]:
-    with (
-        live(create_app(memory_library(worker=worker))) as url,
-        OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as client,
-    ):
-        yield client
-
-
 def test_each_answer_is_a_choice_and_the_prompt_counts_once() -> None:
-    with client_of() as client:
+    with client_of(memory_library()) as client:
         one = client.chat.completions.create(model=MODEL.model_id, messages=HUE)
         three = client.chat.completions.create(model=MODEL.model_id, messages=HUE, n=3)
     assert [choice.index for choice in three.choices] == [0, 1, 2]
@@ -49,7 +36,7 @@ def test_the_answers_have_different_seeds_that_follow_from_the_requests_seed() -
     seeds = []
     for seed in (7, 7, 8):
         worker = ScriptedWorker(["a"])
-        with client_of(worker) as client:
+        with client_of(memory_library(worker=worker)) as client:
             client.chat.completions.create(model=MODEL.model_id, messages=HUE, n=4, seed=seed)
         seeds.append({call.decoding.seed for call in worker.calls})
     assert seeds[0] == seeds[1]
@@ -61,7 +48,7 @@ def test_a_stream_interleaves_the_answers_by_index() -> None:
     text: dict[int, str] = defaultdict(str)
     finished: dict[int, str] = {}
     usage = None
-    with client_of(ScriptedWorker(["lo", "rp"])) as client:
+    with client_of(memory_library(worker=ScriptedWorker(["lo", "rp"]))) as client:
         for chunk in client.chat.completions.create(
             model=MODEL.model_id, messages=HUE, n=3, stream=True, stream_options={"include_usage": True}
         ):
@@ -84,5 +71,5 @@ def test_an_error_in_one_answer_is_the_error_of_the_request(stream: bool) -> Non
         list(client.chat.completions.create(model=MODEL.model_id, messages=HUE, n=2, stream=stream))
 
     worker = ScriptedWorker(["lo"], WorkerLost("It is gone.", "Retry."))
-    with client_of(worker) as client, pytest.raises(openai.APIError):
+    with client_of(memory_library(worker=worker)) as client, pytest.raises(openai.APIError):
         ask(client)

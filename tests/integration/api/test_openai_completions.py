@@ -3,46 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import openai
 import pytest
 from openai import OpenAI
 
-from tests.support.library import memory_library, register
-from tests.support.live_server import live
+from tests.support.library import memory_library
 from tests.support.memory.worker import MODEL
+from tests.support.openai_client import client_of
 from tests.support.scripted_worker import ScriptedWorker
-from vlibrary.api.app import create_app
 from vlibrary.domain.errors import WorkerLost
 from vlibrary.domain.wire import Decoding, GenerateCall, Prompt
-from vlibrary.library.library import Library
 
 BASE, OFF = MODEL.model_id, f"{MODEL.model_id}:off"
-
-
-@contextmanager
-def client_of(library: Library) -> Iterator[OpenAI]:
-    with live(create_app(library)) as url, OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def library() -> Library:
-    return memory_library()
-
-
-@pytest.fixture(scope="module")
-def vector_id(library: Library) -> str:
-    return register(library, "colour", "Which hue?").id
-
-
-@pytest.fixture(scope="module")
-def client(library: Library, vector_id: str) -> Iterator[OpenAI]:
-    with client_of(library) as client:
-        yield client
 
 
 def worker_calls(**body: Any) -> list[GenerateCall]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -12,26 +11,12 @@ import openai
 import pytest
 from openai import OpenAI
 
-from tests.support.library import memory_library
-from tests.support.live_server import live
 from tests.support.memory.worker import EMBEDDER, TEXT_LIMIT
 from tests.support.samples import png
-from vlibrary.api.app import create_app
 from vlibrary.domain.query import Query
 from vlibrary.library.library import Library
 
 TEXTS = ["Which hue?", "How many?", "Which hue?"]
-
-
-@pytest.fixture(scope="module")
-def library() -> Library:
-    return memory_library()
-
-
-@pytest.fixture(scope="module")
-def client(library: Library) -> Iterator[OpenAI]:
-    with live(create_app(library)) as url, OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as client:
-        yield client
 
 
 @pytest.mark.parametrize("encoding", ["float", "base64", None])

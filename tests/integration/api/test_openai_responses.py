@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -14,15 +12,15 @@ import pytest
 from openai import OpenAI
 from openai.types.responses import ResponseCompletedEvent, ResponseTextDeltaEvent
 
-from tests.support.library import memory_library, register
+from tests.support.library import memory_library
 from tests.support.live_server import live
 from tests.support.memory.worker import MODEL
+from tests.support.openai_client import client_of
 from tests.support.samples import png
 from tests.support.scripted_worker import ScriptedWorker, Then
 from vlibrary.api.app import create_app
 from vlibrary.domain.errors import Overloaded, WorkerLost
 from vlibrary.domain.wire import Demonstration, GenerateCall, Prompt
-from vlibrary.library.library import Library
 
 RED = png((200, 0, 0))
 ITEMS: list[Any] = [
@@ -48,28 +46,6 @@ EVENTS = [
     "response.output_item.done",
     "response.completed",
 ]
-
-
-@contextmanager
-def client_of(library: Library) -> Iterator[OpenAI]:
-    with live(create_app(library)) as url, OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def library() -> Library:
-    return memory_library()
-
-
-@pytest.fixture(scope="module")
-def vector_id(library: Library) -> str:
-    return register(library, "colour", "Which hue?").id
-
-
-@pytest.fixture(scope="module")
-def client(library: Library, vector_id: str) -> Iterator[OpenAI]:
-    with client_of(library) as client:
-        yield client
 
 
 def worker_call(**body: Any) -> GenerateCall:

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from tests.integration.api.test_openai import HUE, client_of, worker_call
+from tests.integration.api.test_openai import HUE, worker_call
 from tests.support.library import memory_library
 from tests.support.memory.artifacts import MemoryArtifacts
 from tests.support.memory.worker import MODEL, MemoryWorker
+from tests.support.openai_client import client_of
 from vlibrary.domain.wire import Decoding, GenerateCall, Generation, ScoredToken, TextPiece
 
 

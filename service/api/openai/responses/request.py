@@ -72,7 +72,7 @@ class TextConfig(StrictIn):
     verbosity: Hint = None
 
 
-class StreamOptions(StrictIn):
+class ResponseStreamOptions(StrictIn):
     """Options of a stream."""
 
     include_obfuscation: bool | None = Field(default=None, description="Accepted; the service pads no events")
@@ -114,7 +114,7 @@ class ResponsesIn(Hints):
     temperature: float | None = Field(default=None, ge=0, le=2, allow_inf_nan=False, description="Defaults to 1")
     top_p: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False, description="Defaults to 1")
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
+    stream_options: ResponseStreamOptions | None = None
     text: TextConfig | None = None
     metadata: dict[str, str] | None = Field(default=None, description="Returned with the response")
     vlibrary: SteeredIn = Field(default_factory=SteeredIn, description="How to steer the answer")
