@@ -45,10 +45,11 @@ def train(
     from vlibrary.worker.bootstrap import open_embedder, open_lvlm
 
     settings = read_settings()
+    given = read_examples(examples, images or examples.parent, image_formats=settings.image_formats)
     with progress_bars(Console()) as progress:
         bar = Bar(progress, f"train {name}")
         trained = train_vector(
-            read_examples(examples, images or examples.parent, image_formats=settings.image_formats),
+            given,
             name=name,
             description=description,
             lvlm=open_lvlm(settings),
