@@ -50,6 +50,9 @@ def main(
 ) -> None:
     """Print the matrix of the clients and the table of the harnesses; exit with 1 if anything failed."""
     console = Console(width=180)
+    names = [each.name for each in PROGRAMS]
+    if unknown := [name for name in only or () if name not in names]:
+        raise typer.BadParameter(f"unknown {', '.join(map(repr, unknown))}; choose from: {', '.join(names)}")
     chosen = [each for each in PROGRAMS if not only or each.name in only]
     failures: list[str] = []
     with TemporaryDirectory() as folder, running_subject(Path(folder), max(count, 1)) as subject:

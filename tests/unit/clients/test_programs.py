@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
+import typer
 
-from tests.clients.__main__ import PROGRAMS
+from tests.clients.__main__ import PROGRAMS, main
 from tests.clients.environments import HERE, Program
 from tests.clients.recipes import PAGE, recipes
 
@@ -40,3 +41,8 @@ def test_the_guide_has_a_command_for_each_harness(program: Program) -> None:
 def test_the_recipes_of_a_section_are_those_below_its_heading() -> None:
     assert [language for language, _ in recipes("llm")] == ["yaml", "bash"]
     assert list(recipes("No such client")) == []
+
+
+def test_an_unknown_program_is_refused_before_anything_runs() -> None:
+    with pytest.raises(typer.BadParameter, match="unknown 'http'; choose from: Plain HTTP"):
+        main(["http"])
