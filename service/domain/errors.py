@@ -53,7 +53,8 @@ class ErrorCode(StrEnum):
     TIMED_OUT = "timed-out"
     ARTIFACT_LOST = "artifact-lost"
     UNSUPPORTED_MODEL = "unsupported-model"
-    # Raised by training and by the client, never by the service:
+    # Raised by commands, training and the client, never by the service:
+    MODEL_UNAVAILABLE = "model-unavailable"
     INVALID_EXAMPLES = "invalid-examples"
     INVALID_TRAINING_SETTINGS = "invalid-training-settings"
     TRAINING_DIVERGED = "training-diverged"
@@ -222,6 +223,10 @@ class ArtifactsUnavailable(Unavailable):
 
 class UploadExpired(Unavailable):
     code, title = ErrorCode.UPLOAD_EXPIRED, "The registration exceeded its deadline"
+
+
+class ModelUnavailable(Unavailable):
+    code, title = ErrorCode.MODEL_UNAVAILABLE, "The model is not available"
 
 
 class WorkerUnavailable(Unavailable):
