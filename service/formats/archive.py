@@ -16,6 +16,7 @@ import os
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Annotated, BinaryIO, Self
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -34,6 +35,7 @@ _BLOCK = tarfile.BLOCKSIZE
 _CURE = "Export it again: `vlibrary export FILE`, or GET /export."
 _OTHER = "Give the file that `vlibrary export FILE` or GET /export wrote, uncompressed."
 _LOOK = 64 * 1024  # bytes at either end
+_MEMBERS_EACH = 2  # artifact and card of a vector
 
 
 @dataclass(frozen=True)
@@ -109,10 +111,18 @@ class Archive:
         return data
 
 
-def open_archive(file: BinaryIO) -> Archive:
-    """Open the archive in a seekable file that stays open. Raises InvalidArchive, or TooLarge for the manifest."""
-    members = _members(file)
-    header, *lines = _read(file, members, MANIFEST, MAX_MANIFEST_BYTES).removesuffix(b"\n").split(b"\n")
+def open_archive(file: BinaryIO, max_entries: int | None = None) -> Archive:
+    """Open the archive in a seekable file that stays open.
+
+    max_entries: of vectors; more are refused before they are all read. Raises InvalidArchive, or TooLarge for the
+    manifest.
+    """
+    members = _members(file, None if max_entries is None else _MEMBERS_EACH * max_entries + 1)
+    manifest = _read(file, members, MANIFEST, MAX_MANIFEST_BYTES).removesuffix(b"\n")
+    count = manifest.count(b"\n")
+    if max_entries is not None and count > max_entries:
+        raise _too_many(f"{count:,} vectors")
+    header, *lines = manifest.split(b"\n")
     if header.strip() != json.dumps(_HEADER).encode():
         raise InvalidArchive(
             f"The manifest begins with {header[:80]!r}, not with format {_HEADER['format']}.",
@@ -175,22 +185,30 @@ def _ends(file: BinaryIO) -> bytes:
     return beginning + file.read()
 
 
-def _members(file: BinaryIO) -> dict[str, tuple[int, int]]:
-    """Return offset and size by member name. Raises InvalidArchive."""
+def _members(file: BinaryIO, limit: int | None) -> dict[str, tuple[int, int]]:
+    """Return offset and size by member name. Raises InvalidArchive, also for more members than the limit."""
     file.seek(0)
     try:
         with tarfile.open(fileobj=file, mode="r:", tarinfo=_PlainFile) as tar:
-            found = tar.getmembers()
+            found = list(islice(tar, None if limit is None else limit + 1))
     except (tarfile.TarError, ValueError) as error:
         if (foreign := recognise(_ends(file))) is not None:
             raise InvalidArchive(f"The file is not an archive of vectors; it is {foreign.what}.", _OTHER) from error
         raise InvalidArchive(f"The file is not a complete tar archive: {error}.", _CURE) from error
+    if limit is not None and len(found) > limit:
+        raise _too_many(f"more than {limit:,} members")
     members = {member.name: (member.offset_data, member.size) for member in found}
     if len(members) < len(found):
         raise InvalidArchive("The archive has two members with the same name.", _CURE)
     if MANIFEST not in members:
         raise InvalidArchive(f"The archive has no {MANIFEST}; it is truncated or was not written by VLibrary.", _CURE)
     return members
+
+
+def _too_many(what: str) -> InvalidArchive:
+    return InvalidArchive(
+        f"The archive has {what}.", "Send fewer vectors per request; `vlibrary import` splits large archives."
+    )
 
 
 def _read(file: BinaryIO, members: dict[str, tuple[int, int]], path: str, limit: int) -> bytes:

@@ -23,6 +23,8 @@ from vlibrary.formats.text import NotUtf8
 
 _CURE = 'See the example at /docs: {"name": "colour-codes", "description": "..."}.'
 _STRICT = ConfigDict(strict=True, extra="forbid")
+# One error is enough for a list of thousands of numbers.
+_Numbers = Annotated[list[float], Field(fail_fast=True)]
 
 
 class _Key(BaseModel):
@@ -31,8 +33,8 @@ class _Key(BaseModel):
     model_config = _STRICT
 
     kind: Annotated[KeyKind, Field(strict=False)]
-    image: list[float] | None = None
-    text: list[float] | None = None
+    image: _Numbers | None = None
+    text: _Numbers | None = None
 
     def to_domain(self) -> TaskKey:
         image, text = (None if part is None else np.array(part, np.float32) for part in (self.image, self.text))

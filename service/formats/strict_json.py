@@ -19,6 +19,10 @@ from vlibrary.formats.text import NotUtf8, decode_utf8, encode_utf8, place
 # Far more than a card needs, and far below what serialisers support.
 MAX_DEPTH = 32
 MAX_DIGITS = 400
+# In all objects together, and strings, brackets and commas. A card of 4 MiB has fewer; millions would take a minute of
+# time and gigabytes to validate.
+MAX_NAMES = 20_000
+MAX_TOKENS = 500_000
 # By pydantic's type of the error: its own text names a Python class, or does not say what to do.
 PLAIN_MESSAGES = {
     **dict.fromkeys(
@@ -31,6 +35,7 @@ _STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'  # possessive, so that no text takes qu
 # All that `_check` has to see: strings, with the colon after a name; brackets; words that Python takes for numbers. A
 # quotation mark alone begins a string that does not end.
 _TOKEN = re.compile(rf'{_STRING}(\s*:)?|["\[\]{{}}]|NaN|-?Infinity', re.DOTALL)
+_TOKEN_OR_COMMA = re.compile(rf"{_TOKEN.pattern}|,", re.DOTALL)
 _NUMBER = re.compile(rf"{_STRING}|-?[0-9][0-9.eE+-]*", re.DOTALL)
 
 
@@ -50,13 +55,17 @@ def parse(text: str | bytes, *, allow_nul: bool = False, whole_numbers: bool = F
     whole_numbers: return 8.0 as an integer, which it is in JSON Schema.
 
     Raises NotUtf8, and InvalidJson for text that is not JSON, and for JSON with a name that occurs twice in an object,
-    a number beyond the range of a double, half a surrogate pair, a NUL, or more than MAX_DEPTH levels of nesting.
+    a number beyond the range of a double, half a surrogate pair, a NUL, more than MAX_DEPTH levels of nesting, more
+    than MAX_NAMES names, or more than MAX_TOKENS strings, brackets and commas.
     """
     if isinstance(text, bytes):
         text = _decode(text)
     else:
         encode_utf8(text)
-    _check(text, allow_nul=allow_nul)
+    end, limit = _find_limit(text)
+    _check(text, end, allow_nul=allow_nul)
+    if limit:
+        raise InvalidJson(limit, *place(text, end))
     try:
         return json.loads(text, parse_float=_parse_number if whole_numbers else _parse_float, parse_int=_parse_int)
     except json.JSONDecodeError as error:
@@ -101,10 +110,10 @@ def _decode(data: bytes) -> str:
     return decode_utf8(data)
 
 
-def _check(text: str, *, allow_nul: bool) -> None:
-    """Raise InvalidJson for what Python's parser accepts, or reports without the place."""
+def _check(text: str, end: int, *, allow_nul: bool) -> None:
+    """Raise InvalidJson for what Python's parser accepts, or reports without the place, up to the end."""
     names: list[set[str]] = []  # of each open object; empty for a list
-    for token in _TOKEN.finditer(text):
+    for token in _TOKEN.finditer(text, 0, end):
         reason = ""
         match token[0][0]:
             case "{" | "[":
@@ -121,6 +130,19 @@ def _check(text: str, *, allow_nul: bool) -> None:
                 reason = f"{token[0]} is not a JSON number"
         if reason:
             raise InvalidJson(reason, *place(text, token.start()))
+
+
+def _find_limit(text: str) -> tuple[int, str]:
+    """Return where the text has more than MAX_NAMES or MAX_TOKENS, and which; its end and nothing if it has not."""
+    if text.count(":") > MAX_NAMES or sum(map(text.count, ',"[]{}')) > MAX_TOKENS:  # in strings too
+        names = 0
+        for number, token in enumerate(_TOKEN_OR_COMMA.finditer(text), start=1):
+            names += token[1] is not None
+            if names > MAX_NAMES:
+                return token.start(), f"the objects have more than {MAX_NAMES:,} names"
+            if number > MAX_TOKENS:
+                return token.start(), "the lists and objects have too many values"
+    return len(text), ""
 
 
 def _check_string(token: re.Match[str], names: set[str], *, allow_nul: bool) -> str:

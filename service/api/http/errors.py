@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Route
 
-from vlibrary.api.http.invalid_fields import MAX_FIELDS, invalid_fields
+from vlibrary.api.http.invalid_fields import MAX_ERRORS, MAX_FIELDS, invalid_fields
 from vlibrary.api.http.middleware.body_limit import too_large
 from vlibrary.api.http.problems import (
     INVALID_REQUEST,
@@ -66,7 +66,9 @@ async def _handle_invalid_request(request: Request, error: Exception) -> JSONRes
     assert isinstance(error, RequestValidationError)
     found = invalid_fields(error.errors(), error.body)
     shown = [f"{field.pointer}: {field.detail}" for field in found[:MAX_SHOWN]]
-    detail = "; ".join(shown) + (f"; and {len(found) - MAX_SHOWN} more." if len(found) > MAX_SHOWN else ".")
+    more = len(found) - MAX_SHOWN
+    at_least = "at least " if len(error.errors()) > MAX_ERRORS else ""
+    detail = "; ".join(shown) + (f"; and {at_least}{more} more." if more > 0 else ".")
     cure = "Fix the fields listed in `errors`; see /docs for examples."
     entries = [{"pointer": field.pointer, "detail": field.detail} for field in found[:MAX_FIELDS]]
     if request.url.path.startswith(OPENAI_PREFIX):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from vlibrary.formats.strict_json import PLAIN_MESSAGES
@@ -14,6 +15,10 @@ from vlibrary.formats.strict_json import PLAIN_MESSAGES
 Step = str | int
 
 MAX_FIELDS = 16
+# Errors that are looked at: members of a union report one each for the same field.
+MAX_ERRORS = 128
+# Of a pointer or message in an answer, in bytes: a name may be as long as the body.
+MAX_TEXT_BYTES = 256
 _EXPECTED = "Input should be "
 
 
@@ -39,9 +44,10 @@ class _Found:
 def invalid_fields(errors: Iterable[Mapping[str, Any]], body: Any) -> list[InvalidField]:
     """Return the invalid fields of a request, each once.
 
-    errors: as pydantic lists them, located from "body", "query", "path" or "header". body: what was sent.
+    errors: as pydantic lists them, located from "body", "query", "path" or "header"; the first MAX_ERRORS count.
+    body: what was sent. Texts longer than MAX_TEXT_BYTES are cut, and end with an ellipsis.
     """
-    found = [_locate(error, body) for error in errors]
+    found = [_locate(error, body) for error in islice(errors, MAX_ERRORS)]
     fields: dict[str, list[_Found]] = {}
     for one in found:
         # A union reports what each of its members expects: the member that fits best has the deepest location.
@@ -51,7 +57,7 @@ def invalid_fields(errors: Iterable[Mapping[str, Any]], body: Any) -> list[Inval
             continue
         fields.setdefault(_pointer(one.path), []).append(one)
     return [
-        InvalidField(pointer, _join(list(dict.fromkeys(one.detail for one in same))), same[0].kind)
+        InvalidField(_cut(pointer), _cut(_join(list(dict.fromkeys(one.detail for one in same)))), same[0].kind)
         for pointer, same in fields.items()
     ]
 
@@ -112,6 +118,16 @@ def _common_length(one: tuple[Step, ...], other: tuple[Step, ...]) -> int:
 
 def _pointer(path: tuple[Step, ...]) -> str:
     return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)
+
+
+def _cut(text: str) -> str:
+    """Return the text, or its beginning. Control characters count as the six bytes that JSON escapes them with."""
+    size = 0
+    for at, character in enumerate(text):
+        size += 6 if character < " " else len(character.encode(errors="replace"))
+        if size > MAX_TEXT_BYTES:
+            return text[:at] + "…"
+    return text
 
 
 def _join(details: list[str]) -> str:

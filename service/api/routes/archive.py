@@ -15,7 +15,7 @@ from vlibrary.api.http.bodies import media_type
 from vlibrary.api.http.deps import ADMITTED, STRICT_QUERY, ActorDep, LibraryDep, Limits, LimitsDep, ScopeDep
 from vlibrary.api.http.problems import problem_of
 from vlibrary.api.http.responses import SEQ_HEADER, headers, problems
-from vlibrary.domain.errors import InvalidArchive, InvalidInput
+from vlibrary.domain.errors import InvalidInput
 from vlibrary.formats.archive import MEDIA_TYPE, open_archive
 from vlibrary.library.library import Library
 from vlibrary.library.transfer import Loaded, Loader, export
@@ -103,12 +103,7 @@ async def import_vectors(
 
 
 def _load(library: Library, limits: Limits, data: bytes, actor: str, update: bool) -> list[Loaded]:
-    archive = open_archive(io.BytesIO(data))
-    if len(archive.entries) > MAX_ITEMS:
-        raise InvalidArchive(
-            f"The archive has {len(archive.entries):,} vectors.",
-            f"Send at most {MAX_ITEMS:,} per request; `vlibrary import` splits large archives.",
-        )
+    archive = open_archive(io.BytesIO(data), MAX_ITEMS)
     loader = Loader(
         library=library,
         artifact_bytes=limits.artifact_bytes,

@@ -114,7 +114,8 @@ async def register_vector(
     """
     async with scope.deadline():
         artifact, card = await _read_parts(request, limits)
-    submission = Submission(artifact, parse_card(card), idempotency_key, actor)
+    # Off the event loop: a card may be megabytes of numbers.
+    submission = Submission(artifact, await run_in_threadpool(parse_card, card), idempotency_key, actor)
     record = await run_in_threadpool(publish, submission, library)
     response.headers["Location"] = f"/vectors/{record.id}"
     response.headers["ETag"] = revision_etag(record.revision)
