@@ -158,6 +158,8 @@ def export_file(
         with draft.open("rb") as written:
             archive = open_archive(written)
             number = len(archive.entries)
+            if hub and not number:
+                raise InvalidInput("There is no vector to export.", "Check the filters and --url.")
             if hub:
                 _write_hub_folder(archive, file, licence)
         if not hub:

@@ -68,15 +68,17 @@ class VLibraryError(Exception):
     """Base class of all errors that VLibrary raises on purpose.
 
     title: the same for every error of the class. detail: what is wrong, with the offending value. cure: what to do.
+    field: the option of the request that is wrong, such as `json_schema`, where the caller could not tell otherwise.
     """
 
     code: str = ErrorCode.ERROR
     title: str = "Error"
 
-    def __init__(self, detail: str, cure: str) -> None:
+    def __init__(self, detail: str, cure: str, *, field: str | None = None) -> None:
         super().__init__(f"{detail} {cure}")
         self.detail = detail
         self.cure = cure
+        self.field = field
 
 
 class InvalidInput(VLibraryError):

@@ -67,6 +67,7 @@ def no_continuation() -> InvalidInput:
     return InvalidInput(
         "The model's tokenizer cannot write what the JSON schema demands, or the model's logits are not finite.",
         "Use ASCII in the schema's names and constants, or simplify the schema.",
+        field="json_schema",
     )
 
 
@@ -113,6 +114,7 @@ class Grammars:
             raise InvalidInput(
                 f"The model's tokenizer cannot write JSON: it has no token for {missing[0]!r}.",
                 "Omit the JSON format, or use another model.",
+                field="json_schema",
             )
         native: Any = wrapped  # the declared type is a class that does the same
         return LLTokenizer(native, n_vocab=self._vocabulary, eos_token=self._end_tokens)
@@ -146,6 +148,7 @@ def _compile(schema: Any, tokenizer: LLTokenizer) -> LLMatcher:
     raise InvalidInput(
         f"The JSON schema is invalid or not supported at {place or 'its root'}: {' '.join(reason.split())}.",
         "Change this part of the schema.",
+        field="json_schema",
     )
 
 

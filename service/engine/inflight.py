@@ -70,9 +70,9 @@ class InFlightEngine(QueuedEngine):
         if request.max_tokens > self._budget.columns:
             raise PromptTooLong(
                 f"This model's maximum context length is {self._budget.columns} tokens, the size of the KV cache. "
-                f"However, you requested {request.max_tokens} tokens ({request.prompt.length} in the messages, "
+                f"However, you requested {request.max_tokens} tokens ({request.prompt.length} in the prompt, "
                 f"{request.decoding.max_new_tokens} in the completion).",
-                "Please reduce the length of the messages, or start the worker with more VLIBRARY_KV_TOKENS.",
+                "Please reduce the length of the prompt, or start the worker with more VLIBRARY_KV_TOKENS.",
             )
         super().submit(request)
 

@@ -100,6 +100,7 @@ def _check_ids(name: str, ids: Sequence[int], vocabulary: int | None) -> None:
         raise InvalidInput(
             f"{name} contains the token id {unknown[0]}, which the model does not have.",
             f"Use ids from 0 to {vocabulary - 1}.",
+            field=name,
         )
 
 

@@ -60,6 +60,7 @@ class _Problem:
     code: str
     detail: str
     cure: str
+    field: str | None = None
 
 
 CALL: Message[GenerateCall] = Message(GenerateCall)
@@ -74,7 +75,7 @@ _EVENT: Message[TextPiece | Generation | _Problem] = Message(TextPiece | Generat
 def dump_event(event: TextPiece | Generation | VLibraryError) -> bytes:
     """Return the event as one JSON object, without a line feed."""
     if isinstance(event, VLibraryError):
-        return _EVENT.to_json(_Problem(event.code, event.detail, event.cure))
+        return _EVENT.to_json(_Problem(event.code, event.detail, event.cure, event.field))
     return _EVENT.to_json(event)
 
 
@@ -82,7 +83,7 @@ def parse_event(line: bytes) -> TextPiece | Generation | VLibraryError:
     """Return the event of a line; an error of an unknown class becomes Unavailable. Raises ValueError."""
     event = _EVENT.from_json(line)
     if isinstance(event, _Problem):
-        return _ERRORS.get(event.code, Unavailable)(event.detail, event.cure)
+        return _ERRORS.get(event.code, Unavailable)(event.detail, event.cure, field=event.field)
     return event
 
 

@@ -87,7 +87,7 @@ class PromptEncoder:
         inputs = self._process(rows, prompts)
         totals: list[int] = inputs["attention_mask"].sum(dim=1).tolist()
         lengths = tuple(total - row.tokens for total, row in zip(totals, rows, strict=True))
-        self._check_length(max(totals), max_new_tokens)
+        self._check_length(max(totals), max_new_tokens, verbatim=prompts[0].verbatim)
         return Batch(inputs, lengths, None if answers is None else _build_targets(inputs["input_ids"], rows))
 
     def _encode_tokens(self, tokens: Sequence[int], max_new_tokens: int) -> Batch:
@@ -107,7 +107,7 @@ class PromptEncoder:
                     "Remove it; send images as messages of a chat.",
                 )
         self._check_requires_image(None)
-        self._check_length(len(tokens), max_new_tokens)
+        self._check_length(len(tokens), max_new_tokens, verbatim=True)
         ids = torch.tensor([tokens])
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         types = {"token_type_ids", "mm_token_type_ids"}.intersection(self._processor.model_input_names)
@@ -159,13 +159,14 @@ class PromptEncoder:
                     "Remove it or insert a space; send images separately from the text.",
                 )
 
-    def _check_length(self, given: int, new: int) -> None:
+    def _check_length(self, given: int, new: int, *, verbatim: bool) -> None:
         if given + new > self._context_length:
+            name = "prompt" if verbatim else "messages"
             # OpenAI's wording, by which clients recognise the error and shorten their history.
             raise PromptTooLong(
                 f"This model's maximum context length is {self._context_length} tokens. However, you requested "
-                f"{given + new} tokens ({given} in the messages, {new} in the completion).",
-                "Please reduce the length of the messages: their text, or the number of images or earlier turns.",
+                f"{given + new} tokens ({given} in the {name}, {new} in the completion).",
+                f"Please reduce the length of the {name}: the text, or the number of images or earlier turns.",
             )
 
 

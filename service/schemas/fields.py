@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.config import JsonDict
+from pydantic_core import PydanticCustomError
 
 from vlibrary.formats.base64_text import decode_base64
 
@@ -35,10 +36,15 @@ EncodedImage = Annotated[
 ]
 
 
-def check_images(count: int) -> None:
-    """Raise ValueError if a request has too many images, demonstrations included."""
+def contradiction(field: str, message: str) -> PydanticCustomError:
+    """Return the error for a field that is wrong because of another one, for validators of a whole object."""
+    return PydanticCustomError("contradiction", "{message}", {"message": message, "field": field})
+
+
+def check_images(count: int, field: str) -> None:
+    """Raise an error about that field if a request has too many images, demonstrations included."""
     if count > MAX_IMAGES:
-        raise ValueError(f"the request has {count} images in total; send at most {MAX_IMAGES}")
+        raise contradiction(field, f"the request has {count} images in total; send at most {MAX_IMAGES}")
 
 
 class StrictIn(BaseModel):
@@ -65,8 +71,14 @@ LogitBias = Annotated[
     Field(max_length=1024),
 ]
 
-NO_OTHER_END = "a JSON format determines the end of the answer; omit ignore_eos, min tokens and stop_token_ids"
 MAX_SCHEMA = 65_536
+
+
+def reject_other_ends(**options: Any) -> None:
+    """Raise an error about the first of these options that is set, in a request with a JSON format."""
+    for name, value in options.items():
+        if value:
+            raise contradiction(name, f"a JSON format determines the end of the answer; omit {name}")
 
 
 def _check_size(schema: dict[str, Any]) -> dict[str, Any]:

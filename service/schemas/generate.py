@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from vlibrary.domain.query import Query
 from vlibrary.domain.steering import NotSteered, SteeringReason
@@ -26,7 +26,6 @@ from vlibrary.schemas.examples import NAMED_EXAMPLE, SAMPLE_IMAGE, examples
 from vlibrary.schemas.fields import (
     MAX_IMAGES,
     MAX_TEXT,
-    NO_OTHER_END,
     EncodedImage,
     JsonSchema,
     LogitBias,
@@ -38,6 +37,8 @@ from vlibrary.schemas.fields import (
     StrictIn,
     TokenId,
     check_images,
+    contradiction,
+    reject_other_ends,
 )
 from vlibrary.schemas.logprobs import LogprobOut
 from vlibrary.schemas.vectors import EMBEDDED_TEXT_EXAMPLE, EmbeddedTextOut, NamedOut, identify
@@ -124,12 +125,18 @@ class DecodingIn(StrictIn):
 
     @model_validator(mode="after")
     def _check(self) -> DecodingIn:
-        if self.json_schema is not None and (self.ignore_eos or self.min_new_tokens or self.stop_token_ids):
-            raise ValueError(NO_OTHER_END)
+        if self.json_schema is not None:
+            reject_other_ends(
+                ignore_eos=self.ignore_eos, min_new_tokens=self.min_new_tokens, stop_token_ids=self.stop_token_ids
+            )
         if self.min_new_tokens > self.max_new_tokens:
-            raise ValueError(f"min_new_tokens {self.min_new_tokens} exceeds max_new_tokens {self.max_new_tokens}")
+            raise contradiction(
+                "min_new_tokens", f"min_new_tokens {self.min_new_tokens} exceeds max_new_tokens {self.max_new_tokens}"
+            )
         if self.max_new_tokens == 0 and self.prompt_logprobs is None:
-            raise ValueError("max_new_tokens 0 returns nothing without prompt_logprobs; send at least 1")
+            raise contradiction(
+                "max_new_tokens", "max_new_tokens 0 returns nothing without prompt_logprobs; send at least 1"
+            )
         return self
 
     def decoding(self) -> Decoding:
@@ -188,6 +195,12 @@ class SteeredIn(StrictIn):
         return Listed(tuple(VectorAtStrength(one.id, one.strength) for one in self.steering))
 
 
+# Null is the default, as for the other fields of OpenAI's endpoints.
+Steered = Annotated[
+    SteeredIn, BeforeValidator(lambda value: {} if value is None else value, json_schema_input_type=SteeredIn | None)
+]
+
+
 class GenerateIn(SteeredIn):
     """A prompt, and how to steer the answer."""
 
@@ -211,9 +224,11 @@ class GenerateIn(SteeredIn):
 
     @model_validator(mode="after")
     def _check(self) -> GenerateIn:
-        check_images(len(self.to_prompt().every_image))
+        check_images(len(self.to_prompt().every_image), "images")
         if self.demonstrations and not self.prompt and not self.images:
-            raise ValueError("the prompt is empty; send a text, an image, or both after the demonstrations")
+            raise contradiction(
+                "prompt", "the prompt is empty; send a text, an image, or both after the demonstrations"
+            )
         return self
 
     def to_prompt(self) -> Prompt:

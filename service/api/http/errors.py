@@ -89,6 +89,8 @@ async def _handle_http_error(request: Request, error: Exception) -> Response:
         return problem_response(problem_of(too_large()), request.url.path)
     detail = f"{request.method} {request.url.path}: {error.detail}."
     cure = "See /docs for the available paths, methods and bodies."
+    if allowed:
+        cure = f"Use one of the methods {allowed['Allow']}."
     response = problem_response(problem(type_of_status(error.status_code), detail, cure), request.url.path)
     response.headers.update(dict(error.headers or {}) | allowed)
     return response

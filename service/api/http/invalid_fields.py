@@ -78,6 +78,8 @@ def _locate(error: Mapping[str, Any], body: Any) -> _Found:
         kind = "missing" if missing else "literal_error"
         expected = "" if missing else f"one of {error['ctx']['expected_tags']}, not {error['ctx']['tag']!r:.80}"
         detail = "Field required" if missing else f"{_EXPECTED}{expected}"
+    elif kind == "contradiction":
+        location.append(error["ctx"]["field"])
     elif kind in PLAIN_MESSAGES:
         detail = PLAIN_MESSAGES[kind]
     if place != "body":

@@ -34,6 +34,8 @@ _OPENAI_CODES = {
 # The field that an error is about if it names none: the prompt of each endpoint.
 _OPENAI_PROMPTS = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
 _OPENAI_FIELDS = {errors.ModelNotFound.code: "model"}
+# Where each endpoint has the options that errors name; under /v1, the others are fields of the body.
+_SCHEMAS = {"/v1/chat/completions": "response_format", "/v1/responses": "text/format"}
 _ABOUT_PROMPT = {errors.PromptTooLong.code, errors.InvalidImage.code, errors.InvalidQuery.code}
 
 Problem = dict[str, Any]
@@ -100,7 +102,16 @@ def report(path: str, error: Exception) -> Problem:
         return problem(UNFORESEEN, "Unexpected error; see the service log.", cure, **_request_id())
     if status_of(error) >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("api.request_failed", path=path, problem=error.code, detail=error.detail, cause=repr(error.__cause__))
-    return problem_of(error) | _request_id()
+    return problem_of(error) | _named_field(error, path) | _request_id()
+
+
+def _named_field(error: errors.VLibraryError, path: str) -> Problem:
+    """Return the member `errors` for an error that names an option of the request."""
+    if error.field is None:
+        return {}
+    place = (_SCHEMAS if error.field == "json_schema" else {}).get(path, error.field)
+    inside = "" if path.startswith(OPENAI_PREFIX) else "/decoding"
+    return {"errors": [{"pointer": f"/body{inside}/{place}", "detail": error.detail}]}
 
 
 def is_retryable(found: Problem) -> bool:

@@ -15,7 +15,7 @@ from vlibrary.domain.errors import InvalidInput, ModelNotFound, PromptTooLong
 from vlibrary.domain.query import EmbedderSpec, Query, TaskEmbedding
 from vlibrary.domain.vector import Array
 from vlibrary.schemas.examples import SAMPLE_IMAGE, examples
-from vlibrary.schemas.fields import StrictIn, check_images
+from vlibrary.schemas.fields import StrictIn, check_images, contradiction
 from vlibrary.schemas.generate import MAX_MODEL_NAME
 
 MAX_INPUTS = 2_048  # OpenAI's limit
@@ -80,14 +80,15 @@ class EmbeddingsIn(StrictIn):
     @model_validator(mode="after")
     def _check(self) -> EmbeddingsIn:
         if (self.input is None) == (self.messages is None):
-            raise ValueError("send either `input` or `messages`")
+            raise contradiction("messages", "send either `input` or `messages`")
         if self.messages is not None:
             parts = self.messages[0].content
             images = sum(isinstance(part, ImagePart) for part in parts)
-            check_images(images)
+            check_images(images, "messages")
             if images and any(isinstance(part, TextPart) and part.text.strip() for part in parts):
-                raise ValueError(
-                    "an embedding is that of a text or of images; send the text and the images in two requests"
+                raise contradiction(
+                    "messages",
+                    "an embedding is that of a text or of images; send the text and the images in two requests",
                 )
         return self
 
@@ -108,6 +109,7 @@ class EmbeddingsIn(StrictIn):
             raise InvalidInput(
                 f"`dimensions` is {self.dimensions}, but the embeddings of {spec.embedder_id} have {size}.",
                 f"Omit `dimensions`, or set it to {size}.",
+                field="dimensions",
             )
 
     def check_lengths(self, embeddings: Sequence[TaskEmbedding]) -> None:

@@ -23,8 +23,8 @@ from vlibrary.api.openai.fields import (
 from vlibrary.api.openai.messages import Message, UserMessage
 from vlibrary.domain.wire import Decoding
 from vlibrary.schemas.examples import SAMPLE_IMAGE, examples
-from vlibrary.schemas.fields import NO_OTHER_END, JsonSchema, Logprobs, StrictIn, check_images
-from vlibrary.schemas.generate import MAX_MODEL_NAME, MODEL_NAME, SteeredIn
+from vlibrary.schemas.fields import JsonSchema, Logprobs, StrictIn, check_images, contradiction, reject_other_ends
+from vlibrary.schemas.generate import MAX_MODEL_NAME, MODEL_NAME, Steered, SteeredIn
 
 MAX_MESSAGES = 2_048
 MAX_ANSWERS = 128
@@ -54,7 +54,9 @@ class ResponseFormat(StrictIn):
     @model_validator(mode="after")
     def _check(self) -> ResponseFormat:
         if (self.json_schema is not None) != (self.type == "json_schema"):
-            raise ValueError("json_schema belongs to the type json_schema, and only to it; send both or neither")
+            raise contradiction(
+                "json_schema", "json_schema belongs to the type json_schema, and only to it; send both or neither"
+            )
         return self
 
     def to_schema(self) -> str | None:
@@ -127,9 +129,10 @@ class ChatIn(SamplingIn, Hints):
     top_logprobs: Logprobs | None = Field(
         default=None, description="Also return this many of the most likely tokens at each place; needs `logprobs`"
     )
-    vlibrary: SteeredIn = Field(default_factory=SteeredIn, description="How to steer the answer")
+    vlibrary: Steered = Field(default_factory=SteeredIn, description="How to steer the answer")
 
     metadata: Hint = None
+    moderation: Unsupported = None
     store: Hint = None
     verbosity: Hint = None
     reasoning_effort: Hint = None
@@ -160,11 +163,13 @@ class ChatIn(SamplingIn, Hints):
 
     @model_validator(mode="after")
     def _check(self) -> ChatIn:
-        if self._schema is not None and (self.ignore_eos or self.min_tokens or self.stop_token_ids):
-            raise ValueError(NO_OTHER_END)
+        if self._schema is not None:
+            reject_other_ends(
+                ignore_eos=self.ignore_eos, min_tokens=self.min_tokens, stop_token_ids=self.stop_token_ids
+            )
         if self.top_logprobs and not self.logprobs:
-            raise ValueError("top_logprobs requires logprobs to be true")
-        check_images(sum(len(one.images) for one in self.messages if isinstance(one, UserMessage)))
+            raise contradiction("top_logprobs", "top_logprobs requires logprobs to be true")
+        check_images(sum(len(one.images) for one in self.messages if isinstance(one, UserMessage)), "messages")
         return self
 
     @property

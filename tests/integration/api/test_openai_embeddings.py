@@ -100,4 +100,6 @@ def test_what_cannot_be_embedded_is_refused_with_a_reason(client: OpenAI, case: 
     body, words = REFUSED[case]
     answer = httpx.post(f"{client.base_url}embeddings", json=body)
     assert 400 <= answer.status_code < 500
-    assert words in answer.json()["error"]["message"]
+    error = answer.json()["error"]
+    assert words in error["message"]
+    assert (error["param"] is None) == (not body)

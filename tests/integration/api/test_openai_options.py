@@ -60,6 +60,7 @@ NEUTRAL: dict[str, Any] = {
     "bad_words": [[]],
     "store": [False],
     "service_tier": ["auto", "default"],
+    "vlibrary": [None, {}],
 }
 HINTS: dict[str, Any] = {
     "user": "ann",
@@ -174,6 +175,19 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "https://x.org/a.png"}]}]},
         "messages.0.content.0.image_url",
         "unsupported_value",
+    ),
+    "moderation": ({"moderation": {"model": "x"}}, "moderation", "unsupported_parameter"),
+    "likely tokens without log-probabilities": ({"top_logprobs": 1}, "top_logprobs", "invalid_value"),
+    "a schema without its type": (
+        {"response_format": {"type": "text", "json_schema": {"name": "x", "schema": {}}}},
+        "response_format.json_schema",
+        "invalid_value",
+    ),
+    "a type without its schema": ({"response_format": {"type": "json_schema"}}, "response_format", "invalid_value"),
+    "a JSON format with another end": (
+        {"response_format": {"type": "json_object"}, "min_tokens": 2},
+        "min_tokens",
+        "invalid_value",
     ),
     "no messages": ({"messages": None}, "messages", "invalid_type"),
 }

@@ -222,6 +222,12 @@ def test_a_folder_for_a_hub_can_be_imported(library: Client, tmp_path: Path) -> 
         assert [one.id for one in other.list_vectors()] == ids[::-1]
 
 
+def test_a_folder_without_vectors_is_not_written(library: Client, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="no vector to export"):
+        vlibrary(library, "export", str(tmp_path / "hub"), "--hub")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_quick_transfers_print_no_progress(library: Client, tmp_path: Path) -> None:
     upload(library)
     done = vlibrary(library, "export", str(tmp_path / "one.tar"))

@@ -115,8 +115,9 @@ INVALID: dict[str, tuple[Any, str]] = {
 @pytest.mark.parametrize("case", INVALID)
 def test_an_invalid_schema_is_refused_with_its_place(llava: Lvlm, case: str) -> None:
     schema, words = INVALID[case]
-    with pytest.raises(InvalidInput, match=words):
+    with pytest.raises(InvalidInput, match=words) as raised:
         InFlightEngine(llava).prepare(constrained(schema))
+    assert raised.value.field == "json_schema"
 
 
 def test_an_invalid_schema_ends_only_its_request(llava: Lvlm) -> None:

@@ -140,7 +140,7 @@ def test_a_prompt_that_exceeds_the_context_is_refused(lvlm: Lvlm) -> None:
     prompt = Prompt("word " * 40, required_images(lvlm))
     free = lvlm.context_length - lvlm.encode([prompt]).prompt_tokens[0]
     lvlm.encode([prompt], max_new_tokens=free)
-    with pytest.raises(PromptTooLong, match=str(lvlm.context_length)):
+    with pytest.raises(PromptTooLong, match=rf"{lvlm.context_length} tokens.* in the messages"):
         lvlm.encode([prompt], max_new_tokens=free + 1)
     with pytest.raises(PromptTooLong):
         lvlm.encode([Prompt("word " * lvlm.context_length, required_images(lvlm))])
@@ -261,5 +261,6 @@ def test_a_verbatim_prompt_may_hold_turns_but_no_reference_to_an_image(llava: Lv
     ):
         with pytest.raises(InvalidQuery, match=words):
             llava.encode_on_host(Prompt("", tokens=tokens), 1)
-    with pytest.raises(PromptTooLong):
-        llava.encode_on_host(Prompt("", tokens=(1,) * llava.context_length), 1)
+    for prompt in (Prompt("", tokens=(1,) * llava.context_length), Prompt("one " * 2_000, verbatim=True)):
+        with pytest.raises(PromptTooLong, match="in the prompt"):
+            llava.encode_on_host(prompt, 1)

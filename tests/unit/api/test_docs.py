@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from tests.support.library import memory_library, register
 from vlibrary.api.app import create_app
-from vlibrary.api.http.problems import INVALID_REQUEST, UNFORESEEN, type_of_error, type_of_status
+from vlibrary.api.http.problems import INVALID_REQUEST, UNFORESEEN, openai_error, report, type_of_error, type_of_status
 from vlibrary.api.routes.problems import get_problem_type
 from vlibrary.domain import errors
 from vlibrary.http_common import STATUS, status_of
@@ -213,6 +213,21 @@ def test_problems_match_their_schema(api: TestClient) -> None:
     under_v1 = ProblemOut.model_validate(api.post("/v1/chat/completions", json={"n": 2}).json())
     assert under_v1.error is not None
     assert under_v1.error["param"] == "messages"
+
+
+@pytest.mark.parametrize(
+    ("path", "option", "pointer", "param"),
+    [
+        ("/generate", "json_schema", "/body/decoding/json_schema", "decoding.json_schema"),
+        ("/v1/chat/completions", "json_schema", "/body/response_format", "response_format"),
+        ("/v1/responses", "json_schema", "/body/text/format", "text.format"),
+        ("/v1/completions", "logit_bias", "/body/logit_bias", "logit_bias"),
+    ],
+)
+def test_an_option_that_the_engine_refuses_is_named(path: str, option: str, pointer: str, param: str) -> None:
+    found = report(path, errors.InvalidInput("It is wrong.", "Omit it.", field=option))
+    assert found["errors"] == [{"pointer": pointer, "detail": "It is wrong."}]
+    assert openai_error(found, path)["param"] == param
 
 
 @pytest.mark.parametrize("path", ["/generate", "/v1/chat/completions"])

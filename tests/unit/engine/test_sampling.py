@@ -279,8 +279,9 @@ def by_formula(
 
 @pytest.mark.parametrize("options", [{"stop_token_ids": (11,)}, {"logit_bias": ((-1, 1.0),)}])
 def test_a_token_id_that_the_model_does_not_have_is_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(InvalidInput, match="which the model does not have"):
+    with pytest.raises(InvalidInput, match="which the model does not have") as raised:
         Sampler(Decoding(**options), vocabulary=VOCABULARY)
+    assert raised.value.field in options
 
 
 def test_prompt_tokens_beyond_the_vocabulary_are_not_penalised() -> None:

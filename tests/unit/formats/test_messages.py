@@ -67,9 +67,9 @@ def test_an_event_is_one_line_and_survives_a_round_trip(event: TextPiece | Gener
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.code)
 def test_every_error_keeps_its_class(kind: type[VLibraryError]) -> None:
-    back = parse_event(dump_event(kind("What is wrong.", "What to do.")))
+    back = parse_event(dump_event(kind("What is wrong.", "What to do.", field="logit_bias")))
     assert type(back) is kind
-    assert (back.detail, back.cure) == ("What is wrong.", "What to do.")
+    assert (back.detail, back.cure, back.field) == ("What is wrong.", "What to do.", "logit_bias")
 
 
 def test_an_unknown_error_code_becomes_unavailable() -> None:

@@ -12,8 +12,8 @@ from vlibrary.api.openai.fields import Hint, NonBlankText, Only, find_ignored, w
 from vlibrary.api.openai.schemas import MAX_ANSWERS, StreamOptions
 from vlibrary.domain.wire import Decoding, Prompt
 from vlibrary.schemas.examples import examples
-from vlibrary.schemas.fields import Logprobs, TokenId
-from vlibrary.schemas.generate import MAX_MODEL_NAME, MODEL_NAME, SteeredIn
+from vlibrary.schemas.fields import Logprobs, TokenId, contradiction
+from vlibrary.schemas.generate import MAX_MODEL_NAME, MODEL_NAME, Steered, SteeredIn
 
 MAX_TOKENS_IN = 100_000
 _DEFAULT_TOKENS = 16  # OpenAI's
@@ -76,7 +76,7 @@ class CompletionsIn(SamplingIn):
     )
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    vlibrary: SteeredIn = Field(default_factory=SteeredIn, description="How to steer the answers")
+    vlibrary: Steered = Field(default_factory=SteeredIn, description="How to steer the answers")
 
     suffix: Annotated[Any, AfterValidator(Only("")), WithJsonSchema({"enum": [None, ""]})] = None
     user: Hint = None
@@ -84,15 +84,18 @@ class CompletionsIn(SamplingIn):
     @model_validator(mode="after")
     def _check(self) -> CompletionsIn:
         if self.samples < self.answers:
-            raise ValueError(f"best_of is {self.best_of}, less than n, which is {self.n}; raise best_of or lower n")
+            raise contradiction(
+                "best_of", f"best_of is {self.best_of}, less than n, which is {self.n}; raise best_of or lower n"
+            )
         if self.stream and self.samples > self.answers:
-            raise ValueError("best_of cannot be streamed; omit it, or set stream to false")
+            raise contradiction("best_of", "best_of cannot be streamed; omit it, or set stream to false")
         if self.stream and self.echo and (self.logprobs is not None or self._has_tokens):
-            raise ValueError("echo can be streamed only for a text without logprobs; set stream to false")
+            raise contradiction("echo", "echo can be streamed only for a text without logprobs; set stream to false")
         if len(self.prompt) * self.samples > MAX_ANSWERS:
-            raise ValueError(
+            raise contradiction(
+                "prompt",
                 f"{len(self.prompt)} prompts with {self.samples} answers each are too many; send at most {MAX_ANSWERS} "
-                "answers per request"
+                "answers per request",
             )
         return self
 

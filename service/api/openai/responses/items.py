@@ -13,6 +13,7 @@ from vlibrary.api.openai.messages import (
     ImageIn,
     ImagePart,
     Message,
+    RefusalPart,
     SystemMessage,
     TextPart,
     UserMessage,
@@ -98,7 +99,8 @@ InputPart = Annotated[Annotated[InputText | InputImage, Field(discriminator="typ
 # A string counts as one part. Validators instead of unions: errors name the invalid part only.
 InputParts = Annotated[list[InputPart], BeforeValidator(_as_input, json_schema_input_type=Text | list[InputPart])]
 InputTexts = Annotated[list[InputText], BeforeValidator(_as_input, json_schema_input_type=Text | list[InputText])]
-OutputTexts = Annotated[list[OutputText], BeforeValidator(_as_output, json_schema_input_type=Text | list[OutputText])]
+OutputPart = Annotated[OutputText | RefusalPart, Field(discriminator="type")]
+OutputParts = Annotated[list[OutputPart], BeforeValidator(_as_output, json_schema_input_type=Text | list[OutputPart])]
 
 
 class _Item(StrictIn):
@@ -136,7 +138,7 @@ class AssistantItem(_Item):
     """An earlier answer, such as an item of a response's `output`."""
 
     role: Literal["assistant"]
-    content: OutputTexts
+    content: OutputParts
 
     def to_message(self) -> Message:
         """Return the same message as one of a chat."""

@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from vlibrary.api.openai.decoding import SamplingIn
-from vlibrary.api.openai.fields import IGNORED, Hint, Hints, Off, Text, find_ignored
+from vlibrary.api.openai.fields import IGNORED, Hint, Hints, Off, Text, Unsupported, find_ignored
 from vlibrary.api.openai.messages import Message
 from vlibrary.api.openai.responses.items import Input, count_images, to_messages
 from vlibrary.domain.wire import Decoding
 from vlibrary.schemas.examples import SAMPLE_IMAGE, examples
-from vlibrary.schemas.fields import JsonSchema, Logprobs, StrictIn, check_images
-from vlibrary.schemas.generate import MAX_MODEL_NAME, MODEL_NAME, SteeredIn
+from vlibrary.schemas.fields import JsonSchema, Logprobs, StrictIn, check_images, contradiction
+from vlibrary.schemas.generate import MAX_MODEL_NAME, MODEL_NAME, Steered, SteeredIn
 
 _LOGPROBS = "message.output_text.logprobs"
 _SAMPLE_URL = f"data:image/webp;base64,{SAMPLE_IMAGE}"
@@ -55,7 +55,9 @@ class TextFormat(StrictIn):
     @model_validator(mode="after")
     def _check(self) -> TextFormat:
         if (self.json_schema is not None) != (self.type == "json_schema"):
-            raise ValueError("schema belongs to the type json_schema, and only to it; send both or neither")
+            raise contradiction(
+                "schema", "schema belongs to the type json_schema, and only to it; send both or neither"
+            )
         return self
 
     def to_schema(self) -> str | None:
@@ -117,7 +119,7 @@ class ResponsesIn(Hints):
     stream_options: ResponseStreamOptions | None = None
     text: TextConfig | None = None
     metadata: dict[str, str] | None = Field(default=None, description="Returned with the response")
-    vlibrary: SteeredIn = Field(default_factory=SteeredIn, description="How to steer the answer")
+    vlibrary: Steered = Field(default_factory=SteeredIn, description="How to steer the answer")
 
     store: Annotated[bool | None, IGNORED] = Field(
         default=None, description="Changes nothing: the service stores no responses"
@@ -126,6 +128,11 @@ class ResponsesIn(Hints):
     conversation: NotStored = None
     prompt: NotStored = None
     background: Off = None
+    background_options: Hint = None
+    access_programs: Hint = None
+    context_management: Hint = None
+    image: Hint = None
+    moderation: Unsupported = None
     tools: NoTools = None
     tool_choice: Literal["auto", "none"] | None = None
     max_tool_calls: Hint = None
@@ -143,7 +150,7 @@ class ResponsesIn(Hints):
 
     @model_validator(mode="after")
     def _check(self) -> ResponsesIn:
-        check_images(count_images(self.input))
+        check_images(count_images(self.input), "input")
         return self
 
     @property
