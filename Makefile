@@ -99,7 +99,7 @@ docs: $(VENV)/.installed  ## regenerate the pages that are made from code
 	$(BIN)/python -m vlibrary.config > docs/reference/settings.md
 
 models: $(VENV)/.installed  ## train the bundled models again, from a seed (up to 2 hours on 2 cores)
-	$(BIN)/vlibrary models
+	$(BIN)/vlibrary models train
 
 serve: $(VENV)/.installed
 	$(BIN)/vlibrary serve

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +16,7 @@ from vlibrary.domain.query import DEFAULT_IMAGE_FORMATS, IMAGE_FORMATS
 from vlibrary.domain.steering import Mode
 
 BUNDLED = "bundled"
+SMOL_LLAVA = "smol-llava"
 
 
 def _image_format(value: str) -> str:
@@ -50,7 +52,12 @@ class StoreSettings(_Group):
 class ModelSettings(_Group):
     """Models."""
 
-    lvlm: str = Field(default=BUNDLED, description='model: a folder, a Hugging Face id, or "bundled"')
+    lvlm: str = Field(default=BUNDLED, description='model: a folder, a Hugging Face id, "bundled" or "smol-llava"')
+    cache_dir: Path | None = Field(
+        default=None,
+        description="folder of models that are made on this machine; by default `vlibrary` in `$XDG_CACHE_HOME` or "
+        "`~/.cache`",
+    )
     model_name: str | None = Field(
         default=None, min_length=1, description="name of the served model; by default the hub id or the folder's name"
     )
@@ -186,6 +193,11 @@ class Settings(
     @property
     def artifacts_place(self) -> str:
         return self.artifacts or str((self.data_dir / "artifacts").resolve())
+
+    @property
+    def models_cache(self) -> Path:
+        caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        return (self.cache_dir or Path(caches, "vlibrary")).expanduser().absolute() / "models"
 
     @property
     def snapshots_cache(self) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
-from vlibrary.cli import bundled, doctor, errors, plot, registry, serve, train, upkeep, vectors, work
+from vlibrary.cli import doctor, errors, models, plot, registry, serve, train, upkeep, vectors, work
 from vlibrary.cli.demo import command
 from vlibrary.domain.errors import InvalidInput, VLibraryError
 from vlibrary.formats.text import NotUtf8, encode_utf8
@@ -76,7 +76,7 @@ GROUPS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
         "migrate": upkeep.migrate,
         "plot": plot.plots,
     },
-    "Bundled models": {"bundled": bundled.bundled, "examples": bundled.examples, "models": bundled.models},
+    "Models": {"models": models.models, "bundled": models.bundled, "examples": models.examples},
 }
 for group, commands in GROUPS.items():
     for name, function in commands.items():

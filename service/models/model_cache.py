@@ -33,19 +33,28 @@ class ModelCache:
         return folder if (folder / SUMS).is_file() else None
 
     def make(
-        self, name: str, build: Callable[[Path], object], *, size: int, on_wait: Callable[[], None] = lambda: None
+        self,
+        name: str,
+        build: Callable[[Path], object],
+        *,
+        size: int,
+        notify: Callable[[str], object] = lambda _: None,
     ) -> Path:
         """Return the folder; if it is missing or damaged, `build` makes it in an empty folder that is then renamed.
 
-        size: bytes that `build` needs on the disk. on_wait: called if another process is making the same folder.
+        size: bytes that `build` needs on the disk. notify: called with a sentence if another process is making the same
+        folder, and if the folder is damaged.
         Raises ModelUnavailable if the cache cannot be written or is full, and what `build` raises.
         """
         with self._as_unavailable():
             self.root.mkdir(parents=True, exist_ok=True)
-            with self._lock(name, on_wait):
+            with self._lock(name, notify):
                 folder = self.root / name
-                if self.find(name) is not None and not find_damage(folder):
-                    return folder
+                if folder.exists():
+                    damaged = find_damage(folder)
+                    if damaged is None:
+                        return folder
+                    notify(f"{folder / damaged} is missing or damaged. The folder is made again.")
                 self._delete_remains(name)
                 self._check_space(size)
                 try:
@@ -69,12 +78,12 @@ class ModelCache:
             shutil.rmtree(self.root / remains, ignore_errors=True)
 
     @contextmanager
-    def _lock(self, name: str, on_wait: Callable[[], None]) -> Iterator[None]:
+    def _lock(self, name: str, notify: Callable[[str], object]) -> Iterator[None]:
         lock = FileLock(self.root / f".{name}.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            on_wait()
+            notify(f"Another process is making {self.root / name}; waiting for it.")
             lock.acquire()
         try:
             yield

