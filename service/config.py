@@ -117,6 +117,12 @@ class HttpSettings(_Group):
     max_artifact_bytes: int = Field(default=64 * 2**20, ge=1, description="maximum size of an artifact, in bytes")
     max_card_bytes: int = Field(default=4 * 2**20, ge=1, description="maximum size of a card, in bytes")
     max_request_bytes: int = Field(default=96 * 2**20, ge=1, description="maximum size of a request body, in bytes")
+    max_bodies_bytes: int = Field(
+        default=256 * 2**20, ge=1, description="maximum size of all request bodies in memory, in bytes; others get 429"
+    )
+    max_connections: int = Field(
+        default=1_000, ge=1, description="maximum open connections; idle ones make room for new ones"
+    )
     max_inside: int = Field(default=256, ge=1, description="maximum concurrent requests; further ones get 429")
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=("localhost",),

@@ -18,6 +18,7 @@ T = TypeVar("T")
 STATUS: Mapping[type[errors.VLibraryError], HTTPStatus] = {
     errors.InvalidInput: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.SlowRequest: HTTPStatus.REQUEST_TIMEOUT,
     errors.NotFound: HTTPStatus.NOT_FOUND,
     errors.Conflict: HTTPStatus.CONFLICT,
     errors.StaleRevision: HTTPStatus.PRECONDITION_FAILED,

@@ -15,6 +15,7 @@ from vlibrary.api.http.admission import AdmissionControl
 from vlibrary.api.http.deps import Limits
 from vlibrary.api.http.errors import install_handlers
 from vlibrary.api.http.metrics import Metrics, MetricsMiddleware
+from vlibrary.api.http.middleware.body_intake import BodyIntake, Pace
 from vlibrary.api.http.middleware.body_limit import BodyLimit
 from vlibrary.api.http.middleware.content_encoding import ContentEncoding
 from vlibrary.api.http.middleware.cors import allow_origins
@@ -120,6 +121,8 @@ def create_app(
         app.include_router(routes.router)
     install_handlers(app)
     # The last one is the outermost.
+    pace = Pace(limits.body_start_s, most_s=limits.timeout_s)
+    app.add_middleware(BodyIntake, max_bytes=limits.bodies_bytes, pace=pace)
     app.add_middleware(ContentEncoding, max_body_size=limits.request_bytes)
     app.add_middleware(BodyLimit, max_body_size=limits.request_bytes)
     app.add_middleware(UrlLimit)
@@ -151,7 +154,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
 
 def _describe_http(operation: dict[str, Any]) -> None:
     """Add what holds for all requests, and remove null from parameters: neither a query nor a header can send it."""
-    statuses = [414, 415] if "requestBody" in operation else [414]
+    statuses = [408, 414, 415, 429] if "requestBody" in operation else [414]
     operation["responses"] |= {str(status): answer for status, answer in problems_of(*statuses).items()}
     for parameter in operation.get("parameters", []):
         schema = parameter["schema"]

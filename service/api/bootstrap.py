@@ -102,6 +102,7 @@ def _limits(settings: Settings) -> Limits:
         settings.max_artifact_bytes,
         settings.max_card_bytes,
         settings.max_request_bytes,
+        settings.max_bodies_bytes,
         timeout_s=settings.timeout_s,
         max_requests=settings.max_inside,
     )

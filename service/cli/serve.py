@@ -34,7 +34,7 @@ def serve(
     """
     # Imported here because these libraries take seconds to load, which would delay `vlibrary --help`.
     from vlibrary.api.bootstrap import open_app
-    from vlibrary.api.http.server import ApiServer
+    from vlibrary.api.http.server import ApiServer, ConnectionLimits
 
     given = {name: value for name, value in {"host": host, "port": port}.items() if value is not None}
     settings = read_settings(**given)
@@ -51,7 +51,14 @@ def serve(
         address = f"http://{format_host(settings.host)}:{settings.port}"
         print_text(f"VLibrary on {address} · dashboard at /docs · stop with Ctrl+C", on=errors)
         with suppress(KeyboardInterrupt):  # uvicorn raises it again after it has shut down
-            ApiServer(app, address=settings.host, port=settings.port, grace_s=settings.grace_s).run(sockets)
+            server = ApiServer(
+                app,
+                address=settings.host,
+                port=settings.port,
+                grace_s=settings.grace_s,
+                limits=ConnectionLimits(settings.max_connections),
+            )
+            server.run(sockets)
 
 
 def configure_logging(*, json: bool) -> None:

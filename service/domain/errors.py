@@ -24,6 +24,7 @@ class ErrorCode(StrEnum):
     IDEMPOTENCY_KEY_REUSED = "idempotency-key-reused"
     INVALID_BACKUP = "invalid-backup"
     TOO_LARGE = "too-large"
+    SLOW_REQUEST = "slow-request"
     NOT_FOUND = "not-found"
     VECTOR_NOT_FOUND = "vector-not-found"
     MODEL_NOT_FOUND = "model-not-found"
@@ -129,6 +130,10 @@ class InvalidBackup(InvalidInput):
 
 class TooLarge(VLibraryError):
     code, title = ErrorCode.TOO_LARGE, "The request exceeds a size limit"
+
+
+class SlowRequest(VLibraryError):
+    code, title = ErrorCode.SLOW_REQUEST, "The request arrives too slowly"
 
 
 class NotFound(VLibraryError):

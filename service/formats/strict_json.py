@@ -62,10 +62,7 @@ def parse(text: str | bytes, *, allow_nul: bool = False, whole_numbers: bool = F
         text = _decode(text)
     else:
         encode_utf8(text)
-    end, limit = _find_limit(text)
-    _check(text, end, allow_nul=allow_nul)
-    if limit:
-        raise InvalidJson(limit, *place(text, end))
+    _check(text, allow_nul=allow_nul)
     try:
         return json.loads(text, parse_float=_parse_number if whole_numbers else _parse_float, parse_int=_parse_int)
     except json.JSONDecodeError as error:
@@ -110,10 +107,10 @@ def _decode(data: bytes) -> str:
     return decode_utf8(data)
 
 
-def _check(text: str, end: int, *, allow_nul: bool) -> None:
-    """Raise InvalidJson for what Python's parser accepts, or reports without the place, up to the end."""
+def _check(text: str, *, allow_nul: bool) -> None:
+    """Raise InvalidJson for what Python's parser accepts, or reports without the place."""
     names: list[set[str]] = []  # of each open object; empty for a list
-    for token in _TOKEN.finditer(text, 0, end):
+    for token in _tokens(text):
         reason = ""
         match token[0][0]:
             case "{" | "[":
@@ -132,17 +129,19 @@ def _check(text: str, end: int, *, allow_nul: bool) -> None:
             raise InvalidJson(reason, *place(text, token.start()))
 
 
-def _find_limit(text: str) -> tuple[int, str]:
-    """Return where the text has more than MAX_NAMES or MAX_TOKENS, and which; its end and nothing if it has not."""
-    if text.count(":") > MAX_NAMES or sum(map(text.count, ',"[]{}')) > MAX_TOKENS:  # in strings too
-        names = 0
-        for number, token in enumerate(_TOKEN_OR_COMMA.finditer(text), start=1):
-            names += token[1] is not None
-            if names > MAX_NAMES:
-                return token.start(), f"the objects have more than {MAX_NAMES:,} names"
-            if number > MAX_TOKENS:
-                return token.start(), "the lists and objects have too many values"
-    return len(text), ""
+def _tokens(text: str) -> Iterator[re.Match[str]]:
+    """Yield the tokens of _TOKEN. Raises InvalidJson for more than MAX_NAMES or MAX_TOKENS, commas included."""
+    names = 0
+    # Only a longer text can have too many commas.
+    pattern = _TOKEN if len(text) <= MAX_TOKENS else _TOKEN_OR_COMMA
+    for number, token in enumerate(pattern.finditer(text), start=1):
+        names += token[1] is not None
+        if names > MAX_NAMES:
+            raise InvalidJson(f"the objects have more than {MAX_NAMES:,} names", *place(text, token.start()))
+        if number > MAX_TOKENS:
+            raise InvalidJson("the lists and objects have too many values", *place(text, token.start()))
+        if token[0] != ",":
+            yield token
 
 
 def _check_string(token: re.Match[str], names: set[str], *, allow_nul: bool) -> str:

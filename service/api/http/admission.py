@@ -26,7 +26,7 @@ _AT_ONCE = 8
 class AdmissionControl:
     """Admits at most `max_requests` at a time and refuses the others immediately.
 
-    This bounds the bodies in memory and the requests that wait for a thread. timeout_s: default limit of a request.
+    This bounds the requests that wait for a thread or a worker. timeout_s: default limit of a request.
     retry_after: when refused clients should come back.
     """
 
@@ -39,12 +39,17 @@ class AdmissionControl:
         self._timeouts: set[asyncio.Timeout] = set()
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="request")
         self._idle_threads = asyncio.Semaphore(threads)
+        self._parsing = asyncio.Lock()
+
+    def check_room(self) -> None:
+        """Raise Overloaded if no further request would be admitted now."""
+        if self._running >= self._max_requests:
+            raise Overloaded(f"The service is already processing {self._running} requests.", "Try again later.")
 
     @contextmanager
     def admit(self, request: Request) -> Iterator[RequestScope]:
-        """Admit the request until the `with` ends. Raises Overloaded."""
-        if self._running >= self._max_requests:
-            raise Overloaded(f"The service is already processing {self._running} requests.", "Try again later.")
+        """Admit the request until the `with` ends. Its body must have been read. Raises Overloaded."""
+        self.check_room()
         self._running += 1
         now = asyncio.get_running_loop().time
         arrived = now()
@@ -97,6 +102,14 @@ class AdmissionControl:
         future = self._executor.submit(contextvars.copy_context().run, call)
         future.add_done_callback(release)
         return await asyncio.wrap_future(future)
+
+    async def parse(self, call: Callable[[], T]) -> T:
+        """Return the result of parsing a large body, in a thread.
+
+        One at a time: parsing takes a multiple of the body's memory, and steps that hold the interpreter add up.
+        """
+        async with self._parsing:
+            return await self.run_in_thread(call)
 
 
 class RequestScope:

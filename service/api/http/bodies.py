@@ -15,9 +15,11 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
+from vlibrary.api.http.admission import AdmissionControl
 from vlibrary.api.http.forms import Part, parse_form
 from vlibrary.domain.errors import InvalidInput, TooLarge
 from vlibrary.formats import strict_json
+from vlibrary.formats.messages import LARGE_BYTES
 
 T = TypeVar("T")
 Body = TypeVar("Body", bound=BaseModel)
@@ -69,7 +71,7 @@ async def read_json(request: Request, schema: type[Body], *, alternative: str = 
     if kind not in ("application/json", ""):
         raise InvalidInput(f"Unsupported Content-Type {kind!r}.", f"Send application/json{alternative}.")
     body = await request.body()
-    return await _parse_body(body, partial(_parse, schema, body))
+    return await _parse_body(request, body, partial(_parse, schema, body))
 
 
 def json_reader(schema: type[Body]) -> Callable[[Request], Coroutine[Any, Any, Body]]:
@@ -97,7 +99,7 @@ async def read_form(request: Request, max_field_bytes: int, names: Collection[st
     """
     body = await request.body()
     form: dict[str, list[Part]] = {}
-    for part in await _parse_body(body, partial(parse_form, body, request.headers["content-type"])):
+    for part in await _parse_body(request, body, partial(parse_form, body, request.headers["content-type"])):
         if not part.is_file and len(part.content) > max_field_bytes:
             raise TooLarge(f"The part {part.name!r:.80} exceeds {max_field_bytes:,} bytes.", "Send it as a file.")
         form.setdefault(part.name, []).append(part)
@@ -116,9 +118,14 @@ async def read_form(request: Request, max_field_bytes: int, names: Collection[st
     return form
 
 
-async def _parse_body(body: bytes, parse: Callable[[], T]) -> T:
-    """Return the result of the call: in a thread if the body is large, so that open streams keep flowing."""
-    return await run_in_threadpool(parse) if len(body) > _SMALL_BYTES else parse()
+async def _parse_body(request: Request, body: bytes, parse: Callable[[], T]) -> T:
+    """Return the result of the call: in a thread unless the body is small, so that open streams keep flowing."""
+    if len(body) <= _SMALL_BYTES:
+        return parse()
+    if len(body) <= LARGE_BYTES:
+        return await run_in_threadpool(parse)
+    control: AdmissionControl = request.app.state.admission
+    return await control.parse(parse)
 
 
 def _parse(schema: type[Body], body: bytes) -> Body:

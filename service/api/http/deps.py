@@ -25,14 +25,17 @@ from vlibrary.schemas.filters import REPEATABLE
 class Limits:
     """Limits of one api process.
 
-    artifact_bytes, card_bytes, request_bytes: largest parts and bodies. timeout_s: time limit of a request that sets
-    none, and of receiving a body. max_requests: generations, searches, uploads and downloads in progress at a time.
+    artifact_bytes, card_bytes, request_bytes: largest parts and bodies; bodies_bytes: all bodies in memory together.
+    timeout_s: time limit of a request that sets none, and of receiving a body, which must begin to arrive within
+    body_start_s. max_requests: generations, searches, uploads and downloads in progress at a time.
     """
 
     artifact_bytes: int = 64 * 2**20
     card_bytes: int = 4 * 2**20
     request_bytes: int = 96 * 2**20
+    bodies_bytes: int = 256 * 2**20
     timeout_s: float = 120.0
+    body_start_s: float = 10.0
     max_requests: int = 256
 
 
@@ -55,6 +58,8 @@ async def _limits(request: Request) -> Limits:
 
 async def _admit(request: Request) -> AsyncGenerator[RequestScope]:
     control: AdmissionControl = request.app.state.admission
+    control.check_room()  # before a large body is read
+    await request.body()
     with control.admit(request) as scope:
         yield scope
 
@@ -100,7 +105,7 @@ async def _check_query(request: Request) -> None:
 LibraryDep = Annotated[Library, Depends(_library)]
 LimitsDep = Annotated[Limits, Depends(_limits)]
 ActorDep = Annotated[str, Depends(_actor)]
-# Admitted before the body is read, until the response is sent.
+# Admitted when the body has been read, until the response is sent.
 ADMITTED = Depends(_admit)
 ScopeDep = Annotated[RequestScope, ADMITTED]
 NO_PARAMETERS = Depends(_no_parameters)

@@ -13,6 +13,7 @@ SEQ_HEADER = "X-Catalogue-Seq"
 _MEANING = {
     400: "The body or a header is malformed",
     404: "The vector, alias or model does not exist",
+    408: "The body arrives too slowly",
     409: "The request conflicts with the library's current state. With `Retry-After`: a request with the same "
     "idempotency key is still in progress",
     412: "The resource has changed or already exists. Read it again before you retry",

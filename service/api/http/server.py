@@ -1,11 +1,14 @@
-"""The uvicorn server of the API, with a graceful shutdown that ends every stream with an event."""
+"""The uvicorn server of the API: limits on connections, and a shutdown that ends every stream with an event."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import socket
+from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
+from typing import Any, cast
 
 import h11
 import uvicorn
@@ -25,22 +28,106 @@ _MAX_HEAD_BYTES = 2**20
 _DISCARD_S = 2.0
 
 
-class Protocol(H11Protocol):
-    """HTTP/1.1 that refuses requests which it cannot parse with a problem document, as the app does."""
+@dataclass(frozen=True)
+class ConnectionLimits:
+    """What clients may do before and after their requests.
 
-    _refused = False
+    connections: open ones at a time. head_s: seconds for URL and headers, from the first byte or the connection on.
+    stall_s: seconds in which a client that reads slowly must take the next part of a response.
+    """
+
+    connections: int = 1_000
+    head_s: float = 10.0
+    stall_s: float = 60.0
+
+
+_DEFAULT_LIMITS = ConnectionLimits()
+
+
+class Protocol(H11Protocol):
+    """HTTP/1.1 with limits on slow clients and connections, none of which uvicorn has.
+
+    Requests that cannot be parsed are refused with a problem document, as the app does.
+    """
+
+    def __init__(self, limits: ConnectionLimits, **options: Any) -> None:
+        super().__init__(**options)
+        self._limits = limits
+        self._refused = False
+        self._idle_since = self.loop.time()
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        """Implements asyncio's protocol: closes the connection that is idle for longest if there are too many."""
+        super().connection_made(transport)
+        if len(self.connections) > self._limits.connections:
+            others = [one for one in self.connections if isinstance(one, Protocol) and one is not self]
+            idle = min((one for one in others if one.is_idle), key=lambda one: one._idle_since, default=None)
+            if idle is None:
+                cure = "Try again later, or raise VLIBRARY_MAX_CONNECTIONS on the service."
+                full = f"The service has {self._limits.connections} open connections."
+                self._refuse(problem(type_of_status(HTTPStatus.SERVICE_UNAVAILABLE), full, cure))
+                return
+            idle.transport.abort()
+        self._watch_head()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is in progress."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Implements asyncio's protocol."""
+        self._stop_head_timer()
+        self.resume_writing()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Implements asyncio's protocol."""
         if not self._refused:
             super().data_received(data)
+            self._watch_head()
+
+    def pause_writing(self) -> None:
+        """Implements asyncio's protocol: the client has not read what was sent."""
+        super().pause_writing()
+        self._stall_timer = self.loop.call_later(self._limits.stall_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Implements asyncio's protocol."""
+        super().resume_writing()
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+
+    def on_response_complete(self) -> None:
+        """Implements uvicorn's hook; the rest of a body that was refused may arrive for head_s seconds."""
+        self._idle_since = self.loop.time()
+        super().on_response_complete()
+        if self.is_idle and self.conn.their_state is h11.SEND_BODY:
+            self._head_timer = self.loop.call_later(self._limits.head_s, self.transport.close)
 
     def send_400_response(self, msg: str) -> None:
         """Implements uvicorn's hook for requests that h11 refuses."""
+        self._refuse(self._explain(msg))
+
+    def _watch_head(self) -> None:
+        """Start the timer when a head may begin, and stop it when it is complete."""
+        if self.conn.their_state is not h11.IDLE:
+            if not self.is_idle:
+                self._stop_head_timer()
+        elif self._head_timer is None:
+            self._head_timer = self.loop.call_later(self._limits.head_s, self.transport.close)
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _refuse(self, found: Problem) -> None:
         self._refused = True
         request_id = new_request_id()
-        found = self._explain(msg) | {"request_id": request_id}
-        response = problem_response(found, path="")
+        response = problem_response(found | {"request_id": request_id}, path="")
         headers = [*response.raw_headers, (REQUEST_ID.encode(), request_id.encode()), (b"Connection", b"close")]
         events = (
             h11.Response(status_code=response.status_code, headers=headers),
@@ -67,13 +154,21 @@ class ApiServer(uvicorn.Server):
     After that they end with 503, or a stream with an error event. uvicorn alone would drop the connections.
     """
 
-    def __init__(self, app: FastAPI, *, address: str, port: int, grace_s: float) -> None:
+    def __init__(
+        self,
+        app: FastAPI,
+        *,
+        address: str,
+        port: int,
+        grace_s: float,
+        limits: ConnectionLimits = _DEFAULT_LIMITS,
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
                 host=address,
                 port=port,
-                http=Protocol,
+                http=cast("type[asyncio.Protocol]", partial(Protocol, limits)),
                 h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
                 log_level="warning",
                 access_log=False,

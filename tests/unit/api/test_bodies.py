@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 
 from tests.support.library import memory_library
 from vlibrary.api.app import create_app
+from vlibrary.api.http.admission import AdmissionControl
 from vlibrary.api.http.bodies import read_json
 from vlibrary.formats import strict_json
 from vlibrary.schemas.fields import StrictIn
@@ -37,9 +38,11 @@ async def read(request: Request) -> Response:
     return PlainTextResponse("event loop" if body.thread == threading.get_ident() else "thread")
 
 
-@pytest.mark.parametrize(("length", "where"), [(1_000, "event loop"), (2 * 2**20, "thread")])
+@pytest.mark.parametrize(("length", "where"), [(1_000, "event loop"), (20_000, "thread"), (2 * 2**20, "thread")])
 def test_large_bodies_are_parsed_in_a_thread(length: int, where: str) -> None:
-    with TestClient(Starlette(routes=[Route("/", read, methods=["POST"])])) as client:
+    app = Starlette(routes=[Route("/", read, methods=["POST"])])
+    app.state.admission = AdmissionControl(1, 5.0)
+    with TestClient(app) as client:
         assert client.post("/", json={"text": "a" * length}).text == where
 
 

@@ -111,7 +111,7 @@ def test_json_within_the_limits_is_read(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(strict_json, "MAX_NAMES", 3)
     assert strict_json.parse("[1,2,3,4,5,6]") == [1, 2, 3, 4, 5, 6]  # two brackets and five commas
     assert strict_json.parse('["a,b,c,d,e,f,g,h"]') == ["a,b,c,d,e,f,g,h"]
-    for text in ("[1,2,3,4,5,6,7]", '[["a"],["b"]]', '{"a":{"b":1},"c":1}'):
+    for text in ("[1,2,3,4,5,6,7]", "[1,2,3,4,5,6,x]", '[["a"],["b"]]', '{"a":{"b":1},"c":1}'):
         with pytest.raises(strict_json.InvalidJson, match="too many values"):
             strict_json.parse(text)
     monkeypatch.setattr(strict_json, "MAX_TOKENS", 100)
