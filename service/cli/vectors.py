@@ -163,6 +163,8 @@ def retrieve(
         numbers = (str(match.version), f"{match.score:.3f}", f"{match.threshold:.3f}")
         rows.append((match.name, *numbers, "yes" if match.accepted else "no", match.id))
     print_rows(columns, rows, none="No vectors for this model.")
+    if matches and matches.reason is not None:
+        print_text(f"auto applies none ({matches.reason.code}): {matches.reason.detail}")
 
 
 def generate(
@@ -215,6 +217,8 @@ def _print_stream(service: Client, prompt: str, options: GenerateOptions) -> Gen
 def _print_steering(answer: GenerateOut) -> None:
     for applied in answer.steering.applied:
         score = "" if applied.score is None else f", score {applied.score:.3f}"
+        if (decision := answer.steering.decision) and decision.second and decision.margin is not None:
+            score += f", {decision.margin:.3f} above {decision.second.name}"
         print_text(f"steered by {applied.name} version {applied.version}{score}", style="dim")
     _warn_if_truncated("question", answer.steering.query_text)
     if reason := answer.steering.reason:

@@ -95,11 +95,17 @@ class GenerateOptions(TypedDict, total=False):
 
 
 class Matches(list[MatchOut]):
-    """The vectors found, best first. query_text: how much of the text was compared; None without a text."""
+    """The vectors found, best first.
+
+    query_text: how much of the text was compared; None without a text. decision: the best and the second match, which
+    need not be among the vectors found. reason: why `auto` applies no vector; None if it applies decision.best.
+    """
 
     def __init__(self, found: RetrieveOut) -> None:
         super().__init__(found.matches)
         self.query_text = found.query_text
+        self.decision = found.decision
+        self.reason = found.reason
 
 
 class Endpoints:

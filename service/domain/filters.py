@@ -111,13 +111,15 @@ Condition = OneOf | Between
 class Filter:
     """Match vectors that meet all conditions; None and empty values are no condition.
 
-    model_id: the model's name in the artifact. tags: the vector has all of them. created_from <= created_at <
-    created_before. parent: id of a vector that the vector is derived from. status: None includes deleted vectors.
+    model_id: the model's name in the artifact. fingerprint: of the model, which has it under every name. tags: the
+    vector has all of them. created_from <= created_at < created_before. parent: id of a vector that the vector is
+    derived from. status: None includes deleted vectors.
     """
 
     name: str | None = None
     version: int | None = None
     model_id: str | None = None
+    fingerprint: str | None = None
     method: str | None = None
     tags: tuple[str, ...] = ()
     conditions: tuple[Condition, ...] = ()
@@ -128,8 +130,9 @@ class Filter:
 
     def allows(self, record: VectorRecord) -> bool:
         """Return whether the record matches."""
-        wanted = (self.name, self.version, self.model_id, self.method, self.status)
-        values = (record.name, record.version, record.model.model_id, record.method, record.status)
+        model = record.model
+        wanted = (self.name, self.version, self.model_id, self.fingerprint, self.method, self.status)
+        values = (record.name, record.version, model.model_id, model.fingerprint, record.method, record.status)
         return (
             all(one is None or one == value for one, value in zip(wanted, values, strict=True))
             and (self.created_from is None or self.created_from <= record.created_at)

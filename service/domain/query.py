@@ -85,14 +85,54 @@ class TaskEmbedding:
         return self.text_tokens > self.text_limit
 
     @property
+    def modality(self) -> Modality:
+        """Which parts it has; it has at least one."""
+        if self.text is None:
+            return Modality.IMAGE
+        return Modality.TEXT if self.image is None else Modality.IMAGE_TEXT
+
+    @property
     def parts(self) -> int:
         return (self.image is not None) + (self.text is not None)
+
+    @classmethod
+    def from_row(cls, row: Array, spec: EmbedderSpec) -> TaskEmbedding:
+        """Return the embedding of a row [row_size], the inverse of `row`; a part of zeros is a missing one."""
+        image, text = row[: spec.image_size], row[spec.image_size :]
+        return cls(image if image.any() else None, text if text.any() else None)
 
     def row(self, spec: EmbedderSpec) -> Array:
         """Return the concatenation [image ‖ text], zeros for a missing part; shape [row_size], float32."""
         image = np.zeros(spec.image_size, np.float32) if self.image is None else self.image
         text = np.zeros(spec.text_size, np.float32) if self.text is None else self.text
         return np.concatenate([image, text]).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class PartScores:
+    """The cosine of each part of a query with the closest of a vector's keys, in [-1, 1].
+
+    image, text: None if the query or every key lacks the part. The closest image and the closest text can be of two
+    keys. covered: whether the vector has a key without parts that the query lacks.
+    """
+
+    image: float | None = None
+    text: float | None = None
+    covered: bool = True
+
+
+def score_parts(query: TaskEmbedding, keys: Array, spec: EmbedderSpec) -> PartScores:
+    """Return the scores of the query's parts. keys: all keys of one vector as rows [n, row_size]."""
+    images, texts = keys[:, : spec.image_size], keys[:, spec.image_size :]
+    has_image, has_text = images.any(axis=1), texts.any(axis=1)
+    beyond = (has_image & (query.image is None)) | (has_text & (query.text is None))
+    return PartScores(
+        _best_cosine(query.image, images[has_image]), _best_cosine(query.text, texts[has_text]), not beyond.all()
+    )
+
+
+def _best_cosine(part: Array | None, keys: Array) -> float | None:
+    return None if part is None or not len(keys) else float((keys @ part).max())
 
 
 def unit(vector: Array) -> Array:

@@ -13,7 +13,7 @@ class Mode(StrEnum):
     """Steering without naming a vector."""
 
     AUTO = "auto"
-    """Apply the best match if its score reaches its threshold."""
+    """Apply the best of the vectors that fit the query."""
     OFF = "off"
     """Answer with the base model."""
 
@@ -28,7 +28,13 @@ class SteeringReason(StrEnum):
     NO_MATCH = "no_match"
     """The library has no vector for this base model."""
     BELOW_THRESHOLD = "below_threshold"
-    """The best match scores below its threshold."""
+    """The best match, or one of its parts, scores below its threshold."""
+    MISSING_PART = "missing_part"
+    """The query has no text, and the training queries of the best match have one."""
+    NO_LIFT = "no_lift"
+    """The card of the best match reports no higher accuracy than without it."""
+    AMBIGUOUS = "ambiguous"
+    """Vectors of different names fit the query equally well."""
     NO_TEXT = "no_text"
     """The prompt is a list of tokens, and `auto` searches with a text."""
     OWN_DEMONSTRATIONS = "own_demonstrations"

@@ -7,10 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vlibrary.domain.card import VectorRecord
-from vlibrary.domain.errors import AliasNotFound, InvalidInput, ModelNotFound, NotFound, VectorNotFound
+from vlibrary.domain.errors import (
+    AliasNotFound,
+    InvalidInput,
+    ModelNotFound,
+    NotFound,
+    VectorNotFound,
+    WorkerUnavailable,
+)
+from vlibrary.domain.filters import Filter
 from vlibrary.domain.registration import Alias
 from vlibrary.domain.steering import Mode
 from vlibrary.domain.wire import WorkerInfo
@@ -60,6 +68,20 @@ def find_model(name: str | None, library: Library) -> NamedModel:
             f"Use {served}, or a vector: its id, name, name:version or name@alias; GET /v1/models lists them.",
         ) from error
     return NamedModel(name, _find_base(record, name, library), vector=record)
+
+
+def by_fingerprint(which: Filter, library: Library) -> Filter:
+    """Return the filter with the name of a served base model replaced by the model's fingerprint.
+
+    So it passes vectors that were trained from the same weights under another name. Other names stay as they are.
+    """
+    if which.model_id is None:
+        return which
+    try:
+        model = library.worker.find(which.model_id).model
+    except (ModelNotFound, WorkerUnavailable):
+        return which
+    return replace(which, model_id=None, fingerprint=model.fingerprint)
 
 
 def find_embedder(library: Library) -> NamedModel:

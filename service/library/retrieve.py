@@ -2,46 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from vlibrary.domain.card import VectorRecord
+from vlibrary.domain.decision import Candidate, Decision, Match, decide, judge
 from vlibrary.domain.errors import InvalidInput, SeqNotReached
 from vlibrary.domain.filters import Filter
 from vlibrary.domain.ports.catalogue import Catalogue
 from vlibrary.domain.ports.task_index import Hit
-from vlibrary.domain.query import Modality, Query, TaskEmbedding
+from vlibrary.domain.query import Query, TaskEmbedding
 from vlibrary.library.library import Library
 from vlibrary.library.reindex import catch_up
 
 MAX_K = 100
-# For cards without a calibrated threshold: between the scores of unrelated and of related queries with common CLIP
-# embedders.
-DEFAULT_THRESHOLD = 0.8
+# Vectors that are judged for each query. A farther one is not applied, even if its own threshold is as low.
+CONSIDERED = 32
+# More are judged if the nearest are versions of so few names.
+LEAST_NAMES = 8
+MAX_CONSIDERED = 512
 MAX_TRIES = 3
 
 
 @dataclass(frozen=True)
-class Match:
-    """A vector found for a query. score, threshold: mean cosine in [-1, 1]; accepted if score >= threshold.
+class Retrieval:
+    """The vectors found for a query, best first, what `auto` does with them, and the embedding that was compared.
 
-    record: its card has no keys.
+    matches: at most k; `auto` decides among more.
     """
 
-    record: VectorRecord
-    score: float
-    threshold: float
-
-    @property
-    def accepted(self) -> bool:
-        return self.score >= self.threshold
-
-
-@dataclass(frozen=True)
-class Retrieval:
-    """The vectors found for a query, best first, and the embedding that was compared with their keys."""
-
     matches: list[Match]
+    decision: Decision
     query: TaskEmbedding
 
 
@@ -54,7 +45,7 @@ def retrieve(
     among: Filter | None = None,
     min_seq: int = 0,
 ) -> Retrieval:
-    """Return the k best vectors for the query, accepted or not.
+    """Return the k best vectors for the query, accepted or not, and what `auto` does with the query.
 
     The search reflects every change before the call. among: only vectors that pass this filter. min_seq: a sequence
     number of the change log that must be reached. Raises InvalidInput for k out of range, ModelNotFound, InvalidImage,
@@ -62,29 +53,46 @@ def retrieve(
     """
     if not 1 <= k <= MAX_K:
         raise InvalidInput(f"Invalid k {k}.", f"Use 1 to {MAX_K}.")
-    model = library.worker.find(model_id).model.fingerprint
+    info = library.worker.find(model_id)
     embedding = library.worker.embed(query)
-    matches: list[Match] = []
+    found: list[Candidate] = []
     for _ in range(MAX_TRIES):
         position = catch_up(library.catalogue.change_log, library.index)
         _check_seq(position.seq, min_seq)
         passing = None if among is None else library.catalogue.vectors.ids(among)
-        hits = library.index.search(embedding, model=model, k=k, among=passing)
-        matches = _matches(hits, query.modality, library.catalogue, among)
+        search = partial(library.index.search, embedding, model=info.model.fingerprint, among=passing)
+        found, complete = _find(search, max(k, CONSIDERED), library.catalogue, among)
         now = library.index.position
-        if len(matches) == len(hits) and now is not None and now.epoch == position.epoch:
+        if complete and now is not None and now.epoch == position.epoch:
             break
         # A hit was deleted or amended during the search, so that another vector may be among the best; or another
         # request reset the index, which was incomplete when it was searched.
-    return Retrieval(matches, embedding)
+    matches = judge(embedding, found, info.embedder)
+    return Retrieval(matches[:k], decide(matches), embedding)
 
 
-def _matches(hits: Sequence[Hit], modality: Modality, catalogue: Catalogue, among: Filter | None) -> list[Match]:
+def _find(
+    search: Callable[..., list[Hit]], count: int, catalogue: Catalogue, among: Filter | None
+) -> tuple[list[Candidate], bool]:
+    """Return the nearest vectors, more than `count` if these are of few names, and whether all hits still exist.
+
+    A name with many versions, which often have equal keys, would otherwise hide every other vector.
+    """
+    while True:
+        hits = search(k=count)
+        found = _candidates(hits, catalogue, among)
+        names = {one.record.name for one in found}
+        if len(hits) < count or len(names) >= LEAST_NAMES or count >= MAX_CONSIDERED:
+            return found, len(found) == len(hits)
+        count *= 4
+
+
+def _candidates(hits: Sequence[Hit], catalogue: Catalogue, among: Filter | None) -> list[Candidate]:
     """Return the hits that are still active and still pass the filter."""
     found = catalogue.vectors.get_many([hit.vector_id for hit in hits])
-    scores = {hit.vector_id: hit.score for hit in hits}
+    by_id = {hit.vector_id: hit for hit in hits}
     return [
-        Match(record, scores[record.id], record.card.thresholds.get(modality, DEFAULT_THRESHOLD))
+        Candidate(record, by_id[record.id].score, by_id[record.id].keys)
         for record in found
         if among is None or among.allows(record)
     ]

@@ -9,6 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
 from vlibrary.domain.card import VectorRecord
+from vlibrary.domain.decision import Decision
 from vlibrary.domain.errors import InvalidInput, WorkerLost
 from vlibrary.domain.ports.catalogue import Catalogue
 from vlibrary.domain.ports.inference import Inference
@@ -23,7 +24,7 @@ from vlibrary.library.retrieve import retrieve
 
 @dataclass(frozen=True)
 class Auto:
-    """Apply the best match of the query if its score reaches its threshold.
+    """Apply the best of the vectors that fit the query.
 
     query: by default the prompt's text and images, without its demonstrations.
     with_demonstrations: also steer prompts that bring their own demonstrations; a vector that competes with them can
@@ -79,20 +80,22 @@ class AppliedVector:
 
 @dataclass(frozen=True)
 class Answer:
-    """The model's answer, the vectors applied to it, the reason if there were none, and the query of the plan."""
+    """The model's answer, the vectors applied to it, the reason if there were none; the rest is as in the plan."""
 
     generation: Generation
     applied: tuple[AppliedVector, ...]
     reason: NotSteered | None
     model_id: str
     query: TaskEmbedding | None = field(default=None, compare=False)
+    decision: Decision | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
 class Plan:
     """The call to a worker, the model as named, the vectors applied to it, and the reason if there are none.
 
-    query: what `auto` compared with the task keys; None if it compared nothing. retrieval_s: how long the choice took.
+    query: what `auto` compared with the task keys, and decision: what it found; None if it compared nothing.
+    retrieval_s: how long the choice took.
     """
 
     call: GenerateCall
@@ -100,6 +103,7 @@ class Plan:
     applied: tuple[AppliedVector, ...]
     reason: NotSteered | None
     query: TaskEmbedding | None = field(default=None, compare=False)
+    decision: Decision | None = field(default=None, compare=False)
     retrieval_s: float = field(default=0.0, compare=False)
 
     def with_timeout(self, seconds: float) -> Plan:
@@ -111,7 +115,7 @@ class Plan:
         timings = {"retrieval_s": self.retrieval_s} | dict(generation.timings)
         timings["total_s"] = timings.get("total_s", 0.0) + self.retrieval_s
         generation = replace(generation, timings=timings)
-        return Answer(generation, self.applied, self.reason, self.call.model_id, self.query)
+        return Answer(generation, self.applied, self.reason, self.call.model_id, self.query, self.decision)
 
 
 def plan(
@@ -135,7 +139,8 @@ def plan(
         for one in choice.applied
     )
     call = GenerateCall(prompt, named.base.model.model_id, vectors, decoding)
-    return Plan(call, named, choice.applied, choice.reason, choice.query, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    return Plan(call, named, choice.applied, choice.reason, choice.query, choice.decision, seconds)
 
 
 async def stream(plan: Plan, worker: Inference) -> AsyncGenerator[TextPiece | Answer]:
@@ -192,11 +197,12 @@ def _chosen_vectors(steering: Steering) -> tuple[VectorAtStrength, ...]:
 
 @dataclass(frozen=True)
 class _Choice:
-    """The vectors to apply, or the reason why there are none, and the query, as in `Plan`."""
+    """The vectors to apply, or the reason why there are none, with the query and the decision, as in `Plan`."""
 
     applied: tuple[AppliedVector, ...] = ()
     reason: NotSteered | None = None
     query: TaskEmbedding | None = field(default=None, compare=False)
+    decision: Decision | None = field(default=None, compare=False)
 
 
 def _choose(prompt: Prompt, steering: Auto | Listed | Off, base: WorkerInfo, library: Library) -> _Choice:
@@ -219,20 +225,14 @@ def _choose(prompt: Prompt, steering: Auto | Listed | Off, base: WorkerInfo, lib
 
 def _match(query: Query, strength: float, base: WorkerInfo, library: Library) -> _Choice:
     found = retrieve(query, library, k=1, model_id=base.model.model_id)
-    if not found.matches:
-        reason = NotSteered(SteeringReason.NO_MATCH, "The library has no vector for this base model.")
-        return _Choice(reason=reason, query=found.query)
-    best = found.matches[0]
-    if not best.accepted:
-        detail = (
-            f"The best match, {best.record.name} version {best.record.version}, scores {best.score:.3f}, "
-            f"below its threshold of {best.threshold:.3f}."
-        )
-        if found.query.text_cut:
+    best, reason = found.decision.best, found.decision.reason
+    if best is None or reason is not None:
+        if reason is not None and found.query.text_cut:
             limit, tokens = found.query.text_limit, found.query.text_tokens
-            detail += f" The text was truncated: only the first {limit} of its {tokens} tokens were compared."
-        return _Choice(reason=NotSteered(SteeringReason.BELOW_THRESHOLD, detail), query=found.query)
-    return _Choice((AppliedVector(best.record, best.score, strength),), query=found.query)
+            note = f" The text was truncated: only the first {limit} of its {tokens} tokens were compared."
+            reason = replace(reason, detail=reason.detail + note)
+        return _Choice(reason=reason, query=found.query, decision=found.decision)
+    return _Choice((AppliedVector(best.record, best.score, strength),), query=found.query, decision=found.decision)
 
 
 def _resolve(catalogue: Catalogue, vector: VectorAtStrength) -> AppliedVector:

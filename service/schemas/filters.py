@@ -80,7 +80,11 @@ class FilterQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: Name = None
-    model: str | None = Field(default=None, max_length=512, description="Only vectors for this base model")
+    model: str | None = Field(
+        default=None,
+        max_length=512,
+        description="Only vectors for this base model; of a served model, under whatever name they were trained",
+    )
     method: Method = None
     tag: Tags = Field(default_factory=list)
     metadata: Conditions = Field(default_factory=list)

@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from vlibrary.domain.query import Query
-from vlibrary.domain.steering import NotSteered, SteeringReason
 from vlibrary.domain.wire import Decoding, Demonstration, Prompt, TextPiece
 from vlibrary.library.references import MAX_REFERENCE
 from vlibrary.library.steer import (
@@ -41,7 +40,15 @@ from vlibrary.schemas.fields import (
     reject_other_ends,
 )
 from vlibrary.schemas.logprobs import LogprobOut
-from vlibrary.schemas.vectors import EMBEDDED_TEXT_EXAMPLE, EmbeddedTextOut, NamedOut, identify
+from vlibrary.schemas.vectors import (
+    DECISION_EXAMPLE,
+    EMBEDDED_TEXT_EXAMPLE,
+    DecisionOut,
+    EmbeddedTextOut,
+    NamedOut,
+    ReasonOut,
+    identify,
+)
 
 MAX_STOPS = 64
 MAX_VECTORS = 16
@@ -165,7 +172,7 @@ class SteeredIn(StrictIn):
 
     steering: Literal["auto", "off"] | Annotated[list[ChosenVector], Field(max_length=MAX_VECTORS)] | None = Field(
         default=None,
-        description="`auto`: the best match for prompt and images, if its score passes its threshold. `off`: none. "
+        description="`auto`: the best of the vectors that fit prompt and images. `off`: none. "
         "Or a list of vectors to apply together. By default what `model` says: the vector that it names, `auto` or "
         "`off`; `auto` for a base model, unless the service is set to `off`",
     )
@@ -248,22 +255,6 @@ class AppliedOut(NamedOut):
         return cls(**identify(applied.record), score=applied.score, strength=applied.strength)
 
 
-class ReasonOut(BaseModel):
-    """Why no vector was applied."""
-
-    code: SteeringReason = Field(
-        description="`off`: the request switched steering off. `no_vectors`: the request's list of vectors is empty. "
-        "`no_match`: the library has no vector for this base model. `below_threshold`: the best match scores below "
-        "its threshold. `own_demonstrations`: the request brings its own demonstrations or earlier turns. "
-        "`no_text`: the prompt is a list of tokens."
-    )
-    detail: str = Field(description="Explanation for people; its wording may change")
-
-    @classmethod
-    def of(cls, reason: NotSteered | None) -> ReasonOut | None:
-        return None if reason is None else cls(code=reason.code, detail=reason.detail)
-
-
 class SteeringOut(BaseModel):
     """The vectors applied to the answer, or why there are none."""
 
@@ -275,6 +266,9 @@ class SteeringOut(BaseModel):
         description="How much of the text `auto` compared with the library; null if it compared none. If the text is "
         "truncated, its end had no influence on the choice. All images are compared",
     )
+    decision: DecisionOut | None = Field(
+        default=None, repr=False, description="What `auto` found; null if it compared nothing"
+    )
 
     @classmethod
     def of(cls, plan: Plan | Answer) -> SteeringOut:
@@ -282,6 +276,7 @@ class SteeringOut(BaseModel):
             applied=[AppliedOut.of(one) for one in plan.applied],
             reason=ReasonOut.of(plan.reason),
             query_text=EmbeddedTextOut.of(plan.query),
+            decision=DecisionOut.of(plan.decision),
         )
 
 
@@ -318,6 +313,7 @@ class GenerateOut(BaseModel):
                 "applied": [NAMED_EXAMPLE | {"score": 0.97, "strength": 1.0}],
                 "reason": None,
                 "query_text": EMBEDDED_TEXT_EXAMPLE,
+                "decision": DECISION_EXAMPLE,
             },
             "usage": {"prompt_tokens": 11, "completion_tokens": 2},
             "timings": {"retrieval_s": 0.01, "queue_s": 0.0, "prefill_s": 0.01, "decode_s": 0.01, "total_s": 0.03},

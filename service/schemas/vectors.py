@@ -9,9 +9,11 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from vlibrary.domain.card import KeyKind, Status, VectorRecord
+from vlibrary.domain.decision import Decision, Match
 from vlibrary.domain.labels import MetadataValue
 from vlibrary.domain.query import Modality, TaskEmbedding
-from vlibrary.library.retrieve import MAX_K, Match
+from vlibrary.domain.steering import NotSteered, SteeringReason
+from vlibrary.library.retrieve import MAX_K, Retrieval
 from vlibrary.schemas.examples import NAMED_EXAMPLE, SAMPLE_IMAGE, examples
 from vlibrary.schemas.fields import MAX_IMAGES, MAX_TEXT, EncodedImage, StrictIn
 from vlibrary.schemas.filters import FilterIn
@@ -59,7 +61,15 @@ _VECTOR = NAMED_EXAMPLE | {
     "metadata": {"shots": 16, "split": "train"},
     "derived_from": [],
 }
-_MATCH = NAMED_EXAMPLE | {"description": _VECTOR["description"], "score": 0.97, "threshold": 0.91, "accepted": True}
+MATCH_EXAMPLE = NAMED_EXAMPLE | {
+    "description": _VECTOR["description"],
+    "score": 0.97,
+    "parts": {"image": None, "text": 0.97},
+    "probability": None,
+    "threshold": 0.91,
+    "accepted": True,
+    "reason": None,
+}
 
 
 class NamedOut(BaseModel):
@@ -145,13 +155,25 @@ class VectorPage(BaseModel):
     next: str | None = Field(description="Pass as `cursor` to get the next page; null on the last page")
 
 
+class PartsOut(BaseModel):
+    """The cosine of each part of the query with the closest of the vector's task keys."""
+
+    image: float | None = Field(description="null if the query, or every task key of the vector, has no image")
+    text: float | None = Field(description="null if the query, or every task key of the vector, has no text")
+
+
 class MatchOut(NamedOut):
-    """A vector that matches the query."""
+    """A vector that was compared with the query."""
 
     description: str = Field(repr=False)
     score: float = Field(description="Mean cosine similarity of the query's parts and the vector's best task key")
+    parts: PartsOut = Field(repr=False)
+    probability: float | None = Field(
+        repr=False, description="That the query belongs to the vector's task; null if its card is not calibrated"
+    )
     threshold: float = Field(description="Score from which the match is accepted")
-    accepted: bool = Field(description="Whether steering mode `auto` would apply the vector")
+    accepted: bool = Field(description="Whether steering mode `auto` may apply the vector; it applies the best one")
+    reason: SteeringReason | None = Field(repr=False, description="Why `auto` does not apply it; null if accepted")
 
     @classmethod
     def of(cls, match: Match) -> MatchOut:
@@ -159,9 +181,50 @@ class MatchOut(NamedOut):
             **identify(match.record),
             description=match.record.card.description,
             score=match.score,
+            parts=PartsOut(image=match.parts.image, text=match.parts.text),
+            probability=match.probability,
             threshold=match.threshold,
             accepted=match.accepted,
+            reason=match.reason,
         )
+
+
+class ReasonOut(BaseModel):
+    """Why no vector is applied."""
+
+    code: SteeringReason = Field(
+        description="`off`: the request switched steering off. `no_vectors`: the request's list of vectors is empty. "
+        "`no_match`: the library has no vector for this base model. `below_threshold`: the best match scores below "
+        "its threshold. `missing_part`: the query has no text, and the best match requires one. `no_lift`: the card of "
+        "the best match reports no gain over zero-shot. `ambiguous`: vectors of different names fit equally well. "
+        "`own_demonstrations`: the request brings its own demonstrations or earlier turns. "
+        "`no_text`: the prompt is a list of tokens."
+    )
+    detail: str = Field(description="Explanation for people; its wording may change")
+
+    @classmethod
+    def of(cls, reason: NotSteered | None) -> ReasonOut | None:
+        return None if reason is None else cls(code=reason.code, detail=reason.detail)
+
+
+class DecisionOut(BaseModel):
+    """What the choice of `auto` rests on."""
+
+    best: MatchOut | None = Field(
+        description="The vector that `auto` applies or, if it applies none, the one that came closest; null without one"
+    )
+    second: MatchOut | None = Field(description="The match of another name with the highest score")
+    margin: float | None = Field(description="Score of `best` minus score of `second`")
+
+    @classmethod
+    def of(cls, decision: Decision | None) -> DecisionOut | None:
+        if decision is None:
+            return None
+        best, second = (None if one is None else MatchOut.of(one) for one in (decision.best, decision.second))
+        return cls(best=best, second=second, margin=decision.margin)
+
+
+DECISION_EXAMPLE = {"best": MATCH_EXAMPLE, "second": None, "margin": None}
 
 
 class EmbeddedTextOut(BaseModel):
@@ -201,14 +264,16 @@ class RegisteredOut(VectorOut):
 
 
 class RetrieveOut(BaseModel):
-    """The best matches, best first."""
+    """The best matches, best first, and what steering mode `auto` does with the query."""
 
     model_config = examples(
         {
             "model": "vlibrary/bundled-llava",
             "modality": "text",
             "query_text": EMBEDDED_TEXT_EXAMPLE,
-            "matches": [_MATCH],
+            "matches": [MATCH_EXAMPLE],
+            "decision": DECISION_EXAMPLE,
+            "reason": None,
         }
     )
 
@@ -218,3 +283,18 @@ class RetrieveOut(BaseModel):
         description="How much of the query's text was compared; null without a text. All images are compared"
     )
     matches: list[MatchOut]
+    decision: DecisionOut = Field(repr=False)
+    reason: ReasonOut | None = Field(repr=False, description="Why `auto` applies no vector; null if it applies one")
+
+    @classmethod
+    def of(cls, found: Retrieval, model: str, modality: Modality) -> RetrieveOut:
+        decision = DecisionOut.of(found.decision)
+        assert decision is not None
+        return cls(
+            model=model,
+            modality=modality,
+            query_text=EmbeddedTextOut.of(found.query),
+            matches=[MatchOut.of(match) for match in found.matches],
+            decision=decision,
+            reason=ReasonOut.of(found.decision.reason),
+        )

@@ -75,13 +75,14 @@ class FaissIndex:
             return []
         candidates = chain.from_iterable(segment.candidates(row, k, among) for segment in index.segments)
         size = self.spec.image_size
-        return best_hits(
+        hits = best_hits(
             (
                 (vector_id, registered, score(query, TaskEmbedding(image=key[:size], text=key[size:]), self.spec))
                 for vector_id, registered, key in candidates
             ),
             k,
         )
+        return [replace(hit, keys=index.rows_of(hit.vector_id)) for hit in hits]
 
     def save(self, snapshots: Snapshots) -> LogPosition | None:
         state = self._state

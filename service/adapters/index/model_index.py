@@ -10,6 +10,7 @@ import numpy as np
 from vlibrary.adapters.index.build import DEAD_SHARE, IndexLimits
 from vlibrary.adapters.index.segment import Members, Segment
 from vlibrary.domain.changes import LogPosition
+from vlibrary.domain.vector import Array
 
 DELTA_SHARE = 0.05
 
@@ -34,6 +35,11 @@ class ModelIndex:
     def merging(self) -> tuple[Segment, ...]:
         """The segments that a running merge reads."""
         return (() if self.main is None else (self.main,)) + self.sealed
+
+    def rows_of(self, vector_id: str) -> Array:
+        """Return all rows of a vector that a search found in this index, [n, d]."""
+        found = (segment.rows_of(vector_id) for segment in self.segments)
+        return next(rows for rows in found if rows is not None)
 
     def add(self, segment: Segment, limits: IndexLimits) -> ModelIndex:
         return replace(self, delta=_append(self.delta, segment, limits.merged))

@@ -65,6 +65,12 @@ class Members:
         """The number of each row's vector."""
         return np.repeat(np.arange(len(self.ids), dtype=np.int32), self.counts)
 
+    @cached_property
+    def starts(self) -> Numbers:
+        """The number of each vector's first row."""
+        starts: Numbers = np.cumsum(self.counts, dtype=np.int64) - self.counts
+        return starts
+
     def select(self, flags: Flags) -> Members:
         """Return the members with a flag."""
         (numbers,) = np.nonzero(flags)
@@ -146,6 +152,14 @@ class Segment:
         (numbers,) = np.nonzero(self.alive[self.members.owners])
         for start in range(0, len(numbers), CHUNK):
             yield self.flat.reconstruct_batch(numbers[start : start + CHUNK])
+
+    def rows_of(self, vector_id: str) -> Array | None:
+        """Return the rows of a live vector, [its count, d]; None if the segment does not have it."""
+        number = self.members.numbers.get(vector_id)
+        if number is None or not self.alive[number]:
+            return None
+        rows: Array = self.flat.reconstruct_n(int(self.members.starts[number]), int(self.members.counts[number]))
+        return rows
 
     def candidates(self, row: Array, k: int, among: frozenset[str] | None) -> Iterable[Candidate]:
         """Return candidates that include the best rows of the k best vectors, with all ties at the k-th place."""

@@ -17,7 +17,7 @@ Clause = ColumnElement[bool]
 
 def clauses(which: Filter) -> list[Clause]:
     """Return the clauses that a vector's row must all satisfy."""
-    texts = (which.name, which.model_id, which.method, which.parent, *which.tags)
+    texts = (which.name, which.model_id, which.fingerprint, which.method, which.parent, *which.tags)
     if not is_storable(texts):
         return [false()]
     return [*_fields(which), *_facets(which)]
@@ -28,6 +28,7 @@ def _fields(which: Filter) -> Iterator[Clause]:
         VECTORS.c.name: which.name,
         VECTORS.c.version: which.version,
         VECTORS.c.model_id: which.model_id,
+        VECTORS.c.model_fingerprint: which.fingerprint,
         VECTORS.c.method: which.method,
         VECTORS.c.status: which.status,
     }

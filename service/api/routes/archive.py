@@ -18,6 +18,7 @@ from vlibrary.api.http.responses import SEQ_HEADER, headers, problems
 from vlibrary.domain.errors import InvalidInput
 from vlibrary.formats.archive import MEDIA_TYPE, open_archive
 from vlibrary.library.library import Library
+from vlibrary.library.model_names import by_fingerprint
 from vlibrary.library.transfer import Loaded, Loader, export
 from vlibrary.schemas.filters import FilterQuery
 from vlibrary.schemas.problems import ProblemOut
@@ -57,7 +58,7 @@ def export_vectors(library: LibraryDep, query: Annotated[FilterQuery, Query()]) 
 
     With curl: `curl -fo vectors.tar 'http://127.0.0.1:8000/export?tag=checked'`
     """
-    pieces = export(query.filter(), library)
+    pieces = export(by_fingerprint(query.filter(), library), library)
     # Produce the first piece here, while an error can still become a problem response.
     return StreamingResponse(
         chain([next(pieces)], pieces),

@@ -32,14 +32,14 @@ _EVENTS = {
 }
 _EXAMPLE = """\
 event: steering
-data: {"applied":[],"reason":{"code":"off","detail":"Steering is switched off."},"query_text":null}
+data: {"applied":[],"reason":{"code":"off","detail":"Steering is switched off."},"query_text":null,"decision":null}
 
 event: token
 data: {"text":"lorp","tokens":1}
 
 event: done
 data: {"text":"lorp","finish_reason":"stop","model":"vlibrary/bundled-llava","steering":{"applied":[],\
-"reason":{"code":"off","detail":"Steering is switched off."},"query_text":null},\
+"reason":{"code":"off","detail":"Steering is switched off."},"query_text":null,"decision":null},\
 "usage":{"prompt_tokens":11,"completion_tokens":2},"timings":{"total_s":0.03}}
 
 """
@@ -66,7 +66,7 @@ async def generate(
 ) -> GenerateOut | AnswerStream:
     """Generates an answer and names the vectors applied to it, or the reason why none was.
 
-    `steering` is `"auto"` (apply the best match for the prompt and its images if its score passes its threshold),
+    `steering` is `"auto"` (apply the best of the vectors that fit the prompt and its images),
     `"off"`, or a list of `{"id", "strength"}`. `demonstrations` are added to the prompt, to compare in-context learning
     with the vector that replaces it.
 

@@ -17,7 +17,7 @@ from vlibrary.library.library import Library
 from vlibrary.library.retrieve import MAX_K, retrieve
 from vlibrary.schemas.fields import MAX_TEXT, NOT_BLANK
 from vlibrary.schemas.filters import Conditions, FilterIn, Name, Tags
-from vlibrary.schemas.vectors import MIN_SEQ, MODEL, EmbeddedTextOut, K, MatchOut, RetrieveIn, RetrieveOut
+from vlibrary.schemas.vectors import MIN_SEQ, MODEL, K, RetrieveIn, RetrieveOut
 
 router = APIRouter(prefix="/retrieve", tags=["retrieve"], dependencies=[STRICT_QUERY])
 
@@ -47,7 +47,7 @@ class RetrieveQuery(BaseModel):
 async def retrieve_by_text(
     scope: ScopeDep, library: LibraryDep, query: Annotated[RetrieveQuery, Query()]
 ) -> RetrieveOut:
-    """Returns the best matches for a question without images. `accepted` marks those that `auto` would apply."""
+    """Returns the best matches for a question without images, and what `auto` does with it: see POST /retrieve."""
     among = FilterIn(name=query.name, tags=query.tag, metadata=query.metadata).filter()
     text = domain.Query(text=query.query)
     return await scope.run_in_thread(partial(_retrieve, library, text, query.k, query.model, among, query.min_seq))
@@ -62,7 +62,9 @@ async def retrieve_by_text(
     openapi_extra=json_or_form_docs(RetrieveIn),
 )
 async def retrieve_by_query(request: Request, scope: ScopeDep, library: LibraryDep, limits: LimitsDep) -> RetrieveOut:
-    """Returns the best matches for a query. Send JSON with base64 images, or a form with uploaded ones."""
+    """Returns the best matches for a query, and what `auto` does with it.
+
+    Send JSON with base64 images, or a form with uploaded ones."""
     async with scope.deadline():
         body = await read_json_or_form(request, RetrieveIn, limits.card_bytes)
     query = domain.Query(text=body.text, images=tuple(body.images))
@@ -81,9 +83,4 @@ def _retrieve(
         among=among,
         min_seq=min_seq,
     )
-    return RetrieveOut(
-        model=library.worker.find(model).model.model_id,
-        modality=query.modality,
-        query_text=EmbeddedTextOut.of(found.query),
-        matches=[MatchOut.of(match) for match in found.matches],
-    )
+    return RetrieveOut.of(found, library.worker.find(model).model.model_id, query.modality)

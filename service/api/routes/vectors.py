@@ -27,6 +27,7 @@ from vlibrary.domain.errors import InvalidInput, TooLarge
 from vlibrary.domain.ports.artifacts import Linking
 from vlibrary.formats.card import parse_card
 from vlibrary.library.lineage import lineage
+from vlibrary.library.model_names import by_fingerprint
 from vlibrary.library.publish import Submission, publish
 from vlibrary.library.references import resolve
 from vlibrary.library.vectors import list_vectors
@@ -131,7 +132,8 @@ async def register_vector(
 )
 def get_vectors(library: LibraryDep, query: Annotated[ListQuery, Query()]) -> VectorPage:
     """Returns vectors that match all filters. Pages are stable under concurrent changes; repeat the filters."""
-    found = list_vectors(query.filter(), library.catalogue.vectors, limit=query.limit, cursor=query.cursor)
+    which = by_fingerprint(query.filter(), library)
+    found = list_vectors(which, library.catalogue.vectors, limit=query.limit, cursor=query.cursor)
     return VectorPage(items=[VectorOut.of(record) for record in found.records], next=found.next)
 
 

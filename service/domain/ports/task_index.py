@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
+
+import numpy as np
 
 from vlibrary.domain.changes import Change, LogPosition
 from vlibrary.domain.query import TaskEmbedding
+from vlibrary.domain.vector import Array
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A vector found by one of its keys, with the score of its best key."""
+    """A vector found by one of its keys. score: that of its best key. keys: all of its keys as rows [n, row_size]."""
 
     vector_id: str
     score: float
+    keys: Array = field(default_factory=lambda: np.zeros((0, 0), np.float32), compare=False, repr=False)
 
 
 class IndexGap(Exception):

@@ -257,6 +257,7 @@ class TestReading:
         assert [record.id for record in found.records] == [wanted.id]
         assert len(catalogue.vectors.page(Filter(name="a"), limit=9).records) == 2
         assert len(catalogue.vectors.page(Filter(model_id=MODEL.model_id), limit=9).records) == 1
+        assert len(catalogue.vectors.page(Filter(fingerprint=other.fingerprint), limit=9).records) == 2
         assert catalogue.vectors.page(Filter(name="\x00", model_id="\ud800"), limit=9).records == ()
 
     @pytest.mark.parametrize(

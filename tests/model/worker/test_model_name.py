@@ -50,6 +50,11 @@ def test_vectors_are_applied_whatever_name_the_model_has(folders: dict[str, str]
                 answer = api.post("/generate", json={"prompt": TASK, "model": model}).json()
                 assert [applied["name"] for applied in answer["steering"]["applied"]] == ["colour"]
                 assert answer["model"] == (name or "tiny-llava-7")
+                found = api.post("/retrieve", json={"text": TASK, "model": model}).json()
+                assert [match["name"] for match in found["matches"] if match["accepted"]] == ["colour"]
+            for model in (name or "tiny-llava-7", "trained/elsewhere"):
+                listed = api.get("/vectors", params={"model": model}).json()["items"]
+                assert [one["name"] for one in listed] == ["colour"]
 
 
 def test_no_answer_contains_the_path_of_the_model(folders: dict[str, str], tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from vlibrary.domain.changes import Change, LogPosition
 from vlibrary.domain.ports.task_index import Hit
@@ -42,12 +44,22 @@ class MemoryIndex:
 
     def search(self, query: TaskEmbedding, *, model: str, k: int, among: frozenset[str] | None = None) -> list[Hit]:
         finite_row(query, self._spec)
-        return best_hits(
+        keys = {
+            change: comparable_keys(change, self._spec)
+            for change in self._state.newest.values()
+            if change.model == model and (among is None or change.vector_id in among)
+        }
+        hits = best_hits(
             (
                 (change.vector_id, change.registered, score(query, key.embedding, self._spec))
-                for change in self._state.newest.values()
-                if change.model == model and (among is None or change.vector_id in among)
-                for key in comparable_keys(change, self._spec)
+                for change, found in keys.items()
+                for key in found
             ),
             k,
         )
+        rows = {
+            change.vector_id: np.stack([key.embedding.row(self._spec) for key in found])
+            for change, found in keys.items()
+            if found
+        }
+        return [replace(hit, keys=rows[hit.vector_id]) for hit in hits]

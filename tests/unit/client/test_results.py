@@ -27,7 +27,17 @@ def test_an_answer_shows_its_text_and_what_steered_it() -> None:
 
 def test_a_match_shows_its_score_rounded() -> None:
     match = MatchOut.model_validate(
-        VECTOR | {"description": "d", "score": 0.9712345600128174, "threshold": 0.5, "accepted": True, "evidence": None}
+        VECTOR
+        | {
+            "description": "d",
+            "score": 0.9712345600128174,
+            "parts": {"image": None, "text": 0.97},
+            "probability": None,
+            "threshold": 0.5,
+            "accepted": True,
+            "reason": None,
+            "unknown": None,
+        }
     )
     assert "score=0.9712" in repr(match)
     assert "sha256" not in repr(match)

@@ -16,6 +16,7 @@ from tests.support.memory.index import MemoryIndex
 from tests.support.memory.worker import EMBEDDER, TEXT_LIMIT
 from tests.support.scripted_worker import ScriptedWorker, Then
 from vlibrary.domain.card import Status, VectorRecord
+from vlibrary.domain.decision import DEFAULT_THRESHOLD, Match
 from vlibrary.domain.errors import InvalidInput, InvalidQuery, ModelNotFound, VectorNotFound, WorkerLost
 from vlibrary.domain.filters import Filter
 from vlibrary.domain.ports.task_index import Hit
@@ -23,7 +24,7 @@ from vlibrary.domain.query import Query
 from vlibrary.domain.steering import SteeringReason
 from vlibrary.domain.wire import Decoding, Demonstration, Prompt, TextPiece
 from vlibrary.library.library import Library
-from vlibrary.library.retrieve import DEFAULT_THRESHOLD, Match, retrieve
+from vlibrary.library.retrieve import retrieve
 from vlibrary.library.steer import (
     Answer,
     Auto,

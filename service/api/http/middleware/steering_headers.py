@@ -9,6 +9,7 @@ from fastapi import Request
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from vlibrary.domain.decision import Decision
 from vlibrary.library.steer import AppliedVector, Plan
 
 VECTORS_HEADER = "X-VLibrary-Vectors"
@@ -18,7 +19,7 @@ _STATE = "steering_headers"
 
 def report_steering(request: Request, plans: Sequence[Plan]) -> None:
     """Add the vectors of these plans, and the reasons of those without any, to the response that is sent next."""
-    vectors = dict.fromkeys(_format(one) for plan in plans for one in plan.applied)
+    vectors = dict.fromkeys(_format(one, plan.decision) for plan in plans for one in plan.applied)
     reasons = dict.fromkeys(plan.reason.code.value for plan in plans if plan.reason is not None)
     found = {VECTORS_HEADER: ", ".join(vectors), REASON_HEADER: ", ".join(reasons)}
     setattr(request.state, _STATE, {name: value for name, value in found.items() if value})
@@ -39,10 +40,15 @@ class SteeringHeaders:
         await self._app(scope, receive, send_with_steering)
 
 
-def _format(one: AppliedVector) -> str:
+def _format(one: AppliedVector, decision: Decision | None) -> str:
     """Return the vector as an item of a structured field (RFC 9651): a string with parameters, ASCII only."""
     record = one.record
-    score = "" if one.score is None else f';score="{one.score:.4f}"'
+    numbers = {
+        "score": one.score,
+        "probability": decision and decision.best and decision.best.probability,
+        "margin": decision and decision.margin,
+    }
+    found = "".join(f';{name}="{number:.4f}"' for name, number in numbers.items() if number is not None)
     return (
-        f'"{record.name}:{record.version}";id="{record.id}";sha256="{record.sha256}"{score};strength="{one.strength:g}"'
+        f'"{record.name}:{record.version}";id="{record.id}";sha256="{record.sha256}"{found};strength="{one.strength:g}"'
     )

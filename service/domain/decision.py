@@ -1,0 +1,236 @@
+"""Which of the vectors found for a query fit it, and which one `auto` applies.
+
+A vector fits if the query's score reaches the vector's threshold for the query's parts and, for a query with images and
+a text, if each of the two parts reaches its own threshold as well. So a part that the query lacks never makes a match
+easier: the thresholds of the other part are the same with and without it. A query without a text is refused by vectors
+whose training queries had one: a picture does not say what is asked about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeGuard
+
+from vlibrary.domain.card import VectorRecord
+from vlibrary.domain.query import EmbedderSpec, Modality, PartScores, TaskEmbedding, score_parts
+from vlibrary.domain.steering import NotSteered, SteeringReason
+from vlibrary.domain.vector import Array
+
+# For cards without a calibrated threshold: between the scores of unrelated and of related queries with common CLIP
+# embedders.
+DEFAULT_THRESHOLD = 0.8
+# Scores of two vectors that differ by less do not tell which of them the query belongs to.
+AMBIGUOUS_MARGIN = 0.005
+# The cosine from which keys of cards without thresholds are the same: the same text in about the same words.
+SAME_KEY = 0.99
+# Vectors of other names that are compared with the best one.
+MAX_RIVALS = 8
+# From the closest to being applied to the farthest.
+_CLOSEST = (SteeringReason.NO_LIFT, SteeringReason.MISSING_PART, SteeringReason.BELOW_THRESHOLD)
+
+
+@dataclass(frozen=True)
+class Match:
+    """A vector found for a query, and whether `auto` may apply it.
+
+    record: its card has no keys. score: mean cosine of the query's parts with the vector's best key, in [-1, 1].
+    threshold: the score from which the vector fits. parts: the cosine of each part with the closest key part.
+    probability: that the query belongs to the vector's task; None if the card is not calibrated.
+    reason: why `auto` does not apply the vector; None if it may. rivals: the vectors that fit equally well.
+    """
+
+    record: VectorRecord
+    score: float
+    threshold: float
+    parts: PartScores
+    probability: float | None = None
+    reason: SteeringReason | None = None
+    rivals: tuple[VectorRecord, ...] = field(default=(), compare=False)
+
+    @property
+    def accepted(self) -> bool:
+        return self.reason is None
+
+    @property
+    def label(self) -> str:
+        return f"{self.record.name} version {self.record.version}"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What `auto` does with a query.
+
+    best: the vector that it applies or, if there is a reason to apply none, the one that came closest to it; None
+    without a vector. second: the match of another name with the highest score. margin: the difference of both scores.
+    """
+
+    best: Match | None
+    second: Match | None
+    reason: NotSteered | None
+
+    @property
+    def margin(self) -> float | None:
+        return None if self.best is None or self.second is None else self.best.score - self.second.score
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A vector to judge. score: as in `Match`. keys: all of its keys as rows [n, row_size]."""
+
+    record: VectorRecord
+    score: float
+    keys: Array
+
+
+def judge(query: TaskEmbedding, candidates: Sequence[Candidate], spec: EmbedderSpec) -> list[Match]:
+    """Return a match for each candidate, in the same order. candidates: the nearest vectors, best score first."""
+    matches = [_compare(query, one, spec) for one in candidates]
+    accepted = [at for at, match in enumerate(matches) if match.accepted][:MAX_RIVALS]
+    best = accepted[0] if accepted else 0
+    rivals = [
+        at
+        for at in accepted
+        if matches[at].record.name != matches[best].record.name
+        and (
+            matches[best].score - matches[at].score < AMBIGUOUS_MARGIN or _alike(candidates[best], candidates[at], spec)
+        )
+    ]
+    if rivals:
+        others = {best: rivals} | {at: [best] for at in rivals}
+        for at, equal in others.items():
+            records = tuple(matches[other].record for other in equal)
+            matches[at] = replace(matches[at], reason=SteeringReason.AMBIGUOUS, rivals=records)
+    return matches
+
+
+def _alike(one: Candidate, other: Candidate, spec: EmbedderSpec) -> bool:
+    """Return whether the keys of each vector fit the other, so that hardly a query tells them apart."""
+    pairs = ((one, other), (other, one))
+    return all(_fits(key, there, spec) for here, there in pairs for key in _training_keys(here.keys, spec))
+
+
+def _training_keys(rows: Array, spec: EmbedderSpec) -> list[TaskEmbedding]:
+    """Return the keys with the most parts: those of the training queries, without the description's."""
+    keys = [TaskEmbedding.from_row(row, spec) for row in rows]
+    most = max(key.parts for key in keys)
+    return [key for key in keys if key.parts == most]
+
+
+def _fits(key: TaskEmbedding, other: Candidate, spec: EmbedderSpec) -> bool:
+    score = float((other.keys @ key.row(spec)).max()) / key.parts
+    limits = _limits(key.modality, score, score_parts(key, other.keys, spec), other.record.card.thresholds, SAME_KEY)
+    return all(found >= least for found, least in limits)
+
+
+def decide(matches: Sequence[Match]) -> Decision:
+    """Return what `auto` does, from the matches of `judge`."""
+    accepted = [match for match in matches if match.accepted]
+    ambiguous = [match for match in matches if match.reason is SteeringReason.AMBIGUOUS]
+    if ambiguous:  # an accepted match is a worse one, and not the answer to an ambiguous query
+        best: Match | None = ambiguous[0]
+    else:
+        best = _prefer_newer(accepted) if accepted else _find_closest(matches)
+    if best is None:
+        missing = NotSteered(SteeringReason.NO_MATCH, "The library has no vector for this base model.")
+        return Decision(None, None, missing)
+    second = next((match for match in matches if match.record.name != best.record.name), None)
+    return Decision(best, second, _explain(best))
+
+
+def has_lift(results: Mapping[str, Any]) -> bool | None:
+    """Return whether a card's results show that the vector helps: steered accuracy above zero-shot accuracy.
+
+    None if the results do not contain both as finite numbers.
+    """
+    zero_shot, steered = results.get("zero_shot"), results.get("steered")
+    return steered > zero_shot if _is_number(zero_shot) and _is_number(steered) else None
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+
+
+def _compare(query: TaskEmbedding, one: Candidate, spec: EmbedderSpec) -> Match:
+    card, parts = one.record.card, score_parts(query, one.keys, spec)
+    limits = _limits(query.modality, one.score, parts, card.thresholds, DEFAULT_THRESHOLD)
+    reason = None
+    if any(score < least for score, least in limits):
+        reason = SteeringReason.BELOW_THRESHOLD
+    elif query.modality is Modality.IMAGE and not parts.covered:
+        reason = SteeringReason.MISSING_PART
+    elif has_lift(card.results) is False:
+        reason = SteeringReason.NO_LIFT
+    return Match(one.record, one.score, limits[0][1], parts, reason=reason)
+
+
+def _limits(
+    modality: Modality, score: float, parts: PartScores, thresholds: Mapping[Modality, float], default: float
+) -> list[tuple[float, float]]:
+    """Return the scores that must reach a threshold, each with it: the mean, then the parts of a query with both.
+
+    default: threshold of the mean for a card without one.
+    """
+    limits = [(score, thresholds.get(modality, default))]
+    if modality is Modality.IMAGE_TEXT:
+        found = {Modality.IMAGE: parts.image, Modality.TEXT: parts.text}
+        limits += [(one, thresholds[part]) for part, one in found.items() if one is not None and part in thresholds]
+    return limits
+
+
+def _prefer_newer(accepted: Sequence[Match]) -> Match:
+    """Return the best match, or a newer version of it with about the same score."""
+    best = max(accepted, key=lambda match: match.score)
+    versions = [one for one in accepted if one.record.name == best.record.name]
+    return max(
+        (one for one in versions if best.score - one.score < AMBIGUOUS_MARGIN), key=lambda one: one.record.version
+    )
+
+
+def _find_closest(matches: Sequence[Match]) -> Match | None:
+    """Return the first match with the reason that is closest to acceptance."""
+    for reason in _CLOSEST:
+        for match in matches:
+            if match.reason is reason:
+                return match
+    return None
+
+
+def _explain(best: Match) -> NotSteered | None:
+    """Return why the best match is not applied; None if it is."""
+    match best.reason:
+        case None:
+            return None
+        case SteeringReason.AMBIGUOUS:
+            other = best.rivals[0]
+            detail = (
+                f"The query fits {best.label} and {other.name} version {other.version} equally well. "
+                "Name one of them in `steering`."
+            )
+        case SteeringReason.NO_LIFT:
+            results = best.record.card.results
+            detail = (
+                f"The best match, {best.label}, does not help by its own card: accuracy {results['steered']:.3f} with "
+                f"it, {results['zero_shot']:.3f} without. Name it in `steering` to apply it."
+            )
+        case SteeringReason.MISSING_PART:
+            detail = (
+                f"The query has no text, and the queries of the best match, {best.label}, have one. "
+                "Send the question with the image."
+            )
+        case _:
+            detail = _explain_score(best)
+    return NotSteered(best.reason, detail)
+
+
+def _explain_score(best: Match) -> str:
+    if best.score < best.threshold:
+        return f"The best match, {best.label}, scores {best.score:.3f}, below its threshold of {best.threshold:.3f}."
+    found = {Modality.IMAGE: best.parts.image, Modality.TEXT: best.parts.text}
+    part, score = next(
+        (part, score)
+        for part, score in found.items()
+        if score is not None and score < best.record.card.thresholds.get(part, -1.0)
+    )
+    least = best.record.card.thresholds[part]
+    return f"The {part} of the query scores {score:.3f} with the best match, {best.label}, below {least:.3f}."
