@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from vlibrary.domain.decision import Candidate, Decision, Match, decide, judge
 from vlibrary.domain.errors import InvalidInput, SeqNotReached
 from vlibrary.domain.filters import Filter
+from vlibrary.domain.matching.decision import Candidate, Decision, Match, decide, judge
 from vlibrary.domain.ports.catalogue import Catalogue
 from vlibrary.domain.ports.task_index import Hit
 from vlibrary.domain.query import Query, TaskEmbedding

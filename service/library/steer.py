@@ -9,8 +9,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
 from vlibrary.domain.card import VectorRecord
-from vlibrary.domain.decision import Decision
 from vlibrary.domain.errors import InvalidInput, WorkerLost
+from vlibrary.domain.matching.decision import Decision
 from vlibrary.domain.ports.catalogue import Catalogue
 from vlibrary.domain.ports.inference import Inference
 from vlibrary.domain.query import Query, TaskEmbedding

@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from vlibrary.domain.card import KeyKind, Status, VectorRecord
-from vlibrary.domain.decision import Decision, Match
 from vlibrary.domain.labels import MetadataValue
+from vlibrary.domain.matching.decision import Decision, Match
 from vlibrary.domain.query import Modality, TaskEmbedding
 from vlibrary.domain.steering import NotSteered, SteeringReason
 from vlibrary.library.retrieve import MAX_K, Retrieval

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.registrations import draft, upload
-from vlibrary.domain.decision import AMBIGUOUS_MARGIN, Candidate, Decision, Match, decide, has_lift, judge
+from vlibrary.domain.matching.decision import AMBIGUOUS_MARGIN, Candidate, Decision, Match, decide, has_lift, judge
 from vlibrary.domain.query import EmbedderSpec, Modality, TaskEmbedding, score
 from vlibrary.domain.steering import SteeringReason
 from vlibrary.domain.vector import Array

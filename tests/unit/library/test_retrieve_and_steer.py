@@ -16,9 +16,9 @@ from tests.support.memory.index import MemoryIndex
 from tests.support.memory.worker import EMBEDDER, TEXT_LIMIT
 from tests.support.scripted_worker import ScriptedWorker, Then
 from vlibrary.domain.card import Status, VectorRecord
-from vlibrary.domain.decision import DEFAULT_THRESHOLD, Match
 from vlibrary.domain.errors import InvalidInput, InvalidQuery, ModelNotFound, VectorNotFound, WorkerLost
 from vlibrary.domain.filters import Filter
+from vlibrary.domain.matching.decision import DEFAULT_THRESHOLD, Match
 from vlibrary.domain.ports.task_index import Hit
 from vlibrary.domain.query import Query
 from vlibrary.domain.steering import SteeringReason

@@ -9,7 +9,7 @@ from fastapi import Request
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vlibrary.domain.decision import Decision
+from vlibrary.domain.matching.decision import Decision
 from vlibrary.library.steer import AppliedVector, Plan
 
 VECTORS_HEADER = "X-VLibrary-Vectors"

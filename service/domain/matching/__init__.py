@@ -1,0 +1,1 @@
+"""Which vectors fit a query: the decision, and the calibration that it rests on."""
