@@ -159,31 +159,33 @@ class Lvlm:
         Raises UnsupportedModel otherwise.
         """
         sites = list(range(self.spec.layers * len(SITES)))
-        starts = range(0, len(sites), _CHECKED_SITES)
-        unsteered = sum(self._count_unsteered(sites[start : start + _CHECKED_SITES]) for start in starts)
+        # Every batch has the same number of rows, so that the unedited logits are computed once.
+        width = min(_CHECKED_SITES, len(sites))
+        batch = self.encode([self._probe] * (width + 1))
+        plain = self._compute_logits(batch)
+        with self.injector.active(self.table.gather([EMPTY] * (width + 1))):
+            zero = self._compute_logits(batch)
+        self._check_unchanged(plain, zero)
+        unsteered: set[int] = set()
+        for start in range(0, len(sites), width):
+            edited = sites[start : start + width] if start + width <= len(sites) else sites[-width:]
+            with self.injector.active(self._edit_one_site_per_row(edited)):
+                steered = self._compute_logits(batch)
+            self._check_unchanged(plain[:1], steered[:1])
+            unsteered |= {site for row, site in enumerate(edited, start=1) if torch.equal(plain[row], steered[row])}
         if unsteered:
             raise UnsupportedModel(
-                f"{self.spec.architecture} does not react to vectors at {unsteered} of {len(sites)} sites.",
+                f"{self.spec.architecture} does not react to vectors at {len(unsteered)} of {len(sites)} sites.",
                 "Load it uncompiled; if it still fails, this model's blocks bypass their hooks and cannot be steered.",
             )
 
-    def _count_unsteered(self, sites: Sequence[int]) -> int:
-        """Return how many of these sites have no effect, from one batch of equal prompts with one site edited per row.
-
-        Raises UnsupportedModel if the logits change without a vector.
-        """
-        batch = self.encode([self._probe] * (len(sites) + 1))
-        plain = self._compute_logits(batch)
-        with self.injector.active(self.table.gather([EMPTY] * (len(sites) + 1))):
-            zero = self._compute_logits(batch)
-        with self.injector.active(self._edit_one_site_per_row(sites)):
-            steered = self._compute_logits(batch)
-        if not (torch.isfinite(plain).all() and torch.equal(plain, zero) and torch.equal(plain[0], steered[0])):
+    def _check_unchanged(self, plain: Tensor, unedited: Tensor) -> None:
+        """Raise UnsupportedModel if logits [B, V] change without a vector."""
+        if not (torch.isfinite(plain).all() and torch.equal(plain, unedited)):
             raise UnsupportedModel(
                 f"The logits of {self.spec.architecture} change, or are not finite, when no vector is applied.",
                 "Load it in float32 or bfloat16, and uncompiled.",
             )
-        return sum(torch.equal(before, after) for before, after in zip(plain[1:], steered[1:], strict=True))
 
     def _edit_one_site_per_row(self, sites: Sequence[int]) -> Tensor:
         """Return shifts [L, 2, 1 + N, 1, d]: row 0 none; row 1 + n only at site k of layer l, sites[n] = 2l + k."""
