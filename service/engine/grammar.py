@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
 from typing import Any
+from urllib.parse import quote, unquote
 
 import numpy as np
 import torch
-from cachetools import LRUCache
+from cachetools import LRUCache, cachedmethod
 from llguidance import LLMatcher, LLTokenizer
 from torch import Tensor
 
@@ -28,7 +29,9 @@ _NEEDED = b'{}[]":,-.0123456789'
 # Keywords whose values are schemas, lists of schemas, and schemas by name.
 _ONE = ("items", "additionalProperties", "not", "contains", "propertyNames", "if", "then", "else")
 _LISTS = ("anyOf", "oneOf", "allOf", "prefixItems", "items")
-_NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+_NAMED = ("properties", "patternProperties", "dependentSchemas")
+_MOVED = "#/$defs/root"  # where the whole schema is in one that stands for a part of it
+_MOST_STEPS = 200  # of references that are followed, since each takes a call
 
 
 class Constraint:
@@ -80,20 +83,19 @@ class Grammars:
         self._end_tokens = sorted(lvlm.end_tokens)
         self._lock = threading.Lock()
         self._native: LLTokenizer | None = None
-        self._compiled: LRUCache[str, LLMatcher] = LRUCache(_CACHED)
+        self._compiled: LRUCache[Any, LLMatcher] = LRUCache(_CACHED)
+        self._changed = threading.Condition()  # guards _compiled, not a compilation
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="grammar")
 
+    @cachedmethod(lambda self: self._compiled, condition=lambda self: self._changed)
     def compile(self, schema: str) -> LLMatcher:
         """Return the matcher of a JSON schema, which must not be changed. May take seconds; later calls are quick.
 
+        Threads that call it with one schema at the same time wait for one compilation; other calls do not wait for it.
         Raises InvalidInput that names the place of what is invalid or not supported, and for tokenizers without JSON's
         characters.
         """
-        with self._lock:
-            if schema not in self._compiled:
-                self._native = self._native or self._open_tokenizer()
-                self._compiled[schema] = _compile(json.loads(schema), self._native)
-            return self._compiled[schema]
+        return _compile(json.loads(schema), self._open_tokenizer())
 
     def start(self, schema: str | None) -> Constraint | None:
         """Return the state of a new answer, None without a schema. Raises as `compile`."""
@@ -107,6 +109,11 @@ class Grammars:
         self._pool.shutdown()
 
     def _open_tokenizer(self) -> LLTokenizer:
+        with self._lock:
+            self._native = self._native or self._build_tokenizer()
+            return self._native
+
+    def _build_tokenizer(self) -> LLTokenizer:
         wrapped = _Tokenizer(self._tokenizer, self._vocabulary, self._end_tokens[0])
         single = {token for token in wrapped.tokens if len(token) == 1}
         missing = [chr(byte) for byte in _NEEDED if bytes([byte]) not in single]
@@ -141,10 +148,10 @@ class _Tokenizer:
 
 
 def _compile(schema: Any, tokenizer: LLTokenizer) -> LLMatcher:
-    matcher = _try_compile(schema, tokenizer)
+    matcher = _try_compile(json.dumps(schema), tokenizer)
     if not matcher.is_error():
         return matcher
-    place, reason = _find_error(schema, schema, tokenizer) or ("", matcher.get_error())
+    place, reason = _ErrorFinder(schema, tokenizer).find("", schema, ()) or ("", matcher.get_error())
     raise InvalidInput(
         f"The JSON schema is invalid or not supported at {place or 'its root'}: {' '.join(reason.split())}.",
         "Change this part of the schema.",
@@ -152,22 +159,72 @@ def _compile(schema: Any, tokenizer: LLTokenizer) -> LLMatcher:
     )
 
 
-def _try_compile(schema: Any, tokenizer: LLTokenizer) -> LLMatcher:
-    compiled = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_OPTIONS)
-    return LLMatcher(tokenizer, compiled, log_level=0)
+def _try_compile(schema: str, tokenizer: LLTokenizer) -> LLMatcher:
+    return LLMatcher(tokenizer, LLMatcher.grammar_from_json_schema(schema, overrides=_OPTIONS), log_level=0)
 
 
-def _find_error(schema: Any, root: Any, tokenizer: LLTokenizer) -> tuple[str, str] | None:
-    """Return the JSON pointer of the innermost schema that does not compile on its own, and the reason."""
-    if not isinstance(schema, dict):
-        return None if isinstance(schema, bool) else ("", "a schema must be an object or a boolean")
-    for pointer, inner in _iter_inner(schema):
-        found = _find_error(inner, root, tokenizer)
-        if found is not None:
-            return pointer + found[0], found[1]
-    shared = {name: root[name] for name in ("$defs", "definitions") if name in root}
-    matcher = _try_compile(shared | schema, tokenizer)
-    return ("", matcher.get_error()) if matcher.is_error() else None
+class _ErrorFinder:
+    """Finds the part of a schema that is invalid, by compiling the parts one by one."""
+
+    def __init__(self, root: dict[str, Any], tokenizer: LLTokenizer) -> None:
+        self._root = {name: value for name, value in root.items() if name != "$id"}  # "#" refers to the part then
+        self._text = json.dumps(_move_references(self._root, ()))
+        self._tokenizer = tokenizer
+        self._visited: set[str] = set()
+
+    def find(self, pointer: str, schema: Any, above: tuple[str, ...]) -> tuple[str, str] | None:
+        """Return the JSON pointer of the innermost invalid schema in the one at `pointer`, and the reason.
+
+        References are followed. above: the schemas that lead to this one; references back to them count as valid, since
+        the error may be theirs.
+        """
+        self._visited.add(pointer)
+        if not isinstance(schema, dict):
+            return None if isinstance(schema, bool) else (pointer, "a schema must be an object or a boolean")
+        parts = [(pointer + place, inner) for place, inner in _iter_inner(schema)]
+        if len(above) < _MOST_STEPS:
+            parts += self._follow(schema.get("$ref"))
+        for place, inner in parts:
+            if place not in self._visited and (found := self.find(place, inner, (*above, pointer))) is not None:
+                return found
+        matcher = self._compile_part(pointer, self._text)
+        if matcher.is_error() and above:
+            matcher = self._compile_part(pointer, json.dumps(_move_references(self._root, above)))
+        return (pointer, matcher.get_error().replace(_MOVED[1:], "")) if matcher.is_error() else None
+
+    def _compile_part(self, pointer: str, root: str) -> LLMatcher:
+        """Compile the schema at the pointer. root: the whole schema, with its references moved."""
+        reference = json.dumps(_MOVED + quote(pointer, safe="/~"))
+        return _try_compile(f'{{"$ref": {reference}, "$defs": {{"root": {root}}}}}', self._tokenizer)
+
+    def _follow(self, reference: Any) -> list[tuple[str, Any]]:
+        """Return the pointer and the schema that the reference stands for, if it is in this document."""
+        if not isinstance(reference, str) or not reference.startswith("#/"):
+            return []
+        pointer = unquote(reference[1:])
+        found: Any = self._root
+        for step in pointer.split("/")[1:]:
+            step = step.replace("~1", "/").replace("~0", "~")
+            if isinstance(found, list) and step.isdecimal():
+                found = dict(enumerate(found)).get(int(step))
+            else:
+                found = found.get(step) if isinstance(found, dict) else None
+        return [] if found is None else [(pointer, found)]
+
+
+def _move_references(value: Any, dropped: Collection[str]) -> Any:
+    """Return the JSON value with its references to the document as references to _MOVED, without those to `dropped`."""
+    if isinstance(value, list):
+        return [_move_references(one, dropped) for one in value]
+    if not isinstance(value, dict):
+        return value
+    moved = {name: _move_references(one, dropped) for name, one in value.items()}
+    reference = value.get("$ref")
+    if isinstance(reference, str) and (reference == "#" or reference.startswith("#/")):
+        moved["$ref"] = _MOVED + reference[1:]
+        if unquote(reference[1:]) in dropped:
+            del moved["$ref"]
+    return moved
 
 
 def _iter_inner(schema: dict[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import Any
 
 import pytest
@@ -109,6 +111,36 @@ INVALID: dict[str, tuple[Any, str]] = {
     "another document": ({"items": {"$ref": "http://127.0.0.1:9/x.json"}}, "/items: .*does not fetch"),
     "a keyword that is not supported": ({"properties": {"a": {"not": {"type": "null"}}}}, "/properties/a: Unimpl"),
     "at the root": ({"type": "no"}, "at its root: Invalid type"),
+    "beside a valid reference to a property": (
+        {"properties": {"a": {"$ref": "#/properties/b"}, "b": {"type": "integer"}, "c": {"type": "colour"}}},
+        "/properties/c: Invalid type: colour",
+    ),
+    "behind a reference to a property": (
+        {"properties": {"a": {"$ref": "#/properties/b%20c"}, "b c": {"items": {"type": "colour"}}}},
+        "/properties/b c/items: Invalid type: colour",
+    ),
+    "behind a chain of definitions": (
+        {
+            "properties": {"a": {"$ref": "#/definitions/one"}},
+            "definitions": {
+                "one": {"items": {"$ref": "#/definitions/two"}},
+                "two": {"pattern": "("},
+                "three": {"type": 1},
+            },
+        },
+        "/definitions/two: regex parse error",
+    ),
+    "after a reference to the whole": (
+        {
+            "$id": "x:y",
+            "properties": {"a": {"$ref": "#"}, "b": {"anyOf": [{"$ref": "#/properties/b"}, {"type": "no"}]}},
+        },
+        "/properties/b/anyOf/1: Invalid type: no",
+    ),
+    "a chain that ends in nothing": (
+        {"properties": {"a": {"$ref": "#/properties/b"}, "b": {"$ref": "#/properties/c"}}},
+        "/properties/b: Pointer '/properties/c' does not exist",
+    ),
 }
 
 
@@ -118,6 +150,50 @@ def test_an_invalid_schema_is_refused_with_its_place(llava: Lvlm, case: str) -> 
     with pytest.raises(InvalidInput, match=words) as raised:
         InFlightEngine(llava).prepare(constrained(schema))
     assert raised.value.field == "json_schema"
+
+
+STEPS = st.lists(st.sampled_from(["properties", "items", "anyOf", "$defs", "definitions"]), max_size=5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(STEPS)
+def test_the_place_of_an_error_is_found_behind_references_too(llava: Lvlm, steps: list[str]) -> None:
+    schema: Any = {"type": "no"}
+    path, place, shared = "", None, dict[str, Any]()
+    for number, step in enumerate(steps):
+        if step in ("$defs", "definitions"):
+            shared.setdefault(step, {})[f"d{number}"] = schema
+            schema = {"$ref": f"#/{step}/d{number}"}
+            place = place or f"/{step}/d{number}{path}"
+        elif step == "properties":
+            schema, path = {"properties": {"whole": {"$ref": "#"}, "a/b": schema}}, "/properties/a~1b" + path
+        else:
+            schema = {step: schema if step == "items" else [{"type": "null"}, schema]}
+            path = ("/items" if step == "items" else "/anyOf/1") + path
+    with pytest.raises(InvalidInput) as raised:
+        Grammars(llava).compile(json.dumps(schema | shared))
+    assert f" at {place or path or 'its root'}: Invalid type: no." in raised.value.detail
+
+
+def test_a_schema_is_compiled_once_and_delays_no_other(llava: Lvlm, monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_schema, started, go, compiled = grammar._compile, Event(), Event(), list[Any]()
+
+    def compile_slowly(schema: Any, tokenizer: Any) -> Any:
+        compiled.append(schema)
+        if schema == COLOURS:
+            started.set()
+            assert go.wait(10)
+        return compile_schema(schema, tokenizer)
+
+    monkeypatch.setattr(grammar, "_compile", compile_slowly)
+    grammars = Grammars(llava)
+    with ThreadPoolExecutor(2) as pool:
+        slow = [pool.submit(grammars.compile, json.dumps(COLOURS)) for _ in range(2)]
+        assert started.wait(10)
+        assert grammars.start('{"type": "null"}') is not None
+        go.set()
+        assert slow[0].result() is slow[1].result()
+    assert compiled == [COLOURS, {"type": "null"}]
 
 
 def test_an_invalid_schema_ends_only_its_request(llava: Lvlm) -> None:
