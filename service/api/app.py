@@ -26,10 +26,10 @@ from vlibrary.api.http.middleware.steering_headers import SteeringHeaders
 from vlibrary.api.http.middleware.url_limit import UrlLimit
 from vlibrary.api.http.problems import OPENAI_PREFIX
 from vlibrary.api.http.responses import problems as problems_of
+from vlibrary.api.openai.chat import ChatIn
 from vlibrary.api.openai.completions.request import CompletionsIn
 from vlibrary.api.openai.embeddings import EmbeddingsIn
 from vlibrary.api.openai.responses.request import ResponsesIn
-from vlibrary.api.openai.schemas import ChatIn
 from vlibrary.api.routes import (
     aliases,
     archive,

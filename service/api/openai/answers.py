@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from ulid import ULID
 
 from vlibrary.api.http.problems import Problem, openai_error
-from vlibrary.api.openai.schemas import ChatIn
+from vlibrary.api.openai.chat import ChatIn
 from vlibrary.domain.wire import ScoredToken, TextPiece
 from vlibrary.library.model_names import NamedModel
 from vlibrary.library.steer import Answer

@@ -159,18 +159,14 @@ class EmbeddingsOut(BaseModel):
         cls, embeddings: Sequence[TaskEmbedding], model: str, encoding: Literal["float", "base64"] | None
     ) -> EmbeddingsOut:
         """Return the body; each embedding has one part, a text or an image."""
-        encode = _to_base64 if encoding == "base64" else _to_floats
         parts = [one.image if one.text is None else one.text for one in embeddings]
         data = [
-            EmbeddingOut(index=index, embedding=encode(part)) for index, part in enumerate(parts) if part is not None
+            EmbeddingOut(index=index, embedding=_to_base64(part) if encoding == "base64" else part.tolist())
+            for index, part in enumerate(parts)
+            if part is not None
         ]
         tokens = sum(min(one.text_tokens, one.text_limit) for one in embeddings)
         return cls(data=data, model=model, usage=EmbeddingsUsage(prompt_tokens=tokens, total_tokens=tokens))
-
-
-def _to_floats(embedding: Array) -> list[float]:
-    numbers: list[float] = embedding.tolist()
-    return numbers
 
 
 def _to_base64(embedding: Array) -> str:

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
 from vlibrary.api.openai.fields import IGNORED, EmptyList, Hint, ImageUrl, Text, Unsupported, wrong_type
 from vlibrary.schemas.fields import StrictIn
+
+_PART_HELP = {
+    "input_file": "files are not supported; send their text as `input_text` or their pages as `input_image`",
+    "input_audio": "audio is not supported; send its transcript as text",
+}
+
+
+def _check_part(part: Any) -> Any:
+    """Raise ValueError for a part that is neither text nor an image."""
+    kind = part.get("type") if isinstance(part, dict) else None
+    if isinstance(kind, str) and kind in _PART_HELP:
+        raise ValueError(_PART_HELP[kind])
+    return part
 
 
 def _as_parts(value: Any) -> Any:
@@ -71,7 +85,7 @@ class ImagePart(StrictIn):
     prompt_cache_breakpoint: Hint = None
 
 
-Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+Part = Annotated[Annotated[TextPart | ImagePart, Field(discriminator="type")], BeforeValidator(_check_part)]
 AnswerPart = Annotated[TextPart | RefusalPart, Field(discriminator="type")]
 # A plain string counts as one part. A validator instead of a union: errors name the invalid part only.
 Texts = Annotated[list[TextPart], BeforeValidator(_as_parts, json_schema_input_type=Text | list[TextPart])]
@@ -139,3 +153,8 @@ class AssistantMessage(_Message):
 
 
 Message = Annotated[SystemMessage | UserMessage | AssistantMessage, Field(discriminator="role")]
+
+
+def count_images(messages: Sequence[Message]) -> int:
+    """Return how many images the messages have."""
+    return sum(len(one.images) for one in messages if isinstance(one, UserMessage))

@@ -209,7 +209,7 @@ BAD_MESSAGES: dict[str, tuple[list[Any], str]] = {
         ],
         "65 images",
     ),
-    "audio": ([{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}], "type"),
+    "audio": ([{"role": "user", "content": [{"audio is not supported": "input_audio", "input_audio": {}}]}], "type"),
 }
 
 

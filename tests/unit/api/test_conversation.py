@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.samples import png
+from vlibrary.api.openai.chat import ChatIn
 from vlibrary.api.openai.conversation import read_conversation
-from vlibrary.api.openai.schemas import ChatIn
 from vlibrary.domain.errors import InvalidQuery
 from vlibrary.domain.query import Query
 from vlibrary.domain.wire import Demonstration, Prompt

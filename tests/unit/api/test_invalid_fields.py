@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from tests.support.library import memory_library
 from vlibrary.api.app import create_app
 from vlibrary.api.http.invalid_fields import MAX_FIELDS, InvalidField, invalid_fields
-from vlibrary.api.openai.schemas import ChatIn
+from vlibrary.api.openai.chat import ChatIn
 from vlibrary.schemas.generate import GenerateIn
 from vlibrary.schemas.registry import AliasIn, AmendIn
 from vlibrary.schemas.vectors import RetrieveIn

@@ -37,6 +37,7 @@ from openai.types.responses.response_input_item_param import Message
 from openai.types.shared_params.response_format_json_schema import JSONSchema
 from pydantic import BaseModel
 
+from vlibrary.api.openai.chat import ChatIn, JsonSchemaFormat, StreamOptions
 from vlibrary.api.openai.completions.request import CompletionsIn
 from vlibrary.api.openai.embeddings import EmbeddingsIn
 from vlibrary.api.openai.messages import (
@@ -48,16 +49,8 @@ from vlibrary.api.openai.messages import (
     TextPart,
     UserMessage,
 )
-from vlibrary.api.openai.responses.items import (
-    AssistantItem,
-    InputImage,
-    InputText,
-    OutputText,
-    SystemItem,
-    UserItem,
-)
+from vlibrary.api.openai.responses.items import AssistantItem, SystemItem, UserItem
 from vlibrary.api.openai.responses.request import ResponsesIn, ResponseStreamOptions, TextConfig, TextFormat
-from vlibrary.api.openai.schemas import ChatIn, JsonSchemaFormat, StreamOptions
 
 PAIRS: list[tuple[Any, type[BaseModel]]] = [
     *((one, ChatIn) for one in get_args(chat.CompletionCreateParams)),
@@ -77,9 +70,9 @@ PAIRS: list[tuple[Any, type[BaseModel]]] = [
     (EasyInputMessageParam, UserItem),
     (Message, SystemItem),
     (ResponseOutputMessageParam, AssistantItem),
-    (ResponseInputTextParam, InputText),
-    (ResponseInputImageParam, InputImage),
-    (ResponseOutputTextParam, OutputText),
+    (ResponseInputTextParam, TextPart),
+    (ResponseInputImageParam, ImagePart),
+    (ResponseOutputTextParam, TextPart),
     (ResponseOutputRefusalParam, RefusalPart),
     (ResponseTextConfigParam, TextConfig),
     (ResponseFormatTextJSONSchemaConfigParam, TextFormat),

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from vlibrary.api.openai.chat import ChatIn
 from vlibrary.api.openai.conversation import read_conversation
 from vlibrary.api.openai.messages import Message
 from vlibrary.api.openai.responses.request import ResponsesIn
-from vlibrary.api.openai.schemas import ChatIn
 from vlibrary.domain.errors import InvalidInput
 from vlibrary.domain.query import Query
 from vlibrary.domain.wire import Prompt

@@ -60,7 +60,7 @@ class CompletionLogprobs(BaseModel):
         for one in scored:
             text = _text(one)
             found.tokens.append(text)
-            found.token_logprobs.append(_number(one))
+            found.token_logprobs.append(None if one.logprob is None else _number_or_least(one))
             found.text_offset.append(begin)
             # Two tokens may have the same text; the more likely one counts.
             ranked = sorted([*one.top, one], key=_number_or_least)
@@ -209,10 +209,6 @@ class TextCompletion:
 
 def _text(one: ScoredToken) -> str:
     return one.data.decode(errors="replace")
-
-
-def _number(one: ScoredToken) -> float | None:
-    return None if one.logprob is None else max(one.logprob, LEAST_LOGPROB)
 
 
 def _number_or_least(one: ScoredToken) -> float:

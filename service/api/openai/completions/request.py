@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
+from vlibrary.api.openai.chat import MAX_ANSWERS, StreamOptions
 from vlibrary.api.openai.decoding import SamplingIn
 from vlibrary.api.openai.fields import Hint, NonBlankText, Only, find_ignored, wrong_type
-from vlibrary.api.openai.schemas import MAX_ANSWERS, StreamOptions
 from vlibrary.domain.wire import Decoding, Prompt
 from vlibrary.schemas.examples import examples
 from vlibrary.schemas.fields import Logprobs, TokenId, contradiction
@@ -28,13 +28,10 @@ def _as_prompts(value: Any) -> Any:
     return value
 
 
-def _kind(value: Any) -> str:
-    return "tokens" if isinstance(value, list) else "text"
-
-
 TokenPrompt = Annotated[list[TokenId], Field(min_length=1, max_length=MAX_TOKENS_IN)]
 OnePrompt = Annotated[
-    Annotated[NonBlankText, Tag("text")] | Annotated[TokenPrompt, Tag("tokens")], Discriminator(_kind)
+    Annotated[NonBlankText, Tag("text")] | Annotated[TokenPrompt, Tag("tokens")],
+    Discriminator(lambda value: "tokens" if isinstance(value, list) else "text"),
 ]
 Prompts = Annotated[list[OnePrompt], Field(min_length=1, max_length=MAX_ANSWERS)]
 PromptList = Annotated[list[NonBlankText | TokenPrompt], Field(min_length=1, max_length=MAX_ANSWERS)]

@@ -9,8 +9,8 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from vlibrary.api.openai.decoding import SamplingIn
 from vlibrary.api.openai.fields import IGNORED, Hint, Hints, Off, Text, Unsupported, find_ignored
-from vlibrary.api.openai.messages import Message
-from vlibrary.api.openai.responses.items import Input, count_images, to_messages
+from vlibrary.api.openai.messages import Message, SystemMessage, count_images
+from vlibrary.api.openai.responses.items import Input
 from vlibrary.domain.wire import Decoding
 from vlibrary.schemas.examples import SAMPLE_IMAGE, examples
 from vlibrary.schemas.fields import JsonSchema, Logprobs, StrictIn, check_images, contradiction
@@ -161,7 +161,9 @@ class ResponsesIn(Hints):
 
     def to_messages(self) -> list[Message]:
         """Return the conversation as messages of a chat."""
-        return to_messages(self.instructions, self.input)
+        if not self.instructions:
+            return list(self.input)
+        return [SystemMessage.model_validate({"role": "system", "content": self.instructions}), *self.input]
 
     def to_decoding(self) -> Decoding:
         """Return the parameters for the worker."""

@@ -13,8 +13,8 @@ from vlibrary.api.http.middleware.steering_headers import report_steering
 from vlibrary.api.http.responses import json_or_stream, problems
 from vlibrary.api.http.streams import AnswerStream, stream_answers
 from vlibrary.api.openai.answers import EVENT_SCHEMA, STREAM_EXAMPLE, ChatOut, Completion
+from vlibrary.api.openai.chat import ChatIn
 from vlibrary.api.openai.conversation import read_conversation
-from vlibrary.api.openai.schemas import ChatIn
 from vlibrary.library.answers import answer_all, vary_seeds
 from vlibrary.library.steer import plan
 

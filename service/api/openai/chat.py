@@ -20,7 +20,7 @@ from vlibrary.api.openai.fields import (
     find_ignored,
     unsupported_error,
 )
-from vlibrary.api.openai.messages import Message, UserMessage
+from vlibrary.api.openai.messages import Message, count_images
 from vlibrary.domain.wire import Decoding
 from vlibrary.schemas.examples import SAMPLE_IMAGE, examples
 from vlibrary.schemas.fields import JsonSchema, Logprobs, StrictIn, check_images, contradiction, reject_other_ends
@@ -169,7 +169,7 @@ class ChatIn(SamplingIn, Hints):
             )
         if self.top_logprobs and not self.logprobs:
             raise contradiction("top_logprobs", "top_logprobs requires logprobs to be true")
-        check_images(sum(len(one.images) for one in self.messages if isinstance(one, UserMessage)), "messages")
+        check_images(count_images(self.messages), "messages")
         return self
 
     @property
