@@ -68,8 +68,12 @@ def register(
     data = _read(artifact)
     if (foreign := recognise(data)) is not None:  # before a large file is sent
         raise InvalidArtifact(f"{artifact} is {foreign.what}.", foreign.cure)
+    try:
+        text = decode_utf8(_read(card))
+    except NotUtf8 as error:
+        raise InvalidInput(f"{card} is not UTF-8: {error}.", "Save the file as UTF-8 text.") from error
     with Client(url) as service:
-        record = service.register(data, _read_text(card))
+        record = service.register(data, text)
     _warn_if_truncated("description", record.description_text)
     print_result(record, f"Registered {record.name} version {record.version} as {record.id}", as_json=as_json)
 
@@ -246,13 +250,6 @@ def _parse_vector(text: str) -> ChosenVector:
         raise InvalidInput(
             f"Invalid vector {text!r:.80}.", "Use a reference, or REFERENCE=STRENGTH such as colour=0.5."
         ) from error
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return decode_utf8(_read(path))
-    except NotUtf8 as error:
-        raise InvalidInput(f"{path} is not UTF-8: {error}.", "Save the file as UTF-8 text.") from error
 
 
 def _read(path: Path) -> bytes:

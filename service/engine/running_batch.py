@@ -69,7 +69,9 @@ class RunningBatch:
         logits = prefilled.logits
         if every:
             for row, one in zip(rows, logits, strict=True):
-                row.prompt_logprobs = self._score_prompt(row.request, one)
+                count, ids = row.request.decoding.prompt_logprobs, row.request.prompt.ids
+                if count is not None:  # one: [T, V], of the left-padded prompt
+                    row.prompt_logprobs = score_prompt(one[-len(ids) :], ids, count, self._token_bytes)
             logits = logits[:, -1]
         drawn = self._draw(logits.float(), rows)
         self._decoder.join(prefilled)
@@ -102,11 +104,6 @@ class RunningBatch:
             for place, token, scored in zip(places, chosen, scores, strict=True):
                 drawn[place] = token, scored
         return drawn
-
-    def _score_prompt(self, request: Request, logits: Tensor) -> tuple[ScoredToken, ...] | None:
-        """Return the prompt's log-probabilities if requested. logits: [T, V], of the left-padded prompt."""
-        count, ids = request.decoding.prompt_logprobs, request.prompt.ids
-        return None if count is None else score_prompt(logits[-len(ids) :], ids, count, self._token_bytes)
 
     def _postprocess(self, drawn: Sequence[tuple[int | None, ScoredToken | None]], first: int) -> None:
         """Append the tokens to the rows from `first` on, and remove rows that end."""

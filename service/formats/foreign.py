@@ -72,7 +72,7 @@ _ADAPTERS = {
 
 def recognise(data: bytes) -> Foreign | None:
     """Return what the file is; None if it may be an artifact, or if it is not known."""
-    if _is_safetensors(data):
+    if data[8:9] == b"{" and len(data) >= 8 + int.from_bytes(data[:8], "little"):  # safetensors
         return None if b'"vlibrary"' in data[8:_LOOK] else _safetensors(data)
     for magic, found in _MAGICS:
         if data.startswith(magic):
@@ -81,10 +81,6 @@ def recognise(data: bytes) -> Foreign | None:
         if (one := look(data)) is not None:
             return one
     return None
-
-
-def _is_safetensors(data: bytes) -> bool:
-    return data[8:9] == b"{" and len(data) >= 8 + int.from_bytes(data[:8], "little")
 
 
 def _safetensors(data: bytes) -> Foreign:

@@ -118,11 +118,8 @@ def _yaml_list(name: str, texts: Iterable[str]) -> list[str]:
 
 def _quote(text: str) -> str:
     """Return a YAML string: JSON, with the characters escaped that YAML does not allow."""
-    return re.sub("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]", _escape_code, json.dumps(text, ensure_ascii=False))
-
-
-def _escape_code(found: re.Match[str]) -> str:
-    return f"\\u{ord(found[0]):04x}"
+    refused = "[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]"
+    return re.sub(refused, lambda found: f"\\u{ord(found[0]):04x}", json.dumps(text, ensure_ascii=False))
 
 
 def _escape(text: str) -> str:

@@ -67,8 +67,9 @@ def _from_gguf(data: bytes, model: ModelSpec, placement: Placement) -> dict[int,
         raise InvalidArtifact(f"The file is no readable GGUF control vector: {error}.", _READABLE) from error
     numbers = sorted(found)
     if placement.first_layer is None:
+        named = f"{numbers[0]} to {numbers[-1]}" if len(numbers) > 3 else ", ".join(map(str, numbers)) or "none"
         raise InvalidInput(
-            f"The file has directions for the layers {_format_numbers(numbers)}, and does not say how it counts them.",
+            f"The file has directions for the layers {named}, and does not say how it counts them.",
             "Give --first-layer, the number of the first decoder layer in the file: 0 if repeng or saklas wrote it, or "
             "to apply it where llama.cpp does; 1 if llama-cvector-generator wrote it. See docs/guides/import.md.",
         )
@@ -172,7 +173,3 @@ def _check(vectors: Array, scale: Array) -> None:
         raise InvalidArtifact("The directions contain NaN, infinity or too large numbers.", "Make the vector again.")
     if not shift.any():
         raise InvalidArtifact("The directions are zero, so that the vector would change nothing.", "Make it again.")
-
-
-def _format_numbers(numbers: Sequence[int]) -> str:
-    return f"{numbers[0]} to {numbers[-1]}" if len(numbers) > 3 else ", ".join(map(str, numbers)) or "none"

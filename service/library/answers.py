@@ -90,7 +90,9 @@ class _Lanes:
             while self._plans:
                 index, plan = self._plans.popleft()
                 try:
-                    await self._answer(index, plan)
+                    async with aclosing(stream(plan.with_timeout(self._time_left()), self._worker)) as events:
+                        async for event in events:
+                            self.parts.put_nowait(Part(index, event))
                 except Overloaded:
                     if self._running == 1:
                         raise
@@ -100,8 +102,3 @@ class _Lanes:
             self.parts.put_nowait(error)
         finally:
             self._running -= 1
-
-    async def _answer(self, index: int, plan: Plan) -> None:
-        async with aclosing(stream(plan.with_timeout(self._time_left()), self._worker)) as events:
-            async for event in events:
-                self.parts.put_nowait(Part(index, event))

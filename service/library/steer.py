@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from vlibrary.domain.card import VectorRecord
 from vlibrary.domain.errors import InvalidInput, WorkerLost
 from vlibrary.domain.matching.decision import Decision
-from vlibrary.domain.ports.catalogue import Catalogue
 from vlibrary.domain.ports.inference import Inference
 from vlibrary.domain.query import Query, TaskEmbedding
 from vlibrary.domain.steering import Mode, NotSteered, SteeringReason, has_demonstrations
@@ -178,8 +177,8 @@ def _reconcile(named: NamedModel, steering: Steering, library: Library) -> Auto 
             return Listed((VectorAtStrength(named.vector.id, steering.auto.strength),))
         return steering.auto if (named.mode or library.default_mode) is Mode.AUTO else Off()
     if named.vector is not None:
-        ids = [resolve(one.reference, library.catalogue).id for one in _chosen_vectors(steering)]
-        agree = ids == [named.vector.id]
+        chosen = steering.vectors if isinstance(steering, Listed) else ()
+        agree = [resolve(one.reference, library.catalogue).id for one in chosen] == [named.vector.id]
     else:
         agree = named.mode in (None, Mode.AUTO if isinstance(steering, Auto) else Mode.OFF)
         agree = agree and not (named.mode and isinstance(steering, Listed))
@@ -189,10 +188,6 @@ def _reconcile(named: NamedModel, steering: Steering, library: Library) -> Auto 
             "Omit `steering`, or name a base model and choose with `steering` alone.",
         )
     return steering
-
-
-def _chosen_vectors(steering: Steering) -> tuple[VectorAtStrength, ...]:
-    return steering.vectors if isinstance(steering, Listed) else ()
 
 
 @dataclass(frozen=True)
@@ -209,10 +204,13 @@ def _choose(prompt: Prompt, steering: Auto | Listed | Off, base: WorkerInfo, lib
     if isinstance(steering, Off):
         return _Choice(reason=NotSteered(SteeringReason.OFF, "Steering is switched off."))
     if isinstance(steering, Listed):
-        listed = tuple(_resolve(library.catalogue, one) for one in steering.vectors)
-        if not listed:
+        if not steering.vectors:
             return _Choice(reason=NotSteered(SteeringReason.NO_VECTORS, "The request's list of vectors is empty."))
-        return _Choice(listed)
+        listed = []
+        for one in steering.vectors:
+            _check_finite(one.strength)
+            listed.append(AppliedVector(resolve(one.reference, library.catalogue), None, one.strength))
+        return _Choice(tuple(listed))
     _check_finite(steering.strength)
     if prompt.tokens and steering.query is None:
         detail = "The prompt is a list of tokens, and `auto` searches with a text."
@@ -233,11 +231,6 @@ def _match(query: Query, strength: float, base: WorkerInfo, library: Library) ->
             reason = replace(reason, detail=reason.detail + note)
         return _Choice(reason=reason, query=found.query, decision=found.decision)
     return _Choice((AppliedVector(best.record, best.score, strength),), query=found.query, decision=found.decision)
-
-
-def _resolve(catalogue: Catalogue, vector: VectorAtStrength) -> AppliedVector:
-    _check_finite(vector.strength)
-    return AppliedVector(resolve(vector.reference, catalogue), None, vector.strength)
 
 
 def _check_finite(strength: float) -> None:

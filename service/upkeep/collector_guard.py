@@ -170,17 +170,13 @@ def _allow_collection(markers: Collection[str], now: LogPosition, catalogue: Cat
     """Return whether the markers clear the catalogue's history and no other, or everything is new."""
     if {epoch_of(marker) for marker in markers} - {None, now.epoch}:
         return False
-    own = [marker for marker in markers if marker.startswith(f"{PREFIX}{now.epoch}.")]
-    if own:
-        return all(_is_in_log(marker, catalogue) for marker in own)
+    prefix = f"{PREFIX}{now.epoch}."
+    own = [marker.removeprefix(prefix).split(".") for marker in markers if marker.startswith(prefix)]
+    if own:  # the change log must still have the entries that the markers name
+        read = catalogue.change_log.read
+        return all(seq == "0" or [one.token for one in read(int(seq) - 1, limit=1)] == [token] for seq, token in own)
     # Without a marker of this epoch, the log must be empty: a damaged listing may have hidden a marker and a pause.
     return (now.seq == 0 or _UNCLEARED + now.epoch in markers) and _is_store_new(catalogue, artifacts)
-
-
-def _is_in_log(marker: str, catalogue: Catalogue) -> bool:
-    """Return whether the change log still has the entry that the marker names."""
-    _, seq, token = marker.removeprefix(PREFIX).split(".")
-    return seq == "0" or [entry.token for entry in catalogue.change_log.read(int(seq) - 1, limit=1)] == [token]
 
 
 def _is_store_new(catalogue: Catalogue, artifacts: Artifacts) -> bool:

@@ -20,10 +20,10 @@ def clauses(which: Filter) -> list[Clause]:
     texts = (which.name, which.model_id, which.fingerprint, which.method, which.parent, *which.tags)
     if not is_storable(texts):
         return [false()]
-    return [*_fields(which), *_facets(which)]
+    return list(_iter_clauses(which))
 
 
-def _fields(which: Filter) -> Iterator[Clause]:
+def _iter_clauses(which: Filter) -> Iterator[Clause]:
     wanted = {
         VECTORS.c.name: which.name,
         VECTORS.c.version: which.version,
@@ -37,9 +37,6 @@ def _fields(which: Filter) -> Iterator[Clause]:
         yield VECTORS.c.created_at >= which.created_from
     if which.created_before is not None:
         yield VECTORS.c.created_at < which.created_before
-
-
-def _facets(which: Filter) -> Iterator[Clause]:
     yield from (_has(TAG, tag) for tag in which.tags)
     if which.parent is not None:
         yield _has(PARENT, which.parent)

@@ -84,9 +84,11 @@ class HttpWorker(Worker):
         # One client per call: connecting is short compared to an answer. A pooled connection would belong to one event
         # loop, could break unnoticed, and would queue behind other answers.
         timeout = httpx.Timeout(None, connect=CONNECT_S)
+        is_large = sum(map(len, call.prompt.every_image)) > LARGE_BYTES
+        content = await asyncio.to_thread(CALL.to_json, call) if is_large else CALL.to_json(call)
         async with (
             httpx.AsyncClient(**self._options, timeout=timeout) as http,
-            http.stream("POST", "/generate", content=await _serialize(call)) as response,
+            http.stream("POST", "/generate", content=content) as response,
         ):
             if response.is_error:
                 raise _error_in(response.status_code, await response.aread())
@@ -104,12 +106,6 @@ class HttpWorker(Worker):
         if response.is_error:
             raise _error_in(response.status_code, response.content)
         return response.content
-
-
-async def _serialize(call: GenerateCall) -> bytes:
-    if sum(map(len, call.prompt.every_image)) > LARGE_BYTES:
-        return await asyncio.to_thread(CALL.to_json, call)
-    return CALL.to_json(call)
 
 
 async def _limit_time(events: AsyncGenerator[T], seconds: float) -> AsyncGenerator[T]:

@@ -52,14 +52,17 @@ def invalid_fields(errors: Iterable[Mapping[str, Any]], body: Any) -> list[Inval
     for one in found:
         # A union reports what each of its members expects: the member that fits best has the deepest location.
         if one.inexact and any(
-            len(other.path) > len(one.path) == _common_length(one.path, other.path) for other in found
+            len(other.path) > len(one.path) and other.path[: len(one.path)] == one.path for other in found
         ):
             continue
-        fields.setdefault(_pointer(one.path), []).append(one)
-    return [
-        InvalidField(_cut(pointer), _cut(_join(list(dict.fromkeys(one.detail for one in same)))), same[0].kind)
-        for pointer, same in fields.items()
-    ]
+        pointer = "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in one.path)
+        fields.setdefault(pointer, []).append(one)
+    invalid = []
+    for pointer, same in fields.items():
+        first, *others = dict.fromkeys(one.detail for one in same)
+        detail = first + "".join(f", or {other.removeprefix(_EXPECTED)}" for other in others)
+        invalid.append(InvalidField(_cut(pointer), _cut(detail), same[0].kind))
+    return invalid
 
 
 def field_name(pointer: str) -> str:
@@ -113,15 +116,6 @@ def _contains(value: Any, step: Step) -> bool:
     return isinstance(value, list) and isinstance(step, int) and 0 <= step < len(value)
 
 
-def _common_length(one: tuple[Step, ...], other: tuple[Step, ...]) -> int:
-    """Return the length of the common beginning."""
-    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-
-
-def _pointer(path: tuple[Step, ...]) -> str:
-    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)
-
-
 def _cut(text: str) -> str:
     """Return the text, or its beginning. Control characters count as the six bytes that JSON escapes them with."""
     size = 0
@@ -130,7 +124,3 @@ def _cut(text: str) -> str:
         if size > MAX_TEXT_BYTES:
             return text[:at] + "…"
     return text
-
-
-def _join(details: list[str]) -> str:
-    return details[0] + "".join(f", or {detail.removeprefix(_EXPECTED)}" for detail in details[1:])

@@ -66,7 +66,11 @@ def run_demo(console: Console, *, names: Sequence[str] = TASKS, queries: int = 6
         starting = Bar(bars, "start the service")
         with running_service(Path(folder)) as service:
             starting.finish(service.url)
-            training = [_write_and_read(each, Path(folder) / each.name, seed) for each in tasks]
+            training = []
+            for each in tasks:  # through the files that `vlibrary train` reads
+                path = Path(folder) / each.name
+                drawn = examples(each, "train", TRAINING_EXAMPLES, seed)
+                training.append(read_examples(write_examples(drawn, path), path))
             _train_and_register(service, tasks, training, bars, seed)
             tests = [examples(each, "test", queries, seed) for each in tasks]
             replies = [
@@ -80,11 +84,6 @@ def run_demo(console: Console, *, names: Sequence[str] = TASKS, queries: int = 6
         sample=_sample(tasks[0].name, tests[0][0], replies[0]),
         seconds=time.perf_counter() - started,
     )
-
-
-def _write_and_read(each: Task, folder: Path, seed: int) -> list[Example]:
-    """Return the task's training examples after a round trip through the files that `vlibrary train` reads."""
-    return read_examples(write_examples(examples(each, "train", TRAINING_EXAMPLES, seed), folder), folder)
 
 
 def _train_and_register(

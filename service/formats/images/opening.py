@@ -43,10 +43,6 @@ def _open_gif(data: bytes) -> Container:
     )
 
 
-def _open_bmp(data: bytes) -> Container:
-    return Container(BmpImageFile(io.BytesIO(data)))
-
-
 class _AvifImageFile(AvifImageFile):
     """Pillow's reader, which would parse and rewrite the whole EXIF block to place the orientation in it."""
 
@@ -76,7 +72,7 @@ _OPENERS = {
     "JPEG": open_jpeg,
     "WEBP": _open_webp,
     "GIF": _open_gif,
-    "BMP": _open_bmp,
+    "BMP": lambda data: Container(BmpImageFile(io.BytesIO(data))),
     "TIFF": open_tiff,
     "AVIF": _open_avif,
 }

@@ -30,7 +30,8 @@ class ContentEncoding:
         self._max_body_size = max_body_size
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        given = _encoding_of(scope)
+        headers = Headers(scope=scope).getlist("content-encoding") if scope["type"] == "http" else []
+        given = ", ".join(headers).strip().lower()
         if given in ("", "identity"):
             await self._app(scope, receive, send)
         elif given in _NAMES:
@@ -99,12 +100,6 @@ class _Inflated:
         self._pending = self._inflater.unused_data if self._inflater.eof else self._inflater.unconsumed_tail
         self._has_output = len(piece) == _PIECE_BYTES and not self._inflater.eof
         return piece
-
-
-def _encoding_of(scope: Scope) -> str:
-    if scope["type"] != "http":
-        return ""
-    return ", ".join(Headers(scope=scope).getlist("content-encoding")).strip().lower()
 
 
 def _window_bits(encoding: str, start: bytes) -> int:
