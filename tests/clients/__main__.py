@@ -37,7 +37,7 @@ PROGRAMS = (
     Program("lm-evaluation-harness", "use_lm_eval.py", "lm_eval", harness=True),
 )
 CHECKS = ("text", "image", "stream", "vector", "audit", "stream audit", "headers", "errors", "recipe")
-MORE = ("logprobs", "json", "completions", "responses", "embeddings")
+MORE = ("logprobs", "json", "completions", "responses", "embeddings", "tools")
 MARKS = {"pass": "yes", "fail": "[red]FAIL[/red]", "unsupported": "–"}
 TIMEOUT_S = 1_800.0
 # Accuracy is a share; 0.1 points.

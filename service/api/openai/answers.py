@@ -13,6 +13,7 @@ from ulid import ULID
 
 from vlibrary.api.http.problems import Problem, openai_error
 from vlibrary.api.openai.chat import ChatIn
+from vlibrary.api.openai.tools import CallText, ToolCallOut
 from vlibrary.domain.wire import ScoredToken, TextPiece
 from vlibrary.library.model_names import NamedModel
 from vlibrary.library.steer import Answer
@@ -89,8 +90,9 @@ class ChatMessage(BaseModel):
     """The model's message."""
 
     role: Literal["assistant"] = "assistant"
-    content: str
+    content: str | None = Field(description="null if the answer is a call of a tool")
     refusal: None = None
+    tool_calls: list[ToolCallOut] | None = Field(default=None, description="The call, if the request forced one")
 
 
 class ChatLogprobs(BaseModel):
@@ -111,7 +113,7 @@ class ChatChoice(BaseModel):
     index: int
     message: ChatMessage
     logprobs: ChatLogprobs | None = Field(default=None, description="null if not requested")
-    finish_reason: str = Field(description="`stop` or `length`")
+    finish_reason: str = Field(description="`stop`, `length`, or `tool_calls`")
 
 
 class ChatOut(BaseModel):
@@ -127,7 +129,7 @@ class ChatOut(BaseModel):
             "choices": [
                 {
                     "index": 0,
-                    "message": {"role": "assistant", "content": "lorp", "refusal": None},
+                    "message": {"role": "assistant", "content": "lorp", "refusal": None, "tool_calls": None},
                     "logprobs": None,
                     "finish_reason": "stop",
                 }
@@ -164,15 +166,16 @@ class Completion:
         self._body = body
         self._count = body.n or 1
         self._scored = [0] * self._count  # log-probabilities sent so far, of each answer
+        self._calls = [CallText(body.forced) for _ in range(self._count)] if body.forced else None
 
     def whole(self, answers: Sequence[Answer]) -> ChatOut:
         """Return the completion."""
         choices = [
             ChatChoice(
                 index=index,
-                message=ChatMessage(content=one.generation.text),
+                message=self._message(one, index),
                 logprobs=ChatLogprobs.of(one.generation.logprobs),
-                finish_reason=one.generation.finish_reason,
+                finish_reason=self._finish_reason(one, index),
             )
             for index, one in enumerate(answers)
         ]
@@ -180,25 +183,28 @@ class Completion:
         return ChatOut(**self._head, choices=choices, usage=usage, vlibrary=steered)
 
     def opening(self) -> bytes:
-        return b"".join(self._delta({"role": "assistant", "content": ""}, index) for index in range(self._count))
+        content = None if self._calls else ""
+        return b"".join(self._delta({"role": "assistant", "content": content}, index) for index in range(self._count))
 
     def piece(self, piece: TextPiece, index: int) -> bytes:
         self._scored[index] += len(piece.logprobs)
         more: dict[str, Any] = {}
         if self._body.stream_options and self._body.stream_options.counts_every_chunk:
             more["usage"] = ChatUsage.of_counts(piece.prompt_tokens, piece.tokens).model_dump()
-        return self._delta({"content": piece.text}, index, scored=piece.logprobs, **more)
+        delta = self._calls[index].read(piece.text) if self._calls else {"content": piece.text}
+        return self._delta(delta, index, scored=piece.logprobs, **more)
 
     def answer_end(self, answer: Answer, index: int) -> bytes:
         """Return the chunk with finish_reason and steering.
 
-        Before it come the log-probabilities of tokens without a text of their own, such as those of a stop text.
+        Before it come the end of a call, and the log-probabilities of tokens without a text of their own, such as those
+        of a stop text.
         """
         unsent = (answer.generation.logprobs or ())[self._scored[index] :]
-        without_text = self._delta({"content": ""}, index, scored=unsent) if unsent else b""
+        rest = self._calls[index].read("", last=True) if self._calls else {}
+        before = self._delta(rest or {"content": ""}, index, scored=unsent) if rest or unsent else b""
         steered = SteeredOut.of_answers([answer], self._body.ignored).model_dump(mode="json")
-        last = self._delta({}, index, finish_reason=answer.generation.finish_reason, vlibrary=steered)
-        return without_text + last
+        return before + self._delta({}, index, finish_reason=self._finish_reason(answer, index), vlibrary=steered)
 
     def ending(self, answers: Sequence[Answer]) -> bytes:
         """Return the usage if requested, and [DONE]."""
@@ -208,9 +214,17 @@ class Completion:
         """Return an error event; without [DONE], which would mark the answer as complete."""
         return format_failure(problem, self._path)
 
+    def _message(self, answer: Answer, index: int) -> ChatMessage:
+        text = answer.generation.text
+        return ChatMessage.model_validate(self._calls[index].whole(text) if self._calls else {"content": text})
+
+    def _finish_reason(self, answer: Answer, index: int) -> str:
+        reason = answer.generation.finish_reason
+        return "tool_calls" if reason == "stop" and self._calls and self._calls[index].is_call else reason
+
     def _delta(
         self,
-        delta: dict[str, str],
+        delta: dict[str, Any],
         index: int,
         *,
         scored: Sequence[ScoredToken] = (),

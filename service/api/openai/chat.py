@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
@@ -21,6 +22,7 @@ from vlibrary.api.openai.fields import (
     unsupported_error,
 )
 from vlibrary.api.openai.messages import Message, count_images
+from vlibrary.api.openai.tools import FunctionIn, ToolChoice, Tools, find_forced, to_call_schema
 from vlibrary.domain.wire import Decoding
 from vlibrary.schemas.examples import SAMPLE_IMAGE, examples
 from vlibrary.schemas.fields import JsonSchema, Logprobs, StrictIn, check_images, contradiction, reject_other_ends
@@ -140,10 +142,12 @@ class ChatIn(SamplingIn, Hints):
 
     response_format: ResponseFormat | None = None
     modalities: Annotated[list[str] | None, AfterValidator(_check_modalities)] = None
-    tool_choice: Annotated[
-        Any, AfterValidator(Only("none", "auto")), WithJsonSchema({"enum": [None, "none", "auto"]})
-    ] = None
-    tools: EmptyList = None
+    tools: Tools | None = Field(default=None, description="Functions, of which `tool_choice` makes the answer call one")
+    tool_choice: ToolChoice | None = Field(
+        default=None,
+        description="`required`, or the function to call: the answer is a call. With `none`, it is a text. The model "
+        "cannot choose, so `auto` is refused together with tools",
+    )
     function_call: Annotated[
         Any, AfterValidator(Only("none", "auto")), WithJsonSchema({"enum": [None, "none", "auto"]})
     ] = None
@@ -163,6 +167,8 @@ class ChatIn(SamplingIn, Hints):
 
     @model_validator(mode="after")
     def _check(self) -> ChatIn:
+        if self.forced and self.response_format is not None and self.response_format.to_schema() is not None:
+            raise contradiction("response_format", "a call of a tool is JSON already; omit response_format")
         if self._schema is not None:
             reject_other_ends(
                 ignore_eos=self.ignore_eos, min_tokens=self.min_tokens, stop_token_ids=self.stop_token_ids
@@ -180,7 +186,12 @@ class ChatIn(SamplingIn, Hints):
     @property
     def ignored(self) -> list[str]:
         """The names of the hints that the service ignores."""
-        return find_ignored(self)
+        return [*find_ignored(self), *(["tools"] if self.tools and not self.forced else [])]
+
+    @cached_property
+    def forced(self) -> list[FunctionIn]:
+        """The functions of which the answer calls one; empty if it is a text."""
+        return find_forced(self.tools or (), self.tool_choice)
 
     def decoding(self) -> Decoding:
         """Return the decoding parameters."""
@@ -191,4 +202,6 @@ class ChatIn(SamplingIn, Hints):
     @property
     def _schema(self) -> str | None:
         """The JSON schema of the answer, None for text."""
+        if self.forced:
+            return to_call_schema(self.forced)
         return None if self.response_format is None else self.response_format.to_schema()

@@ -68,6 +68,13 @@ await run({
     const { object } = await generateObject({ ...options(VECTOR), schema });
     assert(["brox", "quave"].includes(object.word), object.word);
   },
+  async tools() {
+    const inputSchema = jsonSchema({ type: "object", properties: { word: { enum: ["brox", "quave"] } }, required: ["word"] });
+    const tools = { say: { description: "Says a word.", inputSchema } };
+    const { toolCalls, finishReason } = await generateText({ ...options(VECTOR), tools, toolChoice: "required" });
+    assert(["brox", "quave"].includes(toolCalls[0].input.word), JSON.stringify(toolCalls));
+    assert(finishReason === "tool-calls", finishReason);
+  },
   async completions() {
     await generateText({ model: provider.completionModel(MODEL), prompt: QUESTION, maxRetries: 0 });
   },

@@ -27,6 +27,15 @@ def structured() -> None:
     assert given.word in ("brox", "quave")
 
 
+@check("tools")
+def tools() -> None:
+    calling = instructor.from_openai(OpenAI(base_url=V1, api_key="none", max_retries=0), mode=instructor.Mode.TOOLS)
+    given = calling.chat.completions.create(
+        model=VECTOR, messages=ask(), response_model=Word, temperature=0, max_retries=0
+    )
+    assert given.word in ("brox", "quave")
+
+
 @check("audit")
 def audit() -> None:
     _, raw = client.chat.completions.create_with_completion(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from checks import (
     APPLIED,
     DATA_URL,
@@ -22,6 +24,7 @@ from checks import (
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_openai import ChatOpenAI, OpenAI, OpenAIEmbeddings
 from openai import NotFoundError
+from pydantic import BaseModel
 
 PICTURE = [HumanMessage([{"type": "text", "text": QUESTION}, {"type": "image_url", "image_url": {"url": DATA_URL}}])]
 
@@ -85,6 +88,19 @@ def structured() -> None:
         "required": ["word"],
     }
     assert chat(VECTOR).with_structured_output(schema).invoke(PICTURE)["word"] in ("brox", "quave")
+
+
+@check("tools")
+def tools() -> None:
+    class Word(BaseModel):
+        """A word of the clan."""
+
+        word: Literal["brox", "quave"]
+
+    given = chat(VECTOR).with_structured_output(Word, method="function_calling")
+    assert given.invoke(PICTURE).word in ("brox", "quave")
+    *_, last = given.stream(PICTURE)
+    assert last.word in ("brox", "quave")
 
 
 @check("responses")

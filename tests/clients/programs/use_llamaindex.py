@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from checks import EXPECTED, MODEL, NAME, PICTURE, QUESTION, UNKNOWN, UNSTEERED, V1, VECTOR, check, expect, raised, run
 from llama_index.core.llms import ChatMessage, ImageBlock, TextBlock
 from llama_index.llms.openai_like import OpenAILike
 from openai import NotFoundError
+from pydantic import BaseModel
 
 ASK = [ChatMessage(role="user", blocks=[TextBlock(text=QUESTION), ImageBlock(path=PICTURE)])]
 
 
-def model(name: str = MODEL) -> OpenAILike:
-    return OpenAILike(
-        model=name, api_base=V1, api_key="none", is_chat_model=True, temperature=0, max_tokens=16, max_retries=0
-    )
+def model(name: str = MODEL, **options) -> OpenAILike:
+    limits = {"temperature": 0, "max_tokens": 64, "max_retries": 0}
+    return OpenAILike(model=name, api_base=V1, api_key="none", is_chat_model=True, **limits, **options)
 
 
 @check("text")
@@ -57,6 +59,17 @@ def stream_audit() -> None:
 def errors() -> None:
     error = raised(NotFoundError, lambda: model(UNKNOWN).chat(ASK))
     assert UNKNOWN in str(error)
+
+
+@check("tools")
+def tools() -> None:
+    class Word(BaseModel):
+        """A word of the clan."""
+
+        word: Literal["brox", "quave"]
+
+    given = model(VECTOR, is_function_calling_model=True).as_structured_llm(Word).chat(ASK)
+    assert given.raw.word in ("brox", "quave")
 
 
 @check("completions")

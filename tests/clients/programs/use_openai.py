@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 from checks import (
     APPLIED,
@@ -120,6 +121,20 @@ def structured() -> None:
     schema = {"type": "object", "properties": {"word": {"enum": ["brox", "quave"]}}, "required": ["word"]}
     form = {"type": "json_schema", "json_schema": {"name": "word", "schema": schema, "strict": True}}
     assert answer(VECTOR, response_format=form).choices[0].message.content.startswith("{")
+
+
+@check("tools")
+def tools() -> None:
+    word = {"type": "object", "properties": {"word": {"enum": ["brox", "quave"]}}, "required": ["word"]}
+    offered = [{"type": "function", "function": {"name": name, "parameters": word}} for name in ("say", "sing")]
+    named = {"type": "function", "function": {"name": "sing"}}
+    for choice, names in (("required", {"say", "sing"}), (named, {"sing"})):
+        (call,) = answer(VECTOR, tools=offered, tool_choice=choice).choices[0].message.tool_calls
+        assert call.function.name in names
+        assert json.loads(call.function.arguments)["word"] in ("brox", "quave")
+        with chat.stream(model=VECTOR, messages=ask(), temperature=0, tools=offered, tool_choice=choice) as events:
+            (streamed,) = events.get_final_completion().choices[0].message.tool_calls
+        assert (streamed.function.name, streamed.function.arguments) == (call.function.name, call.function.arguments)
 
 
 @check("completions")

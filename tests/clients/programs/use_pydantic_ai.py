@@ -79,6 +79,11 @@ def structured() -> None:
     assert agent(VECTOR, output_type=NativeOutput(Word)).run_sync(ASK).output.word in ("brox", "quave")
 
 
+@check("tools")
+def tools() -> None:
+    assert agent(VECTOR, output_type=Word).run_sync(ASK).output.word in ("brox", "quave")
+
+
 @check("responses")
 def responses() -> None:
     expect(agent(VECTOR, OpenAIResponsesModel).run_sync(ASK).output)

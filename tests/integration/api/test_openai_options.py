@@ -148,9 +148,34 @@ def test_a_maximum_length_beyond_any_context_is_accepted(url: str) -> None:
     assert post(url, max_tokens=10**6).status_code == 200
 
 
+TOOLS = [{"type": "function", "function": {"name": "f"}}]
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
-    "tools": ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools", "unsupported_value"),
-    "a forced tool": ({"tool_choice": "required"}, "tool_choice", "unsupported_value"),
+    "tools": ({"tools": TOOLS}, "tools", "invalid_value"),
+    "tools and auto": ({"tools": TOOLS, "tool_choice": "auto"}, "tool_choice", "invalid_value"),
+    "a forced tool without tools": ({"tool_choice": "required"}, "tool_choice", "invalid_value"),
+    "a tool that is not there": (
+        {"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "g"}}},
+        "tool_choice",
+        "invalid_value",
+    ),
+    "two tools with one name": ({"tools": TOOLS * 2, "tool_choice": "required"}, "tools", "invalid_value"),
+    "a custom tool": ({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, "tools.0.type", "invalid_value"),
+    "a tool and a JSON format": (
+        {"tools": TOOLS, "tool_choice": "required", "response_format": {"type": "json_object"}},
+        "response_format",
+        "invalid_value",
+    ),
+    "long schemas": (
+        {
+            "tools": [
+                {"type": "function", "function": {"name": f"f{n}", "parameters": {"description": "x" * 40_000}}}
+                for n in range(2)
+            ],
+            "tool_choice": "required",
+        },
+        "tools",
+        "invalid_value",
+    ),
     "audio": ({"modalities": ["text", "audio"]}, "modalities", "unsupported_value"),
     "a voice": ({"audio": {"voice": "x"}}, "audio", "unsupported_parameter"),
     "web search": ({"web_search_options": {}}, "web_search_options", "unsupported_parameter"),

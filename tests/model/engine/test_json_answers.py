@@ -15,6 +15,7 @@ from jsonschema_rs import validator_for
 from tests.model.engine.test_decoding_options import answered, assert_close
 from tests.model.engine.test_inflight import RecordedRequest, answer_statically, run
 from tests.model.samples import PROMPTS, vector
+from vlibrary.api.openai.tools import FunctionIn, to_call_schema
 from vlibrary.domain.errors import InvalidInput
 from vlibrary.domain.wire import Decoding
 from vlibrary.engine import grammar
@@ -142,6 +143,22 @@ INVALID: dict[str, tuple[Any, str]] = {
         "/properties/b: Pointer '/properties/c' does not exist",
     ),
 }
+
+
+def test_a_call_of_a_tool_is_one_of_the_functions(llava: Lvlm) -> None:
+    functions = [
+        FunctionIn(name="paint", parameters={"$defs": {"C": COLOURS}, "$ref": "#/$defs/C"}),
+        FunctionIn(name="go"),
+    ]
+    schema = json.loads(to_call_schema(functions))
+    requests = [
+        RecordedRequest(llava, PROMPTS[seed % 4], None, constrained(schema, temperature=1.0, seed=seed))
+        for seed in range(6)
+    ]
+    calls = [json.loads(one.text) for one in answered(llava, *requests)]
+    assert {call["name"] for call in calls} == {"paint", "go"}
+    for call in calls:
+        assert validator_for(schema).is_valid(call), call
 
 
 @pytest.mark.parametrize("case", INVALID)

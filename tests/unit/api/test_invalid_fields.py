@@ -148,7 +148,7 @@ def test_the_error_of_a_content_names_every_type_that_it_may_have(content: Any) 
     [
         ("use_beam_search", True, "false"),
         ("add_generation_prompt", False, "true"),
-        ("tool_choice", "required", '"none"'),
+        ("function_call", {"name": "f"}, '"none"'),
     ],
 )
 def test_the_error_of_an_unsupported_value_names_the_neutral_one_in_json(field: str, value: Any, neutral: str) -> None:

@@ -15,6 +15,7 @@ from vlibrary.api.http.streams import AnswerStream, stream_answers
 from vlibrary.api.openai.answers import EVENT_SCHEMA, STREAM_EXAMPLE, ChatOut, Completion
 from vlibrary.api.openai.chat import ChatIn
 from vlibrary.api.openai.conversation import read_conversation
+from vlibrary.api.openai.tools import name_tools
 from vlibrary.library.answers import answer_all, vary_seeds
 from vlibrary.library.steer import plan
 
@@ -38,8 +39,11 @@ async def create_completion(request: Request, scope: ScopeDep, library: LibraryD
     Send images as data URLs. Earlier turns become demonstrations before the last question. System messages are put
     before the text of the next user message, and the images of a turn before its text. `max_tokens` defaults to 256 and
     is lowered to what the prompt leaves of the context. With `n`, the answers of one prompt have different seeds, which
-    follow from `seed`. Options that would change the answer and are not supported (tools, ...) are rejected; those that
-    change nothing are listed in `vlibrary.ignored`.
+    follow from `seed`. Options that would change the answer and are not supported are rejected; those that change
+    nothing are listed in `vlibrary.ignored`.
+
+    With `tools` and a `tool_choice` of `required` or a function, the answer is a call: JSON of the function's schema in
+    `tool_calls`. The model does not see the tools: say in the messages what you want.
 
     `vlibrary` in the request selects the steering, as in `POST /generate`. `vlibrary` in the response holds the vectors
     applied, or the reason why none was; in a stream it comes with the chunk that has the `finish_reason`. Errors also
@@ -55,8 +59,9 @@ async def create_completion(request: Request, scope: ScopeDep, library: LibraryD
     report_steering(request, [planned])
     plans = vary_seeds([planned] * (body.n or 1))
     completion = Completion(body, planned.model, request.url.path)
-    if body.stream:
-        return await stream_answers(scope, plans, library.worker, completion)
-    whole = completion.whole(await scope.run(answer_all(plans, library.worker, scope.time_left)))
+    with name_tools(body.forced):
+        if body.stream:
+            return await stream_answers(scope, plans, library.worker, completion)
+        whole = completion.whole(await scope.run(answer_all(plans, library.worker, scope.time_left)))
     report_timings(request, whole.vlibrary.timings)
     return whole
