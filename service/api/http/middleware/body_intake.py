@@ -1,6 +1,6 @@
 """How bodies come in: not too slowly, and not more in memory than the process has room for.
 
-A request holds no place of admission control until its body has arrived, so slow senders keep nobody else waiting.
+A request holds no place of admission control until its body has arrived, so slow senders keep no other request waiting.
 """
 
 from __future__ import annotations
