@@ -114,6 +114,16 @@ class HttpSettings(_Group):
 
     host: str = Field(default="127.0.0.1", description="address on which `vlibrary serve` listens")
     port: int = Field(default=8000, ge=0, le=65_535, description="port on which `vlibrary serve` listens")
+    allow_remote: bool = Field(
+        default=False,
+        description="listen on an address that other machines can reach, although the service has no authentication",
+    )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=("private",),
+        min_length=1,
+        description="host names that requests may name, separated by commas, such as example.org or *.example.org; "
+        "private: IP addresses and names without a dot, which no page on the internet has; *: all",
+    )
     max_artifact_bytes: int = Field(default=64 * 2**20, ge=1, description="maximum size of an artifact, in bytes")
     max_card_bytes: int = Field(default=4 * 2**20, ge=1, description="maximum size of a card, in bytes")
     max_request_bytes: int = Field(default=96 * 2**20, ge=1, description="maximum size of a request body, in bytes")
@@ -126,8 +136,9 @@ class HttpSettings(_Group):
     max_inside: int = Field(default=256, ge=1, description="maximum concurrent requests; further ones get 429")
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=("localhost",),
-        description="origins of web pages that may call the service, separated by commas, such as https://example.org; "
-        "localhost: pages served from the browser's own computer; *: all pages; none: no page",
+        description="origins of web pages that may call the service, separated by commas, such as "
+        "https://example.org; other pages can read nothing and write nothing; localhost: pages served from the "
+        "browser's own computer; *: all pages; none: no page",
     )
     grace_s: float = Field(default=30.0, ge=0, description="seconds for running requests after SIGTERM")
     timeout_s: float = Field(
@@ -158,7 +169,7 @@ class Settings(
 ):
     """The settings of one process, frozen; the defaults need no other server."""
 
-    @field_validator("workers", "image_formats", "cors_origins", mode="before")
+    @field_validator("workers", "image_formats", "cors_origins", "allowed_hosts", mode="before")
     @classmethod
     def _split_list(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
@@ -177,6 +188,14 @@ class Settings(
             raise ValueError("none excludes other origins")
         # Browsers send the origin in lower case.
         return () if value == ("none",) else tuple(one.lower() for one in value)
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        wrong = [one for one in value if not re.fullmatch(r"\*|(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", one)]
+        if wrong:
+            raise ValueError(f"{wrong[0]!r} is not a host name without port; use example.org, *.example.org or private")
+        return tuple(one.lower() for one in value)
 
     @field_validator("workers")
     @classmethod

@@ -1,10 +1,11 @@
-"""Shared by the HTTP servers of the API and of workers: the status of an error, and cancellation on disconnect."""
+"""Shared by the HTTP servers of the API and of workers: error statuses, addresses, and cancellation."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Mapping
 from http import HTTPStatus
+from ipaddress import ip_address
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect
@@ -36,6 +37,14 @@ STATUS: Mapping[type[errors.VLibraryError], HTTPStatus] = {
 def status_of(error: errors.VLibraryError) -> HTTPStatus:
     """Return the HTTP status of an error."""
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach a server that listens on the host."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 async def run_until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T:

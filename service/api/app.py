@@ -17,6 +17,7 @@ from vlibrary.api.http.errors import install_handlers
 from vlibrary.api.http.metrics import Metrics, MetricsMiddleware
 from vlibrary.api.http.middleware.body_intake import BodyIntake, Pace
 from vlibrary.api.http.middleware.body_limit import BodyLimit
+from vlibrary.api.http.middleware.browser_guard import PRIVATE, BrowserGuard
 from vlibrary.api.http.middleware.content_encoding import ContentEncoding
 from vlibrary.api.http.middleware.cors import allow_origins
 from vlibrary.api.http.middleware.head import HeadAsGet
@@ -99,11 +100,13 @@ def create_app(
     *,
     metrics: Metrics | None = None,
     cors_origins: Collection[str] = (),
+    allowed_hosts: Collection[str] = (PRIVATE,),
     lifespan: Lifespan[FastAPI] | None = None,
 ) -> FastAPI:
     """Return the app; its documentation pages work offline.
 
-    metrics: exposed at /metrics. cors_origins: see allow_origins. lifespan: runs at startup and shutdown.
+    metrics: exposed at /metrics. cors_origins: see allow_origins. allowed_hosts: see BrowserGuard. lifespan: runs at
+    startup and shutdown.
     """
     limits = limits or Limits()
     app: FastAPI = FastAPIOffline(
@@ -131,7 +134,9 @@ def create_app(
     app.add_middleware(MetricsMiddleware, metrics=app.state.metrics)
     stack = app.build_middleware_stack
     # Around Starlette's answer to unexpected errors too, which is outside of all middleware that is added.
-    app.build_middleware_stack = lambda: RequestIds(allow_origins(HeadAsGet(stack()), cors_origins))  # type: ignore[method-assign]
+    app.build_middleware_stack = lambda: RequestIds(  # type: ignore[method-assign]
+        BrowserGuard(allow_origins(HeadAsGet(stack()), cors_origins), allowed_hosts, cors_origins)
+    )
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app
 

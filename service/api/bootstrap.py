@@ -69,7 +69,12 @@ def open_app(settings: Settings, open_worker: Callable[[Artifacts, CollectorRegi
         await asyncio.to_thread(background.close)
 
     return create_app(
-        library, _limits(settings), metrics=metrics, cors_origins=settings.cors_origins, lifespan=lifespan
+        library,
+        _limits(settings),
+        metrics=metrics,
+        cors_origins=settings.cors_origins,
+        allowed_hosts=(*settings.allowed_hosts, settings.host.lower()),
+        lifespan=lifespan,
     )
 
 

@@ -12,9 +12,11 @@ import typer
 
 from vlibrary.cli.output import errors, print_text
 from vlibrary.cli.sockets import bind_sockets, format_host
-from vlibrary.config import read_settings
+from vlibrary.config import Settings, read_settings
+from vlibrary.domain.errors import InvalidInput
 from vlibrary.domain.ports.artifacts import Artifacts
 from vlibrary.domain.ports.inference import Worker
+from vlibrary.http_common import is_loopback
 
 if TYPE_CHECKING:  # an optional dependency
     from prometheus_client import CollectorRegistry
@@ -39,6 +41,7 @@ def serve(
     given = {name: value for name, value in {"host": host, "port": port}.items() if value is not None}
     settings = read_settings(**given)
     configure_logging(json=settings.log_json)
+    check_exposure(settings)
 
     def open_own_worker(artifacts: Artifacts, registry: CollectorRegistry) -> Worker:
         # Imports torch, which the api does not need when its workers are other processes.
@@ -59,6 +62,17 @@ def serve(
                 limits=ConnectionLimits(settings.max_connections),
             )
             server.run(sockets)
+
+
+def check_exposure(settings: Settings) -> None:
+    """Raise InvalidInput if other machines could use the service, which has no authentication, without permission."""
+    if not settings.allow_remote and not is_loopback(settings.host):
+        raise InvalidInput(
+            f"VLIBRARY_HOST (--host) is {settings.host!r}, so other machines could read, change and delete all "
+            "vectors: the service has no authentication.",
+            "Use 127.0.0.1 behind a proxy that checks who is calling, or set VLIBRARY_ALLOW_REMOTE=true if only "
+            "trusted machines can reach it.",
+        )
 
 
 def configure_logging(*, json: bool) -> None:

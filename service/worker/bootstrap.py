@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from vlibrary.engine.inflight import Budget, InFlightEngine
 from vlibrary.engine.request import Engine
 from vlibrary.engine.self_check import check_decoder
 from vlibrary.engine.static import StaticBatchEngine
+from vlibrary.http_common import is_loopback
 from vlibrary.models.embedder import Embedder
 from vlibrary.models.lvlm import Lvlm, flush_denormals
 from vlibrary.models.model_cache import ModelCache
@@ -150,11 +150,7 @@ def open_server(settings: Settings) -> tuple[WorkerServer, Host]:
 def check_exposure(settings: Settings) -> None:
     """Raise InvalidInput if other machines could use the worker without a token."""
     host = settings.worker_host
-    try:
-        is_loopback = host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        is_loopback = False
-    if settings.shared_token is None and not is_loopback:
+    if settings.shared_token is None and not is_loopback(host):
         raise InvalidInput(
             f"A worker that listens on {host!r} needs a token, since other machines can reach it.",
             "Set the same VLIBRARY_WORKER_TOKEN, a long random text, for the API and its workers, or use 127.0.0.1.",

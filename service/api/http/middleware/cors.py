@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 
 from starlette.middleware.cors import CORSMiddleware
@@ -11,6 +12,13 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 # Pages served from the computer on which the browser runs, at any port.
 LOCALHOST = "localhost"
 _LOCALHOST_PAGES = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?"
+
+
+def is_allowed_origin(origin: str, origins: Collection[str]) -> bool:
+    """Return whether pages of this origin may call the service. origins: see allow_origins."""
+    if "*" in origins or origin in origins:
+        return True
+    return LOCALHOST in origins and re.fullmatch(_LOCALHOST_PAGES, origin) is not None
 
 
 def allow_origins(app: ASGIApp, origins: Collection[str]) -> ASGIApp:
