@@ -22,7 +22,7 @@ from vlibrary.formats.archive import MANIFEST, end_of_archive, member, open_arch
 from vlibrary.formats.card import parse_card
 
 MANY = 300_000
-# Seconds, on a busy machine; without limits each took from 5 seconds to a minute.
+# Seconds of this process's time, whatever else the machine does; without limits each took from 5 seconds to a minute.
 SOON = 2.0
 SHORT = 16_384
 COSTLY = {
@@ -60,9 +60,9 @@ def api() -> Iterator[TestClient]:
     ],
 )
 def test_a_costly_body_is_refused_soon_and_briefly(api: TestClient, path: str, case: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     answer = api.post(path, content=COSTLY[case], headers={"Content-Type": "application/json"})
-    assert time.perf_counter() - began < SOON
+    assert time.process_time() - began < SOON
     assert answer.status_code in (400, 422)
     assert len(answer.content) < SHORT
     assert answer.json()["detail"]
@@ -77,10 +77,10 @@ CARDS = {
 
 @pytest.mark.parametrize("case", CARDS)
 def test_a_costly_card_is_refused_soon(case: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(InvalidCard) as refused:
         parse_card(CARDS[case])
-    assert time.perf_counter() - began < SOON
+    assert time.process_time() - began < SOON
     assert len(str(refused.value)) < 1_000
 
 
@@ -94,10 +94,10 @@ ARCHIVES = {
 @pytest.mark.parametrize("case", ARCHIVES)
 def test_a_costly_archive_is_refused_soon(case: str) -> None:
     data = ARCHIVES[case]() + end_of_archive()
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(InvalidArchive, match=r"more than 2,001 members|vectors"):
         open_archive(io.BytesIO(data), max_entries=1_000)
-    assert time.perf_counter() - began < SOON / 4
+    assert time.process_time() - began < SOON / 4
 
 
 def test_an_archive_of_the_most_vectors_is_within_the_limit_of_members() -> None:

@@ -19,7 +19,16 @@ from vlibrary.api.http.deps import Limits
 from vlibrary.domain.errors import ArtifactsUnavailable
 
 # Headers of every response with a body.
-EVERYWHERE = {"content-type", "content-length", "x-request-id", "server-timing"}
+EVERYWHERE = {
+    "content-length",
+    "content-security-policy",
+    "content-type",
+    "referrer-policy",
+    "server-timing",
+    "x-content-type-options",
+    "x-frame-options",
+    "x-request-id",
+}
 METHODS = ("get", "post", "put", "patch", "delete")
 VECTOR, ALIAS = "/vectors/{vector_id}", "/aliases/{name}/{alias}"
 
