@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 # Images or texts of one forward pass, and queries that share passes.
 MAX_ROWS = 32
+# Windows of a longer text that are embedded; what follows them is left out.
+MAX_WINDOWS = 32
 # Texts of different lengths, both much shorter than the context.
 _PROBE = ("a", "a b")
 _SAME = 1e-5
@@ -72,8 +74,10 @@ class Embedder:
                 "Use a CLIP or SigLIP model.",
             )
         self._max_tokens: int = model.config.text_config.max_position_embeddings
+        special = self._tokenizer.num_special_tokens_to_add()
+        self._text_limit: int = MAX_WINDOWS * (self._max_tokens - special) + special
         # SigLIP was trained on texts padded to the full length; CLIP ignores the padding, which then is wasted time.
-        probe = [self._tokenize(text)[0] for text in _PROBE]
+        probe = [self._tokenize(text)[0][0] for text in _PROBE]
         full, short = (self._encode_texts(probe, pad_fully=pad_fully) for pad_fully in (True, False))
         self._pad_fully = bool(np.abs(full - short).max() > _SAME * np.abs(full).max())
         self.spec = self._build_spec(embedder_id, width=full.shape[1])
@@ -103,7 +107,8 @@ class Embedder:
         """Embed the query's images and text as one unit vector each; several images are averaged and normalized.
 
         The two parts stay separate; `TaskEmbedding.row` joins them for the index. A text longer than the model's
-        context is truncated. Raises InvalidImage, and InvalidQuery if an embedding is zero or not finite.
+        context is embedded in windows: see `embed_texts`. Raises InvalidImage, and InvalidQuery if an embedding is zero
+        or not finite.
         """
         images = [image_key(image) for image in query.images]
         texts = {} if query.text is None else {text_key(query.text): query.text}
@@ -119,19 +124,25 @@ class Embedder:
         text = next((found[key] for key in texts), None)
         if text is None:
             return TaskEmbedding(image=image)
-        return TaskEmbedding(image, text.row, text.tokens, self._max_tokens)
+        return TaskEmbedding(image, text.row, text.tokens, self._text_limit)
 
     def embed_images(self, images: Sequence[bytes]) -> Array:
         """Return the unit embeddings [N, image_size] of encoded images. Raises InvalidImage."""
         return np.stack([one.row for one in self._embed(images, ())])
 
     def embed_texts(self, texts: Sequence[str]) -> Array:
-        """Return the unit embeddings [N, text_size] of texts; a text longer than the model's context is truncated."""
+        """Return the unit embeddings [N, text_size] of texts.
+
+        A text longer than the model's context is split into windows of that length. Its embedding is their mean,
+        weighted by their lengths, so that training questions and queries are embedded alike. (The closest window would
+        give unrelated texts higher scores, the longer they are: docs/lab-log.md.) Tokens after MAX_WINDOWS windows have
+        no influence.
+        """
         return np.stack([one.row for one in self._embed((), texts)])
 
     def truncates(self, text: str) -> bool:
-        """Return whether the text is longer than the model's context."""
-        return self._tokenize(text)[1] > self._max_tokens
+        """Return whether the text has more tokens than MAX_WINDOWS windows."""
+        return self._tokenize(text)[1] > self._text_limit
 
     def _embed(self, images: Sequence[bytes], texts: Sequence[str]) -> list[Embedded]:
         """Return the embeddings of the images, then of the texts; other threads may share the model's passes."""
@@ -140,18 +151,23 @@ class Embedder:
             for picture in decode_images(images, self._image_formats)
         ]
         tokenized = [self._tokenize(text) for text in texts]
-        rows = self.batches.call(_Inputs(pixels, [ids for ids, _ in tokenized]))
-        tokens = [0] * len(pixels) + [count for _, count in tokenized]
-        return [Embedded(unit(row), count) for row, count in zip(rows, tokens, strict=True)]
+        rows = iter(self.batches.call(_Inputs(pixels, [window for windows, _ in tokenized for window in windows])))
+        return [
+            *(Embedded(unit(row)) for row in islice(rows, len(pixels))),
+            *(Embedded(_join(windows, list(islice(rows, len(windows)))), count) for windows, count in tokenized),
+        ]
 
-    def _tokenize(self, text: str) -> tuple[list[int], int]:
-        """Return the token ids that the model reads, and the number of tokens of the whole text."""
+    def _tokenize(self, text: str) -> tuple[list[list[int]], int]:
+        """Return the token ids of the text's windows, and the number of tokens of the whole text."""
         with self._tokenizer_lock:
             ids: list[int] = self._tokenizer(text, verbose=False)["input_ids"]
-            count = len(ids)
-            if count > self._max_tokens:  # a second time, because the end token must stay
-                ids = self._tokenizer(text, truncation=True, max_length=self._max_tokens)["input_ids"]
-        return ids, count
+            if len(ids) <= self._max_tokens:
+                return [ids], len(ids)
+            # A second time, because each window has its own start and end tokens.
+            windows: list[list[int]] = self._tokenizer(
+                text, truncation=True, max_length=self._max_tokens, return_overflowing_tokens=True
+            )["input_ids"]
+        return windows[:MAX_WINDOWS], len(ids)
 
     def _run(self, calls: Sequence[_Inputs]) -> list[list[Array]]:
         """Return, for each call, the model's output for each image, then for each text; run by one thread at a time."""
@@ -197,6 +213,13 @@ class Embedder:
             image_size=width,
             text_size=width,
         )
+
+
+def _join(windows: Sequence[Sequence[int]], rows: Sequence[Array]) -> Array:
+    """Return the embedding of a text from those of its windows."""
+    if len(rows) == 1:
+        return unit(rows[0])
+    return unit(np.average([unit(row) for row in rows], axis=0, weights=[len(window) for window in windows]))
 
 
 def _split(rows: Sequence[T]) -> list[Sequence[T]]:

@@ -228,7 +228,7 @@ DECISION_EXAMPLE = {"best": MATCH_EXAMPLE, "second": None, "margin": None}
 
 
 class EmbeddedTextOut(BaseModel):
-    """How much of a text was embedded; the embedder reads a text only up to its context length."""
+    """How much of a text was embedded, in windows of the embedder's context length."""
 
     tokens: int = Field(description="Tokens of the whole text, start and end tokens included")
     embedded: int = Field(description="How many of them were embedded, counted from the start")

@@ -113,11 +113,31 @@ def test_several_images_are_averaged_and_normalised(embedder: Embedder) -> None:
     assert several == pytest.approx(unit(one + 2 * two), abs=1e-5)
 
 
-def test_a_text_longer_than_the_context_is_truncated(embedder: Embedder) -> None:
-    long = "what colour is it? " * 200
+def test_the_end_of_a_text_longer_than_the_context_counts(embedder: Embedder) -> None:
+    long = "what colour is it? " * 40
+    row = embedder.embed_texts([long])[0]
+    assert not np.allclose(row, embedder.embed_texts([long + "now something else"])[0], atol=1e-3)
+    assert not np.allclose(row, embedder.embed_texts(["something else " + long])[0], atol=1e-3)
+
+
+def test_tokens_after_the_last_window_have_no_influence(embedder: Embedder) -> None:
+    long = "hue " * 4_000
     row = embedder.embed_texts([long])[0]
     assert np.array_equal(row, embedder.embed_texts([long + "now something else"])[0])
-    assert not np.array_equal(row, embedder.embed_texts(["something else " + long])[0])
+    assert embedder.truncates(long)
+
+
+@given(st.integers(1, 40), st.integers(1, 40))
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_windows_cover_every_text_up_to_the_limit(embedder: Embedder, before: int, after: int) -> None:
+    """A word at any place changes the embedding, and the notice says that nothing was left out."""
+    text, other = (" ".join(["hue"] * before + [word] + ["hue"] * after) for word in ("red", "circle"))
+    found, changed = embedder.embed(Query(text)), embedder.embed(Query(other))
+    assert found.text is not None
+    assert changed.text is not None
+    assert np.linalg.norm(found.text) == pytest.approx(1.0, abs=1e-5)
+    assert found.text_cut is False
+    assert not np.array_equal(found.text, changed.text)
 
 
 def test_an_unreadable_image_is_refused(embedder: Embedder) -> None:
@@ -147,14 +167,15 @@ def test_a_model_without_text_features_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_embedding_tells_whether_the_text_was_cut(embedder: Embedder) -> None:
-    short, long = embedder.embed(Query("red circle")), embedder.embed(Query("red circle " * 200))
+    short, long = embedder.embed(Query("red circle")), embedder.embed(Query("red circle " * 2_000))
     assert 0 < short.text_tokens <= short.text_limit == long.text_limit < long.text_tokens
     assert (short.text_cut, long.text_cut) == (False, True)
     assert embedder.embed(Query(images=(noise_image(1),))).text_cut is False
 
 
 def test_examples_whose_question_is_truncated_are_counted(embedder: Embedder) -> None:
-    questions = ["which hue?", "which hue? " * 99, "how many? " * 99, "which hue? " * 99]
+    long = 2_000
+    questions = ["which hue?", "which hue? " * long, "how many? " * long, "which hue? " * long]
     examples = [Example(noise_image(number), question, "red") for number, question in enumerate(questions)]
     assert embed_examples(embedder, examples).truncated == 3
     assert embed_examples(embedder, examples[:1]).truncated == 0
