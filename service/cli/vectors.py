@@ -18,12 +18,12 @@ from vlibrary.cli.output import (
     shorten,
 )
 from vlibrary.client import Client, GenerateOptions, VectorFilter
-from vlibrary.domain.card import VectorCard
+from vlibrary.domain.card import VectorCard, improves
 from vlibrary.domain.errors import InvalidArtifact, InvalidInput
 from vlibrary.domain.vector import ModelSpec, Site
 from vlibrary.domain.wire import TextPiece
 from vlibrary.formats.artifact import encode
-from vlibrary.formats.card import dump_card
+from vlibrary.formats.card import dump_card, parse_card
 from vlibrary.formats.foreign import recognise
 from vlibrary.formats.imported import Placement, read_foreign_vector
 from vlibrary.formats.text import NotUtf8, decode_utf8
@@ -56,6 +56,9 @@ def register(
     card: Annotated[
         Path | None, typer.Option(help="Card file", show_default="NAME.card.json next to NAME.safetensors")
     ] = None,
+    force: Annotated[
+        bool, typer.Option(help="Register it even if its results are no better than those without a vector")
+    ] = False,
     url: Url = LOCAL,
     as_json: AsJson = False,
 ) -> None:
@@ -72,6 +75,13 @@ def register(
         text = decode_utf8(_read(card))
     except NotUtf8 as error:
         raise InvalidInput(f"{card} is not UTF-8: {error}.", "Save the file as UTF-8 text.") from error
+    results = parse_card(text).results
+    if improves(results) is False and not force:
+        raise InvalidInput(
+            f"By its card, {artifact.stem} is no better than the model without it: {results['steered']:.1%} against "
+            f"{results['zero_shot']:.1%}.",
+            "Train it with more examples, or use --force to register it all the same.",
+        )
     with Client(url) as service:
         record = service.register(data, text)
     _warn_if_truncated("description", record.description_text)

@@ -87,6 +87,14 @@ class VectorCard:
                 raise InvalidCard(f"keys[{number}] is empty.", "Add an image or a text part.")
 
 
+def improves(results: Mapping[str, Any]) -> bool | None:
+    """Return whether a card's results say that the vector is better than the model without it; None if not measured."""
+    steered, zero_shot = results.get("steered"), results.get("zero_shot")
+    if not isinstance(steered, (int, float)) or not isinstance(zero_shot, (int, float)):
+        return None
+    return steered > zero_shot
+
+
 def check_description(description: str) -> None:
     """Raise InvalidCard for a description that is too long, or that some databases cannot store."""
     if not is_storable(description):

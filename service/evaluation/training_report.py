@@ -26,6 +26,7 @@ class TrainingReport:
         name: Name of the vector.
         curve: One entry per step: "step", the training losses, and "validation" at the steps that measured it (nats).
         norms: Per site, the Euclidean norm of the shift in every layer, [L].
+        stream: The norm of the model's residual stream after every layer, [L]; empty if it was not measured.
         accuracies: Accuracy on the validation examples by strength; empty without a sweep.
     """
 
@@ -33,11 +34,21 @@ class TrainingReport:
     curve: Sequence[Mapping[str, float]]
     norms: Mapping[str, Sequence[float]]
     accuracies: Mapping[float, float]
+    stream: Sequence[float] = ()
 
     @property
     def window(self) -> tuple[float, float] | None:
         """The range of strengths that keeps the accuracy of strength 1; None without a sweep."""
         return find_window(self.accuracies) if self.accuracies else None
+
+    @property
+    def norm_shares(self) -> dict[str, list[float]]:
+        """Per site, the norm of the shift over that of the residual stream after its layer, [L]."""
+        return {
+            site: [round(norm / size, 3) for norm, size in zip(values, self.stream, strict=True)]
+            for site, values in self.norms.items()
+            if self.stream
+        }
 
     def as_json(self) -> dict[str, Any]:
         """Return the whole report as JSON values."""
@@ -45,6 +56,7 @@ class TrainingReport:
             "name": self.name,
             "curve": [dict(point) for point in self.curve],
             "norms": {site: list(values) for site, values in self.norms.items()},
+            "stream": list(self.stream),
             "strengths": [{"strength": at, "accuracy": accuracy} for at, accuracy in self.accuracies.items()],
             "strength_window": self.window,
         }

@@ -121,6 +121,10 @@ class Lvlm:
         """Encode one prompt in host memory. Thread-safe. Raises as `PromptEncoder.encode`."""
         return self._encoder.encode([prompt], max_new_tokens=max_new_tokens)
 
+    def encode_answers_on_host(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Batch:
+        """Encode prompts with their answers in host memory. Thread-safe. Raises as `PromptEncoder.encode`."""
+        return self._encoder.encode(prompts, answers)
+
     def _find_sites(self) -> tuple[LayerSites, ...]:
         """Probe with a text; if that fails or does not run all layers, probe with a text and an image."""
         try:

@@ -28,7 +28,7 @@ class State:
 
 
 def save_state(path: Path, state: State, run: str) -> None:
-    """Write the state atomically: to a temporary file, synced, then renamed.
+    """Write the state atomically; see `write_atomically`.
 
     Args:
         path: The checkpoint file; its folder is created.
@@ -37,13 +37,25 @@ def save_state(path: Path, state: State, run: str) -> None:
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
     data = save(tensors, metadata={_KEY: json.dumps({"run": run, "record": dict(state.record)})})
+    write_atomically(path, data)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that it is there as a whole or as it was: to a temporary file, synced, then renamed.
+
+    Creates the folder. After an error, such as a full disk, the temporary file is removed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".part")
-    with draft.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    try:
+        with draft.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def load_state(path: Path, run: str) -> State | None:

@@ -1,5 +1,8 @@
 """Examples on disk: a JSONL file of {"image": relative path, "question", "answer"}, and the images.
 
+"answer" is a text or a list of texts. Of a list, the most frequent text (the first of several) is the answer to train
+on, and all others count as correct too. Other fields are not read.
+
 Every error names the file and the line, and is raised before any model is loaded.
 """
 
@@ -7,27 +10,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 from unicodedata import normalize
 
 from vlibrary.domain.errors import InvalidImage
 from vlibrary.domain.example import Example
-from vlibrary.domain.query import DEFAULT_IMAGE_FORMATS, IMAGE_FORMATS
+from vlibrary.domain.query import DEFAULT_IMAGE_FORMATS, IMAGE_FORMATS, Query
 from vlibrary.formats import strict_json
 from vlibrary.formats.images import decode_image
 from vlibrary.formats.images.recognise import recognise
 from vlibrary.formats.text import NotUtf8, encode_utf8
 from vlibrary.training.errors import InvalidExamples
 
-FIELDS = ("image", "question", "answer")
 FILE_NAME = "examples.jsonl"
 IMAGES_NAME = "images"
 _CURE = 'Write one JSON object per line: {"image": "images/1.png", "question": "Which colour?", "answer": "red"}.'
+_UNLABELLED_CURE = 'Write one JSON object per line: {"image": "images/1.png", "question": "Which colour?"}.'
 _Key = Callable[[str], str]
+_Item = TypeVar("_Item")
 
 
 def read_examples(
@@ -44,6 +48,27 @@ def read_examples(
         at_least: The number of examples required.
         image_formats: Those of IMAGE_FORMATS that are accepted.
     """
+    examples = _read_lines(jsonl, images, image_formats, _read_example, _CURE)
+    if len(examples) < at_least:
+        raise InvalidExamples(f"{jsonl} has {len(examples)} examples.", f"Training needs at least {at_least}.")
+    return examples
+
+
+def read_questions(jsonl: Path, images: Path, image_formats: Sequence[str] = DEFAULT_IMAGE_FORMATS) -> list[Query]:
+    """Return the questions of a file without answers, each with its image; answers are not read.
+
+    The arguments and errors are those of `read_examples`.
+    """
+    return _read_lines(jsonl, images, image_formats, _read_question, _UNLABELLED_CURE)
+
+
+def _read_lines(
+    jsonl: Path,
+    images: Path,
+    image_formats: Sequence[str],
+    read: Callable[[Mapping[str, Any], _ImageFolder, str, str], _Item],
+    cure: str,
+) -> list[_Item]:
     folder = _ImageFolder(images, image_formats)
     try:
         records = list(strict_json.parse_lines(jsonl.read_bytes(), allow_nul=True))
@@ -53,11 +78,14 @@ def read_examples(
         raise InvalidExamples(f"{jsonl} is not UTF-8: {error}.", "Save the file as UTF-8 text.") from error
     except strict_json.InvalidJson as error:
         where = f"{jsonl}, line {error.line}, column {error.column}"
-        raise InvalidExamples(f"{where}: invalid JSON ({error.reason}).", _CURE) from error
-    examples = [_read_record(record, folder, f"{jsonl}, line {number}") for number, record in records]
-    if len(examples) < at_least:
-        raise InvalidExamples(f"{jsonl} has {len(examples)} examples.", f"Training needs at least {at_least}.")
-    return examples
+        raise InvalidExamples(f"{where}: invalid JSON ({error.reason}).", cure) from error
+    items = []
+    for number, record in records:
+        where = f"{jsonl}, line {number}"
+        if not isinstance(record, dict):
+            raise InvalidExamples(f"{where}: not a JSON object.", cure)
+        items.append(read(record, folder, where, cure))
+    return items
 
 
 def write_examples(examples: Sequence[Example], folder: Path) -> Path:
@@ -72,8 +100,14 @@ def write_examples(examples: Sequence[Example], folder: Path) -> Path:
         suffix = kind.lower() if kind in IMAGE_FORMATS else "img"
         name = f"{IMAGES_NAME}/{number:05d}.{suffix}"
         (folder / name).write_bytes(example.image)
-        record = {"image": name, "question": example.question, "answer": example.answer}
-        _check_fields(record, f"example {number}")
+        answers = list(example.answers)
+        record = {
+            "image": name,
+            "question": example.question,
+            "answer": answers if example.alternatives else answers[0],
+        }
+        for text in (example.question, *answers):
+            _text({"text": text}, "text", f"example {number}", _CURE)
         try:
             lines.append(encode_utf8(json.dumps(record, ensure_ascii=False)) + b"\n")
         except NotUtf8 as error:
@@ -92,27 +126,35 @@ def digest(examples: Sequence[Example]) -> str:
     """
     total = hashlib.sha256()
     for example in examples:
-        for part in (example.image, example.question.encode(), example.answer.encode()):
+        total.update(len(example.answers).to_bytes(8, "little"))
+        for part in (example.image, example.question.encode(), *(answer.encode() for answer in example.answers)):
             total.update(len(part).to_bytes(8, "little"))
             total.update(part)
     return total.hexdigest()
 
 
-def _read_record(record: Any, folder: _ImageFolder, where: str) -> Example:
-    if not isinstance(record, dict):
-        raise InvalidExamples(f"{where}: not a JSON object.", _CURE)
-    if unknown := sorted(set(record) - set(FIELDS)):
-        raise InvalidExamples(f"{where}: unknown fields {unknown[:3]}.", _CURE)
-    _check_fields(record, where)
-    return Example(folder.read(record["image"], where), record["question"], record["answer"])
+def _read_example(record: Mapping[str, Any], folder: _ImageFolder, where: str, cure: str) -> Example:
+    question = _text(record, "question", where, cure)
+    given = record.get("answer")
+    if isinstance(given, list) and given:
+        answers = [_text({"answer": one}, "answer", where, cure) for one in given]
+    else:
+        answers = [_text(record, "answer", where, cure)]
+    first, *others = dict(Counter(answers).most_common())
+    return Example(folder.read(_text(record, "image", where, cure), where), question, first, tuple(others))
 
 
-def _check_fields(record: Mapping[str, Any], where: str) -> None:
-    for name in FIELDS:
-        value = record.get(name)
-        if not isinstance(value, str) or not value.strip():
-            problem = "missing" if value is None else f"{value!r:.80}, not a non-empty string"
-            raise InvalidExamples(f"{where}: {name!r} is {problem}.", _CURE)
+def _read_question(record: Mapping[str, Any], folder: _ImageFolder, where: str, cure: str) -> Query:
+    question = _text(record, "question", where, cure)
+    return Query(question, (folder.read(_text(record, "image", where, cure), where),))
+
+
+def _text(record: Mapping[str, Any], name: str, where: str, cure: str) -> str:
+    value = record.get(name)
+    if not isinstance(value, str) or not value.strip():
+        problem = "missing" if value is None else f"{value!r:.80}, not a non-empty string"
+        raise InvalidExamples(f"{where}: {name!r} is {problem}.", cure)
+    return value
 
 
 class _ImageFolder:

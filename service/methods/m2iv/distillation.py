@@ -8,7 +8,7 @@ implementation of M²IV and TACO (arXiv 2505.17098, by the same first author); t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,14 +16,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.cluster import KMeans
-from torch import Tensor
 
 from vlibrary.domain.example import Example
 from vlibrary.domain.vector import Array
+from vlibrary.methods.m2iv.top_k import TopK
 from vlibrary.models.lvlm import Lvlm
 from vlibrary.training.checkpoint import State, load_state, save_state
 from vlibrary.training.errors import InvalidExamples, TrainingDiverged
-from vlibrary.training.forward import TOKENS_PER_BATCH, answer_logits, encode_answers, to_prompt
+from vlibrary.training.forward import TOKENS_PER_BATCH, AnswerBatch, answer_logits, encode_answers
 from vlibrary.training.progress import Progress, Report, ignore
 
 MAX_QUERIES = 2_000
@@ -37,6 +37,24 @@ class TrainingQuery:
 
     query: Example
     contexts: tuple[tuple[Example, ...], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class TeacherAnswers:
+    """What the teacher says to each query.
+
+    Args:
+        distributions: Per query, the distributions at the positions that predict its answer, on the host.
+        gold: Per query, the probability of the whole true answer.
+    """
+
+    distributions: tuple[TopK, ...]
+    gold: tuple[float, ...]
+
+    @property
+    def mean_gold(self) -> float:
+        """The mean probability of the true answers."""
+        return sum(self.gold) / len(self.gold)
 
 
 def default_query_count(examples: int) -> int:
@@ -71,69 +89,103 @@ def split_query_set(features: Array, size: int, seed: int) -> tuple[Indices, Ind
 
 
 def draw_contexts(
-    examples: Sequence[Example], queries: Indices, support: Indices, shots: int, seed: int
+    queries: Sequence[Example],
+    demonstrations: Sequence[Example],
+    shots: int,
+    contexts: int,
+    seed: int,
+    own: Indices | None = None,
 ) -> tuple[TrainingQuery, ...]:
-    """Draw `shots` demonstrations per query without replacement; a second context holds them in another order.
+    """Draw `contexts` sets of `shots` demonstrations per query; each set is used in two orders.
 
-    The demonstrations of a query depend only on the seed and the query's index. Raises InvalidExamples if the support
-    set is smaller than `shots`.
+    The demonstrations of a query depend only on the seed and the query's number. Raises InvalidExamples if there are
+    fewer than `shots`.
+
+    Args:
+        queries: The queries.
+        demonstrations: What is drawn from, for each set without replacement.
+        shots: Demonstrations per prompt.
+        contexts: Sets per query.
+        seed: Seed of the draws.
+        own: The query's place among the demonstrations, which is not drawn; None if the queries are not among them.
     """
-    if len(support) < shots:
+    available = len(demonstrations) - (own is not None)
+    if available < shots:
         raise InvalidExamples(
-            f"{len(examples)} examples leave {len(support)} for demonstrations, but the prompt has {shots}.",
-            f"Add examples, or train with at most {len(support)} shots.",
+            f"The examples leave {available} for demonstrations, but the prompt has {shots}.",
+            f"Add examples, or train with at most {available} shots.",
         )
     drawn = []
-    for query in queries.tolist():
-        rng = np.random.default_rng([seed, query])
-        first = rng.choice(support, size=shots, replace=False)
-        orders = (first, rng.permutation(first)) if shots > 1 else (first,)
-        contexts = tuple(tuple(examples[at] for at in order.tolist()) for order in orders)
-        drawn.append(TrainingQuery(examples[query], contexts))
+    for number, query in enumerate(queries):
+        place = number if own is None else int(own[number])
+        rng = np.random.default_rng([seed, place])
+        pool = np.arange(len(demonstrations)) if own is None else np.delete(np.arange(len(demonstrations)), place)
+        orders = []
+        for _ in range(contexts):
+            first = rng.choice(pool, size=shots, replace=False)
+            orders += [first, rng.permutation(first)] if shots > 1 else [first]
+        drawn.append(TrainingQuery(query, tuple(tuple(demonstrations[at] for at in order) for order in orders)))
     return tuple(drawn)
 
 
 @torch.no_grad()
-def run_teacher(lvlm: Lvlm, queries: Sequence[TrainingQuery], report: Report = ignore) -> list[Tensor]:
-    """Return, per query, the teacher's log-probabilities at the positions that predict its answer.
+def run_teacher(lvlm: Lvlm, queries: Sequence[TrainingQuery], top_k: int, report: Report = ignore) -> TeacherAnswers:
+    """Return the teacher's distributions at the positions that predict the answers.
 
     The teacher is the same frozen model with the demonstrations in its prompt. For a query with several contexts, the
     distributions are averaged: the gradient of the student's KL to the mean equals that of the mean KL, at one student
     pass instead of several. Raises PromptTooLong, TrainingDiverged.
-
-    Returns:
-        One float32 tensor [A_i, V] per query on the host: 4·V bytes per answer token.
     """
-    contexts = len(queries[0].contexts)
     pairs = [(each.query, context) for each in queries for context in each.contexts]
-    # All prompts have about the same length, so the first determines the batch size.
-    size = max(1, TOKENS_PER_BATCH // lvlm.encode([to_prompt(*pairs[0])]).prompt_tokens[0])
-    answers: list[Tensor] = []
-    for start in range(0, len(pairs), size):
-        batch = encode_answers(lvlm, *zip(*pairs[start : start + size], strict=True))
-        rows = torch.log_softmax(answer_logits(lvlm, batch).float(), dim=-1).cpu()
-        if not torch.isfinite(rows).all():
+    counts = iter([len(each.contexts) for each in queries])
+    distributions, gold, pending = [], [], []
+    due, done = next(counts), 0
+    for batch in _teacher_batches(lvlm, pairs):
+        rows = torch.log_softmax(answer_logits(lvlm, batch).float(), dim=-1)
+        if not torch.isfinite(rows).any(dim=-1).all():
             raise TrainingDiverged(
                 "The teacher's logits are not finite.", "Load the model in bfloat16 or float32 instead of float16."
             )
-        answers += torch.split(rows, list(batch.lengths))
-        report(Progress("teacher", len(answers), len(pairs)))
-    groups = (answers[at : at + contexts] for at in range(0, len(answers), contexts))
-    return [torch.logsumexp(torch.stack(group), dim=0) - math.log(contexts) for group in groups]
+        for own, targets in zip(rows.split(batch.lengths), batch.targets.split(batch.lengths), strict=True):
+            pending.append(own)
+            if len(pending) == due:
+                mean = torch.logsumexp(torch.stack(pending), dim=0) - math.log(due)
+                distributions.append(TopK.of(mean, top_k).to(torch.device("cpu")))
+                gold.append(mean.cpu().gather(-1, targets[:, None]).sum().exp().item())
+                pending, due = [], next(counts, 0)
+        done += batch.size
+        report(Progress("teacher", done, len(pairs)))
+    return TeacherAnswers(tuple(distributions), tuple(gold))
+
+
+def _teacher_batches(lvlm: Lvlm, pairs: Sequence[tuple[Example, tuple[Example, ...]]]) -> Iterator[AnswerBatch]:
+    """Encode the pairs in order, in batches of at most TOKENS_PER_BATCH tokens, padding included, or of one pair."""
+    start, size = 0, len(pairs)
+    while start < len(pairs):
+        # The first batch is a probe of one pair. A batch with a longer record than those before is encoded again.
+        size = 1 if start == 0 else min(size, len(pairs) - start)
+        batch = encode_answers(lvlm, *zip(*pairs[start : start + size], strict=True))
+        fitting = max(1, TOKENS_PER_BATCH // batch.inputs["input_ids"].shape[1])
+        if size <= fitting:
+            start += size
+            yield batch
+        size = fitting
 
 
 def load_or_run_teacher(
-    lvlm: Lvlm, queries: Sequence[TrainingQuery], path: Path | None, run: str, report: Report = ignore
-) -> list[Tensor]:
+    lvlm: Lvlm, queries: Sequence[TrainingQuery], top_k: int, path: Path | None, run: str, report: Report = ignore
+) -> TeacherAnswers:
     """Return `run_teacher`'s result, loaded from `path` if a run with the same digest saved it there.
 
     Raises InvalidSettings if the file belongs to another run.
     """
     saved = None if path is None else load_state(path, run)
     if saved is not None:
-        return list(torch.split(saved.tensors["log_probs"], saved.record["lengths"]))
-    answers = run_teacher(lvlm, queries, report)
+        stored = TopK(*(saved.tensors[name] for name in ("tokens", "log_probs", "rest")))
+        return TeacherAnswers(tuple(stored.split(saved.record["lengths"])), tuple(saved.record["gold"]))
+    answers = run_teacher(lvlm, queries, top_k, report)
     if path is not None:
-        lengths = [len(rows) for rows in answers]
-        save_state(path, State({"log_probs": torch.cat(answers)}, {"lengths": lengths}), run)
+        joined = TopK.cat(answers.distributions)
+        record = {"lengths": [len(rows) for rows in answers.distributions], "gold": list(answers.gold)}
+        save_state(path, State(vars(joined), record), run)
     return answers

@@ -27,10 +27,21 @@ class Theta(nn.Module):
         self.vectors = nn.Parameter(torch.randn(shape, generator=generator) * VECTOR_STD)
         self.scale = nn.Parameter(torch.full(shape[:2], INITIAL_SCALE))
 
-    def shifts(self, batch: int) -> Tensor:
-        """Return α_l v_l for each of `batch` rows, in the injector's layout [L, 2, batch, 1, d]."""
-        shift = self.scale[..., None] * self.vectors
-        return shift[:, :, None, None, :].expand(-1, -1, batch, 1, -1)
+    @property
+    def shift(self) -> Tensor:
+        """α_l v_l, [L, 2, d]."""
+        return self.scale[..., None] * self.vectors
+
+    def shifts(self, batch: int, strengths: Tensor | None = None) -> Tensor:
+        """Return α_l v_l for each of `batch` rows, times its strength [batch], in the layout [L, 2, batch, 1, d]."""
+        rows = self.shift[:, :, None, None, :].expand(-1, -1, batch, 1, -1)
+        return rows if strengths is None else rows * strengths[:, None, None]
+
+    @torch.no_grad()
+    def cap(self, norms: Tensor) -> None:
+        """Scale down the vectors whose α_l v_l is longer than their layer's norm, [L]."""
+        factors = norms[:, None] / self.shift.norm(dim=-1).clamp(min=1e-12)
+        self.vectors.mul_(factors.clamp(max=1.0)[..., None])
 
     def edits(self) -> dict[Site, Edit]:
         """Return the current values as edits of a vector."""

@@ -129,10 +129,10 @@ def test_the_report_shows_where_the_vector_works(trained: Trained, lvlm: Lvlm) -
 def test_every_stage_reports_progress_until_it_is_complete(reports: list[Progress]) -> None:
     last = {report.stage: report for report in reports}
     assert list(dict.fromkeys(report.stage for report in reports)) == [
+        "measure",
         "embed",
         "teacher",
         "train",
-        "measure",
         "strengths",
     ]
     assert all(report.done == report.total for report in last.values())

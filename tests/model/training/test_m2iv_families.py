@@ -17,18 +17,20 @@ from vlibrary.methods.m2iv.theta import Theta
 from vlibrary.methods.m2iv.trainer import Trainer, TrainingSet, validation_loss
 from vlibrary.models.lvlm import Lvlm
 from vlibrary.training.forward import encode_in_batches
+from vlibrary.training.stream import measure_stream
 
 EXAMPLES = [
     Example(png((60 * number, 200 - 40 * number, 30)), "what colour is it?", answer)
     for number, answer in enumerate(["red", "blue", "green", "red"])
 ]
-CONFIG = M2ivConfig(steps=10, validate_every=5)
+CONFIG = M2ivConfig(steps=10, validate_every=5, weights={"mimicry": 1.0, "supervised": 0.5})
 
 
 def _training_set(lvlm: Lvlm) -> TrainingSet:
     queries = [TrainingQuery(query, (tuple(EXAMPLES[2:]),)) for query in EXAMPLES[:2]]
-    batches = encode_in_batches(lvlm, EXAMPLES[:2], 2)
-    return TrainingSet(batches, [torch.cat(run_teacher(lvlm, queries))], batches)
+    validation = encode_in_batches(lvlm, EXAMPLES[:2], 2)
+    taught = run_teacher(lvlm, queries, top_k=8)
+    return TrainingSet(EXAMPLES[:2], taught.distributions, validation, measure_stream(lvlm, validation))
 
 
 def test_a_few_steps_lower_the_loss_and_leave_the_model_unchanged(lvlm: Lvlm) -> None:

@@ -59,9 +59,10 @@ def test_the_default_size_has_a_minimum_and_a_maximum(count: int, size: int) -> 
 def test_demonstrations_come_from_the_support_set_in_two_orders() -> None:
     examples = _examples(40)
     queries, support = split_query_set(_features(40), 8, 0)
-    records = draw_contexts(examples, queries, support, shots=6, seed=0)
-    allowed = {examples[place].question for place in support.tolist()}
-    assert [record.query for record in records] == [examples[query] for query in queries.tolist()]
+    asked, demonstrations = ([examples[at] for at in part.tolist()] for part in (queries, support))
+    records = draw_contexts(asked, demonstrations, shots=6, contexts=1, seed=0)
+    allowed = {each.question for each in demonstrations}
+    assert [record.query for record in records] == asked
     for record in records:
         drawn, shuffled = ([each.question for each in context] for context in record.contexts)
         assert len(set(drawn)) == 6
@@ -69,16 +70,37 @@ def test_demonstrations_come_from_the_support_set_in_two_orders() -> None:
         assert sorted(drawn) == sorted(shuffled)
     assert any(record.contexts[0] != record.contexts[1] for record in records)
     assert len({record.contexts[0] for record in records}) > 1
-    assert records == draw_contexts(examples, queries, support, shots=6, seed=0)
-    assert records != draw_contexts(examples, queries, support, shots=6, seed=1)
+    assert records == draw_contexts(asked, demonstrations, shots=6, contexts=1, seed=0)
+    assert records != draw_contexts(asked, demonstrations, shots=6, contexts=1, seed=1)
 
 
 def test_a_single_shot_gives_a_single_context() -> None:
-    queries, support = split_query_set(_features(10), 3, 0)
-    assert all(len(record.contexts) == 1 for record in draw_contexts(_examples(10), queries, support, 1, 0))
+    examples = _examples(10)
+    assert all(len(record.contexts) == 1 for record in draw_contexts(examples[:3], examples[3:], 1, 1, 0))
 
 
-def test_too_few_support_examples_raise_an_error_with_the_limit() -> None:
-    queries, support = split_query_set(_features(10), 5, 0)
+def test_several_contexts_per_query_hold_different_examples_each_in_two_orders() -> None:
+    examples = _examples(44)
+    for record in draw_contexts(examples[:4], examples[4:], shots=6, contexts=3, seed=0):
+        sets = [frozenset(each.question for each in context) for context in record.contexts]
+        assert len(sets) == 6
+        assert len(set(sets)) == 3
+        assert sets[::2] == sets[1::2]
+
+
+@given(count=st.integers(2, 12), seed=st.integers(0, 5))
+@settings(max_examples=20)
+def test_a_query_is_never_its_own_demonstration(count: int, seed: int) -> None:
+    examples = _examples(count)
+    records = draw_contexts(examples, examples, count - 1, 2, seed, own=np.arange(count))
+    for number, record in enumerate(records):
+        assert record.query == examples[number]
+        assert all(set(context) == set(examples) - {record.query} for context in record.contexts)
+
+
+def test_too_few_demonstrations_raise_an_error_with_the_limit() -> None:
+    examples = _examples(10)
     with pytest.raises(InvalidExamples, match="at most 5 shots"):
-        draw_contexts(_examples(10), queries, support, 6, 0)
+        draw_contexts(examples[5:], examples[:5], 6, 1, 0)
+    with pytest.raises(InvalidExamples, match="at most 9 shots"):
+        draw_contexts(examples, examples, 10, 1, 0, own=np.arange(10))

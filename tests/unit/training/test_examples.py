@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from vlibrary.bundled.tasks import examples, task
 from vlibrary.domain.example import Example
+from vlibrary.evaluation.accuracy import is_correct
 from vlibrary.training.errors import InvalidExamples
-from vlibrary.training.examples import digest, read_examples, write_examples
+from vlibrary.training.examples import digest, read_examples, read_questions, write_examples
 
 GOOD = {"image": "images/00000.png", "question": "Which hue?", "answer": "wug"}
 TEXT = st.text(min_size=1).filter(str.strip)
@@ -55,7 +56,9 @@ def test_blank_lines_are_skipped_but_counted_in_line_numbers(folder: Path) -> No
         ("{", "invalid JSON"),
         ("[" * 100_000, "invalid JSON"),
         ("[]", "not a JSON object"),
-        (GOOD | {"label": 1}, "unknown fields .'label'."),
+        (GOOD | {"answer": []}, "'answer' is .., not a non-empty string"),
+        (GOOD | {"answer": ["wug", ""]}, "'answer' is '', not a non-empty string"),
+        (GOOD | {"answer": [["wug"]]}, "'answer' is .'wug'., not a non-empty string"),
         ({"image": "images/00000.png", "question": "Which hue?"}, "'answer' is missing"),
         (GOOD | {"answer": "  "}, "'answer' is '  ', not a non-empty string"),
         (GOOD | {"question": 3}, "'question' is 3"),
@@ -78,6 +81,26 @@ def test_an_error_names_the_line_and_a_cure(folder: Path, line: Any, problem: st
         read_examples(path, folder)
     assert "examples.jsonl, line 2" in caught.value.detail
     assert caught.value.cure
+
+
+def test_the_most_frequent_of_several_answers_comes_first(folder: Path) -> None:
+    path = folder / "examples.jsonl"
+    path.write_text(json.dumps(GOOD | {"answer": ["zaff", "wug", "wug", "dax"], "id": 7, "split": None}))
+    (read,) = read_examples(path, folder)
+    assert (read.answer, read.alternatives) == ("wug", ("zaff", "dax"))
+    assert is_correct("DAX ", *read.answers)
+    assert not is_correct("kiki", *read.answers)
+
+
+def test_questions_are_read_without_their_answers(folder: Path, some: list[Example]) -> None:
+    read = read_questions(folder / "examples.jsonl", folder)
+    assert [(query.text, query.images) for query in read] == [(one.question, (one.image,)) for one in some]
+    bare = [{"image": f"images/{number:05d}.png", "question": "Which hue?"} for number in range(2)]
+    (folder / "questions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in bare))
+    assert [query.text for query in read_questions(folder / "questions.jsonl", folder)] == ["Which hue?"] * 2
+    (folder / "questions.jsonl").write_text('{"image": "images/00000.png"}')
+    with pytest.raises(InvalidExamples, match="line 1: 'question' is missing"):
+        read_questions(folder / "questions.jsonl", folder)
 
 
 def test_a_missing_file_and_too_few_examples_are_errors(folder: Path) -> None:
@@ -115,7 +138,7 @@ def test_other_encodings_and_ambiguous_json_are_refused_with_the_place(
 def test_any_text_is_written_and_read_unchanged(
     tmp_path: Path, some: list[Example], question: str, answer: str
 ) -> None:
-    given = [replace(some[0], question=question, answer=answer), some[1]]
+    given = [replace(some[0], question=question, answer=answer), replace(some[1], alternatives=(question,))]
     assert read_examples(write_examples(given, tmp_path), tmp_path) == given
 
 
