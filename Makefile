@@ -12,7 +12,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 # One thread a process: two test processes on two cores, and no oversubscription under them.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: docs demo test check lint types imports format test-real test-package test-faults test-clients bench-clients test-gpu bench-engine bench-library bench-auto models serve clean
+.PHONY: docs trace demo test check lint types imports format test-real test-package test-faults test-clients bench-clients test-gpu bench-engine bench-library bench-auto models serve clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -94,6 +94,9 @@ bench-library: $(VENV)/bench/.installed  ## how fast vectors are found, beside o
 
 bench-auto: $(VENV)/.installed-dev  ## steering off, explicit and auto under load, in turn on one service (3 minutes)
 	$(BIN)/python -m tests.bench.auto
+
+trace: $(VENV)/.installed-dev  ## the files that one `auto` POST /generate runs, with their functions
+	$(BIN)/python -m tests.bench.trace
 
 docs: $(VENV)/.installed  ## regenerate the pages that are made from code
 	$(BIN)/python -m vlibrary.config > docs/reference/settings.md

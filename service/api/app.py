@@ -15,16 +15,14 @@ from vlibrary.api.http.admission import AdmissionControl
 from vlibrary.api.http.deps import Limits
 from vlibrary.api.http.errors import install_handlers
 from vlibrary.api.http.metrics import Metrics, MetricsMiddleware
+from vlibrary.api.http.middleware.answer_headers import AnswerHeaders
 from vlibrary.api.http.middleware.body_intake import BodyIntake, Pace
-from vlibrary.api.http.middleware.body_limit import BodyLimit
 from vlibrary.api.http.middleware.browser_guard import PRIVATE, BrowserGuard
 from vlibrary.api.http.middleware.content_encoding import ContentEncoding
 from vlibrary.api.http.middleware.cors import allow_origins
 from vlibrary.api.http.middleware.head import HeadAsGet
 from vlibrary.api.http.middleware.request_id import RequestIds
-from vlibrary.api.http.middleware.server_timing import ServerTiming
-from vlibrary.api.http.middleware.steering_headers import SteeringHeaders
-from vlibrary.api.http.middleware.url_limit import UrlLimit
+from vlibrary.api.http.middleware.size_limits import BodyLimit, UrlLimit
 from vlibrary.api.http.problems import OPENAI_PREFIX
 from vlibrary.api.http.responses import problems as problems_of
 from vlibrary.api.openai.chat import ChatIn
@@ -129,8 +127,7 @@ def create_app(
     app.add_middleware(ContentEncoding, max_body_size=limits.request_bytes)
     app.add_middleware(BodyLimit, max_body_size=limits.request_bytes)
     app.add_middleware(UrlLimit)
-    app.add_middleware(SteeringHeaders)
-    app.add_middleware(ServerTiming)
+    app.add_middleware(AnswerHeaders)
     app.add_middleware(MetricsMiddleware, metrics=app.state.metrics)
     stack = app.build_middleware_stack
     # Around Starlette's answer to unexpected errors too, which is outside of all middleware that is added.

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Route
 
 from vlibrary.api.http.invalid_fields import MAX_ERRORS, MAX_FIELDS, invalid_fields
-from vlibrary.api.http.middleware.body_limit import too_large
+from vlibrary.api.http.middleware.size_limits import too_large
 from vlibrary.api.http.problems import (
     INVALID_REQUEST,
     OPENAI_PREFIX,

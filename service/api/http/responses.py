@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vlibrary.api.http.middleware.steering_headers import REASON_HEADER, VECTORS_HEADER
+from vlibrary.api.http.middleware.answer_headers import REASON_HEADER, VECTORS_HEADER
 from vlibrary.api.http.problems import MEDIA_TYPE
 
 SEQ_HEADER = "X-Catalogue-Seq"

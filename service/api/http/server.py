@@ -17,7 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from vlibrary.api.http.admission import AdmissionControl
 from vlibrary.api.http.middleware.request_id import REQUEST_ID, new_request_id
-from vlibrary.api.http.middleware.url_limit import MAX_URL_BYTES, headers_too_long, url_too_long
+from vlibrary.api.http.middleware.size_limits import MAX_URL_BYTES, headers_too_long, url_too_long
 from vlibrary.api.http.problems import Problem, problem, problem_response, type_of_status
 
 # Time to send the final error events after the grace period.

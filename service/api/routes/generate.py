@@ -11,8 +11,7 @@ from fastapi.sse import format_sse_event
 
 from vlibrary.api.http.bodies import json_or_form_docs, read_json_or_form
 from vlibrary.api.http.deps import NO_PARAMETERS, LibraryDep, LimitsDep, ScopeDep
-from vlibrary.api.http.middleware.server_timing import report_timings
-from vlibrary.api.http.middleware.steering_headers import report_steering
+from vlibrary.api.http.middleware.answer_headers import report_steering, report_timings
 from vlibrary.api.http.problems import Problem
 from vlibrary.api.http.responses import event, json_or_stream, problems
 from vlibrary.api.http.streams import AnswerStream, stream_answers

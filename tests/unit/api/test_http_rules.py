@@ -19,7 +19,7 @@ from tests.support.library import memory_library, register
 from tests.support.scripted_worker import ScriptedWorker
 from vlibrary.api.app import create_app
 from vlibrary.api.http.deps import Limits
-from vlibrary.api.http.middleware.url_limit import MAX_URL_BYTES
+from vlibrary.api.http.middleware.size_limits import MAX_URL_BYTES
 from vlibrary.domain.errors import WorkerLost
 from vlibrary.schemas.filters import REPEATABLE
 

@@ -11,7 +11,7 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vlibrary.api.http.middleware.body_limit import too_large
+from vlibrary.api.http.middleware.size_limits import too_large
 from vlibrary.api.http.problems import problem, problem_response, type_of_status
 from vlibrary.domain.errors import InvalidInput
 

@@ -8,8 +8,7 @@ from fastapi import APIRouter, Request
 
 from vlibrary.api.http.bodies import json_docs, read_json
 from vlibrary.api.http.deps import LibraryDep, ScopeDep
-from vlibrary.api.http.middleware.server_timing import report_timings
-from vlibrary.api.http.middleware.steering_headers import report_steering
+from vlibrary.api.http.middleware.answer_headers import report_steering, report_timings
 from vlibrary.api.http.responses import json_or_stream, problems
 from vlibrary.api.http.streams import AnswerStream, stream_answers
 from vlibrary.api.openai.conversation import read_conversation

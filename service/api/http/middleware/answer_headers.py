@@ -1,8 +1,9 @@
-"""Headers that say how an answer was steered, for clients and logs that read no body."""
+"""Headers that say how an answer was steered and how long it took, for clients, benchmarks and logs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
 from fastapi import Request
@@ -14,7 +15,8 @@ from vlibrary.library.steer import AppliedVector, Plan
 
 VECTORS_HEADER = "X-VLibrary-Vectors"
 REASON_HEADER = "X-VLibrary-Reason"
-_STATE = "steering_headers"
+_STEERING = "steering_headers"
+_TIMINGS = "timings"
 
 
 def report_steering(request: Request, plans: Sequence[Plan]) -> None:
@@ -22,22 +24,38 @@ def report_steering(request: Request, plans: Sequence[Plan]) -> None:
     vectors = dict.fromkeys(_format(one, plan.decision) for plan in plans for one in plan.applied)
     reasons = dict.fromkeys(plan.reason.code.value for plan in plans if plan.reason is not None)
     found = {VECTORS_HEADER: ", ".join(vectors), REASON_HEADER: ", ".join(reasons)}
-    setattr(request.state, _STATE, {name: value for name, value in found.items() if value})
+    setattr(request.state, _STEERING, {name: value for name, value in found.items() if value})
 
 
-class SteeringHeaders:
-    """Adds the headers to responses that are no errors; in a stream they come before the first event."""
+def report_timings(request: Request, timings: Mapping[str, float]) -> None:
+    """Add the stages of an answer, in seconds, to the Server-Timing header of the response that is sent next."""
+    setattr(request.state, _TIMINGS, timings)
+
+
+class AnswerHeaders:
+    """Adds Server-Timing to every response, and to those that are no errors what `report_steering` found.
+
+    Server-Timing has the `total` from the request's arrival until the response starts, in ms. In a stream, the headers
+    come before the first event.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_steering(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] < HTTPStatus.BAD_REQUEST:
-                MutableHeaders(scope=message).update(scope.get("state", {}).get(_STATE, {}))
+        arrived = time.perf_counter()
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers, state = MutableHeaders(scope=message), scope.get("state", {})
+                if message["status"] < HTTPStatus.BAD_REQUEST:
+                    headers.update(state.get(_STEERING, {}))
+                stages = state.get(_TIMINGS, {}) | {"total_s": time.perf_counter() - arrived}
+                entries = (f"{name.removesuffix('_s')};dur={1000 * seconds:.1f}" for name, seconds in stages.items())
+                headers["Server-Timing"] = ", ".join(entries)
             await send(message)
 
-        await self._app(scope, receive, send_with_steering)
+        await self._app(scope, receive, send_with_headers)
 
 
 def _format(one: AppliedVector, decision: Decision | None) -> str:
