@@ -95,7 +95,9 @@ class Grammars:
         Raises InvalidInput that names the place of what is invalid or not supported, and for tokenizers without JSON's
         characters.
         """
-        return _compile(json.loads(schema), self._open_tokenizer())
+        with self._lock:
+            self._native = self._native or self._open_tokenizer()
+        return _compile(json.loads(schema), self._native)
 
     def start(self, schema: str | None) -> Constraint | None:
         """Return the state of a new answer, None without a schema. Raises as `compile`."""
@@ -109,11 +111,6 @@ class Grammars:
         self._pool.shutdown()
 
     def _open_tokenizer(self) -> LLTokenizer:
-        with self._lock:
-            self._native = self._native or self._build_tokenizer()
-            return self._native
-
-    def _build_tokenizer(self) -> LLTokenizer:
         wrapped = _Tokenizer(self._tokenizer, self._vocabulary, self._end_tokens[0])
         single = {token for token in wrapped.tokens if len(token) == 1}
         missing = [chr(byte) for byte in _NEEDED if bytes([byte]) not in single]

@@ -58,10 +58,10 @@ class Replies:
     steered: list[Reply]
 
 
-def run_demo(console: Console, *, names: Sequence[str] = TASKS, queries: int = 60, seed: int = 0) -> DemoReport:
+def run_demo(console: Console, *, queries: int = 60, seed: int = 0) -> DemoReport:
     """Train, register and evaluate. queries: unseen images per task."""
     started = time.perf_counter()
-    tasks = [task(name) for name in names]
+    tasks = [task(name) for name in TASKS]
     with TemporaryDirectory(prefix="vlibrary-demo-") as folder, progress_bars(console) as bars:
         starting = Bar(bars, "start the service")
         with running_service(Path(folder)) as service:
@@ -77,8 +77,14 @@ def run_demo(console: Console, *, names: Sequence[str] = TASKS, queries: int = 6
                 _evaluate(service, test, support, Bar(bars, f"evaluate {each.name}"), seed)
                 for each, test, support in zip(tasks, tests, training, strict=True)
             ]
+    results = []
+    for each, arms in zip(tasks, replies, strict=True):
+        hits = [each.name in {one.name for one in reply.answer.steering.applied} for reply in arms.steered]
+        results.append(
+            TaskResult(each.name, _arm(arms.zero_shot), _arm(arms.icl), _arm(arms.steered), hit_rate=fmean(hits))
+        )
     return DemoReport(
-        tasks=[_result(each.name, arms) for each, arms in zip(tasks, replies, strict=True)],
+        tasks=results,
         shots=SHOTS,
         queries=queries * len(tasks),
         sample=_sample(tasks[0].name, tests[0][0], replies[0]),
@@ -133,12 +139,6 @@ def _generate(
     )
     elapsed = 1000 * (time.perf_counter() - started)
     return Reply(answer, is_correct(answer.text, query.answer), elapsed)
-
-
-def _result(name: str, replies: Replies) -> TaskResult:
-    hits = [name in {one.name for one in reply.answer.steering.applied} for reply in replies.steered]
-    zero_shot, icl, steered = map(_arm, (replies.zero_shot, replies.icl, replies.steered))
-    return TaskResult(name, zero_shot, icl, steered, hit_rate=fmean(hits))
 
 
 def _arm(replies: Sequence[Reply]) -> Arm:
