@@ -39,6 +39,11 @@ def flush_denormals() -> None:
     torch.set_flush_denormal(True)
 
 
+def _make_contiguous(_: torch.nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    hidden, *others = inputs
+    return hidden.contiguous(), *others
+
+
 class Lvlm:
     """One LVLM on one device. Not thread-safe, except for `encode_on_host`.
 
@@ -69,6 +74,8 @@ class Lvlm:
         ends = self.tokenizer.convert_ids_to_tokens(model.generation_config.eos_token_id)
         self._encoder = PromptEncoder(processor, ends, self.context_length, image_formats)
         self.sites = self._find_sites()
+        # torch copies the weights of the output layer for each row if its input is a slice, such as the last position.
+        self.model.get_output_embeddings().register_forward_pre_hook(_make_contiguous)
         self.injector = Injector(self.sites)
         self.table = SlotTable(self.spec, slots, self.device, model.dtype, takes_gain=self.takes_gain)
         self.self_check()
