@@ -17,6 +17,7 @@ from vlibrary.adapters.sql.catalogue import sql_catalogue
 from vlibrary.adapters.sql.database import connect
 from vlibrary.adapters.sql.schema import Revisions, revisions, upgrade
 from vlibrary.config import Settings, read_settings
+from vlibrary.config_values import mask_passwords
 from vlibrary.domain.errors import CatalogueUnavailable
 from vlibrary.domain.ports.backup import Backup
 from vlibrary.domain.ports.snapshots import PersistentIndex, Snapshots
@@ -52,7 +53,14 @@ def open_stores(settings: Settings, *, create: bool = False, patience_s: float =
     check_disjoint(settings.artifacts_place, settings.beside_artifacts)
     if create:
         create_folder(settings.data_dir, "VLIBRARY_DATA_DIR")
-        upgrade(settings.catalogue_url)
+        try:
+            upgrade(settings.catalogue_url)
+        except CatalogueUnavailable as error:
+            place = mask_passwords(settings.catalogue_url)
+            raise CatalogueUnavailable(
+                f"Cannot use VLIBRARY_DATABASE_URL {place!r}. {error.detail}",
+                "Check that the database runs, and the user, password and name in the URL.",
+            ) from error.__cause__
     elif not (found := revisions(settings.catalogue_url)).current:
         raise CatalogueUnavailable(
             f"The database schema has revision {found.have}; this release needs {found.need}.",

@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import make_url
 
-from vlibrary.domain.errors import InvalidInput
+from vlibrary.domain.errors import InvalidSetting
 
 
 def check_disjoint(artifacts: str, others: Iterable[str]) -> None:
-    """Raise InvalidInput if the artifacts' location contains one of the others or is part of it.
+    """Raise InvalidSetting if the artifacts' location contains one of the others or is part of it.
 
     Locations are paths, s3://bucket/prefix and database URLs. The collector deletes every object that no vector
     references, so it would delete the other location's files.
@@ -21,7 +21,7 @@ def check_disjoint(artifacts: str, others: Iterable[str]) -> None:
         mine, its = _parts(artifacts), _parts(other)
         shared = min(len(mine), len(its))
         if mine[:shared] == its[:shared]:
-            raise InvalidInput(
+            raise InvalidSetting(
                 f"The artifact location {artifacts!r} overlaps {other!r}; garbage collection would delete other data.",
                 "Use separate folders, or separate buckets or prefixes, for VLIBRARY_ARTIFACTS, VLIBRARY_SNAPSHOTS and "
                 "VLIBRARY_DATA_DIR.",
@@ -29,12 +29,12 @@ def check_disjoint(artifacts: str, others: Iterable[str]) -> None:
 
 
 def create_folder(folder: Path, setting: str) -> None:
-    """Create the folder that the setting names unless it exists. Raises InvalidInput if it cannot be created."""
+    """Create the folder that the setting names unless it exists. Raises InvalidSetting if it cannot be created."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InvalidInput(
-            f"Cannot create the folder {str(folder)!r} ({error.strerror}).",
+        raise InvalidSetting(
+            f"{setting} is {str(folder)!r}: the folder cannot be created ({error.strerror}).",
             f"Set {setting} to a folder that this process can write to.",
         ) from error
 

@@ -28,7 +28,10 @@ class Command(TyperCommand):
             value = ctx.params.get(key)
             for one in value if isinstance(value, (list, tuple)) else [value]:
                 _check_argument(name, one)
-        return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            sys.exit(errors.INTERRUPTED)
 
 
 def _check_argument(name: str, value: object) -> None:
@@ -74,6 +77,7 @@ GROUPS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
         "backup": upkeep.backup,
         "restore": upkeep.restore,
         "migrate": upkeep.migrate,
+        "settings": upkeep.show_settings,
         "plot": plot.plots,
     },
     "Models": {"models": models.models, "bundled": models.bundled, "examples": models.examples},
@@ -89,7 +93,7 @@ for group, commands in GROUPS.items():
 
 
 def main() -> None:
-    """Run the command line. An error of VLibrary or of a file is printed with its cure, and the exit code is 1."""
+    """Run the command line. An error of VLibrary or of a file is printed with its cure; see errors.exit_code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal may not have every character
@@ -98,7 +102,7 @@ def main() -> None:
         app()
     except VLibraryError as error:
         errors.print_error(error)
-        sys.exit(1)
+        sys.exit(errors.exit_code(error))
     except OSError as error:
         errors.print_error(errors.file_error(error))
         sys.exit(1)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.text import Text
 
 from vlibrary.cli.output import errors, escape
-from vlibrary.domain.errors import InvalidInput, Unavailable, VLibraryError
+from vlibrary.domain.errors import InvalidInput, InvalidSetting, Unavailable, VLibraryError
 
 # The extra that a command needs; other commands need "api", and "worker" where they run a model.
 EXTRAS = {
@@ -22,9 +24,28 @@ EXTRAS = {
 }
 
 
+# Exit codes, besides 0. A usage error is one of the command line or of the settings.
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
+
+
+def exit_code(error: VLibraryError) -> int:
+    """Return the exit code of a command that ends with this error."""
+    return USAGE if isinstance(error, InvalidSetting) else FAILED
+
+
+@contextmanager
+def errors_at_start() -> Iterator[None]:
+    """End the process with the error and the exit code of wrong settings: they name what cannot be used."""
+    try:
+        yield
+    except VLibraryError as error:
+        print_error(error)
+        sys.exit(USAGE)
+
+
 def print_error(error: VLibraryError) -> None:
     """Print the error to standard error, with its cure and, since commands have no log, its cause."""
-    cause = cause_of(error, os.environ.get("VLIBRARY_DATABASE_URL", ""))
+    cause = cause_of(error)
     lines = [(f"{error.title}.", error.detail), ("Cause:", cause), ("What to do:", error.cure)]
     for head, text in lines:
         if text is not None:
@@ -32,13 +53,10 @@ def print_error(error: VLibraryError) -> None:
             errors.print(Text.assemble((head, style), " ", escape(text, keep="\n")))
 
 
-def cause_of(error: VLibraryError, database_url: str) -> str | None:
+def cause_of(error: VLibraryError) -> str | None:
     """Return the driver's message, without passwords, if a store did not respond; None for other errors."""
     if not isinstance(error, Unavailable) or error.__cause__ is None:
         return None
-    if database_url.count("@") > 1:
-        # The driver then parses a part of the password as the host name, and prints it.
-        return "not shown, because it may contain a part of the password: VLIBRARY_DATABASE_URL has more than one @"
     # The lines after the first contain hints and, for SQL statements, their parameters.
     line, *_ = str(error.__cause__).strip().splitlines() or [type(error.__cause__).__name__]
     return re.sub(r"[^\s'\"(]*@", "***@", re.sub(r"://\S*@", "://***@", line))

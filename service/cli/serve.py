@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import structlog
 import typer
 
+from vlibrary.cli.errors import errors_at_start
 from vlibrary.cli.output import errors, print_text
 from vlibrary.cli.sockets import bind_sockets, format_host
 from vlibrary.config import Settings, read_settings
-from vlibrary.domain.errors import InvalidInput
+from vlibrary.domain.errors import InvalidSetting
 from vlibrary.domain.ports.artifacts import Artifacts
 from vlibrary.domain.ports.inference import Worker
 from vlibrary.http_common import is_loopback
@@ -50,7 +51,8 @@ def serve(
         return open_worker(settings, artifacts, registry)
 
     with bind_sockets(settings.host, settings.port, variables="VLIBRARY_HOST, VLIBRARY_PORT") as sockets:
-        app = open_app(settings, open_own_worker)
+        with errors_at_start():
+            app = open_app(settings, open_own_worker)
         address = f"http://{format_host(settings.host)}:{settings.port}"
         print_text(f"VLibrary on {address} · dashboard at /docs · stop with Ctrl+C", on=errors)
         with suppress(KeyboardInterrupt):  # uvicorn raises it again after it has shut down
@@ -65,9 +67,9 @@ def serve(
 
 
 def check_exposure(settings: Settings) -> None:
-    """Raise InvalidInput if other machines could use the service, which has no authentication, without permission."""
+    """Raise InvalidSetting if other machines could use the service, which has no authentication, without permission."""
     if not settings.allow_remote and not is_loopback(settings.host):
-        raise InvalidInput(
+        raise InvalidSetting(
             f"VLIBRARY_HOST (--host) is {settings.host!r}, so other machines could read, change and delete all "
             "vectors: the service has no authentication.",
             "Use 127.0.0.1 behind a proxy that checks who is calling, or set VLIBRARY_ALLOW_REMOTE=true if only "

@@ -1,4 +1,4 @@
-"""`vlibrary gc | backup | restore | migrate`: operations on a library's stores, which need no running service."""
+"""`vlibrary gc | backup | restore | migrate | settings`: operations that need no running service."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Annotated
 
 import typer
 
-from vlibrary.cli.output import errors, print_result, print_text, run_steps
-from vlibrary.config import read_settings
+from vlibrary.cli.output import errors, print_json, print_result, print_rows, print_text, run_steps
+from vlibrary.config import read_settings, settings_in_force
 from vlibrary.domain.errors import InvalidInput
 from vlibrary.domain.labels import check_actor
 from vlibrary.upkeep import backup as use_case
@@ -131,6 +131,15 @@ def migrate(
     print_result({"before": before.have, "after": after.have, "needed": after.need}, text, as_json=as_json)
     if not after.current:
         raise typer.Exit(1)
+
+
+def show_settings(as_json: AsJson = False) -> None:
+    """Show the settings in force, and where each comes from: default, environment or file. Secrets are masked."""
+    found = settings_in_force()
+    if as_json:
+        print_json(found)
+    else:
+        print_rows(("variable", "value", "source"), [(one.variable, one.value, one.source) for one in found], none="")
 
 
 def parse_duration(text: str) -> timedelta:

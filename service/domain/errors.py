@@ -56,6 +56,7 @@ class ErrorCode(StrEnum):
     UNSUPPORTED_MODEL = "unsupported-model"
     # Raised by commands, training and the client, never by the service:
     MODEL_UNAVAILABLE = "model-unavailable"
+    INVALID_SETTING = "invalid-setting"
     INVALID_EXAMPLES = "invalid-examples"
     INVALID_TRAINING_SETTINGS = "invalid-training-settings"
     TRAINING_DIVERGED = "training-diverged"
@@ -126,6 +127,12 @@ class KeyReused(InvalidInput):
 
 class InvalidBackup(InvalidInput):
     code, title = ErrorCode.INVALID_BACKUP, "Invalid backup"
+
+
+class InvalidSetting(InvalidInput):
+    """A setting of the process is wrong, so it cannot start."""
+
+    code, title = ErrorCode.INVALID_SETTING, "Invalid setting"
 
 
 class TooLarge(VLibraryError):

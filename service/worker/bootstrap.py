@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +15,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from vlibrary.adapters.artifacts.open import open_artifacts
 from vlibrary.bundled import EMBEDDER_FOLDER, EMBEDDER_ID, LVLM_FOLDER, LVLM_ID
 from vlibrary.config import BUNDLED, SMOL_LLAVA, Settings
-from vlibrary.domain.errors import InvalidInput
+from vlibrary.domain.errors import InvalidSetting
 from vlibrary.engine.inflight import Budget, InFlightEngine
 from vlibrary.engine.request import Engine
 from vlibrary.engine.self_check import check_decoder
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 STAGE_LOG_S = 10.0
+_MODEL_CURE = "Use the folder of a Hugging Face model, the id of one that can be downloaded, or bundled."
 
 
 def open_lvlm(settings: Settings) -> Lvlm:
@@ -44,20 +47,23 @@ def open_lvlm(settings: Settings) -> Lvlm:
     of the folder, never under a path. The name is for people: vectors belong to a model by its fingerprint, so one that
     was trained from the same weights under another name is found and applied all the same.
     """
+    _check_device(settings.device)
+    _check_folder("VLIBRARY_LVLM", settings.lvlm)
     folder, model_id = find_lvlm(settings)
     flush_denormals()
     # The bundled model is too small to gain from threads, and new threads may not inherit the flag.
     threads = settings.threads or (1 if settings.lvlm == BUNDLED else 0)
     if threads:
         torch.set_num_threads(threads)
-    lvlm = Lvlm.load(
-        folder,
-        device=settings.device,
-        dtype=settings.dtype,
-        model_id=settings.model_name or model_id,
-        slots=settings.slots,
-        image_formats=settings.image_formats,
-    )
+    with _naming_setting("VLIBRARY_LVLM", settings.lvlm):
+        lvlm = Lvlm.load(
+            folder,
+            device=settings.device,
+            dtype=settings.dtype,
+            model_id=settings.model_name or model_id,
+            slots=settings.slots,
+            image_formats=settings.image_formats,
+        )
     log.info("worker.lvlm_loaded", model=lvlm.spec.model_id, layers=lvlm.spec.layers, hidden_size=lvlm.spec.hidden_size)
     return lvlm
 
@@ -91,13 +97,55 @@ class _StageLog:
 def open_embedder(settings: Settings) -> Embedder:
     """Load the query embedder that the settings name."""
     bundled = settings.embedder == BUNDLED
-    return Embedder.load(
-        EMBEDDER_FOLDER if bundled else settings.embedder,
-        device=settings.device,
-        embedder_id=EMBEDDER_ID if bundled else None,
-        cache_bytes=settings.embedding_cache_mb * 2**20,
-        image_formats=settings.image_formats,
-    )
+    if bundled and settings.lvlm != BUNDLED:
+        log.warning(
+            "worker.toy_embedder",
+            lvlm=settings.lvlm,
+            detail="The bundled embedder knows only the toy world, so it finds vectors of other images by chance. Set "
+            "VLIBRARY_EMBEDDER to a CLIP or SigLIP model.",
+        )
+    _check_folder("VLIBRARY_EMBEDDER", settings.embedder)
+    with _naming_setting("VLIBRARY_EMBEDDER", settings.embedder):
+        return Embedder.load(
+            EMBEDDER_FOLDER if bundled else settings.embedder,
+            device=settings.device,
+            embedder_id=EMBEDDER_ID if bundled else None,
+            cache_bytes=settings.embedding_cache_mb * 2**20,
+            image_formats=settings.image_formats,
+        )
+
+
+def _check_device(name: str) -> None:
+    """Raise InvalidSetting if torch has no such device here."""
+    device = torch.device(name)
+    if device.type == "cpu":
+        return
+    module = getattr(torch, device.type)
+    count = module.device_count() if module.is_available() else 0
+    if (device.index or 0) >= count:
+        has = f"{count} of this type" if count else "none of this type"
+        raise InvalidSetting(
+            f"VLIBRARY_DEVICE is {name!r}, but torch {torch.__version__} finds {has}.",
+            "Use cpu, or install the driver and a build of torch for the device.",
+        )
+
+
+def _check_folder(variable: str, value: str) -> None:
+    """Raise InvalidSetting for the path of a folder that is missing; a hub's id begins with a letter or digit."""
+    if value.startswith(("/", ".", "~")) and not Path(value).is_dir():
+        raise InvalidSetting(f"{variable} is {value!r}, which is no folder.", _MODEL_CURE)
+
+
+@contextmanager
+def _naming_setting(variable: str, value: str) -> Iterator[None]:
+    """Raise InvalidSetting, with the name of the setting, for a model that cannot be read."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InvalidSetting(
+            f"{variable} is {value!r}, from which no model can be read: {reason:.300}", _MODEL_CURE
+        ) from error
 
 
 def open_worker(settings: Settings, artifacts: Artifacts, registry: CollectorRegistry | None = None) -> LocalWorker:
@@ -133,7 +181,7 @@ def open_engine(settings: Settings, lvlm: Lvlm) -> Engine:
 def open_server(settings: Settings) -> tuple[WorkerServer, Host]:
     """Return a server for a worker process, not yet started, and the host that will load its models.
 
-    Raises InvalidInput if other machines could reach it without a token.
+    Raises InvalidSetting if other machines could reach it without a token.
     """
     check_exposure(settings)
     flush_denormals()  # threads that the server starts inherit the setting
@@ -148,10 +196,10 @@ def open_server(settings: Settings) -> tuple[WorkerServer, Host]:
 
 
 def check_exposure(settings: Settings) -> None:
-    """Raise InvalidInput if other machines could use the worker without a token."""
+    """Raise InvalidSetting if other machines could use the worker without a token."""
     host = settings.worker_host
     if settings.shared_token is None and not is_loopback(host):
-        raise InvalidInput(
+        raise InvalidSetting(
             f"A worker that listens on {host!r} needs a token, since other machines can reach it.",
             "Set the same VLIBRARY_WORKER_TOKEN, a long random text, for the API and its workers, or use 127.0.0.1.",
         )

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def running_service(data_dir: Path) -> Iterator[Client]:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     log = data_dir / "service.log"
-    environment = os.environ | {"VLIBRARY_DATA_DIR": str(data_dir)}
+    environment = demo_environment(os.environ, data_dir)
     command = [sys.executable, "-m", "vlibrary.cli", "serve", "--port", str(port)]
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
@@ -43,6 +43,12 @@ def running_service(data_dir: Path) -> Iterator[Client]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def demo_environment(environment: Mapping[str, str], data_dir: Path) -> dict[str, str]:
+    """Return the environment without settings: the demo has its own stores and models, whatever the shell names."""
+    kept = {name: value for name, value in environment.items() if not name.upper().startswith("VLIBRARY_")}
+    return kept | {"VLIBRARY_DATA_DIR": str(data_dir)}
 
 
 def _wait_until_ready(client: Client, process: subprocess.Popen[bytes], log: Path) -> None:
