@@ -172,7 +172,10 @@ class HttpSettings(_Group):
         default=1_000, ge=1, le=10**6, description="maximum open connections; idle ones make room for new ones"
     )
     max_inside: int = Field(
-        default=256, ge=1, le=10**6, description="maximum concurrent requests; further ones get 429"
+        default=256,
+        ge=1,
+        le=10**6,
+        description="maximum concurrent requests; further ones wait up to a second for a place, or get 429",
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=("localhost",),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -61,7 +62,12 @@ def main(
             console.print(f"{program.name} …")
             work = Path(folder) / f"work-{number}"
             work.mkdir()
-            results[program.name] = _run(program, subject, work, count)
+            began = time.monotonic()
+            try:
+                results[program.name] = _run(program, subject, work, count)
+            except Exception as error:  # noqa: BLE001  the other programs run all the same
+                results[program.name] = {"crashed": f"{type(error).__name__}: {error}"[-1_500:]}
+            console.print(f"    {time.monotonic() - began:.0f} s")
         accuracy = subject.accuracy
     clients = [each for each in chosen if not each.harness]
     harnesses = [each for each in chosen if each.harness]
@@ -148,9 +154,10 @@ def _figures(
 
 def _unusable(program: Program, result: Mapping[str, str], failures: list[str]) -> str:
     if "missing" in result:
-        return f"not installed: {result['missing'][:60]}"
+        failures.append(f"{program.name} cannot be installed: {result['missing']}")
+        return "[red]not installed[/red]"
     failures.append(f"{program.name}: {result['crashed']}")
-    return "[red]FAIL[/red]"
+    return MARKS["fail"]
 
 
 if __name__ == "__main__":

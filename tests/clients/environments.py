@@ -1,6 +1,8 @@
 """An environment for every program: its own packages at pinned versions, made when it is first needed.
 
-Each is a folder under .venv/clients, so that no package of a client reaches the service's environment.
+Each is a folder under .venv/clients, so that no package of a client reaches the service's environment. An installation
+that was interrupted, or whose list has changed, goes on with what is there: pip keeps what it has downloaded, and
+installs only what is missing.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ ROOT = HERE.parents[1]
 FOLDER = ROOT / ".venv" / "clients"
 # The CPU build of torch comes from its own index; the same variables as in the Makefile.
 TORCH_INDEX = os.environ.get("TORCH_INDEX", "https://download.pytorch.org/whl/cpu")
+# The largest environments hold 5 GB.
+INSTALL_TIMEOUT_S = 3_600.0
 _STAMP = "installed"
 
 
@@ -55,7 +59,7 @@ def _python(packages: str) -> Path:
     stamp = folder / _STAMP
     digest = hashlib.sha256(requirements.read_bytes()).hexdigest()
     if not (stamp.exists() and stamp.read_text() == digest):
-        shutil.rmtree(folder, ignore_errors=True)
+        stamp.unlink(missing_ok=True)
         _run([sys.executable, "-m", "venv", str(folder)])
         # The lists are complete. Dependencies are left out because some of them are CUDA builds that nothing here uses.
         pip = [str(folder / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
@@ -94,6 +98,9 @@ def _node_program(path: Path) -> Path:
 
 
 def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=INSTALL_TIMEOUT_S)
+    except subprocess.TimeoutExpired as error:
+        raise NotInstalledError(f"no end after {INSTALL_TIMEOUT_S:.0f} s; run it again to go on") from error
     if done.returncode != 0:
         raise NotInstalledError((done.stderr or done.stdout).strip()[-300:])

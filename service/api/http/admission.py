@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -19,12 +19,15 @@ T = TypeVar("T")
 
 # Calls to stores and embedders block, so they run in threads.
 THREADS = 32
+# Retry-After counts whole seconds, so a request that gets a place within one waits for it.
+PATIENCE_S = 1.0
+MAX_WAITING = 256
 # Of one request: enough for a batch of the embedder, and few of the threads.
 _AT_ONCE = 8
 
 
 class AdmissionControl:
-    """Admits at most `max_requests` at a time and refuses the others immediately.
+    """Admits at most `max_requests` at a time. Further ones wait if they can be admitted soon; others are refused.
 
     This bounds the requests that wait for a thread or a worker. timeout_s: default limit of a request.
     retry_after: when refused clients should come back.
@@ -34,7 +37,7 @@ class AdmissionControl:
         self.timeout_s = timeout_s
         self.retry_after = RetryAfter()
         self._max_requests = max_requests
-        self._running = 0
+        self._places = asyncio.Semaphore(max_requests)
         self._stopping = False
         self._timeouts: set[asyncio.Timeout] = set()
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="request")
@@ -42,25 +45,41 @@ class AdmissionControl:
         self._parsing = asyncio.Lock()
 
     def check_room(self) -> None:
-        """Raise Overloaded if no further request would be admitted now."""
-        if self._running >= self._max_requests:
-            raise Overloaded(f"The service is already processing {self._running} requests.", "Try again later.")
+        """Raise Overloaded if one more request would be admitted neither now nor soon."""
+        if self._places.locked() and (
+            self.retry_after.waiting >= MAX_WAITING
+            or self.retry_after.expect(asyncio.get_running_loop().time()) > PATIENCE_S
+        ):
+            raise self._full()
 
-    @contextmanager
-    def admit(self, request: Request) -> Iterator[RequestScope]:
+    @asynccontextmanager
+    async def admit(self, request: Request) -> AsyncGenerator[RequestScope]:
         """Admit the request until the `with` ends. Its body must have been read. Raises Overloaded."""
-        self.check_room()
-        self._running += 1
         now = asyncio.get_running_loop().time
-        arrived = now()
-        answered = False
-        self.retry_after.enter(arrived)
+        scope = RequestScope(self, request)
+        await self._take_place()
+        entered, answered = now(), False
+        self.retry_after.enter(entered)
         try:
-            yield RequestScope(self, request)
+            yield scope
             answered = True
         finally:
-            self._running -= 1
-            self.retry_after.leave(now(), arrived, answered=answered)
+            self._places.release()
+            self.retry_after.leave(now(), entered, answered=answered)
+
+    async def _take_place(self) -> None:
+        self.check_room()
+        self.retry_after.waiting += 1
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await self._places.acquire()
+        except TimeoutError:
+            raise self._full() from None
+        finally:
+            self.retry_after.waiting -= 1
+
+    def _full(self) -> Overloaded:
+        return Overloaded(f"The service is already processing {self._max_requests} requests.", "Try again later.")
 
     def stop(self) -> None:
         """Cancel all running and future requests; they raise Unavailable."""

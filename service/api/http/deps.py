@@ -60,7 +60,7 @@ async def _admit(request: Request) -> AsyncGenerator[RequestScope]:
     control: AdmissionControl = request.app.state.admission
     control.check_room()  # before a large body is read
     await request.body()
-    with control.admit(request) as scope:
+    async with control.admit(request) as scope:
         yield scope
 
 

@@ -33,6 +33,13 @@ class RetryAfter:
         self._finished = 0
         self._mean_s = 0.0
         self._given = -math.inf
+        self.waiting = 0  # requests that wait for a place inside
+
+    def expect(self, now: float) -> float:
+        """Return the seconds after which one more request gets a place, infinity if nothing is known."""
+        if not (self._inside and self._finished):
+            return math.inf
+        return self._mean(now) * (self.waiting + 1) / self._inside
 
     def enter(self, now: float) -> None:
         """Count a request that was admitted."""
@@ -51,15 +58,19 @@ class RetryAfter:
         """Return the seconds after which a client that is refused now should come back."""
         if not self._inside:
             return self._spread(DEFAULT_S)
-        # Requests that have been inside for longer than usual show that the usual time is out of date.
-        age_s = now - self._arrivals / self._inside
-        mean_s = max(self._mean_s, age_s) if self._finished else max(_FIRST_GUESS_S, age_s)
-        self._given = min(max(now, self._given) + _EARLY * mean_s / self._inside, now + MAX_S)
+        each_s = self._mean(now) / self._inside
+        self._given = min(max(now + self.waiting * each_s, self._given) + _EARLY * each_s, now + MAX_S)
         return self._spread(self._given - now)
 
     def default(self) -> float:
         """Return the seconds to wait after an error that says nothing about when it ends."""
         return self._spread(DEFAULT_S)
+
+    def _mean(self, now: float) -> float:
+        """Return the seconds that a request takes. There must be one inside."""
+        # Requests that have been inside for longer than usual show that the usual time is out of date.
+        age_s = now - self._arrivals / self._inside
+        return max(self._mean_s if self._finished else _FIRST_GUESS_S, age_s)
 
     def _spread(self, seconds: float) -> float:
         return min(max(seconds * (1 + _JITTER * (2 * self._jitter() - 1)), _MIN_S), MAX_S)

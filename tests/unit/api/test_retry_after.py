@@ -6,12 +6,14 @@ import heapq
 import itertools
 import math
 import random
+from collections import deque
 from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vlibrary.api.http.admission import PATIENCE_S
 from vlibrary.api.http.retry_after import MAX_S, RetryAfter, retry_headers
 
 CLIENTS = 24
@@ -26,7 +28,10 @@ def milliseconds(seconds: float) -> float:
 
 
 class Simulation:
-    """A service that runs `rows` requests at a time, and lets at most `room` in; on a simulated clock."""
+    """A service that runs `rows` requests at a time, lets at most `room` in, and others wait if they get in soon.
+
+    On a simulated clock.
+    """
 
     def __init__(self, *, rows: int, room: int, seconds: float, obey: Callable[[float], float], seed: int = 0) -> None:
         rng = random.Random(seed)
@@ -35,30 +40,57 @@ class Simulation:
         self._room = room
         self._seconds = seconds
         self._obey = obey
+        self._order = itertools.count()
+        self._events: list[tuple[float, int, float | None]] = []  # time, order, and when it was let in: then it leaves
+        self._inside = 0
+        self._waiting = deque[float]()
         self.refused = 0
 
     def run(self, arrivals: list[float]) -> float:
         """Return when the last client is answered."""
-        order = itertools.count()
-        events: list[tuple[float, int, float | None]] = [(at, next(order), None) for at in arrivals]
-        heapq.heapify(events)
-        inside, now = 0, 0.0
-        while events:
-            now, _, arrived = heapq.heappop(events)
-            if arrived is not None:
-                inside -= 1
-                self._estimator.leave(now, arrived, answered=True)
-            elif inside >= self._room:
-                self.refused += 1
-                delay = self._obey(self._estimator.estimate(now))
-                heapq.heappush(events, (now + delay, next(order), None))
+        now = 0.0
+        for at in arrivals:
+            self._push(at)
+        while self._events:
+            now, _, entered = heapq.heappop(self._events)
+            while self._waiting and now - self._waiting[0] > PATIENCE_S:
+                self._waiting.popleft()
+                self._refuse(now)
+            if entered is None:
+                self._arrive(now)
             else:
-                inside += 1
-                self._estimator.enter(now)
-                ends = max(now, heapq.heappop(self._rows)) + self._seconds
-                heapq.heappush(self._rows, ends)
-                heapq.heappush(events, (ends, next(order), now))
+                self._leave(now, entered)
+            self._estimator.waiting = len(self._waiting)
         return now
+
+    def _push(self, at: float, entered: float | None = None) -> None:
+        heapq.heappush(self._events, (at, next(self._order), entered))
+
+    def _arrive(self, now: float) -> None:
+        if self._inside < self._room and not self._waiting:
+            self._enter(now)
+        elif self._estimator.expect(now) <= PATIENCE_S:
+            self._waiting.append(now)
+        else:
+            self._refuse(now)
+
+    def _enter(self, now: float) -> None:
+        self._inside += 1
+        self._estimator.enter(now)
+        ends = max(now, heapq.heappop(self._rows)) + self._seconds
+        heapq.heappush(self._rows, ends)
+        self._push(ends, now)
+
+    def _leave(self, now: float, entered: float) -> None:
+        self._inside -= 1
+        self._estimator.leave(now, entered, answered=True)
+        if self._waiting:
+            self._waiting.popleft()
+            self._enter(now)
+
+    def _refuse(self, now: float) -> None:
+        self.refused += 1
+        self._push(now + self._obey(self._estimator.estimate(now)))
 
 
 @pytest.mark.parametrize("obey", [whole_seconds, milliseconds])
@@ -74,7 +106,18 @@ def test_clients_that_obey_finish_within_one_and_a_half_times_the_work(
     simulation = Simulation(rows=rows, room=room, seconds=seconds, obey=obey, seed=seed)
     finished = simulation.run([0.001 * number for number in range(CLIENTS)])
     assert finished <= 1.5 * work
-    assert simulation.refused >= CLIENTS - room
+
+
+@pytest.mark.parametrize("obey", [whole_seconds, milliseconds])
+@pytest.mark.parametrize(("rows", "seconds"), [(4, 0.04), (4, 0.13), (1, 0.04), (2, 0.3)])
+@pytest.mark.parametrize("seed", range(3))
+def test_clients_with_short_requests_wait_inside_instead_of_pausing_for_a_second(
+    rows: int, seconds: float, obey: Callable[[float], float], seed: int
+) -> None:
+    simulation = Simulation(rows=rows, room=4, seconds=seconds, obey=obey, seed=seed)
+    first = simulation.run([0.0])  # so that the time of a request is known
+    finished = simulation.run([first + 0.001 * number for number in range(CLIENTS)]) - first
+    assert finished <= max(1.5 * CLIENTS * seconds / rows, PATIENCE_S + 2 * seconds)
 
 
 def test_each_refused_client_gets_its_own_time() -> None:
