@@ -5,4 +5,4 @@ from pathlib import Path
 LVLM_FOLDER: Path = Path(__file__).parent / "weights" / "lvlm"
 EMBEDDER_FOLDER: Path = Path(__file__).parent / "weights" / "embedder"
 LVLM_ID = "vlibrary/bundled-llava"
-EMBEDDER_ID = "vlibrary/bundled-clip"
+EMBEDDER_ID = "vlibrary/bundled-encoder"

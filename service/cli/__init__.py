@@ -80,7 +80,12 @@ GROUPS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
         "settings": upkeep.show_settings,
         "plot": plot.plots,
     },
-    "Models": {"models": models.models, "bundled": models.bundled, "examples": models.examples},
+    "Models": {
+        "models": models.models,
+        "bundled": models.bundled,
+        "evaluate": models.evaluations,
+        "examples": models.examples,
+    },
 }
 for group, commands in GROUPS.items():
     for name, function in commands.items():

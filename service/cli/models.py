@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,6 +17,18 @@ from vlibrary.domain.errors import InvalidInput
 models = typer.Typer(
     help="The models that come with VLibrary: list them, assemble them, train them again.", no_args_is_help=True
 )
+evaluations = typer.Typer(help="Measure the library's decisions.", no_args_is_help=True)
+
+QUICK_SIZES = (50, 12)
+QUICK_QUERIES = 10
+
+
+class Which(StrEnum):
+    """The sets of wordings: one to develop with, and one for the figures that are published."""
+
+    DEVELOPMENT = "development"
+    FINAL = "final"
+
 
 Cache = Annotated[
     Path | None,
@@ -128,3 +141,36 @@ def examples(
         raise InvalidInput(f"Unknown task {task!r:.80}.", f"Use one of: {', '.join(names)}.")
     path = write_examples(tasks.examples(tasks.task(task), split, count, seed), folder)
     print_text(f"Wrote {count} examples to {path}.")
+
+
+@evaluations.command("retrieval")
+def retrieval(
+    wordings: Annotated[Which, typer.Option(help="Set of wordings and seed of the images")] = Which.DEVELOPMENT,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer queries, and libraries of 50 and 12 examples")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Also plot the shares of every kind of query to this file")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as one line of JSON")] = False,
+) -> None:
+    """Measure how often queries get the right vector, and how often others are left alone.
+
+    Uses the embedder of the settings and the bundled tasks; docs/reference/retrieval.md describes the protocol.
+    """
+    from vlibrary.evaluation.retrieval.measure import PER_TASK, SIZES, measure
+    from vlibrary.training.progress import Bar, progress_bars
+    from vlibrary.worker.bootstrap import open_embedder
+
+    console = Console(stderr=as_json)
+    with progress_bars(console) as progress:
+        bar = Bar(progress, "measure retrieval")
+        report = measure(
+            open_embedder(read_settings()),
+            "final" if wordings is Which.FINAL else "development",
+            sizes=QUICK_SIZES if quick else SIZES,
+            per_task=QUICK_QUERIES if quick else PER_TASK,
+            report=bar,
+        )
+        bar.finish()
+    console.print(report.as_table())
+    if plot is not None:
+        report.plot(plot)
+    if as_json:
+        print(json.dumps(report.as_json()))  # noqa: T201  standard output is the result

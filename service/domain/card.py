@@ -13,6 +13,7 @@ import numpy as np
 
 from vlibrary.domain.errors import InvalidCard
 from vlibrary.domain.labels import MetadataValue, check_metadata, check_parents, check_tags, is_storable
+from vlibrary.domain.matching.calibration import Calibration
 from vlibrary.domain.query import EmbedderSpec, Modality, TaskEmbedding
 from vlibrary.domain.vector import Array, ModelSpec, Positions
 
@@ -22,8 +23,12 @@ MAX_DESCRIPTION = 2_000
 
 
 class KeyKind(StrEnum):
-    """What a task key embeds: the mean of all training queries, of one cluster of them, or the card's description."""
+    """What a task key embeds.
 
+    A training query; the mean of all of them, or of one cluster, on cards from before 0.2.0; the card's description.
+    """
+
+    EXEMPLAR = "exemplar"
     CENTROID = "centroid"
     SUBCENTROID = "subcentroid"
     DESCRIPTION = "description"
@@ -42,7 +47,8 @@ class VectorCard:
     """The author's description of a vector. Raises InvalidCard.
 
     embedder: fingerprint of the embedder of the keys; None without keys.
-    thresholds: per modality, the score from which the vector matches; calibrated on held-out training queries.
+    calibration: per part, the scale that makes cosines with the keys a probability. Empty on cards from before 0.2.0.
+    thresholds: per modality, the score from which the vector matches, if the card has no calibration.
     results: evaluation results, such as {"zero_shot": 0.03, "steered": 0.97}; JSON values only.
     tags: labels, sorted and unique. metadata: typed values to filter by. derived_from: ids of the parent vectors.
     """
@@ -51,6 +57,7 @@ class VectorCard:
     description: str = ""
     embedder: str | None = None
     keys: tuple[TaskKey, ...] = ()
+    calibration: Calibration = field(default_factory=dict)
     thresholds: Mapping[Modality, float] = field(default_factory=dict)
     results: Mapping[str, Any] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
@@ -69,6 +76,8 @@ class VectorCard:
         check_parents(self.derived_from)
         if len(self.keys) > MAX_KEYS:
             raise InvalidCard(f"The card has {len(self.keys)} keys.", f"Use at most {MAX_KEYS}.")
+        if Modality.IMAGE_TEXT in self.calibration:
+            raise InvalidCard("The calibration has the part 'image_text'.", "Calibrate 'image' and 'text'.")
         for modality, threshold in self.thresholds.items():
             if not -1.0 <= threshold <= 1.0:
                 raise InvalidCard(f"The threshold for {modality} is {threshold}.", "Use a number from -1 to 1.")

@@ -17,7 +17,7 @@ from vlibrary.evaluation.report import SHOTS, BundledReport, TaskCurve
 from vlibrary.models.embedder import Embedder
 from vlibrary.models.lvlm import Lvlm, flush_denormals
 from vlibrary.training.features import embed_examples
-from vlibrary.training.keys import best_scores, centroids
+from vlibrary.training.keys import best_scores, choose_exemplars
 from vlibrary.training.progress import Progress, Report, ignore
 
 PER_TASK = 100
@@ -69,7 +69,7 @@ def embedder_top1(embedder: Embedder, tasks: Sequence[Task], per_task: int, seed
     The keys are computed from training queries only. The figure is meaningful because no two bundled tasks ask the
     same questions about the same kind of image.
     """
-    keys = [centroids(embed_examples(embedder, examples(task, "train", KEY_QUERIES, seed)), seed) for task in tasks]
+    keys = [choose_exemplars(embed_examples(embedder, examples(task, "train", KEY_QUERIES, seed))) for task in tasks]
     correct = 0
     for number, task in enumerate(tasks):
         queries = embed_examples(embedder, examples(task, "test", per_task, seed))

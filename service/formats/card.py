@@ -1,8 +1,9 @@
 """A vector's card as JSON: what `vlibrary train` writes next to the artifact and what POST /vectors accepts.
 
 {"name": "colour-codes", "description": "...", "embedder": "<fingerprint>",
- "keys": [{"kind": "centroid", "image": [...], "text": [...]}],
- "thresholds": {"image_text": 0.9, "text": 0.8}, "results": {"zero_shot": 0.03, "steered": 0.97},
+ "keys": [{"kind": "exemplar", "image": [...], "text": [...]}],
+ "calibration": {"image": {"own": 0.95, "unrelated": 0.21}, "text": {"own": 0.98, "unrelated": 0.3}},
+ "results": {"zero_shot": 0.03, "steered": 0.97},
  "tags": ["demo"], "metadata": {"shots": 16, "split": "train"}, "derived_from": ["<id of a vector>"]}
 """
 
@@ -17,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vlibrary.domain.card import KeyKind, TaskKey, VectorCard
 from vlibrary.domain.errors import InvalidCard
+from vlibrary.domain.matching.calibration import PartScale
 from vlibrary.domain.query import Modality, TaskEmbedding
 from vlibrary.formats import strict_json
 from vlibrary.formats.text import NotUtf8
@@ -41,6 +43,15 @@ class _Key(BaseModel):
         return TaskKey(self.kind, TaskEmbedding(image, text))
 
 
+class _Scale(BaseModel):
+    """The scale of a part."""
+
+    model_config = _STRICT
+
+    own: float
+    unrelated: float
+
+
 class _Card(BaseModel):
     """The fields of a card; the domain checks their values."""
 
@@ -50,6 +61,7 @@ class _Card(BaseModel):
     description: str = ""
     embedder: str | None = None
     keys: list[_Key] = []
+    calibration: dict[Annotated[Modality, Field(strict=False)], _Scale] = {}
     thresholds: dict[Annotated[Modality, Field(strict=False)], float] = {}
     results: dict[str, Any] = {}
     tags: list[str] = []
@@ -72,6 +84,7 @@ def parse_card(text: str | bytes) -> VectorCard:
         description=card.description,
         embedder=card.embedder,
         keys=tuple(key.to_domain() for key in card.keys),
+        calibration={part: PartScale(scale.own, scale.unrelated) for part, scale in card.calibration.items()},
         thresholds=card.thresholds,
         results=card.results,
         tags=tuple(card.tags),
@@ -109,5 +122,11 @@ def _dump_fields(card: VectorCard) -> dict[str, Any]:
         "thresholds": {str(modality): least for modality, least in card.thresholds.items()},
         "results": dict(card.results),
     }
-    optional = {"tags": list(card.tags), "metadata": dict(card.metadata), "derived_from": list(card.derived_from)}
+    scales = {str(part): {"own": scale.own, "unrelated": scale.unrelated} for part, scale in card.calibration.items()}
+    optional = {
+        "calibration": scales,
+        "tags": list(card.tags),
+        "metadata": dict(card.metadata),
+        "derived_from": list(card.derived_from),
+    }
     return fields | {name: value for name, value in optional.items() if value}

@@ -26,11 +26,12 @@ from vlibrary.methods.m2iv.method import M2iv
 from vlibrary.methods.self_label import split_self_labelled
 from vlibrary.models.embedder import Embedder
 from vlibrary.models.lvlm import Lvlm
+from vlibrary.training.calibration import calibrate, embed_background
 from vlibrary.training.checkpoint import write_atomically
 from vlibrary.training.errors import InvalidExamples
 from vlibrary.training.features import embed_examples
 from vlibrary.training.forward import encode_answers, to_prompt
-from vlibrary.training.keys import centroids, task_keys, thresholds
+from vlibrary.training.keys import choose_exemplars, task_keys, thresholds
 from vlibrary.training.progress import Report, ignore
 
 _LONGEST = 8
@@ -38,7 +39,7 @@ _LONGEST = 8
 
 @dataclass(frozen=True)
 class Trained:
-    """A vector, its card (task keys, thresholds and measured results), and the report of its training."""
+    """A vector, its card (task keys, calibration and measured results), and the report of its training."""
 
     vector: SteeringVector
     card: VectorCard
@@ -131,18 +132,19 @@ class _Run:
         return {"zero_shot": zero_shot, "n_shot": n_shot, "shots": shots}
 
     def fit(self, data: TaskData, card: VectorCard, folder: Path | None) -> tuple[Fit, VectorCard]:
-        """Return the trained vector, and the card with task keys, thresholds, and what embedding showed."""
+        """Return the trained vector, and the card with task keys, calibration, and what embedding showed."""
         started = time.perf_counter()
         features = embed_examples(self._embedder, data.train, self._report)
         fit = self._method.fit(data, features, self._lvlm, seed=self._seed, folder=folder, report=self._report)
         seconds = round(time.perf_counter() - started, 1)
-        keys = centroids(features, self._seed)
+        exemplars = choose_exemplars(features)
         validation = embed_examples(self._embedder, data.validation, self._report)
         return fit, replace(
             card,
             embedder=self._embedder.spec.fingerprint,
-            keys=task_keys(keys),
-            thresholds=thresholds(keys, validation),
+            keys=task_keys(exemplars),
+            calibration=calibrate(exemplars, features + validation, embed_background(self._embedder)),
+            thresholds=thresholds(exemplars, validation),
             results={"truncated_questions": features.truncated + validation.truncated, "seconds": seconds},
         )
 

@@ -1,4 +1,4 @@
-"""The query embedder: a CLIP or SigLIP model that maps images and texts to unit vectors in one space."""
+"""The query embedder: a model with CLIP's interface that maps images and texts to unit vectors."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from transformers import AutoModel, AutoProcessor, PreTrainedModel, ProcessorMixin
 
@@ -20,6 +21,7 @@ from vlibrary.domain.vector import Array
 from vlibrary.formats.images import decode_images
 from vlibrary.models.call_batches import CallBatches
 from vlibrary.models.embedding_cache import Embedded, EmbeddingCache, image_key, text_key
+from vlibrary.models.small_encoder import register_encoder
 from vlibrary.steering.fingerprint import fingerprint
 
 T = TypeVar("T")
@@ -80,7 +82,7 @@ class Embedder:
         probe = [self._tokenize(text)[0][0] for text in _PROBE]
         full, short = (self._encode_texts(probe, pad_fully=pad_fully) for pad_fully in (True, False))
         self._pad_fully = bool(np.abs(full - short).max() > _SAME * np.abs(full).max())
-        self.spec = self._build_spec(embedder_id, width=full.shape[1])
+        self.spec = self._build_spec(embedder_id, text_size=full.shape[1])
 
     @classmethod
     def load(
@@ -97,6 +99,7 @@ class Embedder:
         image_formats: those of IMAGE_FORMATS that queries may contain.
         Raises UnsupportedModel if it is not a CLIP-like model, OSError if it cannot be read.
         """
+        register_encoder()
         # As in load_processor: a fixed image backend, so that an image has the same embedding on every machine.
         processor = AutoProcessor.from_pretrained(folder_or_id, backend="pil")
         model: Any = AutoModel.from_pretrained(folder_or_id, dtype=torch.float32)
@@ -204,14 +207,16 @@ class Embedder:
         ]
         return np.concatenate(outputs) if outputs else np.zeros((0, 0), np.float32)
 
-    def _build_spec(self, embedder_id: str, width: int) -> EmbedderSpec:
-        # Images and texts share one space, and configurations name its width differently: it was measured on a text.
-        architecture = type(self._model).__name__
+    def _build_spec(self, embedder_id: str, text_size: int) -> EmbedderSpec:
+        # Configurations name the sizes differently: they are measured.
+        blank = self._encode_images([self._processor(images=Image.new("RGB", (8, 8)), return_tensors="pt")])
+        architecture, image_size = type(self._model).__name__, blank.shape[1]
+        sizes = [text_size] if text_size == image_size else [image_size, text_size]
         return EmbedderSpec(
             embedder_id=embedder_id,
-            fingerprint=fingerprint(self._model, [architecture, width]),
-            image_size=width,
-            text_size=width,
+            fingerprint=fingerprint(self._model, [architecture, *sizes]),
+            image_size=image_size,
+            text_size=text_size,
         )
 
 

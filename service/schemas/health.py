@@ -16,7 +16,7 @@ _MODEL = {
     "layers": 4,
     "hidden_size": 128,
     "context_length": 1024,
-    "embedder": "vlibrary/bundled-clip",
+    "embedder": "vlibrary/bundled-encoder",
     "embedder_fingerprint": "77ab01c4",
 }
 

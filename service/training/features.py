@@ -31,6 +31,11 @@ class Features:
         """[image ‖ text] per query, [N, image_size + text_size]."""
         return np.concatenate([self.images, self.texts], axis=1)
 
+    def __add__(self, other: Features) -> Features:
+        """Return the queries of both, these first."""
+        images, texts = np.concatenate([self.images, other.images]), np.concatenate([self.texts, other.texts])
+        return Features(images, texts, self.truncated + other.truncated)
+
     def __len__(self) -> int:
         return len(self.images)
 

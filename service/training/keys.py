@@ -1,4 +1,4 @@
-"""Task keys, computed from the embeddings of training queries, and the thresholds that go with them.
+"""Task keys: training queries, and the thresholds that go with them on cards without a calibration.
 
 How the library of the M²IV paper finds vectors was not available to us; everything here is our choice.
 """
@@ -9,40 +9,38 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 import numpy as np
-from sklearn.cluster import KMeans
 
 from vlibrary.domain.card import KeyKind, TaskKey
-from vlibrary.domain.query import Modality, TaskEmbedding, unit
+from vlibrary.domain.query import Modality, TaskEmbedding
 from vlibrary.domain.vector import Array
 from vlibrary.training.features import Features
 
-SUBCENTROIDS = 4
+EXEMPLARS = 32
 QUANTILE = 0.05
 MIN_MARGIN = 0.02
 
 
-def centroids(queries: Features, seed: int, subcentroids: int = SUBCENTROIDS) -> Features:
-    """Return the centroid of all queries (row 0) and those of up to `subcentroids` k-means clusters (further rows).
+def choose_exemplars(queries: Features, count: int = EXEMPLARS) -> Features:
+    """Return up to `count` of the queries that lie close to all others, without duplicates.
 
-    Sub-centroids are useful because a task's queries rarely form one round cluster. A single cluster would repeat the
-    centroid and is left out.
+    Each one is the query that is farthest from those before it (Gonzalez, 1985), so that rare wordings and rare kinds
+    of images are among them; the first is the one closest to the mean.
     """
-    groups = [np.arange(len(queries))]
-    count = min(subcentroids, len(np.unique(queries.joined, axis=0)))
-    if count > 1:
-        labels = KMeans(n_clusters=count, n_init=4, random_state=seed).fit_predict(queries.joined)
-        groups += [np.flatnonzero(labels == label) for label in range(count)]
-    images = np.stack([unit(queries.images[group].mean(axis=0)) for group in groups])
-    texts = np.stack([unit(queries.texts[group].mean(axis=0)) for group in groups])
-    return Features(images, texts)
+    rows = queries.joined
+    chosen = [int((rows @ rows.mean(0)).argmax())]
+    closest = rows @ rows[chosen[0]]
+    # The cosine of a query with itself is 2, one for each part.
+    while len(chosen) < min(count, len(rows)) and closest.min() < 2 - 1e-4:
+        chosen.append(int(closest.argmin()))
+        closest = np.maximum(closest, rows @ rows[chosen[-1]])
+    return Features(queries.images[chosen], queries.texts[chosen])
 
 
-def task_keys(keys: Features) -> tuple[TaskKey, ...]:
-    """Convert the rows of `centroids` to keys of a card."""
-    kinds = [KeyKind.CENTROID] + [KeyKind.SUBCENTROID] * (len(keys) - 1)
+def task_keys(exemplars: Features) -> tuple[TaskKey, ...]:
+    """Return the keys of a card."""
     return tuple(
-        TaskKey(kind, TaskEmbedding(image=image, text=text))
-        for kind, image, text in zip(kinds, keys.images, keys.texts, strict=True)
+        TaskKey(KeyKind.EXEMPLAR, TaskEmbedding(image=image, text=text))
+        for image, text in zip(exemplars.images, exemplars.texts, strict=True)
     )
 
 
@@ -56,7 +54,7 @@ def thresholds(keys: Features, validation: Features) -> Mapping[Modality, float]
     the task and, with a text, at most 0.1 % of the others; with half the margin, up to 9 % of new queries were lost.
 
     Args:
-        keys: Rows of `centroids`.
+        keys: From `choose_exemplars`.
         validation: Queries of the task that were not used for the keys.
     """
     result = {}

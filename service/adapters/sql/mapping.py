@@ -12,6 +12,7 @@ from sqlalchemy import BindParameter, Connection, Row, bindparam, select
 from vlibrary.adapters.sql.tables import TASK_KEYS
 from vlibrary.domain.card import KeyKind, Status, TaskKey, VectorCard, VectorRecord
 from vlibrary.domain.filters import ValueKind, comparable
+from vlibrary.domain.matching.calibration import PartScale
 from vlibrary.domain.query import Modality, TaskEmbedding
 from vlibrary.domain.registration import Upload
 from vlibrary.domain.vector import Array, ModelSpec, Positions
@@ -41,6 +42,7 @@ def vector_row(record: VectorRecord) -> dict[str, Any]:
         "status": record.status,
         "description": card.description,
         "embedder": card.embedder,
+        "calibration": {part: {"own": one.own, "unrelated": one.unrelated} for part, one in card.calibration.items()},
         "thresholds": {str(modality): least for modality, least in card.thresholds.items()},
         "results": dict(card.results),
         "model_id": model.model_id,
@@ -84,6 +86,7 @@ def to_record(row: Row[Any], keys: tuple[TaskKey, ...]) -> VectorRecord:
             description=row.description,
             embedder=row.embedder,
             keys=keys,
+            calibration={Modality(part): PartScale(**scale) for part, scale in row.calibration.items()},
             thresholds={Modality(modality): least for modality, least in row.thresholds.items()},
             results=row.results,
             tags=tuple(row.tags),

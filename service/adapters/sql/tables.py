@@ -45,6 +45,7 @@ VECTORS = Table(
     Column("status", String, nullable=False),
     Column("description", String, nullable=False),
     Column("embedder", String),
+    Column("calibration", JSON, nullable=False, server_default="{}"),
     Column("thresholds", JSON, nullable=False),
     Column("results", JSON, nullable=False),
     Column("model_id", String, nullable=False),

@@ -20,7 +20,7 @@ from vlibrary.schemas.generate import MAX_MODEL_NAME
 
 MAX_INPUTS = 2_048  # OpenAI's limit
 
-_MODEL = "vlibrary/bundled-clip"
+_MODEL = "vlibrary/bundled-encoder"
 
 
 def _as_texts(value: Any) -> Any:

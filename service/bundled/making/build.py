@@ -10,15 +10,18 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
+from tempfile import TemporaryDirectory
 from typing import Final
 
+import torch
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from vlibrary.bundled.making import decoder, embedder, lvlm, vision
+from vlibrary.bundled.making import decoder, embedder, lvlm, sources, vision
 from vlibrary.bundled.making.decoder import Plan
 from vlibrary.bundled.making.reading import Layout
+from vlibrary.bundled.making.sources import Sources
 from vlibrary.bundled.tasks import TASKS, task
 
 STAGES: Final = ("lvlm", "embedder")
@@ -61,8 +64,8 @@ class Schedule:
     scenes: int = 40_000
     digits: int = 12_000
     unseen: int = 4000
-    embedder_steps: int = 1500
-    embedder_pool: int = 12_000
+    embedder_steps: int = 800
+    embedder_pictures: int = 800
     queries: int = 64
     decoder: Plan = field(default_factory=Plan)
 
@@ -123,12 +126,14 @@ def _build_lvlm(schedule: Schedule, seed: int, watch: _Watch, folder: Path) -> N
         decoder.train(model, Layout(processor), seen, unseen, schedule.decoder, seed, report, checkpoint)
 
 
-def _build_embedder(schedule: Schedule, seed: int, watch: _Watch, folder: Path) -> None:
-    processor = embedder.build_processor()
-    model = embedder.build_model(processor.tokenizer, seed)
-    with watch.stage("embedder", schedule.embedder_steps) as report:
-        embedder.train(model, processor, schedule.embedder_steps, seed, report, schedule.embedder_pool)
+def _build_embedder(schedule: Schedule, seed: int, watch: _Watch, folder: Path, made_of: Sources | None) -> None:
+    with TemporaryDirectory() as downloads, watch.stage("embedder", schedule.embedder_steps) as report:
+        pretrained = made_of or sources.fetch(Path(downloads), report=lambda *_: None)
+        model, processor = embedder.build_model(
+            pretrained, schedule.embedder_steps, schedule.embedder_pictures, seed, report
+        )
     watch.record.retrieval_top1 = embedder.retrieval(model, processor, schedule.queries)
+    torch.nn.Module.to(model, torch.float16)
     lvlm.save(model, processor, folder)
 
 
@@ -138,8 +143,13 @@ def build(
     stages: Sequence[str] = STAGES,
     schedule: Schedule = Schedule(),
     console: Console | None = None,
+    made_of: Sources | None = None,
 ) -> None:
-    """Run the stages, and write `out/lvlm`, `out/embedder` and the curves. Raises ValueError for an unknown stage."""
+    """Run the stages, and write `out/lvlm`, `out/embedder` and the curves.
+
+    made_of: the pretrained models of the embedder; None downloads them. Raises ValueError for an unknown stage,
+    ModelUnavailable if the download fails.
+    """
     unknown = set(stages) - set(STAGES)
     if unknown:
         raise ValueError(f"Unknown stages {sorted(unknown)}; use {', '.join(STAGES)}.")
@@ -157,7 +167,7 @@ def build(
         if "lvlm" in stages:
             _build_lvlm(schedule, seed, watch, out / "lvlm")
         if "embedder" in stages:
-            _build_embedder(schedule, seed, watch, out / "embedder")
+            _build_embedder(schedule, seed, watch, out / "embedder", made_of)
     write_curves(record, out)
 
 

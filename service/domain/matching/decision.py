@@ -1,9 +1,12 @@
 """Which of the vectors found for a query fit it, and which one `auto` applies.
 
-A vector fits if the query's score reaches the vector's threshold for the query's parts and, for a query with images and
-a text, if each of the two parts reaches its own threshold as well. So a part that the query lacks never makes a match
-easier: the thresholds of the other part are the same with and without it. A query without a text is refused by vectors
-whose training queries had one: a picture does not say what is asked about it.
+A vector with a calibrated card fits if the query more probably belongs to its task than to none, and is applied if its
+probability among all vectors is at least one half: see `calibration`.
+
+Another vector fits if the query's score reaches the vector's threshold for the query's parts and, for a query with
+images and a text, if each of the two parts reaches its own threshold as well. So a part that the query lacks never
+makes a match easier: the thresholds of the other part are the same with and without it. A query without a text is
+refused by vectors whose training queries had one: a picture does not say what is asked about it.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
 
 from vlibrary.domain.card import VectorRecord
+from vlibrary.domain.matching.calibration import ACCEPTED, normalise, weigh
 from vlibrary.domain.query import EmbedderSpec, Modality, PartScores, TaskEmbedding, score_parts
 from vlibrary.domain.steering import NotSteered, SteeringReason
 from vlibrary.domain.vector import Array
@@ -85,22 +89,42 @@ class Candidate:
 
 def judge(query: TaskEmbedding, candidates: Sequence[Candidate], spec: EmbedderSpec) -> list[Match]:
     """Return a match for each candidate, in the same order. candidates: the nearest vectors, best score first."""
-    matches = [_compare(query, one, spec) for one in candidates]
-    accepted = [at for at, match in enumerate(matches) if match.accepted][:MAX_RIVALS]
-    best = accepted[0] if accepted else 0
+    matches = _add_probabilities([_compare(query, one, spec) for one in candidates])
+    accepted = sorted((at for at, match in enumerate(matches) if match.accepted), key=lambda at: _order(matches[at]))
+    best = accepted[-1] if accepted else 0
     rivals = [
         at
-        for at in accepted
+        for at in accepted[-MAX_RIVALS:]
         if matches[at].record.name != matches[best].record.name
-        and (
-            matches[best].score - matches[at].score < AMBIGUOUS_MARGIN or _alike(candidates[best], candidates[at], spec)
-        )
+        and (_too_close(matches[best], matches[at]) or _alike(candidates[best], candidates[at], spec))
     ]
     if rivals:
         others = {best: rivals} | {at: [best] for at in rivals}
         for at, equal in others.items():
             records = tuple(matches[other].record for other in equal)
             matches[at] = replace(matches[at], reason=SteeringReason.AMBIGUOUS, rivals=records)
+    return matches
+
+
+def _order(match: Match) -> tuple[float, float]:
+    """Return what to sort accepted matches by; the most probable one is applied, a calibrated one before others."""
+    return (-1.0 if match.probability is None else match.probability, match.score)
+
+
+def _too_close(best: Match, other: Match) -> bool:
+    """Return whether the query does not tell which of the two accepted vectors it belongs to."""
+    if best.probability is not None and other.probability is not None:
+        return best.probability < ACCEPTED
+    return best.score - other.score < AMBIGUOUS_MARGIN
+
+
+def _add_probabilities(matches: list[Match]) -> list[Match]:
+    """Return the matches with the probabilities of those whose cards are calibrated."""
+    known = [at for at, match in enumerate(matches) if match.record.card.calibration]
+    evidence = [weigh(matches[at].parts, matches[at].record.card.calibration) for at in known]
+    shares = normalise(evidence, [matches[at].record.name for at in known])
+    for at, probability in zip(known, shares, strict=True):
+        matches[at] = replace(matches[at], probability=probability)
     return matches
 
 
@@ -118,8 +142,11 @@ def _training_keys(rows: Array, spec: EmbedderSpec) -> list[TaskEmbedding]:
 
 
 def _fits(key: TaskEmbedding, other: Candidate, spec: EmbedderSpec) -> bool:
+    parts, card = score_parts(key, other.keys, spec), other.record.card
+    if card.calibration:
+        return weigh(parts, card.calibration) >= 0
     score = float((other.keys @ key.row(spec)).max()) / key.parts
-    limits = _limits(key.modality, score, score_parts(key, other.keys, spec), other.record.card.thresholds, SAME_KEY)
+    limits = _limits(key.modality, score, parts, card.thresholds, SAME_KEY)
     return all(found >= least for found, least in limits)
 
 
@@ -154,10 +181,15 @@ def _is_number(value: object) -> TypeGuard[float]:
 def _compare(query: TaskEmbedding, one: Candidate, spec: EmbedderSpec) -> Match:
     card, parts = one.record.card, score_parts(query, one.keys, spec)
     limits = _limits(query.modality, one.score, parts, card.thresholds, DEFAULT_THRESHOLD)
+    uncovered = query.modality is Modality.IMAGE and not parts.covered
     reason = None
-    if any(score < least for score, least in limits):
+    if card.calibration:
+        below = not uncovered and weigh(parts, card.calibration) < 0
+    else:
+        below = any(score < least for score, least in limits)
+    if below:
         reason = SteeringReason.BELOW_THRESHOLD
-    elif query.modality is Modality.IMAGE and not parts.covered:
+    elif uncovered:
         reason = SteeringReason.MISSING_PART
     elif has_lift(card.results) is False:
         reason = SteeringReason.NO_LIFT
@@ -180,7 +212,7 @@ def _limits(
 
 def _prefer_newer(accepted: Sequence[Match]) -> Match:
     """Return the best match, or a newer version of it with about the same score."""
-    best = max(accepted, key=lambda match: match.score)
+    best = max(accepted, key=_order)
     versions = [one for one in accepted if one.record.name == best.record.name]
     return max(
         (one for one in versions if best.score - one.score < AMBIGUOUS_MARGIN), key=lambda one: one.record.version
@@ -219,8 +251,23 @@ def _explain(best: Match) -> NotSteered | None:
                 "Send the question with the image."
             )
         case _:
-            detail = _explain_score(best)
+            detail = _explain_parts(best) if best.record.card.calibration else _explain_score(best)
     return NotSteered(best.reason, detail)
+
+
+def _explain_parts(best: Match) -> str:
+    """Name the part that is farther from the vector's queries."""
+    scales, found = best.record.card.calibration, {Modality.IMAGE: best.parts.image, Modality.TEXT: best.parts.text}
+    levels = {
+        part: (scales[part].level(cosine, decisive=part is Modality.TEXT), cosine)
+        for part, cosine in found.items()
+        if part in scales and cosine is not None
+    }
+    part = min(levels, key=lambda one: levels[one])
+    return (
+        f"The {part} of the query has the cosine {levels[part][1]:.3f} with the best match, {best.label}, whose own "
+        f"queries reach {scales[part].own:.3f} and unrelated ones {scales[part].unrelated:.3f}."
+    )
 
 
 def _explain_score(best: Match) -> str:

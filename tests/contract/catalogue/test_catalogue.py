@@ -15,6 +15,7 @@ from vlibrary.domain.card import KeyKind, Status, TaskKey
 from vlibrary.domain.changes import ChangeKind
 from vlibrary.domain.errors import InProgress, InvalidInput, KeyReused, UploadExpired, VectorExists, VectorNotFound
 from vlibrary.domain.filters import Filter
+from vlibrary.domain.matching.calibration import PartScale
 from vlibrary.domain.ports.catalogue import Catalogue
 from vlibrary.domain.query import Modality, TaskEmbedding
 from vlibrary.domain.vector import ModelSpec
@@ -34,6 +35,7 @@ class TestPublishing:
                 TaskKey(KeyKind.SUBCENTROID, embedding(rng, text=False)),
                 TaskKey(KeyKind.DESCRIPTION, embedding(rng, image=False)),
             ),
+            calibration={Modality.TEXT: PartScale(own=0.75, unrelated=-0.25)},
             thresholds={Modality.TEXT: 0.25, Modality.IMAGE_TEXT: -0.5},
             results={"steered": 0.97, "per_class": {"cat": [1, 2]}},
         )

@@ -11,6 +11,7 @@ from transformers import AutoModel, AutoModelForImageTextToText, AutoProcessor
 from vlibrary.bundled import EMBEDDER_FOLDER, LVLM_FOLDER
 from vlibrary.bundled.making.lvlm import ANSWER, answer_words
 from vlibrary.bundled.tasks import TASKS
+from vlibrary.models.small_encoder import register_encoder
 
 MEGABYTE = 1_000_000
 
@@ -76,10 +77,12 @@ def test_the_language_model_answers_and_stops(processor: Any) -> None:
 
 
 def test_the_embedder_embeds_images_and_texts() -> None:
-    model: Any = AutoModel.from_pretrained(EMBEDDER_FOLDER)
+    register_encoder()
+    model: Any = AutoModel.from_pretrained(EMBEDDER_FOLDER, dtype=torch.float32)
     processor = AutoProcessor.from_pretrained(EMBEDDER_FOLDER, backend="pil")
     picture = Image.new("RGB", (40, 30), (200, 30, 30))
     inputs = processor(images=[picture], text=["Which club?"], return_tensors="pt", padding=True, truncation=True)
     image = model.get_image_features(pixel_values=inputs["pixel_values"]).pooler_output
     text = model.get_text_features(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).pooler_output
-    assert image.shape == text.shape == (1, model.config.projection_dim)
+    assert image.shape == (1, model.config.image_size)
+    assert text.shape == (1, model.config.meaning + model.config.hashed)

@@ -12,7 +12,8 @@ from PIL import Image
 from vlibrary.bundled import EMBEDDER_FOLDER, LVLM_FOLDER
 from vlibrary.bundled.tasks import TASKS, Task, examples, task
 from vlibrary.domain.errors import InvalidCard
-from vlibrary.domain.query import Modality, Query, score
+from vlibrary.domain.matching.calibration import ACCEPTED, normalise, weigh
+from vlibrary.domain.query import Query, score_parts
 from vlibrary.evaluation.bundled_models import measure
 from vlibrary.evaluation.report import SHOTS
 from vlibrary.evaluation.strength import STRENGTHS
@@ -71,22 +72,22 @@ def test_a_short_training_raises_a_held_out_task_far_above_zero_shot(trained: Tr
 def test_the_card_accepts_new_queries_of_its_task_and_no_others(trained: Trained, embedder: Embedder) -> None:
     trained.card.check_keys(embedder.spec)
 
-    threshold = trained.card.thresholds[Modality.IMAGE_TEXT]
-
     def accepted(of: Task, count: int) -> float:
         queries = [Query(each.question, (each.image,)) for each in examples(of, "test", count, seed=1)]
-        return sum(_best(trained, embedder, query) >= threshold for query in queries) / count
+        return sum(_probability(trained, embedder, query) >= ACCEPTED for query in queries) / count
 
     assert accepted(TASK, 40) >= 0.9
     assert [accepted(other, 5) for other in TASKS if other != TASK] == [0.0] * (len(TASKS) - 1)
-    text_only = Query(examples(TASK, "test", 1, seed=2)[0].question)
-    assert _best(trained, embedder, text_only) >= trained.card.thresholds[Modality.TEXT]
+    question = examples(TASK, "test", 1, seed=2)[0].question
+    assert _probability(trained, embedder, Query(question)) >= ACCEPTED
+    assert _probability(trained, embedder, Query("What is the capital of France?")) < ACCEPTED
 
 
-def _best(trained: Trained, embedder: Embedder, query: Query) -> float:
-    """The library's score: the highest over the card's keys."""
-    asked = embedder.embed(query)
-    return max(score(asked, key.embedding, embedder.spec) for key in trained.card.keys)
+def _probability(trained: Trained, embedder: Embedder, query: Query) -> float:
+    """The probability of the vector, alone in a library."""
+    rows = np.stack([key.embedding.row(embedder.spec) for key in trained.card.keys])
+    parts = score_parts(embedder.embed(query), rows, embedder.spec)
+    return normalise([weigh(parts, trained.card.calibration)], [trained.card.name])[0]
 
 
 def test_features_equal_the_embeddings_of_single_queries(embedder: Embedder) -> None:
@@ -109,6 +110,7 @@ def test_saved_files_load_as_the_same_vector_and_card(trained: Trained, tmp_path
     )
     assert dict(read.results) == dict(trained.card.results)
     assert dict(read.thresholds) == dict(trained.card.thresholds)
+    assert dict(read.calibration) == dict(trained.card.calibration)
     curves = json.loads((tmp_path / "deep" / "parity-code.training.json").read_text(encoding="utf-8"))
     assert curves == trained.report.as_json() | {"strength_window": list(trained.card.results["strength_window"])}
     with Image.open(tmp_path / "deep" / "parity-code.training.png") as plot:
