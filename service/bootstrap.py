@@ -24,7 +24,6 @@ from vlibrary.domain.ports.snapshots import PersistentIndex, Snapshots
 from vlibrary.domain.query import EmbedderSpec
 from vlibrary.upkeep.stores import Stores
 
-REQUEST_PATIENCE_S = 10.0
 # Operator commands can wait longer for other writers than requests can.
 OPERATOR_PATIENCE_S = 60.0
 
@@ -43,11 +42,12 @@ class OpenStores(Stores):
         return open_snapshots(settings.snapshots_place, cache=settings.snapshots_cache, open_store=open_store)
 
 
-def open_stores(settings: Settings, *, create: bool = False, patience_s: float = REQUEST_PATIENCE_S) -> OpenStores:
+def open_stores(settings: Settings, *, create: bool = False, patience_s: float | None = None) -> OpenStores:
     """Open the stores that the settings name.
 
     create: create the data folder and the tables, or migrate the tables, where needed. Without it, raises
-    CatalogueUnavailable unless the tables are up to date. patience_s: how long to wait for other writers.
+    CatalogueUnavailable unless the tables are up to date. patience_s: how long to wait for other writers, with
+    statements of any length; None for the limits of requests.
     Raises InvalidInput when store locations overlap or the data folder cannot be created.
     """
     check_disjoint(settings.artifacts_place, settings.beside_artifacts)
@@ -66,7 +66,12 @@ def open_stores(settings: Settings, *, create: bool = False, patience_s: float =
             f"The database schema has revision {found.have}; this release needs {found.need}.",
             "Run `vlibrary migrate`, or check VLIBRARY_DATA_DIR and VLIBRARY_DATABASE_URL.",
         )
-    engine = connect(settings.catalogue_url, patience=patience_s)
+    engine = connect(
+        settings.catalogue_url,
+        patience=patience_s or settings.database_timeout_s,
+        pool_size=settings.database_pool,
+        statement_s=settings.database_timeout_s if patience_s is None else None,
+    )
     artifacts = open_artifacts(settings.artifacts_place, endpoint_url=settings.s3_endpoint_url)
     return OpenStores(sql_catalogue(engine), artifacts, SqlTables(engine), settings)
 

@@ -52,6 +52,14 @@ class StoreSettings(_Group):
     database_url: Annotated[str, AfterValidator(check_database_url)] | None = Field(
         default=None, description="SQLAlchemy URL; by default a SQLite file in data_dir"
     )
+    database_pool: int = Field(default=15, ge=1, le=1_000, description="maximum database connections of a process")
+    database_timeout_s: float = Field(
+        default=10.0,
+        gt=0,
+        le=3_600,
+        description="seconds that a request waits for a connection, for other writers and, on PostgreSQL, for a "
+        "statement; then it gets 503",
+    )
     artifacts: Annotated[str, AfterValidator(check_location)] | None = Field(
         default=None, description="folder or s3://bucket/prefix; by default a folder in data_dir"
     )
@@ -182,6 +190,13 @@ class HttpSettings(_Group):
         description="origins of web pages that may call the service, separated by commas, such as "
         "https://example.org; other pages can read nothing and write nothing; localhost: pages served from the "
         "browser's own computer; *: all pages; none: no page",
+    )
+    drain_s: float = Field(
+        default=0.0,
+        ge=0,
+        le=3_600,
+        description="seconds after SIGTERM in which the service still accepts requests but is not ready, so that load "
+        "balancers notice",
     )
     grace_s: float = Field(default=30.0, ge=0, le=86_400, description="seconds for running requests after SIGTERM")
     timeout_s: float = Field(

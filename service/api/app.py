@@ -49,6 +49,7 @@ from vlibrary.schemas.generate import GenerateIn, TokenOut
 from vlibrary.schemas.problems import ProblemOut
 from vlibrary.schemas.registry import AliasIn, AmendIn
 from vlibrary.schemas.vectors import RetrieveIn
+from vlibrary.upkeep.readiness import readiness_of
 
 # Schemas of bodies and events that FastAPI does not see; see http/bodies.py and http/streams.py.
 SCHEMAS = (
@@ -117,6 +118,7 @@ def create_app(
     app.state.library = library
     app.state.limits = limits
     app.state.admission = AdmissionControl(limits.max_requests, limits.timeout_s)
+    app.state.readiness = readiness_of(library)
     app.state.metrics = metrics or Metrics()
     for routes in ROUTES:
         app.include_router(routes.router)

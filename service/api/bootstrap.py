@@ -62,9 +62,11 @@ def open_app(settings: Settings, open_worker: Callable[[Artifacts, CollectorRegi
     background = _open_background_tasks(stores, library, index)
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         background.start()
+        app.state.readiness.ask()
         yield
+        app.state.readiness.close()
         worker.close()
         await asyncio.to_thread(background.close)
 

@@ -61,6 +61,7 @@ def serve(
                 address=settings.host,
                 port=settings.port,
                 grace_s=settings.grace_s,
+                drain_s=settings.drain_s,
                 limits=ConnectionLimits(settings.max_connections),
             )
             server.run(sockets)

@@ -56,7 +56,7 @@ class ModelsOut(BaseModel):
 
 
 class CheckOut(BaseModel):
-    """The check of one dependency."""
+    """The check of one part."""
 
     name: str
     ok: bool
@@ -64,13 +64,20 @@ class CheckOut(BaseModel):
 
 
 class ReadyOut(BaseModel):
-    """Whether the service can take requests, with one check per dependency."""
+    """Whether the service can take requests, with one check per part."""
 
     model_config = examples(
-        {"ready": True, "checks": [{"name": "catalogue", "ok": True, "detail": "at sequence number 1"}]}
+        {
+            "ready": True,
+            "status": "ready",
+            "checks": [{"name": "catalogue", "ok": True, "detail": "at sequence number 1"}],
+        }
     )
 
-    ready: bool
+    ready: bool = Field(description="Whether answers are possible")
+    status: Literal["ready", "degraded", "unready"] = Field(
+        description="degraded: the artifact store is away; answers work with the vectors that workers hold"
+    )
     checks: list[CheckOut]
 
 

@@ -6,7 +6,6 @@ import hashlib
 import re
 
 from vlibrary.domain.errors import ArtifactLost, ArtifactsUnavailable, InvalidInput
-from vlibrary.domain.ports.artifacts import Artifacts, probe_key
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}"
 _KEY = re.compile(rf"{_NAME}(/{_NAME}){{0,3}}")
@@ -34,16 +33,6 @@ def check_digest(key: str, data: bytes, sha256: str) -> None:
     """Raise ArtifactLost unless the bytes have this digest."""
     if digest(data) != sha256:
         raise corrupt_object(key)
-
-
-def check_store(store: Artifacts) -> None:
-    """Write, read and delete an object. Raises ArtifactsUnavailable."""
-    key = probe_key()
-    try:
-        store.put(key, b"", digest(b""))
-    except ArtifactLost as error:
-        raise store_unavailable("store objects", "one was corrupt or missing right after the write") from error
-    store.delete(key)
 
 
 def corrupt_object(key: str) -> ArtifactLost:

@@ -11,7 +11,6 @@ from pathlib import Path
 from vlibrary.adapters.artifacts.checks import (
     check_digest,
     check_key,
-    check_store,
     is_key,
     missing_object,
     store_unavailable,
@@ -84,7 +83,8 @@ class FolderArtifacts:
         return datetime.now(UTC)
 
     def check(self) -> None:
-        check_store(self)
+        with self._map_errors("be read"), os.scandir(self._root):
+            pass
 
     def _path(self, key: str) -> Path:
         check_key(key)

@@ -27,7 +27,6 @@ from urllib3.exceptions import HTTPError
 
 from vlibrary.adapters.artifacts.checks import (
     check_key,
-    check_store,
     corrupt_object,
     digest,
     is_key,
@@ -181,7 +180,7 @@ class S3Artifacts:
             raise _unavailable("sign a link", error) from error
 
     def check(self) -> None:
-        check_store(self)
+        self._list_page("be read", size=1)
 
     def _list_page(self, action: str, prefix: str = "", *, after: str = "", size: int) -> ListObjectsV2OutputTypeDef:
         prefix, start = self._prefix + prefix, self._prefix + after

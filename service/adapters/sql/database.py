@@ -73,8 +73,11 @@ def _now_on_sqlite(element: database_now, compiler: SQLCompiler, **options: Any)
     return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 
 
-def connect(url: str, *, patience: float = 10.0) -> Engine:
+def connect(url: str, *, patience: float = 10.0, pool_size: int = 15, statement_s: float | None = None) -> Engine:
     """Return an engine for the URL, without connecting yet.
+
+    pool_size: connections; further transactions wait for one. statement_s: seconds after which PostgreSQL cancels a
+    statement; None for no limit.
 
     patience: seconds to wait for a free connection and for other writers. On PostgreSQL, a transaction that is idle for
     this long is aborted, so that a frozen process does not block the others.
@@ -83,7 +86,10 @@ def connect(url: str, *, patience: float = 10.0) -> Engine:
     try:
         parsed = make_url(url)
         on_postgres = parsed.get_backend_name() == "postgresql"
-        engine = _postgres(parsed, patience) if on_postgres else create_engine(parsed, pool_timeout=patience)
+        if on_postgres:
+            engine = _postgres(parsed, patience, pool_size, statement_s)
+        else:
+            engine = create_engine(parsed, pool_timeout=patience, pool_size=pool_size, max_overflow=0)
     except (SQLAlchemyError, ImportError, ValueError):  # ImportError: another database's driver
         # Without the cause, whose message may contain the password.
         raise CatalogueUnavailable(
@@ -169,19 +175,23 @@ def migrating(engine: Engine) -> Iterator[Connection]:
         connection.invalidate()  # its settings differ from the pool's
 
 
-def _postgres(url: URL, patience: float) -> Engine:
+def _postgres(url: URL, patience: float, pool_size: int, statement_s: float | None) -> Engine:
     milliseconds = int(patience * 1000)
+    limits = dict.fromkeys(("lock_timeout", "idle_in_transaction_session_timeout"), milliseconds)
+    limits["statement_timeout"] = 0 if statement_s is None else max(1, int(statement_s * 1000))
     engine = create_engine(
         url,
         pool_timeout=patience,
+        pool_size=pool_size,
+        max_overflow=0,
         isolation_level="READ COMMITTED",
         connect_args={"connect_timeout": max(2, int(patience)), "tcp_user_timeout": milliseconds},
     )
 
     @event.listens_for(engine, "connect")
     def on_connect(connection: psycopg.Connection[Any], entry: ConnectionPoolEntry) -> None:  # noqa: ARG001
-        for limit in ("lock_timeout", "idle_in_transaction_session_timeout"):
-            connection.execute(f"SET SESSION {limit} = {milliseconds}")
+        for limit, value in limits.items():
+            connection.execute(f"SET SESSION {limit} = {value}")
         connection.commit()
 
     return engine

@@ -30,12 +30,13 @@ class AdmissionControl:
     """Admits at most `max_requests` at a time. Further ones wait if they can be admitted soon; others are refused.
 
     This bounds the requests that wait for a thread or a worker. timeout_s: default limit of a request.
-    retry_after: when refused clients should come back.
+    retry_after: when refused clients should come back. leaving: the service will stop soon, and is no longer ready.
     """
 
     def __init__(self, max_requests: int, timeout_s: float, *, threads: int = THREADS) -> None:
         self.timeout_s = timeout_s
         self.retry_after = RetryAfter()
+        self.leaving = False
         self._max_requests = max_requests
         self._places = asyncio.Semaphore(max_requests)
         self._stopping = False

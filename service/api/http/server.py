@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
+import signal
 import socket
+import time
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
+from types import FrameType
 from typing import Any, cast
 
 import h11
@@ -151,7 +154,9 @@ class Protocol(H11Protocol):
 class ApiServer(uvicorn.Server):
     """Stops accepting connections at the first signal; running requests may finish within `grace_s`.
 
-    After that they end with 503, or a stream with an error event. uvicorn alone would drop the connections.
+    With drain_s, SIGTERM first makes /readyz return 503 for so many seconds, in which requests are still accepted: load
+    balancers need some to notice. After the grace period, requests end with 503, or a stream with an error event;
+    uvicorn alone would drop the connections.
     """
 
     def __init__(
@@ -161,6 +166,7 @@ class ApiServer(uvicorn.Server):
         address: str,
         port: int,
         grace_s: float,
+        drain_s: float = 0.0,
         limits: ConnectionLimits = _DEFAULT_LIMITS,
     ) -> None:
         super().__init__(
@@ -177,6 +183,20 @@ class ApiServer(uvicorn.Server):
         )
         self._admission: AdmissionControl = app.state.admission
         self._grace_s = grace_s
+        self._drain_s = drain_s
+        self._closing_at = math.inf
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Implements uvicorn's signal handler."""
+        if sig != signal.SIGTERM or self._drain_s <= 0 or self._admission.leaving:
+            super().handle_exit(sig, frame)
+            return
+        self._admission.leaving = True
+        self._closing_at = time.monotonic() + self._drain_s
+
+    async def on_tick(self, counter: int) -> bool:
+        """Implements uvicorn's hook, called ten times a second."""
+        return await super().on_tick(counter) or time.monotonic() > self._closing_at
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Implements uvicorn's shutdown, called after the first signal."""

@@ -64,7 +64,7 @@ class Artifacts(Protocol):
         ...
 
     def check(self) -> None:
-        """Raise ArtifactsUnavailable unless the store can be read and written; leave nothing behind."""
+        """Raise ArtifactsUnavailable unless the store responds. Writes nothing, so that it may be called often."""
         ...
 
 
@@ -88,11 +88,6 @@ def artifact_key(upload: str, sha256: str) -> str:
 def draft_name() -> str:
     """Return a random name for a file that is being written; the file is renamed once it is complete."""
     return f"draft-{uuid.uuid4().hex}"
-
-
-def probe_key() -> str:
-    """Return a random key for an object that only tests the store and is removed at once."""
-    return f"check-{uuid.uuid4().hex}"
 
 
 def is_artifact_key(key: str) -> bool:

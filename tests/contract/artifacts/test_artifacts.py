@@ -170,6 +170,6 @@ def test_of_many_writers_of_one_key_one_succeeds(artifacts: Artifacts) -> None:
     assert artifacts.get(KEY, sha256(stored[0])) == stored[0]
 
 
-def test_a_working_store_passes_its_check_which_leaves_nothing_behind(artifacts: Artifacts, tmp_path: Path) -> None:
+def test_a_working_store_passes_its_check_which_writes_nothing(artifacts: Artifacts, tmp_path: Path) -> None:
     artifacts.check()
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

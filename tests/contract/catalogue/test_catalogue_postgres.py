@@ -13,7 +13,7 @@ from sqlalchemy.pool import PoolProxiedConnection
 from tests.support.postgres_server import PostgresServer
 from tests.support.registrations import draft, register, upload
 from vlibrary.adapters.sql.catalogue import sql_catalogue
-from vlibrary.adapters.sql.database import connect
+from vlibrary.adapters.sql.database import connect, translate_errors
 from vlibrary.domain.card import Status
 from vlibrary.domain.errors import CatalogueUnavailable
 from vlibrary.domain.filters import Filter
@@ -189,6 +189,12 @@ class TestStandingStill:
         assert register(catalogue).seq == 1
         connection.invalidate()
         frozen.dispose()
+
+    def test_a_statement_takes_a_limited_time(self, postgres_url: str) -> None:
+        hasty = connect(postgres_url, pool_size=2, statement_s=0.2)
+        with pytest.raises(CatalogueUnavailable), translate_errors(), hasty.connect() as connection:
+            connection.execute(text("SELECT pg_sleep(20)"))
+        hasty.dispose()
 
     def test_a_writer_waits_a_limited_time_for_the_lock(
         self, catalogue: Catalogue, engine: Engine, postgres_url: str

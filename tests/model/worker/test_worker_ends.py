@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 from tests.model.engine_runs import RequestSpec
 from tests.model.worker_setup import OpenWorker, WorkerSetup
 from tests.support.library import memory_library
+from tests.support.worker_server import until
 from vlibrary.api.app import create_app
 from vlibrary.domain.errors import WorkerUnavailable
 
@@ -18,10 +19,10 @@ from vlibrary.domain.errors import WorkerUnavailable
 def test_the_api_is_not_ready_when_its_model_thread_has_ended(open_worker: OpenWorker) -> None:
     setup = open_worker()
     with TestClient(create_app(memory_library(worker=setup.worker))) as api:
-        assert api.get("/readyz").status_code == 200
+        until(lambda: api.get("/readyz").status_code == 200)
         setup.worker.close()
+        until(lambda: api.get("/readyz").status_code == 503)
         answer = api.get("/readyz")
-        assert answer.status_code == 503
         (worker,) = [check for check in answer.json()["checks"] if check["name"] == "worker"]
         assert "thread has ended" in worker["detail"]
         assert api.post("/generate", json={"prompt": "a", "steering": "off"}).status_code == 503

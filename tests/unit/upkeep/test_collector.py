@@ -23,7 +23,7 @@ from vlibrary.domain.card import Status, VectorRecord
 from vlibrary.domain.changes import LogPosition
 from vlibrary.domain.errors import ArtifactsUnavailable, CollectorPaused, InvalidInput, UploadExpired, VectorNotFound
 from vlibrary.domain.filters import Filter
-from vlibrary.domain.ports.artifacts import StoredObject, artifact_key, draft_name, probe_key
+from vlibrary.domain.ports.artifacts import StoredObject, artifact_key, draft_name
 from vlibrary.upkeep.collector import Collection, Rules, collect
 from vlibrary.upkeep.collector_guard import (
     allow_collection,
@@ -324,7 +324,6 @@ def test_foreign_objects_are_left_alone(library: MemoryLibrary, foreign: str) ->
         lambda: f"{ULID()}/{draft_name()}",
         lambda: f"collector/{draft_name()}",
         draft_name,
-        probe_key,
     ],
 )
 def test_leftovers_of_killed_processes_are_removed(library: MemoryLibrary, make: Callable[[], str]) -> None:
