@@ -78,6 +78,7 @@ GROUPS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
         "restore": upkeep.restore,
         "migrate": upkeep.migrate,
         "settings": upkeep.show_settings,
+        "reindex": upkeep.reindex,
         "plot": plot.plots,
     },
     "Models": {

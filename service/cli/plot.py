@@ -39,7 +39,7 @@ def library(
     from vlibrary.library.paging import iter_pages
 
     settings = read_settings()
-    files = dict(_parse_examples(text) for text in examples or [])
+    files = dict(parse_examples(text) for text in examples or [])
     stores = open_stores(settings)
     records = [record for page in iter_pages(stores.catalogue.vectors, EVERYTHING_ACTIVE) for record in page.records]
     drawn = [record for record in records if has_map_keys(record) and (not name or record.name in name)]
@@ -59,7 +59,8 @@ def library(
     print_text(f"Wrote {out} and {figures}: {len(drawn)} of {len(records)} vectors.")
 
 
-def _parse_examples(text: str) -> tuple[str, Path]:
+def parse_examples(text: str) -> tuple[str, Path]:
+    """Return the name and the file of NAME=FILE. Raises InvalidInput."""
     name, found, file = text.partition("=")
     if not (name and found and file):
         raise InvalidInput(f"Invalid --examples {text!r}.", "Write NAME=FILE, such as colour-code=examples.jsonl.")

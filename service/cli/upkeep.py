@@ -1,24 +1,31 @@
-"""`vlibrary gc | backup | restore | migrate | settings`: operations that need no running service."""
+"""`vlibrary gc | backup | restore | reindex | migrate | settings`: operations that need no running service."""
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vlibrary.cli.output import errors, print_json, print_result, print_rows, print_text, run_steps
+from vlibrary.cli.plot import parse_examples
 from vlibrary.config import read_settings, settings_in_force
+from vlibrary.domain.card import KeyKind, TaskKey, VectorCard
 from vlibrary.domain.errors import InvalidInput
 from vlibrary.domain.labels import check_actor
+from vlibrary.domain.query import Query
 from vlibrary.upkeep import backup as use_case
 from vlibrary.upkeep.backup import CopyProgress
 from vlibrary.upkeep.collector import Rules, collect
+from vlibrary.upkeep.rekey import Outcome, rekey
+
+if TYPE_CHECKING:
+    from vlibrary.models.embedder import Embedder
 
 Actor = Annotated[
     str, typer.Option(envvar="VLIBRARY_ACTOR", help="Name to record in the audit log", callback=check_actor)
@@ -108,6 +115,60 @@ def restore(
     done = run_steps(steps, _describe_copy)
     complete = "The library is restored. Next, run `vlibrary doctor --deep`."
     _print_copy(done, complete, "The rest of the library is restored.", as_json=as_json)
+
+
+def reindex(
+    embedder: Annotated[
+        str | None, typer.Option(help="Folder or hub id of the embedder; by default that of VLIBRARY_EMBEDDER")
+    ] = None,
+    examples: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILE", help="JSONL file with training examples of the vectors of this name; repeatable"
+        ),
+    ] = None,
+    actor: Actor = OPERATOR,
+    as_json: AsJson = False,
+) -> None:
+    """Recompute task keys with another embedder, so that a service with this embedder finds the vectors.
+
+    Descriptions are embedded again. The library stores no training queries: vectors that have keys of them need
+    --examples, and are listed otherwise. Services may keep running.
+    """
+    from vlibrary.bootstrap import open_operator_stores
+    from vlibrary.worker.bootstrap import open_embedder
+
+    stores = open_operator_stores()
+    settings = stores.settings if embedder is None else stores.settings.model_copy(update={"embedder": embedder})
+    opened = open_embedder(settings)
+    files = dict(parse_examples(text) for text in examples or [])
+    found_by = {name: _find_by(name, file, opened, settings.image_formats) for name, file in files.items()}
+
+    def describe(text: str) -> TaskKey | None:
+        return TaskKey(KeyKind.DESCRIPTION, opened.embed(Query(text))) if text.strip() else None
+
+    done = [
+        (f"{record.name}:{record.version}", outcome)
+        for record, outcome in rekey(stores.catalogue, opened.spec, describe, found_by, actor=actor)
+    ]
+    by_outcome = {outcome.value: [label for label, found in done if found is outcome] for outcome in Outcome}
+    counts = ", ".join(f"{len(labels)} {name}" for name, labels in by_outcome.items())
+    text = f"{len(done)} vectors for {opened.spec.embedder_id}: {counts}."
+    if waiting := by_outcome[Outcome.NEEDS_EXAMPLES]:
+        text += f"\nPass --examples NAME=FILE for {', '.join(waiting)}."
+    print_result({"embedder": opened.spec.embedder_id} | by_outcome, text, as_json=as_json)
+
+
+def _find_by(name: str, file: Path, embedder: Embedder, image_formats: Sequence[str]) -> VectorCard:
+    """Return a card with the keys that a training on these examples gives a vector."""
+    from vlibrary.methods.base import split_examples
+    from vlibrary.training.calibration import find_by
+    from vlibrary.training.examples import read_examples
+    from vlibrary.training.features import embed_examples
+
+    data = split_examples(read_examples(file, file.parent, image_formats=image_formats), seed=0)
+    queries, validation = embed_examples(embedder, data.train), embed_examples(embedder, data.validation)
+    return VectorCard(name, **find_by(embedder, queries, validation))
 
 
 def migrate(

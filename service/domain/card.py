@@ -132,7 +132,7 @@ class Status(StrEnum):
 class VectorRecord:
     """A registered vector in the catalogue, with its current card.
 
-    Only status, deleted_at, revision and the card's description (with its key), tags and metadata can change.
+    Only status, deleted_at, revision and the card's description, keys, thresholds, tags and metadata can change.
 
     id: a ULID. version: 1, 2, 3 ... among the vectors of one name, never reused. sha256, size: of the artifact.
     object_key: of the artifact in the store. seq: the change-log sequence number of its registration.

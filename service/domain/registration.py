@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from vlibrary.domain.card import VectorRecord, check_description
+from vlibrary.domain.card import VectorCard, VectorRecord, check_description
 from vlibrary.domain.labels import MetadataValue, check_metadata, check_tags
 
 ANONYMOUS = "anonymous"
@@ -45,12 +45,14 @@ class Page:
 class Amendment:
     """New values for fields of a vector's card; None keeps a field. tags and metadata are replaced as a whole.
 
-    Raises InvalidCard.
+    found_by: a card whose embedder, keys (that of the description included), calibration and thresholds replace those
+    of the vector. Raises InvalidCard.
     """
 
     description: str | None = None
     tags: tuple[str, ...] | None = None
     metadata: Mapping[str, MetadataValue] | None = None
+    found_by: VectorCard | None = None
 
     def __post_init__(self) -> None:
         if self.description is not None:

@@ -144,8 +144,12 @@ def publish_draft(record: VectorRecord, *, version: int, created_at: datetime, s
 
 
 def amend(record: VectorRecord, amendment: Amendment, description_key: TaskKey | None) -> VectorRecord:
-    """Return the amended record, at the next revision. Its keys change only if its description does."""
+    """Return the amended record, at the next revision. Its keys change with its description, or if it gets new ones."""
     card = record.card
+    if (new := amendment.found_by) is not None:
+        card = replace(
+            card, embedder=new.embedder, keys=new.keys, calibration=new.calibration, thresholds=new.thresholds
+        )
     if amendment.description is not None and amendment.description != card.description:
         others = tuple(key for key in card.keys if key.kind is not KeyKind.DESCRIPTION)
         keys = others if description_key is None else (*others, description_key)
@@ -157,7 +161,7 @@ def amend(record: VectorRecord, amendment: Amendment, description_key: TaskKey |
 
 def needs_reindexing(before: VectorRecord, after: VectorRecord) -> bool:
     """Return whether the amendment changed keys, so that indexes must apply it."""
-    return before.card.keys != after.card.keys
+    return (before.card.keys, before.card.embedder) != (after.card.keys, after.card.embedder)
 
 
 def publish_detail(record: VectorRecord) -> dict[str, Any]:
@@ -170,6 +174,7 @@ def update_detail(before: VectorCard, after: VectorRecord) -> dict[str, Any]:
     fields: dict[str, tuple[object, object]] = {
         "description": (before.description, after.card.description),
         "tags": (list(before.tags), list(after.tags)),
+        "embedder": (before.embedder, after.card.embedder),
     }
     changed = {name: new for name, (old, new) in fields.items() if old != new}
     if not same_metadata(before.metadata, after.metadata):

@@ -27,6 +27,8 @@ class SteeringReason(StrEnum):
     """The request's list of vectors is empty."""
     NO_MATCH = "no_match"
     """The library has no vector for this base model."""
+    OTHER_EMBEDDER = "other_embedder"
+    """The library has vectors for this base model, but none with task keys of the service's embedder."""
     BELOW_THRESHOLD = "below_threshold"
     """The best match, or one of its parts, scores below its threshold."""
     MISSING_PART = "missing_part"

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from vlibrary.domain.errors import InvalidInput, SeqNotReached
-from vlibrary.domain.filters import Filter
+from vlibrary.domain.filters import EVERYTHING_ACTIVE, Filter
 from vlibrary.domain.matching.decision import Candidate, Decision, Match, decide, judge
 from vlibrary.domain.ports.catalogue import Catalogue
 from vlibrary.domain.ports.task_index import Hit
 from vlibrary.domain.query import Query, TaskEmbedding
+from vlibrary.domain.steering import NotSteered, SteeringReason
+from vlibrary.domain.wire import WorkerInfo
 from vlibrary.library.library import Library
 from vlibrary.library.reindex import catch_up
 
@@ -68,7 +70,23 @@ def retrieve(
         # A hit was deleted or amended during the search, so that another vector may be among the best; or another
         # request reset the index, which was incomplete when it was searched.
     matches = judge(embedding, found, info.embedder)
-    return Retrieval(matches[:k], decide(matches), embedding)
+    decision = decide(matches)
+    if not matches and (reason := _other_embedder(info, library.catalogue, among)) is not None:
+        decision = replace(decision, reason=reason)
+    return Retrieval(matches[:k], decision, embedding)
+
+
+def _other_embedder(info: WorkerInfo, catalogue: Catalogue, among: Filter | None) -> NotSteered | None:
+    """Return the reason if there are vectors for this model whose keys are of another embedder; otherwise None."""
+    which = replace(among or EVERYTHING_ACTIVE, fingerprint=info.model.fingerprint)
+    for record in catalogue.vectors.page(which, limit=1).records:
+        if record.card.embedder != info.embedder.fingerprint:
+            detail = (
+                f"The task keys of {record.name} version {record.version} are from another embedder than "
+                f"{info.embedder.embedder_id}, so no query finds it. `vlibrary reindex` recomputes them."
+            )
+            return NotSteered(SteeringReason.OTHER_EMBEDDER, detail)
+    return None
 
 
 def _find(

@@ -26,12 +26,11 @@ from vlibrary.methods.m2iv.method import M2iv
 from vlibrary.methods.self_label import split_self_labelled
 from vlibrary.models.embedder import Embedder
 from vlibrary.models.lvlm import Lvlm
-from vlibrary.training.calibration import calibrate, embed_background
+from vlibrary.training.calibration import find_by
 from vlibrary.training.checkpoint import write_atomically
 from vlibrary.training.errors import InvalidExamples
 from vlibrary.training.features import embed_examples
 from vlibrary.training.forward import encode_answers, to_prompt
-from vlibrary.training.keys import choose_exemplars, task_keys, thresholds
 from vlibrary.training.progress import Report, ignore
 
 _LONGEST = 8
@@ -137,16 +136,9 @@ class _Run:
         features = embed_examples(self._embedder, data.train, self._report)
         fit = self._method.fit(data, features, self._lvlm, seed=self._seed, folder=folder, report=self._report)
         seconds = round(time.perf_counter() - started, 1)
-        exemplars = choose_exemplars(features)
         validation = embed_examples(self._embedder, data.validation, self._report)
-        return fit, replace(
-            card,
-            embedder=self._embedder.spec.fingerprint,
-            keys=task_keys(exemplars),
-            calibration=calibrate(exemplars, features + validation, embed_background(self._embedder)),
-            thresholds=thresholds(exemplars, validation),
-            results={"truncated_questions": features.truncated + validation.truncated, "seconds": seconds},
-        )
+        results = {"truncated_questions": features.truncated + validation.truncated, "seconds": seconds}
+        return fit, replace(card, results=results, **find_by(self._embedder, features, validation))
 
     def measure(
         self, data: TaskData, fit: Fit, card: VectorCard, prompts: Mapping[str, Any], strengths: Sequence[float]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +15,28 @@ from vlibrary.domain.query import Modality
 from vlibrary.domain.vector import Array
 from vlibrary.models.embedder import Embedder
 from vlibrary.training.features import Features
+from vlibrary.training.keys import choose_exemplars, task_keys, thresholds
 
 # Own queries that may lie below a scale's upper end, and unrelated ones that may lie above its lower end.
 TAIL = 0.05
 _PICTURES = 90
+
+
+def find_by(embedder: Embedder, queries: Features, validation: Features) -> dict[str, Any]:
+    """Return the fields of a card by which its vector is found: embedder, keys, calibration and thresholds.
+
+    Args:
+        embedder: The one that computed the features.
+        queries: The task's queries.
+        validation: Further queries of the task.
+    """
+    exemplars = choose_exemplars(queries)
+    return {
+        "embedder": embedder.spec.fingerprint,
+        "keys": task_keys(exemplars),
+        "calibration": calibrate(exemplars, queries + validation, embed_background(embedder)),
+        "thresholds": thresholds(exemplars, validation),
+    }
 
 
 def embed_background(embedder: Embedder) -> Features:

@@ -10,7 +10,7 @@ from sqlalchemy import BindParameter, Connection, Select, bindparam, delete, sel
 
 from vlibrary.adapters.sql.filters import clauses
 from vlibrary.adapters.sql.logs import append_audit, append_change, read_seq
-from vlibrary.adapters.sql.mapping import facet_rows, key_rows, read_keys, to_record
+from vlibrary.adapters.sql.mapping import facet_rows, key_rows, read_keys, to_record, vector_row
 from vlibrary.adapters.sql.tables import ALIASES, FACETS, TASK_KEYS, VECTORS
 from vlibrary.adapters.sql.transactions import Transactions, Writer
 from vlibrary.domain.card import Status, TaskKey, VectorRecord
@@ -32,6 +32,8 @@ from vlibrary.domain.registry_rules import (
 from vlibrary.formats.cursor import decode_cursor, encode_cursor
 
 _ROW = VECTORS.c
+# The columns that an amendment can change.
+_AMENDABLE = ("description", "tags", "metadata", "embedder", "calibration", "thresholds")
 # Built once, because every search executes it, and building takes as long as executing.
 _IDS: BindParameter[Any] = bindparam("ids", expanding=True)
 _ACTIVE = select(VECTORS).where(_ROW.id.in_(_IDS), _ROW.status == Status.ACTIVE)
@@ -76,8 +78,8 @@ class SqlVectors:
             before = _get(writer.connection, vector_id)
             check_revision(f"Vector {vector_id}", before.revision, expected_revision)
             after = amend(before, amendment, description_key)
-            values = {"description": after.card.description, "tags": list(after.tags)}
-            _set(writer, after, values | {"metadata": dict(after.metadata)})
+            row = vector_row(after)
+            _set(writer, after, {name: row[name] for name in _AMENDABLE})
             writer.connection.execute(delete(FACETS).where(FACETS.c.vector_id == vector_id))
             writer.add(FACETS, *facet_rows(vector_id, after.card))
             append_audit(writer, "vector.update", vector_id, update_detail(before.card, after))

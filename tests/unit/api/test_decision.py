@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from tests.support.memory.worker import EMBEDDER, MODEL, MemoryWorker
 from tests.support.samples import artifact, card, png
 from vlibrary.api.app import create_app
 from vlibrary.domain.query import Query
+from vlibrary.domain.registration import Amendment
 from vlibrary.library.library import Library
 
 QUESTION = "Which colour is the shape?"
@@ -109,6 +111,17 @@ def test_a_query_by_text_is_explained_too(api: TestClient, library: Library) -> 
     found = api.get("/retrieve", params={"query": QUESTION}).json()
     assert (found["reason"], found["decision"]["best"]["name"]) == (None, "colour")
     assert found["matches"][0]["parts"]["image"] is None
+
+
+def test_vectors_of_another_embedder_are_a_reason_of_their_own(api: TestClient, library: Library) -> None:
+    assert ask(api, QUESTION, IMAGE)[1]["reason"]["code"] == "no_match"
+    register(api, library, "colour")
+    record = library.catalogue.vectors.page(limit=1).records[0]
+    found_by = replace(record.card, embedder="e" * 64)
+    library.catalogue.vectors.update(record.id, Amendment(found_by=found_by))
+    decision, steering, _ = ask(api, QUESTION, IMAGE)
+    assert (decision["best"], steering["reason"]["code"]) == (None, "other_embedder")
+    assert "`vlibrary reindex` recomputes them" in steering["reason"]["detail"]
 
 
 def test_without_a_comparison_there_is_no_decision(api: TestClient, library: Library) -> None:
