@@ -119,7 +119,22 @@ LOCAL_COMMANDS: dict[str, tuple[int, tuple[str, ...]]] = {
     "migrate": (0, ("--actor",)),
     "doctor --deep --no-index": (0, ("--sample", "--cursor", "--actor")),
     "examples": (2, ("--split", "--count", "--seed")),
-    "train": (1, ("--name", "--images", "--shots", "--steps", "--seed", "--state", "--out")),
+    "train": (
+        1,
+        (
+            "--name",
+            "--images",
+            "--shots",
+            "--steps",
+            "--seed",
+            "--state",
+            "--out",
+            "--test",
+            "--unlabelled",
+            "--loss",
+            "--set",
+        ),
+    ),
 }
 METHOD = "x[/y] :a: \x1b[31m\u202e\n" + "long" * 4_000
 

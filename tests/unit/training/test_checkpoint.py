@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,21 @@ def test_a_partial_file_left_by_a_crash_is_ignored(tmp_path: Path) -> None:
     loaded = load_state(path, "run")
     assert loaded is not None
     assert loaded.record["step"] == 7
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_and_no_partial_file(tmp_path: Path) -> None:
+    """A limit on the size of files stands for a full disk: writing fails in the middle."""
+    path = tmp_path / "loop.safetensors"
+    small = State({"v": torch.zeros(4)}, {"step": 1})
+    save_state(path, small, "run")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save_state(path, State({"v": torch.zeros(10_000)}, {"step": 2}), "run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    loaded = load_state(path, "run")
+    assert loaded is not None
+    assert loaded.record == {"step": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["loop.safetensors"]
