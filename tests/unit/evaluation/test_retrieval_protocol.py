@@ -11,14 +11,26 @@ from typing import cast
 import numpy as np
 import pytest
 
+from tests.support.registrations import draft, upload
 from vlibrary.bundled.tasks import TASKS
-from vlibrary.domain.query import EmbedderSpec, Query, TaskEmbedding, unit
+from vlibrary.domain.matching.calibration import ACCEPTED, PartScale
+from vlibrary.domain.matching.decision import Candidate, decide, judge
+from vlibrary.domain.query import EmbedderSpec, Modality, Query, TaskEmbedding, unit
 from vlibrary.domain.vector import Array
 from vlibrary.evaluation.retrieval import measure as protocol
-from vlibrary.evaluation.retrieval.queries import NONE, SEEDS, Wordings, confusing_cases, library_cases, unrelated_cases
+from vlibrary.evaluation.retrieval.queries import (
+    NONE,
+    SEEDS,
+    Case,
+    Wordings,
+    confusing_cases,
+    library_cases,
+    unrelated_cases,
+)
 from vlibrary.evaluation.retrieval.report import KindShare, RetrievalReport
 from vlibrary.formats.images import decode_image
 from vlibrary.models.embedder import Embedder
+from vlibrary.training.features import Features
 
 SETS: tuple[Wordings, ...] = ("development", "final")
 WORDINGS = json.loads(Path(protocol.__file__).with_name("wordings.json").read_text(encoding="utf-8"))
@@ -101,6 +113,37 @@ def _share(
     kind: str, right: float, wrong: float, *, of_library: bool, examples: int = 12, queries: int = 10
 ) -> KindShare:
     return KindShare(kind, examples, queries, right, wrong, of_library)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_protocol_decides_as_auto_does(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    spec = EmbedderSpec("four", "f" * 64, image_size=4, text_size=4)
+    draw = [np.stack([unit(row) for row in rng.normal(size=(6, 4))]) for _ in range(8)]
+    scales = {Modality.IMAGE: PartScale(0.9, 0.1), Modality.TEXT: PartScale(0.95, 0.2)}
+    library = [
+        protocol.Entry(f"v{number}", Features(*draw[2 * number : 2 * number + 2]), scales) for number in range(4)
+    ]
+    for image, text in (
+        (draw[0][0], draw[1][0]),
+        (draw[2][1], draw[3][2]),
+        (draw[0][0], draw[3][0]),
+        (None, draw[5][0]),
+    ):
+        query = TaskEmbedding(image, text)
+        candidates = []
+        for entry in library:
+            rows = np.concatenate([entry.keys.images, entry.keys.texts], axis=1)
+            best = float((rows @ query.row(spec)).max()) / query.parts
+            candidates.append(Candidate(draft(upload(), entry.name, calibration=scales), best, rows))
+        decision = decide(judge(query, sorted(candidates, key=lambda one: -one.score), spec))
+        case = Case("any", NONE, "text", None if image is None else b"image")
+        row = np.zeros(4, np.float32) if image is None else image
+        best_entry, probability = protocol.decide_all(
+            protocol.weigh_all([case], row[None], text[None], library), library
+        )
+        applied = library[best_entry[0]].name if probability[0] >= ACCEPTED else None
+        assert (decision.best.record.name if decision.best and decision.reason is None else None) == applied
 
 
 def test_headline_figures_are_the_worst_of_their_kinds() -> None:
