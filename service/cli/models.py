@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,13 +20,6 @@ evaluations = typer.Typer(help="Measure the library's decisions.", no_args_is_he
 
 QUICK_SIZES = (50, 12)
 QUICK_QUERIES = 10
-
-
-class Which(StrEnum):
-    """The sets of wordings: one to develop with, and one for the figures that are published."""
-
-    DEVELOPMENT = "development"
-    FINAL = "final"
 
 
 Cache = Annotated[
@@ -145,7 +137,9 @@ def examples(
 
 @evaluations.command("retrieval")
 def retrieval(
-    wordings: Annotated[Which, typer.Option(help="Set of wordings and seed of the images")] = Which.DEVELOPMENT,
+    wordings: Annotated[
+        Literal["development", "first_final", "final"], typer.Option(help="Set of wordings and seed of the images")
+    ] = "development",
     quick: Annotated[bool, typer.Option("--quick", help="Fewer queries, and libraries of 50 and 12 examples")] = False,
     plot: Annotated[Path | None, typer.Option(help="Also plot the shares of every kind of query to this file")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as one line of JSON")] = False,
@@ -163,7 +157,7 @@ def retrieval(
         bar = Bar(progress, "measure retrieval")
         report = measure(
             open_embedder(read_settings()),
-            "final" if wordings is Which.FINAL else "development",
+            wordings,
             sizes=QUICK_SIZES if quick else SIZES,
             per_task=QUICK_QUERIES if quick else PER_TASK,
             report=bar,
