@@ -123,7 +123,7 @@ def test_the_protocol_decides_as_auto_does(seed: int) -> None:
     draw = [np.stack([unit(row) for row in rng.normal(size=(6, 4))]) for _ in range(8)]
     scales = {Modality.IMAGE: PartScale(0.9, 0.1), Modality.TEXT: PartScale(0.95, 0.2)}
     library = [
-        protocol.Entry(f"v{number}", Features(*draw[2 * number : 2 * number + 2]), scales) for number in range(4)
+        protocol.Entry(f"v{number}", Features(draw[2 * number], draw[2 * number + 1]), scales) for number in range(4)
     ]
     for image, text in (
         (draw[0][0], draw[1][0]),
