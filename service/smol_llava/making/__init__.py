@@ -1,0 +1,1 @@
+"""How the weights of smol-llava were trained."""
