@@ -295,16 +295,14 @@ class Settings(
                 f"VLIBRARY_KV_TOKENS is {self.kv_tokens}, too few for VLIBRARY_MAX_BATCH={self.max_batch} requests; it "
                 f"should be at least {MIN_ROW_TOKENS} for each, {MIN_ROW_TOKENS * self.max_batch}"
             )
-        if self.s3_endpoint_url and not any(place.startswith("s3://") for place in self._places):
+        if self.s3_endpoint_url and not any(
+            place is not None and place.startswith("s3://") for place in (self.artifacts, self.snapshots)
+        ):
             raise ValueError(
                 f"VLIBRARY_S3_ENDPOINT_URL is {self.s3_endpoint_url!r}, but neither VLIBRARY_ARTIFACTS nor "
                 "VLIBRARY_SNAPSHOTS is s3://bucket/prefix, so vectors would be stored in a folder"
             )
         return self
-
-    @property
-    def _places(self) -> tuple[str, str]:
-        return self.artifacts or "", self.snapshots or ""
 
     @property
     def shared_token(self) -> str | None:
@@ -425,12 +423,10 @@ def _describe(error: ErrorDetails) -> str:
     if not error["loc"]:  # of several settings
         return message
     name = str(error["loc"][0])
-    shown = "not valid" if name in SECRETS else mask_passwords(repr(_text(error["input"])))
+    value = error["input"]
+    text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    shown = "not valid" if name in SECRETS else mask_passwords(repr(text))
     return f"{variable(name)} is {shown:.200}: {message}"
-
-
-def _text(value: object) -> str:
-    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def settings_page() -> str:

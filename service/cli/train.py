@@ -177,7 +177,8 @@ def _print_results(results: Mapping[str, Any], artifact: Path, card: Path) -> No
         f"{results[name]:.1%} ({results['intervals'][name][0]:.0%}–{results['intervals'][name][1]:.0%})"
         for name in ("zero_shot", "n_shot", "steered")
     )
-    against = " that the prompt answered; agreement with its answers" if _measures_agreement(results) else ""
+    with_labels = results.get("compared_with", "labels") == "labels"
+    against = "" if with_labels else " that the prompt answered; agreement with its answers"
     print_text(
         f"On {results['test_examples']} held-out examples{against}: zero-shot {zero_shot}, {results['shots']}-shot "
         f"prompt {n_shot}, with the vector {steered}. In brackets: 95 % intervals."
@@ -200,10 +201,6 @@ def _print_results(results: Mapping[str, Any], artifact: Path, card: Path) -> No
         gap = results["n_shot"] - results["steered"]
         print_text(f"The vector is {100 * gap:.1f} points below the prompt that it replaces. {_advise(results)}")
     print_text(f"Wrote {artifact} and {card}. Register it: vlibrary register {artifact}")
-
-
-def _measures_agreement(results: Mapping[str, Any]) -> bool:
-    return bool(results.get("compared_with", "labels") != "labels")
 
 
 def _advise(results: Mapping[str, Any]) -> str:

@@ -91,7 +91,8 @@ def _build(recipe: Recipe, folder: Path, *, wheel: Path | None, report: Report) 
     report("read", 0, 1)
     decoder = Decoder(gguf)
     tensors = load_file(recipe.weights / VISION)
-    lora = _load_lora(recipe.weights / LORA)
+    lora_file = recipe.weights / LORA
+    lora = load_file(lora_file) if lora_file.exists() else {}
     for done, (name, weights) in enumerate(decoder.read_tensors(), start=1):
         tensors[name] = merge(name, weights, lora)
         report("convert", done, len(decoder))
@@ -106,10 +107,6 @@ def _build(recipe: Recipe, folder: Path, *, wheel: Path | None, report: Report) 
     del decoder  # it maps the file into memory
     gguf.unlink()
     report("save", 1, 1)
-
-
-def _load_lora(path: Path) -> Mapping[str, Tensor]:
-    return load_file(path) if path.exists() else {}
 
 
 def merge(name: str, weights: Tensor, lora: Mapping[str, Tensor]) -> Tensor:
