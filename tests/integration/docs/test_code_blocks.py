@@ -8,7 +8,8 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -26,17 +27,20 @@ PAGES = [
     for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
     if not any(part in HISTORY for part in page.parts)
 ]
-# What a page expects to be there: three versions of a vector, trained for one step.
+# Its revisions are those of its own calls.
+ALONE = ("registry.md",)
+# What a page expects to be there: three versions of a vector, or any trained vector; one step is enough.
 SETUP = {
     "registry.md": """
         vlibrary examples colour-code data --count 60
-        vlibrary train data/examples.jsonl --name colour --description Colours --steps 1 --shots 2
-        for version in 1 2 3; do vlibrary register colour.safetensors; done
+        vlibrary train data/examples.jsonl --name colour --description Colours --steps 1 --shots 2 --force
+        for version in 1 2 3; do vlibrary register colour.safetensors --force; done
         vlibrary tag colour:2 --add checked
     """,
     "python.md": """
-        vlibrary examples colour-code data --count 60
-        vlibrary train data/examples.jsonl --name colour-code --description Colours --steps 1 --shots 2
+        [ -f colour-code.safetensors ] && exit
+        vlibrary examples colour-code few --count 60
+        vlibrary train few/examples.jsonl --name colour-code --description Colours --steps 1 --shots 2 --force
     """,
 }
 
@@ -55,35 +59,49 @@ def blocks(page: Path) -> list[Block]:
     return [Block(page, language, code) for language, code in fenced if not code.startswith("# not run: ")]
 
 
-@pytest.fixture
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a new service, so that ids and revisions on a page are those of its own calls."""
-    with running_service(tmp_path_factory.mktemp("service")) as client:
-        yield client.url
+@dataclass(frozen=True)
+class Place:
+    """Where blocks run: a folder with picture.png, a service, and a PATH with this checkout's `vlibrary` command."""
+
+    folder: Path
+    url: str
+    environment: dict[str, str]
+    trained: set[str] = field(default_factory=set)
+
+    def run(self, *command: str) -> None:
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{command[-1]}\n{done.stdout}\n{done.stderr}"
+
+    def run_shell(self, code: str) -> None:
+        """Run the lines, but no training a second time: it would write the same files again."""
+        # The service is running already; a curl command whose answer is an error fails.
+        lines = [re.sub(r"\s+# .*", "", line) for line in code.splitlines()]
+        lines = [line for line in lines if not line.startswith("vlibrary serve") and line not in self.trained]
+        self.trained.update(line for line in lines if line.startswith(("vlibrary train", "vlibrary examples")))
+        setup = 'curl() { command curl --no-progress-meter --fail "$@"; }'
+        self.run("bash", "-eu", "-o", "pipefail", "-c", "\n".join([setup, *lines]))
 
 
-@pytest.fixture
-def environment(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """A working directory with picture.png, and a PATH with this checkout's `vlibrary` command."""
-    commands = tmp_path / "bin"
-    commands.mkdir()
-    (commands / "vlibrary").write_text(f'#!/bin/sh\nexec {sys.executable} -m vlibrary.cli "$@"\n')
-    (commands / "vlibrary").chmod(0o755)
-    work = tmp_path / "work"
-    work.mkdir()
+@contextmanager
+def new_place(folder: Path) -> Iterator[Place]:
+    for name in ("service", "bin", "work"):
+        (folder / name).mkdir()
+    command, work = folder / "bin" / "vlibrary", folder / "work"
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m vlibrary.cli "$@"\n')
+    command.chmod(0o755)
     (work / "picture.png").write_bytes(examples(task("colour-code"), "test", 1, seed=0)[0].image)
-    monkeypatch.chdir(work)
-    return os.environ | {"VLIBRARY_URL": url, "PATH": f"{commands}:{os.environ['PATH']}"}
+    with running_service(folder / "service") as client:
+        path = f"{command.parent}:{os.environ['PATH']}"
+        yield Place(work, client.url, os.environ | {"VLIBRARY_URL": client.url, "PATH": path})
 
 
-def run_shell(code: str, environment: dict[str, str]) -> None:
-    # The service is running already; a curl command whose answer is an error fails.
-    lines = [line for line in code.splitlines() if not line.startswith("vlibrary serve")]
-    script = "\n".join(['curl() { command curl --no-progress-meter --fail "$@"; }', *lines])
-    done = subprocess.run(
-        ["bash", "-eu", "-o", "pipefail", "-c", script], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """The place of the pages that show nothing which depends on what was registered before."""
+    with new_place(tmp_path_factory.mktemp("shared")) as place:
+        yield place
 
 
 @pytest.mark.timeout(600)
@@ -95,21 +113,20 @@ def run_shell(code: str, environment: dict[str, str]) -> None:
     ],
     ids=lambda page: str(page.relative_to(ROOT)),
 )  # fmt: skip
-def test_code_blocks_run_as_shown(page: Path, url: str, environment: dict[str, str]) -> None:
-    run_shell(SETUP.get(page.name, ""), environment)
-    for block in blocks(page):
-        code = block.code.replace(ADDRESS, url).replace("http://other:8000", url)
-        if block.language == "bash":
-            run_shell(code, environment)
-        elif block.language == "python":
-            done = subprocess.run(
-                [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
-            )
-            assert done.returncode == 0, f"{code}\n{done.stderr}"
+def test_code_blocks_run_as_shown(page: Path, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    is_alone = page.name in ALONE
+    with new_place(tmp_path) if is_alone else nullcontext(request.getfixturevalue("shared")) as place:
+        place.run_shell(SETUP.get(page.name, ""))
+        for block in blocks(page):
+            code = block.code.replace(ADDRESS, place.url).replace("http://other:8000", place.url)
+            if block.language == "bash":
+                place.run_shell(code)
+            elif block.language == "python":
+                place.run(sys.executable, "-c", code)
 
 
 def test_every_fenced_block_has_a_known_language() -> None:
-    known = {"bash", "python", "json", "bibtex", "js", "yaml"}
+    known = {"bash", "python", "json", "bibtex", "js", "yaml", "nginx"}
     assert {block.language for page in PAGES for block in blocks(page)} <= known
 
 
