@@ -139,7 +139,7 @@ class WorkerSettings(_Group):
     )
     worker_token: SecretStr | None = Field(default=None, description="secret shared by the api and its workers")
     worker_wait_s: float = Field(
-        default=120.0, gt=0, le=86_400, description="how long the api waits for a worker, in seconds"
+        default=120.0, gt=0, le=86_400, description="how long `vlibrary doctor --deep` waits for a worker, in seconds"
     )
     worker_host: str = Field(default="127.0.0.1", description="address on which `vlibrary work` listens")
     worker_port: int = Field(default=9000, ge=0, le=65_535, description="port on which `vlibrary work` listens")

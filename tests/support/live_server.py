@@ -18,17 +18,17 @@ STOP_TIMEOUT_S = 20.0
 
 
 @contextmanager
-def live(app: Starlette) -> Iterator[str]:
-    """Yield the address of the app, on a free port, during the block."""
+def live(app: Starlette, *, port: int = 0) -> Iterator[str]:
+    """Yield the address of the app, on this port or a free one, during the block."""
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
-    with running(uvicorn.Server(config)) as url:
+    with running(uvicorn.Server(config), port=port) as url:
         yield url
 
 
 @contextmanager
-def running(server: uvicorn.Server) -> Iterator[str]:
-    """Yield the address of this server, on a free port; stop it at the end of the block."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+def running(server: uvicorn.Server, *, port: int = 0) -> Iterator[str]:
+    """Yield the address of this server, on this port or a free one; stop it at the end of the block."""
+    with socket.create_server(("127.0.0.1", port)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         try:

@@ -18,10 +18,10 @@ PATIENCE_S = 10.0
 
 
 @contextmanager
-def serving(worker: Worker, token: str | None = None) -> Iterator[str]:
+def serving(worker: Worker, token: str | None = None, *, port: int = 0) -> Iterator[str]:
     """Yield the URL of a ready server with this worker during the block."""
     host = Host(lambda: worker)
-    with live(create_app(host, CollectorRegistry(), token=token)) as url:
+    with live(create_app(host, CollectorRegistry(), token=token), port=port) as url:
         until(lambda: _is_ready(host))
         yield url
 
