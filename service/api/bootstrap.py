@@ -57,18 +57,18 @@ def open_app(settings: Settings, open_worker: Callable[[Artifacts, CollectorRegi
     stores = open_stores(settings, create=True)
     metrics = Metrics()
     worker = _connect(settings) if settings.workers else open_worker(stores.artifacts, metrics.registry)
-    index = LateIndex()
+    index = None if settings.workers else FaissIndex(worker.models()[0].embedder)
     library = Library(
         catalogue=stores.catalogue,
         artifacts=stores.artifacts,
-        index=index,
+        index=index or LateIndex(),
         worker=worker,
         clock=SystemClock(),
         default_mode=settings.default_steering,
     )
-    filling = _Filling(stores, library, index)
-    if not settings.workers:
-        filling.fill()
+    filling = _Filling(stores, library)
+    if index is not None:
+        filling.fill(index)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
@@ -92,25 +92,24 @@ def open_app(settings: Settings, open_worker: Callable[[Artifacts, CollectorRegi
 class _Filling:
     """Fills the index when a worker says which embedder its keys have, and then runs the background tasks."""
 
-    def __init__(self, stores: OpenStores, library: Library, late: LateIndex) -> None:
+    def __init__(self, stores: OpenStores, library: Library) -> None:
         self._stores = stores
         self._library = library
-        self._late = late
         self._background: BackgroundTasks | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="fill-index", daemon=True)
 
-    def fill(self) -> None:
+    def fill(self, index: FaissIndex) -> None:
         """Load the newest index snapshot, replay the change log, and send the first heartbeat.
 
-        Raises WorkerUnavailable, CatalogueUnavailable.
+        Raises CatalogueUnavailable.
         """
         stores, library = self._stores, self._library
         settings, change_log = stores.settings, library.catalogue.change_log
-        index = FaissIndex(library.worker.models()[0].embedder)
         loaded = index.load(stores.snapshots, change_log.position().epoch)
         log.info("api.index_filled", seq=catch_up(change_log, index).seq)
-        self._late.open(index)
+        if isinstance(library.index, LateIndex):
+            library.index.open(index)
         schedule = SnapshotSchedule(settings.snapshot_changes, settings.snapshot_s).with_jitter()
         writer = SnapshotWriter(index, stores.snapshots, schedule, loaded=loaded)
         heartbeat = Heartbeat(library)
@@ -132,7 +131,7 @@ class _Filling:
         known = ""
         while self._background is None and not self._stop.is_set():
             try:
-                self.fill()
+                self.fill(FaissIndex(self._library.worker.models()[0].embedder))
             except Unavailable as error:
                 if error.detail != known:
                     log.warning("api.index_not_filled", detail=error.detail, cure=error.cure)

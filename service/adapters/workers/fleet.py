@@ -123,7 +123,9 @@ class Fleet(Inference):
         statuses = [(member, member.status) for member in self.members]
         alive = [(member, status.info) for member, status in statuses if status is not None]
         if not alive:
-            raise WorkerUnavailable("No worker responds.", _CURE)
+            # Without addresses, which API clients must not see.
+            reasons = dict.fromkeys(member.problem.detail for member in self.members if member.problem is not None)
+            raise WorkerUnavailable(" ".join(["No worker responds.", *list(reasons)[:3]]), _CURE)
         return alive
 
     def _serving(self, wanted: Callable[[ModelSpec], bool]) -> list[Member]:

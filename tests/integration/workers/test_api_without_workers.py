@@ -25,6 +25,7 @@ def test_without_a_worker_only_what_needs_a_model_answers_503_and_a_worker_is_fo
     with TestClient(open_app(settings, lambda *_: pytest.fail("opened a worker in this process"))) as api:
         assert [one["id"] for one in api.get("/vectors").json()["items"]] == [record.id]
         assert api.get("/audit").status_code == 200
+        until(lambda: "does not respond (ConnectError)" in api.get("/readyz").text)
         assert api.get("/readyz").status_code == 503
         for method, path, body in (
             ("POST", "/generate", {"prompt": "a", "steering": "off"}),
