@@ -6,12 +6,13 @@ import io
 import math
 import sys
 from collections.abc import Callable
-from typing import Any
+from importlib.metadata import version as installed_version
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
-from vlibrary.cli import doctor, errors, models, plot, registry, serve, train, upkeep, vectors, work
+from vlibrary.cli import doctor, errors, models, output, plot, registry, serve, train, upkeep, vectors, work
 from vlibrary.cli.demo import command
 from vlibrary.domain.errors import InvalidInput, VLibraryError
 from vlibrary.formats.text import NotUtf8, encode_utf8
@@ -63,6 +64,10 @@ GROUPS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
         "generate": vectors.generate,
     },
     "Registry": {
+        "show": registry.show,
+        "lineage": registry.lineage,
+        "audit": registry.audit,
+        "download": registry.download,
         "tag": registry.tag,
         "alias": registry.aliases,
         "delete": registry.delete,
@@ -96,6 +101,21 @@ for group, commands in GROUPS.items():
             app.add_typer(function, name=name, rich_help_panel=group)
         else:
             app.command(name, cls=Command, rich_help_panel=group)(function)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        output.print_text(installed_version("vlibrary"))
+        raise typer.Exit
+
+
+@app.callback()
+def read_options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Store, find and apply in-context vectors for vision-language models."""
 
 
 def main() -> None:

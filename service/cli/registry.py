@@ -1,4 +1,4 @@
-"""`vlibrary tag | alias | delete | undelete | purge | export | import`: manage registered vectors."""
+"""Commands that read and manage registered vectors, such as show, audit, download, tag, alias, delete and export."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unicodedata import normalize
 
 import typer
 
-from vlibrary.cli.output import format_time, print_json, print_result, print_rows, print_text, progress
+from vlibrary.cli.output import format_time, print_answer, print_json, print_result, print_rows, print_text, progress
 from vlibrary.cli.vectors import LOCAL, AsJson, Metadata, Name, Tags, Url, vector_filter
 from vlibrary.client import Client, ServiceError
 from vlibrary.domain.errors import InvalidInput
@@ -110,6 +110,53 @@ def drop_alias(alias: Aliased, actor: Actor = None, url: Url = LOCAL) -> None:
     with Client(url, actor=actor) as service:
         service.delete_alias(name, label, service.get_alias(name, label).revision)
     print_text(f"Deleted alias {alias}")
+
+
+def show(
+    vector: Annotated[str, typer.Argument(help="ID, NAME:VERSION, NAME@ALIAS, or NAME for its newest version")],
+    url: Url = LOCAL,
+) -> None:
+    """Show a vector's record as JSON."""
+    with Client(url) as service:
+        print_json(service.get_vector(vector))
+
+
+def lineage(
+    vector: Annotated[str, typer.Argument(help="ID, NAME:VERSION, NAME@ALIAS, or NAME for its newest version")],
+    url: Url = LOCAL,
+) -> None:
+    """Show as JSON from which vectors one was derived, and which are derived from it."""
+    with Client(url) as service:
+        print_json(service.get_lineage(vector))
+
+
+def audit(
+    subject: Annotated[str | None, typer.Option(help="Only changes of this vector or alias")] = None,
+    actor: Annotated[str | None, typer.Option(help="Only changes by this actor")] = None,
+    after: Annotated[int, typer.Option(min=0, help="Only entries after this sequence number")] = 0,
+    url: Url = LOCAL,
+) -> None:
+    """Print the audit log, oldest first, one JSON object per line."""
+    with Client(url) as service:
+        for entry in service.read_audit_log(after=after, subject=subject, actor=actor):
+            print_answer(entry.model_dump_json())
+
+
+def download(
+    vector: Annotated[str, typer.Argument(help="ID, NAME:VERSION, NAME@ALIAS, or NAME for its newest version")],
+    out: Annotated[
+        Path | None, typer.Option(help="File to write, which must not exist", show_default="NAME-VERSION.safetensors")
+    ] = None,
+    url: Url = LOCAL,
+) -> None:
+    """Download a vector's artifact."""
+    with Client(url) as service:
+        record = service.get_vector(vector)
+        data = service.get_artifact(record.id)
+    path = out or Path(f"{record.name}-{record.version}.safetensors")
+    with path.open("xb") as file:
+        file.write(data)
+    print_text(f"Wrote {path}, {len(data):,} bytes, of {_label(record)}")
 
 
 def delete(vector: Fixed, actor: Actor = None, url: Url = LOCAL) -> None:

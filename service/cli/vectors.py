@@ -18,6 +18,7 @@ from vlibrary.cli.output import (
     shorten,
 )
 from vlibrary.client import Client, GenerateOptions, VectorFilter
+from vlibrary.client.endpoints import RetrievalFilter
 from vlibrary.domain.card import VectorCard, improves
 from vlibrary.domain.errors import InvalidArtifact, InvalidInput
 from vlibrary.domain.vector import ModelSpec, Site
@@ -161,12 +162,18 @@ def retrieve(
     text: Annotated[str | None, typer.Argument(help="Question; optional if there is an image")] = None,
     image: Images = None,
     k: Annotated[int, typer.Option(help="Maximum number of vectors")] = 5,
+    name: Name = None,
+    tags: Tags = None,
+    metadata: Metadata = None,
     url: Url = LOCAL,
     as_json: AsJson = False,
 ) -> None:
     """Find the vectors that match a question, images, or both."""
     with Client(url) as service:
-        matches = service.retrieve(text, images=[_read(path) for path in image or []], k=k)
+        among: RetrievalFilter = {"tags": tags or [], "metadata": metadata or []}
+        if name is not None:
+            among["name"] = name
+        matches = service.retrieve(text, images=[_read(path) for path in image or []], k=k, filter=among)
     _warn_if_truncated("question", matches.query_text)
     if as_json:
         print_json(matches)
