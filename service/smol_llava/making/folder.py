@@ -3,7 +3,8 @@
 `vision.safetensors` holds the vision tower and the projector under their names in a Llava folder (`vision_tower.*`,
 `multi_modal_projector.*`), in float16. `lora.safetensors` holds for each adapted layer of the decoder
 `language_model.model.layers.<n>.<layer>.lora_A` [r, in] and `.lora_B` [out, r] in bfloat16; assembly adds B · A to the
-layer's weights. Beside them lie the configuration, the generation settings, the processor and the chat template.
+layer's weights. The folder also has the
+configuration, the generation settings, the processor and the chat template.
 """
 
 from collections.abc import Mapping
