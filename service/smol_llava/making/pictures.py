@@ -8,7 +8,6 @@ import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Final, Literal
 
@@ -21,6 +20,7 @@ from torch.nn import functional
 
 from vlibrary.bundled.world import digits, scenes
 from vlibrary.bundled.world.words import DIGIT_VALUES, SCENE_VALUES
+from vlibrary.formats.images import decode_image
 
 Split = Literal["train", "test"]
 Facts = Mapping[str, str]
@@ -192,7 +192,7 @@ def easy_vqa(wheel: Path, split: Split) -> EasyVqa:
         rows: list[tuple[str, str, int]] = json.loads(archive.read(f"{folder}/questions.json"))
         count = 1 + max(image for _, _, image in rows)
         files = [archive.read(f"{folder}/images/{number}.png") for number in range(count)]
-    pixels = np.stack([np.asarray(Image.open(BytesIO(file)).convert("RGB")) for file in files])
+    pixels = np.stack([np.asarray(decode_image(file)) for file in files])
     facts: list[dict[str, str]] = [{"count": "one"} for _ in range(count)]
     for question, answer, image in rows:
         for name, values in (("shape", ("circle", "rectangle", "triangle")), ("colour", tuple(_PAINTS))):
