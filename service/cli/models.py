@@ -119,6 +119,32 @@ def _train_smol_llava(out: Path | None, seed: int) -> None:
         bar.finish()
 
 
+@models.command()
+def vectors(
+    out: Annotated[
+        Path | None, typer.Option(help="Output folder", show_default="the vectors folder of the package")
+    ] = None,
+    state: Annotated[Path | None, typer.Option(help="Checkpoint folder; rerun the command to resume from it")] = None,
+    seed: Annotated[int, typer.Option(help="Random seed")] = 0,
+) -> None:
+    """Train the vectors that ship with smol-llava; `vlibrary demo --model smol-llava` trains one more.
+
+    They belong to one set of weights: run this again after the weights of smol-llava have changed.
+    """
+    from vlibrary.cli.demo.run import train_vectors
+    from vlibrary.cli.demo.subject import smol_llava
+    from vlibrary.methods.train import save_vector
+    from vlibrary.smol_llava import VECTORS
+    from vlibrary.training.progress import progress_bars
+
+    subject = smol_llava()
+    given = [(task, subject.draw(task, "train", subject.examples, seed)) for task in subject.tasks[:-1]]
+    with progress_bars(errors) as bars:
+        for trained, bar in train_vectors(subject, given, bars, seed, state):
+            save_vector(trained.vector, trained.card, out or VECTORS)
+            bar.finish(f"steered {trained.card.results['steered']:.0%}")
+
+
 def bundled(
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as one line of JSON")] = False,
     per_task: Annotated[int, typer.Option(min=1, help="Test images per task and number of shots")] = 100,

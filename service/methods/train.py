@@ -88,7 +88,7 @@ def train_vector(
     prompts = run.measure_prompts(data)
     fit, card = run.fit(data, card, folder)
     if out is not None:
-        _write_vector(fit.vector, card, out)
+        save_vector(fit.vector, card, out)
     return run.measure(data, fit, card, prompts, strengths)
 
 
@@ -194,14 +194,15 @@ def save_trained(trained: Trained, folder: Path) -> tuple[Path, Path]:
 
     The report of the training is written to <name>.training.json and, as a plot, to <name>.training.png.
     """
-    artifact, card = _write_vector(trained.vector, trained.card, folder)
+    artifact, card = save_vector(trained.vector, trained.card, folder)
     curves = folder / f"{trained.card.name}.training.json"
     write_atomically(curves, json.dumps(trained.report.as_json(), indent=1).encode())
     plot_training(trained.report, curves.with_suffix(".png"))
     return artifact, card
 
 
-def _write_vector(vector: SteeringVector, card: VectorCard, folder: Path) -> tuple[Path, Path]:
+def save_vector(vector: SteeringVector, card: VectorCard, folder: Path) -> tuple[Path, Path]:
+    """Write <name>.safetensors and <name>.card.json, which `POST /vectors` accepts; return both paths."""
     artifact, described = folder / f"{card.name}.safetensors", folder / f"{card.name}.card.json"
     write_atomically(artifact, encode(vector))
     write_atomically(described, dump_card(card).encode())

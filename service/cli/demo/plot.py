@@ -64,9 +64,7 @@ def _legend(figure: Figure, report: DemoReport) -> None:
         figure.text(at, 0.835, "■", fontsize=10, color=colour)
         figure.text(at + 0.02, 0.835, name, fontsize=9, color=INK)
     per_task = report.queries // len(report.tasks)
-    figure.text(
-        0.965, 0.835, f"bundled toy model, {per_task} unseen images per task", fontsize=8, color=FAINT, ha="right"
-    )
+    figure.text(0.965, 0.835, f"{report.model}, {per_task} unseen images per task", fontsize=8, color=FAINT, ha="right")
 
 
 def _plot_accuracy(axes: Axes, report: DemoReport) -> None:

@@ -60,8 +60,9 @@ class Sample:
 
 @dataclass(frozen=True)
 class DemoReport:
-    """All results of one run. queries: test queries over all tasks; seconds: duration of the run."""
+    """All results of one run. model: its title; queries: test queries over all tasks; seconds: duration of the run."""
 
+    model: str
     tasks: Sequence[TaskResult]
     shots: int
     queries: int

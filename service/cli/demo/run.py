@@ -7,7 +7,7 @@ training never saw.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
@@ -18,26 +18,21 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress as Bars
 
-from vlibrary.bundled.tasks import Task, examples, task
 from vlibrary.cli.demo.report import Arm, DemoReport, Sample, TaskResult
 from vlibrary.cli.demo.service_process import running_service
+from vlibrary.cli.demo.subject import SHOTS, Subject, Task
 from vlibrary.client import Client
+from vlibrary.config import BUNDLED, read_settings
 from vlibrary.domain.example import Example
 from vlibrary.evaluation.accuracy import is_correct
-from vlibrary.evaluation.bundled_models import load_bundled_models
 from vlibrary.formats.artifact import encode
 from vlibrary.formats.card import dump_card
-from vlibrary.methods.m2iv.config import M2ivConfig
 from vlibrary.methods.m2iv.method import M2iv
-from vlibrary.methods.train import train_vector
+from vlibrary.methods.train import Trained, train_vector
 from vlibrary.schemas.generate import GenerateOut
 from vlibrary.training.examples import read_examples, write_examples
 from vlibrary.training.progress import Bar, Progress, progress_bars
-
-# Held-out tasks: the bundled model never saw their answer conventions in pretraining.
-TASKS = ("colour-code", "count-code", "digit-code", "shape-code-unnamed")
-SHOTS = 16
-TRAINING_EXAMPLES = 400
+from vlibrary.worker.bootstrap import open_embedder, open_lvlm
 
 
 @dataclass(frozen=True)
@@ -58,87 +53,122 @@ class Replies:
     steered: list[Reply]
 
 
-def run_demo(console: Console, *, queries: int = 60, seed: int = 0) -> DemoReport:
+def run_demo(console: Console, subject: Subject, *, queries: int = 60, seed: int = 0) -> DemoReport:
     """Train, register and evaluate. queries: unseen images per task."""
     started = time.perf_counter()
-    tasks = [task(name) for name in TASKS]
+    settings = {"VLIBRARY_LVLM": subject.lvlm, "VLIBRARY_DTYPE": subject.dtype, "VLIBRARY_EMBEDDER": BUNDLED}
     with TemporaryDirectory(prefix="vlibrary-demo-") as folder, progress_bars(console) as bars:
-        starting = Bar(bars, "start the service")
-        with running_service(Path(folder)) as service:
+        starting = Bar(bars, f"start the service with {subject.lvlm}")
+        with running_service(Path(folder), settings) as service:
             starting.finish(service.url)
             training = []
-            for each in tasks:  # through the files that `vlibrary train` reads
+            for each in subject.tasks:  # through the files that `vlibrary train` reads
                 path = Path(folder) / each.name
-                drawn = examples(each, "train", TRAINING_EXAMPLES, seed)
+                drawn = subject.draw(each, "train", subject.examples, seed)
                 training.append(read_examples(write_examples(drawn, path), path))
-            _train_and_register(service, tasks, training, bars, seed)
-            tests = [examples(each, "test", queries, seed) for each in tasks]
+            _register_vectors(service, subject, training, bars, seed)
+            tests = [subject.draw(each, "test", queries, seed) for each in subject.tasks]
             replies = [
-                _evaluate(service, test, support, Bar(bars, f"evaluate {each.name}"), seed)
-                for each, test, support in zip(tasks, tests, training, strict=True)
+                _Comparison(service, support, subject.max_new_tokens, seed).run(
+                    test, Bar(bars, f"evaluate {each.name}")
+                )
+                for each, test, support in zip(subject.tasks, tests, training, strict=True)
             ]
     results = []
-    for each, arms in zip(tasks, replies, strict=True):
+    for each, arms in zip(subject.tasks, replies, strict=True):
         hits = [each.name in {one.name for one in reply.answer.steering.applied} for reply in arms.steered]
         results.append(
             TaskResult(each.name, _arm(arms.zero_shot), _arm(arms.icl), _arm(arms.steered), hit_rate=fmean(hits))
         )
     return DemoReport(
+        model=subject.title,
         tasks=results,
         shots=SHOTS,
-        queries=queries * len(tasks),
-        sample=_sample(tasks[0].name, tests[0][0], replies[0]),
+        queries=queries * len(subject.tasks),
+        sample=_sample(subject.tasks[0].name, tests[0][0], replies[0]),
         seconds=time.perf_counter() - started,
     )
 
 
-def _train_and_register(
-    service: Client, tasks: Sequence[Task], training: Sequence[list[Example]], bars: Bars, seed: int
+def _register_vectors(
+    service: Client, subject: Subject, training: Sequence[list[Example]], bars: Bars, seed: int
 ) -> None:
-    lvlm, embedder = load_bundled_models()
-    for each, given in zip(tasks, training, strict=True):
-        bar = Bar(bars, f"train {each.name}")
-        trained = train_vector(
-            given,
-            name=each.name,
-            lvlm=lvlm,
-            embedder=embedder,
-            description=each.description,
-            method=M2iv(M2ivConfig(shots=SHOTS)),
-            seed=seed,
-            strengths=(),
-            report=bar,
-        )
+    """Register the vectors that were trained in advance, and train the others."""
+    untrained = []
+    for each, examples in zip(subject.tasks, training, strict=True):
+        shipped = subject.vectors and subject.vectors / f"{each.name}.safetensors"
+        if shipped and shipped.exists():
+            record = service.register(shipped.read_bytes(), shipped.with_suffix(".card.json").read_text())
+            Bar(bars, f"{each.name}, trained in advance").finish(f"registered as {record.id}")
+        else:
+            untrained.append((each, examples))
+    for trained, bar in train_vectors(subject, untrained, bars, seed):
         record = service.register(encode(trained.vector), dump_card(trained.card))
         bar.finish(f"registered as {record.id}")
 
 
-def _evaluate(service: Client, test: Sequence[Example], support: Sequence[Example], bar: Bar, seed: int) -> Replies:
-    """Send every query in all three arms, one after the other, so that a busy machine slows all arms alike."""
-    rng = np.random.default_rng(seed)
-    replies = Replies([], [], [])
-    for number, query in enumerate(test, start=1):
-        demonstrations = [support[at] for at in rng.choice(len(support), SHOTS, replace=False)]
-        replies.zero_shot.append(_generate(service, query, "off"))
-        replies.icl.append(_generate(service, query, "off", demonstrations))
-        replies.steered.append(_generate(service, query, "auto"))
-        bar(Progress("images", number, len(test)))
-    return replies
+def train_vectors(
+    subject: Subject,
+    given: Sequence[tuple[Task, Sequence[Example]]],
+    bars: Bars,
+    seed: int,
+    state: Path | None = None,
+) -> Iterator[tuple[Trained, Bar]]:
+    """Train a vector on the examples of each task, and yield it with its bar. state: folder of checkpoints."""
+    if not given:
+        return
+    settings = read_settings(lvlm=subject.lvlm, dtype=subject.dtype, embedder=BUNDLED)
+    lvlm, embedder = open_lvlm(settings), open_embedder(settings)
+    for task, examples in given:
+        bar = Bar(bars, f"train {task.name}")
+        trained = train_vector(
+            examples,
+            name=task.name,
+            lvlm=lvlm,
+            embedder=embedder,
+            description=task.description,
+            method=M2iv(subject.config),
+            seed=seed,
+            folder=state and state / task.name,
+            strengths=(),
+            report=bar,
+        )
+        yield trained, bar
 
 
-def _generate(
-    service: Client, query: Example, steering: Literal["auto", "off"], demonstrations: Sequence[Example] = ()
-) -> Reply:
-    started = time.perf_counter()
-    answer = service.generate(
-        query.question,
-        images=[query.image],
-        steering=steering,
-        demonstrations=demonstrations,
-        decoding={"max_new_tokens": 4},
-    )
-    elapsed = 1000 * (time.perf_counter() - started)
-    return Reply(answer, is_correct(answer.text, query.answer), elapsed)
+@dataclass(frozen=True)
+class _Comparison:
+    """Sends every query in all three arms, one after the other, so that a busy machine slows all arms alike."""
+
+    service: Client
+    support: Sequence[Example]
+    max_new_tokens: int
+    seed: int
+
+    def run(self, test: Sequence[Example], bar: Bar) -> Replies:
+        rng = np.random.default_rng(self.seed)
+        replies = Replies([], [], [])
+        for number, query in enumerate(test, start=1):
+            demonstrations = [self.support[at] for at in rng.choice(len(self.support), SHOTS, replace=False)]
+            replies.zero_shot.append(self._generate(query, "off"))
+            replies.icl.append(self._generate(query, "off", demonstrations))
+            replies.steered.append(self._generate(query, "auto"))
+            bar(Progress("images", number, len(test)))
+        return replies
+
+    def _generate(
+        self, query: Example, steering: Literal["auto", "off"], demonstrations: Sequence[Example] = ()
+    ) -> Reply:
+        started = time.perf_counter()
+        answer = self.service.generate(
+            query.question,
+            images=[query.image],
+            steering=steering,
+            demonstrations=demonstrations,
+            decoding={"max_new_tokens": self.max_new_tokens},
+        )
+        elapsed = 1000 * (time.perf_counter() - started)
+        return Reply(answer, is_correct(answer.text, query.answer), elapsed)
 
 
 def _arm(replies: Sequence[Reply]) -> Arm:

@@ -10,25 +10,27 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 from vlibrary.client import Client, ServiceError
 from vlibrary.domain.errors import Unavailable
 
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 300.0  # the model may have to be assembled first
 STOP_TIMEOUT_S = 10.0
 
 
 @contextmanager
-def running_service(data_dir: Path) -> Iterator[Client]:
+def running_service(data_dir: Path, settings: Mapping[str, str] = MappingProxyType({})) -> Iterator[Client]:
     """Start `vlibrary serve` on a free port and yield a client for it; the service logs to data_dir/service.log.
 
+    settings: its VLIBRARY_* variables.
     Raises Unavailable, with the end of the log, if the service does not become ready.
     """
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     log = data_dir / "service.log"
-    environment = demo_environment(os.environ, data_dir)
+    environment = demo_environment(os.environ, data_dir) | dict(settings)
     command = [sys.executable, "-m", "vlibrary.cli", "serve", "--port", str(port)]
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
@@ -46,8 +48,15 @@ def running_service(data_dir: Path) -> Iterator[Client]:
 
 
 def demo_environment(environment: Mapping[str, str], data_dir: Path) -> dict[str, str]:
-    """Return the environment without settings: the demo has its own stores and models, whatever the shell names."""
-    kept = {name: value for name, value in environment.items() if not name.upper().startswith("VLIBRARY_")}
+    """Return the environment without settings: the demo has its own stores and models, whatever the shell names.
+
+    Only the folder of assembled models is that of the user, because assembling one takes a download.
+    """
+    kept = {
+        name: value
+        for name, value in environment.items()
+        if not name.upper().startswith("VLIBRARY_") or name.upper() == "VLIBRARY_CACHE_DIR"
+    }
     return kept | {"VLIBRARY_DATA_DIR": str(data_dir)}
 
 

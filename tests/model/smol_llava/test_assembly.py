@@ -14,7 +14,9 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedT
 from transformers.modeling_gguf_pytorch_utils import LlamaTensorProcessor
 
 from tests.support.tiny_smol import SPECIALS, TinySmol, make_tiny_smol
-from vlibrary.domain.errors import InvalidInput
+from vlibrary.bundled import LVLM_ID
+from vlibrary.domain.errors import InvalidInput, WrongModel
+from vlibrary.domain.vector import SteeringVector, check_applicable
 from vlibrary.models.lvlm import Lvlm
 from vlibrary.models.model_cache import ModelCache
 from vlibrary.smol_llava.assemble import LORA, Recipe, assemble
@@ -94,6 +96,13 @@ def test_the_model_can_be_served_and_steered(folder: Path) -> None:
     text = lvlm.tokenizer.decode(batch.inputs["input_ids"][0])
     assert text.startswith("<|im_start|>user\n" + "<image>" * 4)
     assert text.endswith("<|im_start|>assistant\na circle<|im_end|>")
+
+
+def test_a_vector_of_the_toy_is_refused_with_both_models_named(folder: Path) -> None:
+    lvlm = Lvlm.load(folder, model_id="vlibrary/smol-llava", slots=2)
+    toy = SteeringVector(replace(lvlm.spec, model_id=LVLM_ID, fingerprint="0" * 64), {}, "m2iv")
+    with pytest.raises(WrongModel, match=r"trained for 'vlibrary/bundled-llava'.*serves 'vlibrary/smol-llava'"):
+        check_applicable(toy, lvlm.spec)
 
 
 def test_a_folder_name_depends_on_every_input(tiny: TinySmol, tmp_path: Path) -> None:

@@ -201,4 +201,5 @@ def test_passwords_in_addresses_are_masked(text: str) -> None:
 
 def test_the_demo_has_its_own_stores_and_models(tmp_path: Path) -> None:
     shell = {variable(name): "production" for name in Settings.model_fields} | {"PATH": "/bin", "vlibrary_lvlm": "x"}
-    assert demo_environment(shell, tmp_path) == {"PATH": "/bin", "VLIBRARY_DATA_DIR": str(tmp_path)}
+    kept = {"PATH": "/bin", "VLIBRARY_CACHE_DIR": "production"}
+    assert demo_environment(shell, tmp_path) == kept | {"VLIBRARY_DATA_DIR": str(tmp_path)}

@@ -23,7 +23,7 @@ def report() -> DemoReport:
         TaskResult("shape-code-unnamed", Arm(0.1, 9, 9), Arm(0.5, 160, 21), Arm(0.9, 9, 14), hit_rate=0.5),
     ]
     sample = Sample(png((200, 30, 30)), "colour-code", "Which hue?", "wug", "rot", "wug", "colour-code")
-    return DemoReport(tasks, shots=16, queries=120, sample=sample, seconds=90.0)
+    return DemoReport("a toy", tasks, shots=16, queries=120, sample=sample, seconds=90.0)
 
 
 def test_the_json_has_the_documented_form(report: DemoReport) -> None:
