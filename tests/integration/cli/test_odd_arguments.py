@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import json
-import logging
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests.support.command_line import run
 from tests.support.library import memory_library
 from tests.support.live_server import live
 from tests.support.memory.worker import MODEL
 from tests.support.samples import artifact, card
 from vlibrary.api.app import create_app
-from vlibrary.cli import main
 from vlibrary.client import Client
 from vlibrary.domain.filters import ValueKind
 from vlibrary.formats.artifact import decode, encode
@@ -146,21 +143,6 @@ def url() -> Iterator[str]:
         odd = encode(replace(decode(artifact(MODEL)), method=METHOD))
         client.register(odd, card("odd", "Which hue?"))
         yield address
-
-
-def run(*arguments: str) -> int:
-    """Run the command line in this process and return its exit code; an error without a message is raised."""
-    old, sys.argv = sys.argv, ["vlibrary", *arguments]
-    logging_before = structlog.get_config()
-    try:
-        main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    finally:
-        sys.argv = old
-        structlog.configure(**logging_before)
-        logging.captureWarnings(capture=False)
-    return 0
 
 
 @st.composite

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlibrary.cli import main
+from tests.support.command_line import run
 from vlibrary.cli.demo.service_process import demo_environment
 from vlibrary.config import Settings, read_settings, settings_in_force, variable
 from vlibrary.config_values import check_location, mask_passwords
@@ -100,11 +99,9 @@ def test_a_wrong_setting_ends_a_command_with_exit_code_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("VLIBRARY_PORT", "abc")
-    monkeypatch.setattr(sys, "argv", ["vlibrary", "settings"])
-    with pytest.raises(SystemExit) as ended:
-        main()
+    code = run("settings")
     shown = capsys.readouterr()
-    assert (ended.value.code, shown.out) == (2, "")
+    assert (code, shown.out) == (2, "")
     assert shown.err.startswith("Invalid setting. VLIBRARY_PORT is 'abc': ")
 
 
@@ -186,9 +183,7 @@ def test_settings_in_force_have_sources_and_no_secrets(
     assert (found["VLIBRARY_HOST"].value, found["VLIBRARY_HOST"].source) == ("127.0.0.1", "default")
     url = found["VLIBRARY_DATABASE_URL"]
     assert (url.value, url.source) == ("postgresql+psycopg://***@h/d", "file")
-    monkeypatch.setattr(sys, "argv", ["vlibrary", "settings", "--json"])
-    with pytest.raises(SystemExit):
-        main()
+    assert run("settings", "--json") == 0
     shown = capsys.readouterr().out
     assert len(json.loads(shown)) == len(found)
     assert SECRET not in shown
