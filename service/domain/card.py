@@ -78,9 +78,22 @@ class VectorCard:
             raise InvalidCard(f"The card has {len(self.keys)} keys.", f"Use at most {MAX_KEYS}.")
         if Modality.IMAGE_TEXT in self.calibration:
             raise InvalidCard("The calibration has the part 'image_text'.", "Calibrate 'image' and 'text'.")
+        self._check_calibration()
         for modality, threshold in self.thresholds.items():
             if not -1.0 <= threshold <= 1.0:
                 raise InvalidCard(f"The threshold for {modality} is {threshold}.", "Use a number from -1 to 1.")
+
+    def _check_calibration(self) -> None:
+        """Raise InvalidCard if a part of the keys has no scale, so that it would have no influence."""
+        keys = [key.embedding for key in self.keys if key.kind is not KeyKind.DESCRIPTION]
+        parts = {Modality.IMAGE: any(key.image is not None for key in keys)}
+        parts[Modality.TEXT] = any(key.text is not None for key in keys)
+        missing = [part for part, there in parts.items() if there and part not in self.calibration]
+        if self.calibration and missing:
+            raise InvalidCard(
+                f"The calibration lacks {missing[0].value!r}, which the keys have.",
+                "Add its scale, or omit the calibration.",
+            )
 
     def check_keys(self, spec: EmbedderSpec) -> None:
         """Raise InvalidCard unless every key is a finite unit vector of this embedder."""

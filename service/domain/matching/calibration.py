@@ -68,7 +68,7 @@ def weigh(parts: PartScores, calibration: Calibration) -> float:
     """Return the evidence that a query belongs to the vector's task, as log odds against unrelated queries."""
     lines = {Modality.IMAGE: (_IMAGE_SLOPE, _IMAGE_CENTRE), Modality.TEXT: (_TEXT_SLOPE, _TEXT_CENTRE)}
     cosines = {Modality.IMAGE: parts.image, Modality.TEXT: parts.text}
-    if parts.text is None and Modality.TEXT in calibration:
+    if all(cosines[part] is None for part in calibration) or (parts.text is None and Modality.TEXT in calibration):
         return -math.inf
     total = 0.0
     for part, scale in calibration.items():

@@ -91,19 +91,30 @@ def judge(query: TaskEmbedding, candidates: Sequence[Candidate], spec: EmbedderS
     """Return a match for each candidate, in the same order. candidates: the nearest vectors, best score first."""
     matches = _add_probabilities([_compare(query, one, spec) for one in candidates])
     accepted = sorted((at for at, match in enumerate(matches) if match.accepted), key=lambda at: _order(matches[at]))
-    best = accepted[-1] if accepted else 0
+    if not accepted:
+        return matches
+    best = accepted[-1]
+    others = [at for at in accepted if matches[at].record.name != matches[best].record.name]
     rivals = [
         at
-        for at in accepted[-MAX_RIVALS:]
-        if matches[at].record.name != matches[best].record.name
-        and (_too_close(matches[best], matches[at]) or _alike(candidates[best], candidates[at], spec))
+        for at in others[-MAX_RIVALS:]
+        if _too_close(matches[best], matches[at]) or _alike(candidates[best], candidates[at], spec)
     ]
-    if rivals:
-        others = {best: rivals} | {at: [best] for at in rivals}
-        for at, equal in others.items():
-            records = tuple(matches[other].record for other in equal)
-            matches[at] = replace(matches[at], reason=SteeringReason.AMBIGUOUS, rivals=records)
+    for at in rivals:
+        matches[at] = replace(matches[at], reason=SteeringReason.AMBIGUOUS, rivals=(matches[best].record,))
+    if rivals or (rivals := _find_probable_rival(matches, best)):
+        records = tuple(matches[at].record for at in rivals)
+        matches[best] = replace(matches[best], reason=SteeringReason.AMBIGUOUS, rivals=records)
     return matches
+
+
+def _find_probable_rival(matches: Sequence[Match], best: int) -> list[int]:
+    """Return the most probable vector of another name, accepted or not, if the best one is not probable enough."""
+    one = matches[best]
+    if one.probability is None or one.probability >= ACCEPTED:
+        return []
+    others = [at for at, match in enumerate(matches) if match.record.name != one.record.name]
+    return sorted(others, key=lambda at: _order(matches[at]))[-1:]
 
 
 def _order(match: Match) -> tuple[float, float]:
@@ -214,9 +225,9 @@ def _prefer_newer(accepted: Sequence[Match]) -> Match:
     """Return the best match, or a newer version of it with about the same score."""
     best = max(accepted, key=_order)
     versions = [one for one in accepted if one.record.name == best.record.name]
-    return max(
-        (one for one in versions if best.score - one.score < AMBIGUOUS_MARGIN), key=lambda one: one.record.version
-    )
+    similar = [one for one in versions if best.score - one.score < AMBIGUOUS_MARGIN]
+    probable = [one for one in similar if one.probability is None or one.probability >= ACCEPTED]
+    return max(probable, key=lambda one: one.record.version)
 
 
 def _find_closest(matches: Sequence[Match]) -> Match | None:
@@ -263,6 +274,9 @@ def _explain_parts(best: Match) -> str:
         for part, cosine in found.items()
         if part in scales and cosine is not None
     }
+    if not levels:
+        only = " and ".join(scales)
+        return f"The best match, {best.label}, is calibrated for {only} only, which the query or its keys do not have."
     part = min(levels, key=lambda one: levels[one])
     return (
         f"The {part} of the query has the cosine {levels[part][1]:.3f} with the best match, {best.label}, whose own "

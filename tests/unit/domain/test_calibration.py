@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vlibrary.domain.card import KeyKind, TaskKey, VectorCard
 from vlibrary.domain.errors import InvalidCard
 from vlibrary.domain.matching.calibration import ACCEPTED, PartScale, normalise, weigh
-from vlibrary.domain.query import Modality, PartScores
+from vlibrary.domain.query import Modality, PartScores, TaskEmbedding
 
 COSINES = st.floats(-1.0, 1.0)
 SCALES = st.builds(PartScale, own=COSINES, unrelated=COSINES)
@@ -23,6 +25,8 @@ CALIBRATIONS = st.fixed_dictionaries({}, optional={Modality.IMAGE: SCALES, Modal
 PARTS = st.builds(PartScores, image=COSINES, text=COSINES)
 EVIDENCE = st.lists(st.floats(-80.0, 20.0), min_size=1, max_size=8)
 USUAL = {Modality.IMAGE: PartScale(0.95, 0.2), Modality.TEXT: PartScale(1.0, 0.3)}
+
+PART = np.ones(1, np.float32)
 
 
 def probability(parts: PartScores, *, rivals: int = 0) -> float:
@@ -116,3 +120,18 @@ def test_a_library_without_calibrated_vectors_has_no_probabilities() -> None:
 def test_a_scale_holds_cosines_only(cosines: tuple[float, float]) -> None:
     with pytest.raises(InvalidCard, match="Use a number from -1 to 1"):
         PartScale(*cosines)
+
+
+@pytest.mark.parametrize("lacking", [Modality.IMAGE, Modality.TEXT])
+def test_a_part_of_the_keys_without_a_scale_is_refused(lacking: Modality) -> None:
+    keys = (TaskKey(KeyKind.EXEMPLAR, TaskEmbedding(image=PART, text=PART)),)
+    with pytest.raises(InvalidCard, match=f"lacks '{lacking}'"):
+        VectorCard("a", keys=keys, calibration={part: one for part, one in USUAL.items() if part is not lacking})
+
+
+def test_the_key_of_a_description_needs_no_scale() -> None:
+    keys = (
+        TaskKey(KeyKind.EXEMPLAR, TaskEmbedding(image=PART)),
+        TaskKey(KeyKind.DESCRIPTION, TaskEmbedding(text=PART)),
+    )
+    VectorCard("a", keys=keys, calibration={Modality.IMAGE: USUAL[Modality.IMAGE]})

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.registrations import draft, upload
+from vlibrary.domain.matching.calibration import ACCEPTED, Calibration, PartScale
 from vlibrary.domain.matching.decision import AMBIGUOUS_MARGIN, Candidate, Decision, Match, decide, has_lift, judge
 from vlibrary.domain.query import EmbedderSpec, Modality, TaskEmbedding, score
 from vlibrary.domain.steering import SteeringReason
@@ -21,6 +22,8 @@ from vlibrary.domain.vector import Array
 THRESHOLDS = {Modality.IMAGE: 0.3, Modality.TEXT: 0.9, Modality.IMAGE_TEXT: 0.6}
 SPEC = EmbedderSpec("two", "f" * 64, image_size=2, text_size=2)
 COSINES = st.floats(-1.0, 1.0, width=32)
+SCALES = st.builds(PartScale, own=COSINES, unrelated=COSINES)
+MAYBE = st.none() | COSINES
 
 
 def direction(cosine: float) -> Array:
@@ -188,3 +191,54 @@ def test_the_reason_names_the_part_that_does_not_fit() -> None:
     assert (
         decision.reason.detail == "The image of the query scores 0.250 with the best match, a version 1, below 0.300."
     )
+
+
+@st.composite
+def libraries(draw: st.DrawFn, modality: Modality) -> list[Candidate]:
+    """Return vectors of few names; keys may lack parts, and calibrations may lack those of the keys."""
+    found = []
+    for version in range(1, draw(st.integers(1, 5)) + 1):
+        image, text = draw(st.tuples(MAYBE, MAYBE).filter(lambda parts: parts != (None, None)))
+        scales = st.fixed_dictionaries({}, optional={Modality.IMAGE: SCALES, Modality.TEXT: SCALES})
+        results = draw(st.sampled_from([{}, {"zero_shot": 0.5, "steered": 0.5}]))
+        name = draw(st.sampled_from("abc"))
+        found.append(
+            candidate(name, image, text, modality=modality, version=version, calibration=draw(scales), results=results)
+        )
+    return found
+
+
+@given(st.data(), st.sampled_from(Modality))
+def test_any_library_gets_a_decision_and_less_than_one_half_is_never_applied(
+    data: st.DataObject, modality: Modality
+) -> None:
+    decision = decided(data.draw(libraries(modality)), modality)
+    assert decision.best is not None
+    if decision.reason is None and decision.best.record.card.calibration:
+        assert decision.best.probability is not None
+        assert decision.best.probability >= ACCEPTED
+
+
+@pytest.mark.parametrize("part", [Modality.IMAGE, Modality.TEXT])
+def test_a_vector_is_not_applied_if_no_calibrated_part_was_compared(part: Modality) -> None:
+    other = Modality.TEXT if part is Modality.IMAGE else Modality.IMAGE
+    image, text = (1.0 if part is one else None for one in (Modality.IMAGE, Modality.TEXT))
+    calibration: Calibration = {part: PartScale(0.95, 0.2)}
+    decision = decided([candidate("a", image, text, modality=other, calibration=calibration)], other)
+    assert decision.reason is not None
+    assert decision.reason.code in (SteeringReason.BELOW_THRESHOLD, SteeringReason.MISSING_PART)
+
+
+def test_vectors_that_just_do_not_fit_still_count_against_a_vector_that_just_does() -> None:
+    calibration = {Modality.TEXT: PartScale(1.0, 0.0)}
+    near = [candidate(f"near-{number}", None, 0.59, calibration=calibration) for number in range(4)]
+    decision = decided([candidate("a", None, 0.62, calibration=calibration), *near])
+    assert decision.best is not None
+    assert (decision.best.record.name, reason(decision.best)) == ("a", SteeringReason.AMBIGUOUS)
+    assert all(rival.name.startswith("near") for rival in decision.best.rivals)
+
+
+def test_many_versions_of_the_best_vector_do_not_hide_a_rival() -> None:
+    versions = [candidate("a", 0.9, 1.0, version=number) for number in range(1, 12)]
+    rival = candidate("b", 0.9 - AMBIGUOUS_MARGIN / 2, 1.0)
+    assert reason(decided([*versions, rival]).best) == SteeringReason.AMBIGUOUS
