@@ -36,12 +36,16 @@ class ConnectionLimits:
     """What clients may do before and after their requests.
 
     connections: open ones at a time. head_s: seconds for URL and headers, from the first byte or the connection on.
-    stall_s: seconds in which a client that reads slowly must take the next part of a response.
+    stall_s: seconds in which a client that reads slowly must take the next part of a response. keep_alive_s: whole
+    seconds in which a client may send its next request on the same connection.
     """
 
     connections: int = 1_000
     head_s: float = 10.0
     stall_s: float = 60.0
+    # Longer than clients and load balancers keep idle connections, commonly 5 to 60 seconds: if the service
+    # closed first, it could lose a request that is being sent.
+    keep_alive_s: int = 75
 
 
 _DEFAULT_LIMITS = ConnectionLimits()
@@ -88,8 +92,18 @@ class Protocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Implements asyncio's protocol."""
-        if not self._refused:
-            super().data_received(data)
+        if self._refused:
+            return
+        discards = self.is_idle and self.conn.their_state is h11.SEND_BODY
+        super().data_received(data)
+        if discards and self.is_idle and self.conn.their_state is h11.IDLE:
+            # The rest of the body of a refused request has arrived, so the client may send its next request.
+            self._stop_head_timer()
+            if self.timeout_keep_alive_task is None:
+                self.timeout_keep_alive_task = self.loop.call_later(
+                    self.timeout_keep_alive, self.timeout_keep_alive_handler
+                )
+        else:
             self._watch_head()
 
     def pause_writing(self) -> None:
@@ -176,6 +190,7 @@ class ApiServer(uvicorn.Server):
                 port=port,
                 http=cast("type[asyncio.Protocol]", partial(Protocol, limits)),
                 h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
+                timeout_keep_alive=limits.keep_alive_s,
                 log_level="warning",
                 access_log=False,
                 timeout_graceful_shutdown=math.ceil(grace_s) + _FINAL_EVENTS_S,

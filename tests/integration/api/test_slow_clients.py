@@ -86,6 +86,41 @@ def test_the_time_for_a_body_grows_with_what_arrived() -> None:
     assert [pace.allowed_s(received) for received in (0, 5_000, 10**9)] == [10, 15, 120]
 
 
+@pytest.mark.parametrize(
+    ("limits", "cure"),
+    [(Limits(body_start_s=0.2), "bytes a second"), (Limits(body_start_s=0.2, timeout_s=0.1), "VLIBRARY_TIMEOUT_S")],
+)
+def test_the_limit_that_a_slow_body_exceeded_is_named(limits: Limits, cure: str) -> None:
+    with api(limits, ConnectionLimits(head_s=0.2)) as (_, port), connect(port, HEAD) as connection:
+        assert cure in read_all(connection).decode()
+
+
+def test_the_server_keeps_idle_connections_for_longer_than_clients_do() -> None:
+    app = create_app(memory_library(worker=ScriptedWorker(["a"])))
+    server = ApiServer(app, address="", port=0, grace_s=0.1)
+    assert server.config.timeout_keep_alive > 60  # load balancers; httpx and OpenAI's client: 5
+
+
+def test_a_refused_request_whose_body_arrives_later_leaves_its_connection_open() -> None:
+    head = b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n"
+    with api(connections=ConnectionLimits(head_s=0.3)) as (_, port), connect(port, head) as connection:
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 404 ")
+        connection.sendall(b"{}")
+        time.sleep(0.5)
+        connection.sendall(GET)
+        assert is_live(connection)
+
+
+def test_an_idle_connection_closes_after_the_rest_of_a_refused_body() -> None:
+    head = b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n"
+    with api(connections=ConnectionLimits(keep_alive_s=1)) as (_, port), connect(port, head) as connection:
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 404 ")
+        connection.sendall(b"{}")
+        began = time.monotonic()
+        read_all(connection)
+        assert 0.5 < time.monotonic() - began < TIMEOUT_S
+
+
 def test_bodies_beyond_the_budget_get_429_until_the_others_are_gone() -> None:
     with api(Limits(bodies_bytes=500_000)) as (url, port):
         with connect(port, HEAD + b"{" + b" " * 450_000) as _held:

@@ -76,6 +76,9 @@ ORIGINS = {
     "null": False,
     "": False,
     "file://": False,
+    "http://[": False,
+    "http://x[": False,
+    "http://127.0.0.1:port": False,
 }
 
 
@@ -88,6 +91,22 @@ def test_only_pages_of_allowed_origins_may_write(api: TestClient, method: str, p
     assert (answer.status_code == 403) is not ORIGINS[origin]
     if not ORIGINS[origin]:
         assert "VLIBRARY_CORS_ORIGINS" in answer.json()["cure"]
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "same"),
+    [
+        ("https://library.example", "library.example:443", True),
+        ("http://library.example", "library.example:80", True),
+        ("http://library.example", "library.example:443", False),
+        ("https://library.example:8443", "library.example", False),
+        ("https://[::1]", "[::1]:443", True),
+        ("https://library.example", "library.example:port", False),
+    ],
+)
+def test_the_default_port_in_host_is_the_same_as_none(api: TestClient, origin: str, host: str, same: bool) -> None:
+    answer = api.post("/generate", json=OFF, headers={"Origin": origin, "Host": host})
+    assert answer.status_code == (200 if same else 403)
 
 
 def test_requests_without_an_origin_and_reading_ones_pass(api: TestClient) -> None:

@@ -56,9 +56,12 @@ class BodyIntake:
                 async with asyncio.timeout_at(began + self._pace.allowed_s(received)):
                     message = await receive()
             except TimeoutError:
+                seconds, most_s = loop.time() - began, self._pace.most_s
+                cure = f"Send it faster than {self._pace.rate:,.0f} bytes a second."
+                if self._pace.allowed_s(received) == most_s:
+                    cure = f"Send it within {most_s:g} seconds, or raise VLIBRARY_TIMEOUT_S on the service."
                 raise SlowRequest(
-                    f"The body arrives too slowly: {received:,} bytes in {loop.time() - began:.0f} seconds.",
-                    f"Send it faster than {self._pace.rate:,.0f} bytes a second.",
+                    f"The body arrives too slowly: {received:,} bytes in {seconds:.0f} seconds.", cure
                 ) from None
             complete = message["type"] != "http.request" or not message.get("more_body", False)
             received += len(message.get("body", b""))

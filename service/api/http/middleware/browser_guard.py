@@ -91,13 +91,24 @@ class BrowserGuard:
             )
         if method in _SAFE_METHODS or origin is None or is_allowed_origin(origin, self._origins):
             return None
-        if urlsplit(origin).netloc.lower() == host.lower() != "":
+        if _is_same_host(origin, host):
             return None
         return problem(
             type_of_status(HTTPStatus.FORBIDDEN),
             f"Web pages of {origin!r:.120} may not send {method} requests.",
             "Add the origin to VLIBRARY_CORS_ORIGINS on the service if they may.",
         )
+
+
+def _is_same_host(origin: str, host: str) -> bool:
+    """Return whether a page of this origin comes from this host; proxies may name the default port in Host."""
+    try:
+        page, service = urlsplit(origin), urlsplit(f"{urlsplit(origin).scheme}://{host}")
+        ports = page.port, service.port
+    except ValueError:  # brackets that do not close, or a port that is not a number
+        return False
+    default = {"http": 80, "https": 443}.get(page.scheme, 0)
+    return bool(page.hostname) and page.hostname == service.hostname and len({port or default for port in ports}) == 1
 
 
 def _is_allowed_host(host: str, allowed: Collection[str]) -> bool:
