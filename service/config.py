@@ -161,7 +161,8 @@ class HttpSettings(_Group):
         default=("private",),
         min_length=1,
         description="host names that requests may name, separated by commas, such as example.org or *.example.org; "
-        "private: IP addresses and names without a dot, which no page on the internet has; *: all",
+        "private: IP addresses and names without a dot, which no page on the internet has; *: all; localhost and "
+        "127.0.0.1 are always allowed",
     )
     max_artifact_bytes: int = Field(
         default=64 * 2**20, ge=1, le=2**34, description="maximum size of an artifact, in bytes"

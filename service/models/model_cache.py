@@ -46,10 +46,13 @@ class ModelCache:
         folder, and if the folder is damaged.
         Raises ModelUnavailable if the cache cannot be written or is full, and what `build` raises.
         """
+        folder = self.root / name
+        # Without the lock, which needs write permission: the cache may be part of a read-only image.
+        if find_damage(folder) is None:
+            return folder
         with self._as_unavailable():
             self.root.mkdir(parents=True, exist_ok=True)
             with self._lock(name, notify):
-                folder = self.root / name
                 if folder.exists():
                     damaged = find_damage(folder)
                     if damaged is None:
@@ -117,6 +120,8 @@ def find_damage(folder: Path) -> str | None:
     try:
         lines = (folder / SUMS).read_text().splitlines()
     except (OSError, UnicodeDecodeError):
+        return SUMS
+    if not lines:
         return SUMS
     for line in lines:
         digest, _, name = line.partition("  ")

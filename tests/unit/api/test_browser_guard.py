@@ -64,6 +64,15 @@ def test_only_allowed_hosts_are_answered(api: TestClient, host: str) -> None:
         assert "VLIBRARY_ALLOWED_HOSTS" in answer.json()["cure"]
 
 
+@pytest.mark.parametrize(
+    ("host", "status"), [("127.0.0.1:8000", 200), ("localhost", 200), ("[::1]", 200), ("10.1.2.3", 421)]
+)
+def test_health_checks_on_the_same_computer_pass_whatever_hosts_are_set(host: str, status: int) -> None:
+    app = create_app(memory_library(), allowed_hosts=("library.example",))
+    with TestClient(app) as client:
+        assert client.get("/livez", headers={"Host": host}).status_code == status
+
+
 ORIGINS = {
     "http://127.0.0.1:8000": True,
     "https://127.0.0.1:8000": True,  # a proxy ends TLS

@@ -107,6 +107,23 @@ def test_any_damage_is_found_and_repaired(
     assert visible(cache.root) == ["a"]
 
 
+def test_an_empty_list_of_digests_is_damage(tmp_path: Path) -> None:
+    folder = ModelCache(tmp_path).make("a", build, size=0)
+    (folder / SUMS).write_text("")
+    assert find_damage(folder) == SUMS
+
+
+def test_a_whole_folder_is_used_where_nothing_can_be_written(tmp_path: Path) -> None:
+    cache = ModelCache(tmp_path)
+    folder = cache.make("a", build, size=0)
+    (tmp_path / ".a.lock").unlink(missing_ok=True)
+    (tmp_path / ".a.lock").mkdir()  # fails for root, too, unlike a folder without write permission
+    assert cache.make("a", build, size=0) == folder
+    (folder / "weights").unlink()
+    with pytest.raises(ModelUnavailable, match="cannot be written"):
+        cache.make("a", build, size=0)
+
+
 def test_a_full_disk_is_reported_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(ModelUnavailable, match=r"needs 1000000000000000 MB of free space .* VLIBRARY_CACHE_DIR"):
         ModelCache(tmp_path).make("a", fail_with(AssertionError()), size=10**21)

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vlibrary.api.http.middleware.cors import is_allowed_origin
 from vlibrary.api.http.problems import Problem, problem, problem_response, type_of_status
+from vlibrary.http_common import is_loopback
 
 # Names that no page on the internet can have: IP addresses, and names without a dot, such as localhost.
 PRIVATE = "private"
@@ -41,7 +42,8 @@ _INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 class BrowserGuard:
     """ASGI middleware that refuses foreign hosts (421) and writes from foreign origins (403).
 
-    hosts: names that may be in Host, as "example.org" or "*.example.org"; PRIVATE; "*" for any. origins: see
+    hosts: names that may be in Host, as "example.org" or "*.example.org"; PRIVATE; "*" for any. localhost and loopback
+    addresses always may. origins: see
     allow_origins. Pages of the service's own host may always write. Redirects to it have no host, so that a wrong Host
     cannot turn them elsewhere.
     """
@@ -117,7 +119,8 @@ def _is_allowed_host(host: str, allowed: Collection[str]) -> bool:
         name = (urlsplit(f"//{host}").hostname or "").removesuffix(".")
     except ValueError:  # brackets that do not close
         return "*" in allowed
-    if "*" in allowed or name in allowed or (PRIVATE in allowed and _is_private(name)):
+    # Always this computer, whose health checks name it: no page on the internet can have such a name.
+    if "*" in allowed or name in allowed or is_loopback(name) or (PRIVATE in allowed and _is_private(name)):
         return True
     return any(one.startswith("*.") and name.endswith(one[1:]) for one in allowed)
 
