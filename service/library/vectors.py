@@ -75,7 +75,7 @@ def _new_key(record: VectorRecord, description: str | None, worker: Inference) -
     if record.card.embedder != spec.fingerprint:
         raise InvalidCard(
             f"The vector's keys are from embedder {record.card.embedder!r}; this service uses {spec.fingerprint!r}.",
-            "Keep the description, or register the vector again with this service's embedder.",
+            "Run `vlibrary reindex` first: it recomputes the keys.",
         )
     key = description_key(description, worker)
     if key is None and all(one.kind is KeyKind.DESCRIPTION for one in record.card.keys):

@@ -38,7 +38,8 @@ def rekey(
 ) -> Iterator[tuple[VectorRecord, Outcome]]:
     """Give every active vector keys of this embedder, as far as possible; yield each one with the outcome.
 
-    Safe to interrupt and rerun, and while services run: their next search finds the new keys.
+    Safe to interrupt and rerun, and while services run: their next search finds the new keys. A vector that is found by
+    its description alone loses its calibration and thresholds, which hold for the former embedder only.
 
     Args:
         catalogue: The library's catalogue.
@@ -67,11 +68,16 @@ def _replace_keys(
     describe: Callable[[str], TaskKey | None],
     actor: str,
 ) -> VectorRecord | None:
-    """Return the vector with keys of the new card and of its description; None if it has been deleted."""
+    """Return the vector with the new card's keys, calibration and thresholds, and the key of its description.
+
+    None if it has been deleted.
+    """
     while True:
         described = describe(record.card.description)
         keys = (*(new.keys if new else ()), *([described] if described else ()))
-        amendment = Amendment(found_by=replace(new or record.card, embedder=spec.fingerprint, keys=keys))
+        # The former calibration and thresholds say nothing about cosines of this embedder.
+        found_by = new or VectorCard(record.name)
+        amendment = Amendment(found_by=replace(found_by, embedder=spec.fingerprint, keys=keys))
         with suppress(VectorNotFound):
             try:
                 found, _ = catalogue.vectors.update(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tests.support.registrations import EMBEDDER, direction, embedding, key, register
 from vlibrary.domain.card import KeyKind, TaskKey, VectorCard
+from vlibrary.domain.matching.calibration import PartScale
 from vlibrary.domain.ports.catalogue import Catalogue
 from vlibrary.domain.query import Modality, TaskEmbedding
 from vlibrary.domain.registration import Amendment
@@ -55,6 +58,14 @@ def test_a_second_run_changes_nothing(catalogue: Catalogue) -> None:
     register(catalogue, "described", description="a", embedder=OLD, keys=(DESCRIBED,))
     for expected in (Outcome.RECOMPUTED, Outcome.CURRENT):
         assert [found for _, found in rekey(catalogue, EMBEDDER, lambda _: DESCRIBED, {})] == [expected]
+
+
+def test_scales_of_the_former_embedder_do_not_outlive_its_keys(catalogue: Catalogue) -> None:
+    scales: dict[str, Any] = {"calibration": {Modality.TEXT: PartScale(0.9, 0.1)}, "thresholds": {Modality.TEXT: 0.2}}
+    register(catalogue, "described", description="a", embedder=OLD, keys=(DESCRIBED,), **scales)
+    ((record, _),) = rekey(catalogue, EMBEDDER, lambda _: DESCRIBED, {})
+    stored = catalogue.vectors.get(record.id).card
+    assert (stored.calibration, stored.thresholds) == ({}, {})
 
 
 def test_a_description_that_changes_at_the_same_time_gets_its_own_key(catalogue: Catalogue) -> None:
