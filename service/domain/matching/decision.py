@@ -247,7 +247,7 @@ def _explain(best: Match) -> NotSteered | None:
         case SteeringReason.AMBIGUOUS:
             other = best.rivals[0]
             detail = (
-                f"The query fits {best.label} and {other.name} version {other.version} equally well. "
+                f"The query fits {best.label} and {other.name} version {other.version} about equally well. "
                 "Name one of them in `steering`."
             )
         case SteeringReason.NO_LIFT:
