@@ -421,6 +421,7 @@ def _read_secret_files() -> dict[str, str]:
 def _describe(error: ErrorDetails) -> str:
     """Return what is wrong, with the variable and its value unless it is secret."""
     message = error["msg"].removeprefix("Value error, ").replace("Input should be", "it should be").rstrip(".")
+    message = message.partition(", unable to")[0].replace("a valid boolean", "true or false")
     if not error["loc"]:  # of several settings
         return message
     name = str(error["loc"][0])

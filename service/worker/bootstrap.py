@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,7 @@ def open_lvlm(settings: Settings) -> Lvlm:
     was trained from the same weights under another name is found and applied all the same.
     """
     _check_device(settings.device)
-    _check_folder("VLIBRARY_LVLM", settings.lvlm)
+    _check_model("VLIBRARY_LVLM", settings.lvlm, (BUNDLED, SMOL_LLAVA))
     folder, model_id = find_lvlm(settings)
     flush_denormals()
     # The bundled model is too small to gain from threads, and new threads may not inherit the flag.
@@ -104,7 +105,7 @@ def open_embedder(settings: Settings) -> Embedder:
             detail="The bundled embedder knows only the toy world, so it finds vectors of other images by chance. Set "
             "VLIBRARY_EMBEDDER to a CLIP or SigLIP model.",
         )
-    _check_folder("VLIBRARY_EMBEDDER", settings.embedder)
+    _check_model("VLIBRARY_EMBEDDER", settings.embedder, (BUNDLED,))
     with _naming_setting("VLIBRARY_EMBEDDER", settings.embedder):
         return Embedder.load(
             EMBEDDER_FOLDER if bundled else settings.embedder,
@@ -130,10 +131,18 @@ def _check_device(name: str) -> None:
         )
 
 
-def _check_folder(variable: str, value: str) -> None:
-    """Raise InvalidSetting for the path of a folder that is missing; a hub's id begins with a letter or digit."""
-    if value.startswith(("/", ".", "~")) and not Path(value).is_dir():
-        raise InvalidSetting(f"{variable} is {value!r}, which is no folder.", _MODEL_CURE)
+def _check_model(variable: str, value: str, names: Sequence[str]) -> None:
+    """Raise InvalidSetting for a missing folder or a misspelled name; a hub's id begins with a letter or digit."""
+    if value in names or Path(value).is_dir():
+        return
+    if value.startswith(("/", ".", "~")):
+        raise InvalidSetting(f"{variable} is {value!r}, which is not a folder.", _MODEL_CURE)
+    # Without this check, the hub would be asked for it, without a network for minutes.
+    if near := get_close_matches(value.lower(), names, n=1, cutoff=0.8):
+        raise InvalidSetting(
+            f"{variable} is {value!r}, which is neither a folder nor a model that comes with VLibrary.",
+            f"Did you mean {near[0]}? The id of a model on a hub has a slash, as in owner/{value:.80}.",
+        )
 
 
 @contextmanager

@@ -30,7 +30,7 @@ WRONG = {
     "VLIBRARY_SLOTS=65536": "less than or equal to 8192",
     "VLIBRARY_MAX_BATCH=1024": "VLIBRARY_KV_TOKENS is 65536, too few",
     "VLIBRARY_KV_TOKENS=64": "VLIBRARY_KV_TOKENS is 64, too few for VLIBRARY_MAX_BATCH=16",
-    "VLIBRARY_COMPILE=maybe": "'maybe': it should be a valid boolean",
+    "VLIBRARY_COMPILE=maybe": "'maybe': it should be true or false.",
     "VLIBRARY_TIMEOUT_S=0": "greater than 0",
     "VLIBRARY_TIMEOUT_S=nan": "finite number",
     "VLIBRARY_GRACE_S=inf": "finite number",
@@ -110,7 +110,7 @@ def test_a_wrong_setting_ends_a_command_with_exit_code_2(
 def test_a_model_folder_that_is_missing_is_refused(name: str, value: str) -> None:
     field = name.removeprefix("VLIBRARY_").lower()
     settings = Settings.model_validate({field: value})
-    with pytest.raises(InvalidSetting, match=f"{name} is '{value}', which is no folder"):
+    with pytest.raises(InvalidSetting, match=f"{name} is '{value}', which is not a folder"):
         (open_lvlm if field == "lvlm" else open_embedder)(settings)
 
 

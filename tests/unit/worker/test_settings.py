@@ -6,7 +6,7 @@ import pytest
 
 from vlibrary.config import Settings, read_settings
 from vlibrary.domain.errors import InvalidInput
-from vlibrary.worker.bootstrap import check_exposure
+from vlibrary.worker.bootstrap import check_exposure, open_embedder, open_lvlm
 
 
 def test_workers_are_addresses_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,3 +54,15 @@ def test_a_worker_that_others_can_reach_needs_a_token(host: str) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.9", "::1", "localhost"])
 def test_a_worker_on_loopback_needs_no_token(host: str) -> None:
     check_exposure(Settings(worker_host=host))
+
+
+@pytest.mark.parametrize("name", ["smol_llava", "SMOL-LLAVA", "smolllava", "Bundled", "bundeld"])
+def test_a_misspelled_model_is_refused_before_a_hub_is_asked(name: str) -> None:
+    with pytest.raises(InvalidInput, match=f"VLIBRARY_LVLM is '{name}'") as caught:
+        open_lvlm(Settings(lvlm=name))
+    assert "Did you mean" in caught.value.cure
+
+
+def test_a_misspelled_embedder_is_refused_before_a_hub_is_asked() -> None:
+    with pytest.raises(InvalidInput, match="VLIBRARY_EMBEDDER is 'Bundled'"):
+        open_embedder(Settings(embedder="Bundled"))
