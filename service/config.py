@@ -343,13 +343,14 @@ def variable(name: str) -> str:
 
 
 def read_settings(**overrides: Any) -> Settings:
-    """Return the settings from the environment, with overrides.
+    """Return the settings from the environment, with overrides. None, an option left out, is no override.
 
     Raises InvalidSetting that names the wrong variable, its value and what is allowed; unknown variables are wrong too.
     """
     _check_names(os.environ)
     try:
-        return Settings(**(_read_secret_files() | overrides))
+        given = {name: value for name, value in overrides.items() if value is not None}
+        return Settings(**(_read_secret_files() | given))
     except ValidationError as error:
         wrong = "; ".join(map(_describe, error.errors(include_url=False)))
     cure = "Fix or unset the variable; see docs/reference/settings.md."

@@ -39,8 +39,7 @@ def serve(
     from vlibrary.api.bootstrap import open_app
     from vlibrary.api.http.server import ApiServer, ConnectionLimits
 
-    given = {name: value for name, value in {"host": host, "port": port}.items() if value is not None}
-    settings = read_settings(**given)
+    settings = read_settings(host=host, port=port)
     configure_logging(json=settings.log_json)
     check_exposure(settings)
 

@@ -37,8 +37,7 @@ def work(
     # Imported here because the model libraries take seconds to load, which would delay `vlibrary --help`.
     from vlibrary.worker.bootstrap import open_server
 
-    options = {"lvlm": model, "worker_host": host, "worker_port": port}
-    settings = read_settings(**{name: value for name, value in options.items() if value is not None})
+    settings = read_settings(lvlm=model, worker_host=host, worker_port=port)
     configure_logging(json=settings.log_json)
     server, loading = open_server(settings)
     address = f"http://{format_host(settings.worker_host)}:{settings.worker_port}"

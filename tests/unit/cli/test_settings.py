@@ -198,3 +198,9 @@ def test_the_demo_has_its_own_stores_and_models(tmp_path: Path) -> None:
     shell = {variable(name): "production" for name in Settings.model_fields} | {"PATH": "/bin", "vlibrary_lvlm": "x"}
     kept = {"PATH": "/bin", "VLIBRARY_CACHE_DIR": "production"}
     assert demo_environment(shell, tmp_path) == kept | {"VLIBRARY_DATA_DIR": str(tmp_path)}
+
+
+def test_an_option_that_is_left_out_does_not_hide_its_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLIBRARY_CACHE_DIR", str(tmp_path))
+    assert read_settings(cache_dir=None).cache_dir == tmp_path
+    assert read_settings(cache_dir=tmp_path / "other").cache_dir == tmp_path / "other"
