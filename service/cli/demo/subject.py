@@ -73,7 +73,7 @@ def smol_llava() -> Subject:
         tasks=[known[name] for name in names],
         draw=smol_tasks.examples,
         examples=64,
-        # At this rate, colour-code is learned from 64 labels within 60 steps; at the default one, it is not in 60.
+        # colour-code, 64 labels: 1.00 at this rate after 100 steps; 0.20 at the default rate after 60.
         config=M2ivConfig(shots=SHOTS, steps=100, lr_vectors=0.05, validate_every=10),
         max_new_tokens=16,
         vectors=VECTORS,
