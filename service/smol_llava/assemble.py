@@ -47,7 +47,7 @@ class Recipe:
             digest.update(f"\n{path.name} {sha256_of(path)}".encode())
         return f"{self.name}-{digest.hexdigest()[:12]}"
 
-    def copied(self) -> list[Path]:
+    def configuration_files(self) -> list[Path]:
         return [path for path in self._files() if path.name not in (VISION, LORA)]
 
     def _files(self) -> list[Path]:
@@ -102,7 +102,7 @@ def _build(recipe: Recipe, folder: Path, *, wheel: Path | None, report: Report) 
     save_file({name: tensor.bfloat16() for name, tensor in tensors.items()}, model, {"format": "pt"})
     model.chmod(0o644)  # safetensors lets only its owner read it
     decoder.build_tokenizer().save_pretrained(folder)
-    for path in recipe.copied():
+    for path in recipe.configuration_files():
         shutil.copy(path, folder)
     del decoder  # it maps the file into memory
     gguf.unlink()

@@ -61,7 +61,7 @@ def invalid_fields(errors: Iterable[Mapping[str, Any]], body: Any) -> list[Inval
     for pointer, same in fields.items():
         first, *others = dict.fromkeys(one.detail for one in same)
         detail = first + "".join(f", or {other.removeprefix(_EXPECTED)}" for other in others)
-        invalid.append(InvalidField(_cut(pointer), _cut(detail), same[0].kind))
+        invalid.append(InvalidField(_shorten(pointer), _shorten(detail), same[0].kind))
     return invalid
 
 
@@ -116,7 +116,7 @@ def _contains(value: Any, step: Step) -> bool:
     return isinstance(value, list) and isinstance(step, int) and 0 <= step < len(value)
 
 
-def _cut(text: str) -> str:
+def _shorten(text: str) -> str:
     """Return the text, or its beginning. Control characters count as the six bytes that JSON escapes them with."""
     size = 0
     for at, character in enumerate(text):

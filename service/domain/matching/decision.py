@@ -98,7 +98,7 @@ def judge(query: TaskEmbedding, candidates: Sequence[Candidate], spec: EmbedderS
     rivals = [
         at
         for at in others[-MAX_RIVALS:]
-        if _too_close(matches[best], matches[at]) or _alike(candidates[best], candidates[at], spec)
+        if _too_close(matches[best], matches[at]) or _fit_each_other(candidates[best], candidates[at], spec)
     ]
     for at in rivals:
         matches[at] = replace(matches[at], reason=SteeringReason.AMBIGUOUS, rivals=(matches[best].record,))
@@ -139,7 +139,7 @@ def _add_probabilities(matches: list[Match]) -> list[Match]:
     return matches
 
 
-def _alike(one: Candidate, other: Candidate, spec: EmbedderSpec) -> bool:
+def _fit_each_other(one: Candidate, other: Candidate, spec: EmbedderSpec) -> bool:
     """Return whether the keys of each vector fit the other, so that hardly a query tells them apart."""
     pairs = ((one, other), (other, one))
     return all(_fits(key, there, spec) for here, there in pairs for key in _training_keys(here.keys, spec))

@@ -82,7 +82,7 @@ def measure(
         own = np.flatnonzero(right != NONE)
         without = evidence[own].copy()
         without[np.arange(len(own)), right[own]] = -np.inf
-        kinds += _removed([cases[at] for at in own], decide_all(without, library)[1], size)
+        kinds += _measure_removal([cases[at] for at in own], decide_all(without, library)[1], size)
         calibrated.append(np.stack([probability, best == right]))
     found, wrong = _measure_many(embedder, which, libraries[max(sizes)], background, (cases, images, texts))
     text_ms, image_ms = time_embedding(embedder, which)
@@ -191,7 +191,7 @@ def _shares(
     return found
 
 
-def _removed(cases: Sequence[Case], probability: NDArray[np.float64], size: int) -> list[KindShare]:
+def _measure_removal(cases: Sequence[Case], probability: NDArray[np.float64], size: int) -> list[KindShare]:
     """Return the shares of queries that get some vector although their own is not in the library."""
     kinds = np.array([case.kind for case in cases])
     found = []

@@ -124,7 +124,7 @@ class Trainer:
         state = None if checkpoint is None else load_state(checkpoint, run)
         if state is not None:
             self._restore(state)
-        with _recomputed(self._lvlm, config.checkpointing), ThreadPoolExecutor(1) as pool:
+        with _recompute_activations(self._lvlm, config.checkpointing), ThreadPoolExecutor(1) as pool:
             following = pool.submit(self._encode, self._step)
             while self._step < config.steps and not self._stops_early():
                 # The next batch is encoded while this one is computed.
@@ -271,7 +271,7 @@ def validation_loss(lvlm: Lvlm, theta: Theta, batches: Sequence[AnswerBatch]) ->
 
 
 @contextmanager
-def _recomputed(lvlm: Lvlm, active: bool) -> Iterator[None]:
+def _recompute_activations(lvlm: Lvlm, active: bool) -> Iterator[None]:
     """Recompute the activations of the decoder layers in backward passes inside the block.
 
     Raises InvalidSettings if the model does not support it.

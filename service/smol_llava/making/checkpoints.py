@@ -31,7 +31,7 @@ class Checkpoints:
         state = {
             "identity": self._identity,
             "step": step,
-            "weights": trained(module),
+            "weights": trainable_weights(module),
             "optimizers": [each.state_dict() for each in optimizers],
             "numpy": rng.bit_generator.state,
             "torch": torch.get_rng_state(),
@@ -59,6 +59,6 @@ class Checkpoints:
         return int(state["step"])
 
 
-def trained(module: nn.Module) -> dict[str, torch.Tensor]:
+def trainable_weights(module: nn.Module) -> dict[str, torch.Tensor]:
     """Return the parameters that training changes, by name."""
     return {name: each.detach() for name, each in module.named_parameters() if each.requires_grad}

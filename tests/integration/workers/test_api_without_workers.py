@@ -17,7 +17,7 @@ from vlibrary.bootstrap import open_stores
 from vlibrary.config import Settings
 
 
-def test_without_a_worker_only_what_needs_a_model_answers_503_and_a_worker_is_found_later(tmp_path: Path) -> None:
+def test_without_a_worker_only_what_needs_a_model_answers_503(tmp_path: Path) -> None:
     port = free_port()
     settings = Settings(data_dir=tmp_path, workers=(f"http://127.0.0.1:{port}",))
     catalogue = open_stores(settings, create=True).catalogue

@@ -65,7 +65,7 @@ def _positions(inputs: LossInputs) -> tuple[Tensor, Tensor]:
     return _scale(_project(_branches(inputs)))
 
 
-def _standardized(inputs: LossInputs) -> tuple[Tensor, Tensor]:
+def _standardize(inputs: LossInputs) -> tuple[Tensor, Tensor]:
     features = _project(_branches(inputs))
     centred = features - features.mean(dim=-2, keepdim=True)
     attention, mlp = (centred * (centred.square().mean(dim=-2, keepdim=True) + _SMALL).rsqrt()).unbind(dim=1)
@@ -83,7 +83,7 @@ def _layers(inputs: LossInputs) -> tuple[Tensor, Tensor]:
 
 
 READINGS: Mapping[str, Callable[[LossInputs], tuple[Tensor, Tensor]]] = MappingProxyType(
-    {"positions": _positions, "standardized": _standardized, "queries": _queries, "layers": _layers}
+    {"positions": _positions, "standardized": _standardize, "queries": _queries, "layers": _layers}
 )
 
 
