@@ -93,4 +93,5 @@ def configure_logging(*, json: bool) -> None:
     if json:
         shared.append(structlog.processors.format_exc_info)
         renderer = structlog.processors.JSONRenderer()
-    structlog.configure(processors=[*shared, renderer], logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    # Standard error is looked up for each event: a program that calls the command line may have replaced it since.
+    structlog.configure(processors=[*shared, renderer], logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))

@@ -35,7 +35,10 @@ class TestPublishing:
                 TaskKey(KeyKind.SUBCENTROID, embedding(rng, text=False)),
                 TaskKey(KeyKind.DESCRIPTION, embedding(rng, image=False)),
             ),
-            calibration={Modality.TEXT: PartScale(own=0.75, unrelated=-0.25)},
+            calibration={
+                Modality.TEXT: PartScale(own=0.75, unrelated=-0.25),
+                Modality.IMAGE: PartScale(own=0.5, unrelated=0.25),
+            },
             thresholds={Modality.TEXT: 0.25, Modality.IMAGE_TEXT: -0.5},
             results={"steered": 0.97, "per_class": {"cat": [1, 2]}},
         )
