@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
-from vlibrary.cli.output import errors, print_rows, print_text
+from vlibrary.cli.output import errors, print_json_line, print_rows, print_text
 from vlibrary.config import BUNDLED, SMOL_LLAVA, read_settings
 from vlibrary.domain.errors import InvalidInput
 
@@ -172,7 +171,7 @@ def bundled(
     if plot is not None:
         plot_curves(report, plot)
     if as_json:
-        print(json.dumps(report.as_json()))  # noqa: T201  standard output is the result
+        print_json_line(report.as_json())
 
 
 def _measure_smol_llava(as_json: bool, per_task: int, plot: Path | None) -> None:
@@ -201,7 +200,7 @@ def _measure_smol_llava(as_json: bool, per_task: int, plot: Path | None) -> None
         report.plot(figure)
         figure.savefig(plot, dpi=100)
     if as_json:
-        print(json.dumps(report.as_json()))  # noqa: T201  standard output is the result
+        print_json_line(report.as_json())
 
 
 def examples(
@@ -254,4 +253,4 @@ def retrieval(
     if plot is not None:
         report.plot(plot)
     if as_json:
-        print(json.dumps(report.as_json()))  # noqa: T201  standard output is the result
+        print_json_line(report.as_json())

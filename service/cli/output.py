@@ -74,6 +74,11 @@ def print_json(value: Any) -> None:
     print(json.dumps(to_jsonable_python(value), indent=2))  # noqa: T201  standard output is the result
 
 
+def print_json_line(value: Any) -> None:
+    """Print a JSON value on one line, for programs that read the last line."""
+    print(json.dumps(to_jsonable_python(value)))  # noqa: T201  standard output is the result
+
+
 def print_result(value: Any, text: str, *, as_json: bool) -> None:
     """Print the value as JSON, or else the text that describes it."""
     if as_json:

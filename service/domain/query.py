@@ -120,6 +120,12 @@ class PartScores:
     text: float | None = None
     covered: bool = True
 
+    @property
+    def cosines(self) -> dict[Modality, float]:
+        """The cosines by part, of the parts that have one."""
+        found = {Modality.IMAGE: self.image, Modality.TEXT: self.text}
+        return {part: cosine for part, cosine in found.items() if cosine is not None}
+
 
 def score_parts(query: TaskEmbedding, keys: Array, spec: EmbedderSpec) -> PartScores:
     """Return the scores of the query's parts. keys: all keys of one vector as rows [n, row_size]."""

@@ -12,6 +12,7 @@ from tests.support.memory.index import MemoryIndex
 from tests.support.registrations import embedding, published
 from vlibrary.adapters.index.build import IndexLimits
 from vlibrary.adapters.index.faiss_index import FaissIndex
+from vlibrary.adapters.index.late_index import LateIndex
 from vlibrary.adapters.snapshots.folder import FolderSnapshots
 from vlibrary.domain.changes import Change
 from vlibrary.domain.ports.task_index import TaskIndex
@@ -49,7 +50,16 @@ def fill(index: TaskIndex, count: int, *, after: int = 0) -> None:
 
 Make = Callable[[EmbedderSpec], TaskIndex]
 
+
+def late(spec: EmbedderSpec) -> LateIndex:
+    """Return an index whose embedder has become known."""
+    index = LateIndex()
+    index.open(FaissIndex(spec))
+    return index
+
+
 EXACT: dict[str, Make] = {
+    "late": late,
     "memory": MemoryIndex,
     "exact": FaissIndex,
     "exact, merged": lambda spec: MergedIndex(spec, TINY_EXACT),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
+
+from vlibrary.cli.output import print_json_line
 
 PLOT_SUFFIXES = (".png", ".svg")
 
@@ -41,4 +42,4 @@ def demo(
     if plot is not None:
         plot_results(report, plot)
     if as_json:
-        print(json.dumps(report.as_json()))  # noqa: T201  plain, so that it can be piped
+        print_json_line(report.as_json())

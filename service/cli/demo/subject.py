@@ -63,8 +63,8 @@ def toy() -> Subject:
 
 
 def smol_llava() -> Subject:
-    """Four vectors are shipped; that of colour-code is trained by the demo."""
-    names = ("colour-spanish", "count-roman", "shape-sentence", "colour-fruit", "colour-code")
+    """Four vectors are shipped; that of parity-code is trained by the demo."""
+    names = ("colour-spanish", "count-roman", "shape-sentence", "colour-fruit", "parity-code")
     known = {task.name: task for task in (*smol_tasks.NATURAL, *smol_tasks.CODED)}
     return Subject(
         lvlm=SMOL_LLAVA,

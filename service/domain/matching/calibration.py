@@ -67,13 +67,13 @@ Calibration = Mapping[Modality, PartScale]
 def weigh(parts: PartScores, calibration: Calibration) -> float:
     """Return the evidence that a query belongs to the vector's task, as log odds against unrelated queries."""
     lines = {Modality.IMAGE: (_IMAGE_SLOPE, _IMAGE_CENTRE), Modality.TEXT: (_TEXT_SLOPE, _TEXT_CENTRE)}
-    cosines = {Modality.IMAGE: parts.image, Modality.TEXT: parts.text}
-    if all(cosines[part] is None for part in calibration) or (parts.text is None and Modality.TEXT in calibration):
+    cosines = parts.cosines
+    if not cosines.keys() & calibration.keys() or (parts.text is None and Modality.TEXT in calibration):
         return -math.inf
     total = 0.0
     for part, scale in calibration.items():
         slope, centre = lines[part]
-        cosine = cosines[part]
+        cosine = cosines.get(part)
         # Some tasks are asked about any picture: then the text alone decides.
         level = _MAX_LEVEL if cosine is None else scale.level(cosine, decisive=part is Modality.TEXT)
         total += math.exp(-slope * (level - centre))

@@ -216,8 +216,7 @@ def _limits(
     """
     limits = [(score, thresholds.get(modality, default))]
     if modality is Modality.IMAGE_TEXT:
-        found = {Modality.IMAGE: parts.image, Modality.TEXT: parts.text}
-        limits += [(one, thresholds[part]) for part, one in found.items() if one is not None and part in thresholds]
+        limits += [(cosine, thresholds[part]) for part, cosine in parts.cosines.items() if part in thresholds]
     return limits
 
 
@@ -268,11 +267,11 @@ def _explain(best: Match) -> NotSteered | None:
 
 def _explain_parts(best: Match) -> str:
     """Name the part that is farther from the vector's queries."""
-    scales, found = best.record.card.calibration, {Modality.IMAGE: best.parts.image, Modality.TEXT: best.parts.text}
+    scales = best.record.card.calibration
     levels = {
         part: (scales[part].level(cosine, decisive=part is Modality.TEXT), cosine)
-        for part, cosine in found.items()
-        if part in scales and cosine is not None
+        for part, cosine in best.parts.cosines.items()
+        if part in scales
     }
     if not levels:
         only = " and ".join(scales)
@@ -287,11 +286,7 @@ def _explain_parts(best: Match) -> str:
 def _explain_score(best: Match) -> str:
     if best.score < best.threshold:
         return f"The best match, {best.label}, scores {best.score:.3f}, below its threshold of {best.threshold:.3f}."
-    found = {Modality.IMAGE: best.parts.image, Modality.TEXT: best.parts.text}
-    part, score = next(
-        (part, score)
-        for part, score in found.items()
-        if score is not None and score < best.record.card.thresholds.get(part, -1.0)
-    )
-    least = best.record.card.thresholds[part]
+    thresholds = best.record.card.thresholds
+    part, score = next((part, one) for part, one in best.parts.cosines.items() if one < thresholds.get(part, -1.0))
+    least = thresholds[part]
     return f"The {part} of the query scores {score:.3f} with the best match, {best.label}, below {least:.3f}."

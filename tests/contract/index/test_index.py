@@ -15,8 +15,9 @@ from tests.support.indexes import ALL
 from tests.support.memory.index import MemoryIndex
 from tests.support.registrations import EMBEDDER, deleted, direction, embedding, published
 from vlibrary.adapters.index.faiss_index import FaissIndex
+from vlibrary.adapters.index.late_index import LateIndex
 from vlibrary.domain.changes import Change, ChangeKind, LogPosition
-from vlibrary.domain.errors import InvalidQuery
+from vlibrary.domain.errors import InvalidQuery, WorkerUnavailable
 from vlibrary.domain.ports.task_index import Hit, IndexGap, TaskIndex
 from vlibrary.domain.query import EmbedderSpec, TaskEmbedding, score
 
@@ -296,3 +297,15 @@ def test_scores_and_ties_do_not_depend_on_the_summation_order() -> None:
     for query in parts:
         for k in (1, 10, 50):
             assert fast.search(query, model="m", k=k) == plain.search(query, model="m", k=k)
+
+
+def test_an_index_without_an_embedder_says_what_it_waits_for(rng: np.random.Generator) -> None:
+    index = LateIndex()
+    assert index.position is None
+    for use in (
+        lambda: index.reset("epoch", replacing=None),
+        lambda: index.apply([]),
+        lambda: index.search(embedding(rng), model="m", k=1),
+    ):
+        with pytest.raises(WorkerUnavailable, match="no worker has said which embedder"):
+            use()

@@ -43,9 +43,8 @@ class BrowserGuard:
     """ASGI middleware that refuses foreign hosts (421) and writes from foreign origins (403).
 
     hosts: names that may be in Host, as "example.org" or "*.example.org"; PRIVATE; "*" for any. localhost and loopback
-    addresses always may. origins: see
-    allow_origins. Pages of the service's own host may always write. Redirects to it have no host, so that a wrong Host
-    cannot turn them elsewhere.
+    addresses always may. origins: see allow_origins. Pages of the service's own host may always write. Redirects to it
+    have no host, so that a wrong Host cannot turn them elsewhere.
     """
 
     def __init__(self, app: ASGIApp, hosts: Collection[str], origins: Collection[str]) -> None:
