@@ -12,7 +12,7 @@ from rich.console import Console
 
 from vlibrary.cli.output import errors, print_text
 from vlibrary.config import read_settings
-from vlibrary.domain.card import improves
+from vlibrary.domain.card import has_lift
 from vlibrary.domain.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def train(
         )
         bar.finish()
     _print_results(trained.card.results, *save_trained(trained, out))
-    if not improves(trained.card.results) and not force:
+    if not has_lift(trained.card.results) and not force:
         raise typer.Exit(NOT_BETTER)
 
 
@@ -193,7 +193,7 @@ def _print_results(results: Mapping[str, Any], artifact: Path, card: Path) -> No
     if window := results.get("strength_window"):
         print_text(f"The vector keeps its accuracy at strengths from {window[0]:g} to {window[1]:g}.")
     print_text(f"Curves: {artifact.with_suffix('.training.png')}")
-    if not improves(results):
+    if not has_lift(results):
         print_text(f"Wrote {artifact} and {card}, for inspection.")
         errors.print(f"The vector is no better than the model without it. {_advise(results)}")
         return

@@ -19,7 +19,7 @@ from vlibrary.cli.output import (
 )
 from vlibrary.client import Client, GenerateOptions, VectorFilter
 from vlibrary.client.endpoints import RetrievalFilter
-from vlibrary.domain.card import VectorCard, improves
+from vlibrary.domain.card import VectorCard, has_lift
 from vlibrary.domain.errors import InvalidArtifact, InvalidInput
 from vlibrary.domain.vector import ModelSpec, Site
 from vlibrary.domain.wire import TextPiece
@@ -77,7 +77,7 @@ def register(
     except NotUtf8 as error:
         raise InvalidInput(f"{card} is not UTF-8: {error}.", "Save the file as UTF-8 text.") from error
     results = parse_card(text).results
-    if improves(results) is False and not force:
+    if has_lift(results) is False and not force:
         raise InvalidInput(
             f"By its card, {artifact.stem} is no better than the model without it: {results['steered']:.1%} against "
             f"{results['zero_shot']:.1%}.",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -109,12 +110,17 @@ class VectorCard:
                 raise InvalidCard(f"keys[{number}] is empty.", "Add an image or a text part.")
 
 
-def improves(results: Mapping[str, Any]) -> bool | None:
-    """Return whether a card's results say that the vector is better than the model without it; None if not measured."""
-    steered, zero_shot = results.get("steered"), results.get("zero_shot")
-    if not isinstance(steered, (int, float)) or not isinstance(zero_shot, (int, float)):
-        return None
-    return steered > zero_shot
+def has_lift(results: Mapping[str, Any]) -> bool | None:
+    """Return whether a card's results show that the vector helps: steered accuracy above zero-shot accuracy.
+
+    None if the results do not contain both as numbers.
+    """
+    zero_shot, steered = results.get("zero_shot"), results.get("steered")
+    return steered > zero_shot if _is_number(zero_shot) and _is_number(steered) else None
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
 
 
 def check_description(description: str) -> None:

@@ -98,12 +98,12 @@ class _StageLog:
 def open_embedder(settings: Settings) -> Embedder:
     """Load the query embedder that the settings name."""
     bundled = settings.embedder == BUNDLED
-    if bundled and settings.lvlm != BUNDLED:
+    if bundled and settings.lvlm not in (BUNDLED, SMOL_LLAVA):
         log.warning(
-            "worker.toy_embedder",
+            "worker.bundled_embedder",
             lvlm=settings.lvlm,
-            detail="The bundled embedder knows only the toy world, so it finds vectors of other images by chance. Set "
-            "VLIBRARY_EMBEDDER to a CLIP or SigLIP model.",
+            detail="The bundled embedder was made for drawn scenes, digits and short questions. For other images and "
+            "texts, set VLIBRARY_EMBEDDER to a CLIP or SigLIP model.",
         )
     _check_model("VLIBRARY_EMBEDDER", settings.embedder, (BUNDLED,))
     with _naming_setting("VLIBRARY_EMBEDDER", settings.embedder):

@@ -13,9 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeGuard
 
-from vlibrary.domain.card import VectorRecord
+from vlibrary.domain.card import VectorRecord, has_lift
 from vlibrary.domain.matching.calibration import ACCEPTED, normalise, weigh
 from vlibrary.domain.query import EmbedderSpec, Modality, PartScores, TaskEmbedding, score_parts
 from vlibrary.domain.steering import NotSteered, SteeringReason
@@ -174,19 +173,6 @@ def decide(matches: Sequence[Match]) -> Decision:
         return Decision(None, None, missing)
     second = next((match for match in matches if match.record.name != best.record.name), None)
     return Decision(best, second, _explain(best))
-
-
-def has_lift(results: Mapping[str, Any]) -> bool | None:
-    """Return whether a card's results show that the vector helps: steered accuracy above zero-shot accuracy.
-
-    None if the results do not contain both as finite numbers.
-    """
-    zero_shot, steered = results.get("zero_shot"), results.get("steered")
-    return steered > zero_shot if _is_number(zero_shot) and _is_number(steered) else None
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
 
 
 def _compare(query: TaskEmbedding, one: Candidate, spec: EmbedderSpec) -> Match:

@@ -13,7 +13,6 @@ from tests.support.memory.worker import MODEL
 from tests.support.samples import artifact
 from vlibrary.cli.train import read_config
 from vlibrary.cli.vectors import register
-from vlibrary.domain.card import improves
 from vlibrary.domain.errors import InvalidInput
 from vlibrary.methods.m2iv.config import M2ivConfig
 
@@ -66,21 +65,6 @@ def test_no_text_of_an_option_crashes(text: str) -> None:
             read_config({}, losses, overrides)
         except InvalidInput as error:
             assert error.cure  # noqa: PT017
-
-
-@pytest.mark.parametrize(
-    ("results", "better"),
-    [
-        ({"zero_shot": 0.2, "steered": 0.9}, True),
-        ({"zero_shot": 0.2, "steered": 0.2}, False),
-        ({"zero_shot": 0.2, "steered": 0.1}, False),
-        ({"steered": 0.1}, None),
-        ({"zero_shot": "low", "steered": 0.1}, None),
-        ({}, None),
-    ],
-)
-def test_results_say_whether_a_vector_helps(results: dict[str, object], better: bool | None) -> None:
-    assert improves(results) is better
 
 
 def test_a_vector_that_does_not_help_is_not_sent_to_the_service(tmp_path: Path) -> None:

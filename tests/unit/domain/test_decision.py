@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.support.registrations import draft, upload
 from vlibrary.domain.matching.calibration import ACCEPTED, Calibration, PartScale
-from vlibrary.domain.matching.decision import AMBIGUOUS_MARGIN, Candidate, Decision, Match, decide, has_lift, judge
+from vlibrary.domain.matching.decision import AMBIGUOUS_MARGIN, Candidate, Decision, Match, decide, judge
 from vlibrary.domain.query import EmbedderSpec, Modality, TaskEmbedding, score
 from vlibrary.domain.steering import SteeringReason
 from vlibrary.domain.vector import Array
@@ -157,25 +157,6 @@ def test_a_vector_without_lift_is_not_applied() -> None:
     decision = decided([candidate("a", 1.0, 1.0, results=useless), candidate("b", 1.0, 1.0)])
     assert decision.best is not None
     assert (decision.best.record.name, decision.reason) == ("b", None)
-
-
-@pytest.mark.parametrize(
-    ("results", "lift"),
-    [
-        ({"zero_shot": 0.1, "steered": 0.9}, True),
-        ({"zero_shot": 0, "steered": 1}, True),
-        ({"zero_shot": 0.9, "steered": 0.9}, False),
-        ({"zero_shot": 0.9, "steered": 0.1}, False),
-        ({}, None),
-        ({"steered": 0.9}, None),
-        ({"zero_shot": None, "steered": 0.9}, None),
-        ({"zero_shot": "0.1", "steered": 0.9}, None),
-        ({"zero_shot": True, "steered": False}, None),
-        ({"zero_shot": float("nan"), "steered": 0.9}, None),
-    ],
-)
-def test_lift_is_unknown_without_both_results(results: Mapping[str, Any], lift: bool | None) -> None:
-    assert has_lift(results) is lift
 
 
 def test_without_a_vector_there_is_no_match() -> None:
