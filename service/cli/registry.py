@@ -29,6 +29,7 @@ from vlibrary.schemas.vectors import VectorOut
 
 Actor = Annotated[str | None, typer.Option(envvar="VLIBRARY_ACTOR", help="Name to record in the audit log")]
 Fixed = Annotated[str, typer.Argument(metavar="VECTOR", help="ID or NAME:VERSION")]
+Reference = Annotated[str, typer.Argument(help="ID, NAME:VERSION, NAME@ALIAS, or NAME for its newest version")]
 Aliased = Annotated[str, typer.Argument(metavar="NAME@ALIAS", help="For example colour@production")]
 NOT_FOUND = 404
 
@@ -91,7 +92,7 @@ def list_aliases(
 @aliases.command("set")
 def set_alias(
     alias: Aliased,
-    vector: Annotated[str, typer.Argument(help="ID, NAME:VERSION, NAME@ALIAS, or NAME for its newest version")],
+    vector: Reference,
     actor: Actor = None,
     url: Url = LOCAL,
     as_json: AsJson = False,
@@ -113,7 +114,7 @@ def drop_alias(alias: Aliased, actor: Actor = None, url: Url = LOCAL) -> None:
 
 
 def show(
-    vector: Annotated[str, typer.Argument(help="ID, NAME:VERSION, NAME@ALIAS, or NAME for its newest version")],
+    vector: Reference,
     url: Url = LOCAL,
 ) -> None:
     """Show a vector's record as JSON."""
@@ -122,7 +123,7 @@ def show(
 
 
 def lineage(
-    vector: Annotated[str, typer.Argument(help="ID, NAME:VERSION, NAME@ALIAS, or NAME for its newest version")],
+    vector: Reference,
     url: Url = LOCAL,
 ) -> None:
     """Show as JSON from which vectors one was derived, and which are derived from it."""
@@ -143,7 +144,7 @@ def audit(
 
 
 def download(
-    vector: Annotated[str, typer.Argument(help="ID, NAME:VERSION, NAME@ALIAS, or NAME for its newest version")],
+    vector: Reference,
     out: Annotated[
         Path | None, typer.Option(help="File to write, which must not exist", show_default="NAME-VERSION.safetensors")
     ] = None,
