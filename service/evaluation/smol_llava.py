@@ -16,9 +16,9 @@ from rich.table import Table
 from vlibrary.bundled.tasks import encode_png
 from vlibrary.domain.wire import Decoding, Demonstration, Prompt
 from vlibrary.engine.static import StaticGenerator
+from vlibrary.evaluation.accuracy import draw_prompts, generate_answers
 from vlibrary.smol_llava.making.pictures import easy_vqa as read_easy_vqa
 from vlibrary.smol_llava.tasks import CODED, NATURAL, TEXTUAL, PictureTask, TextTask, examples, show
-from vlibrary.training.forward import TOKENS_PER_BATCH, to_prompt
 from vlibrary.training.progress import Progress, Report, ignore
 
 SHOTS: Final = (0, 1, 2, 4, 8, 16)
@@ -143,18 +143,16 @@ def easy_vqa_questions(wheel: Path) -> list[Question]:
 def measure_captions(engine: StaticGenerator, count: int, seed: int) -> float:
     """Return the share of drawn scenes whose caption, without demonstrations, has the right colour and shape."""
     pictures, facts = show("scene", count, "test", np.random.default_rng([43, seed]))
-    captions = _generate(engine, [Prompt("Describe the picture.", (picture,)) for picture in pictures])
+    prompts = [(Prompt("Describe the picture.", (picture,)), None) for picture in pictures]
+    captions = generate_answers(engine, prompts, DECODING)
     named = zip(captions, facts, strict=True)
     return fmean(shown["colour"] in words and shown["shape"] in words for words, shown in named)
 
 
 def _draw_pictures(task: PictureTask, count: int, seed: int, shots: int) -> list[Question]:
     queries, support = examples(task, "test", count, seed), examples(task, "train", SUPPORT, seed)
-    questions = []
-    for number, query in enumerate(queries):
-        drawn = np.random.default_rng([seed, shots, number]).choice(SUPPORT, size=shots, replace=False)
-        questions.append((to_prompt(query, [support[at] for at in drawn.tolist()]), query.answer))
-    return questions
+    prompts = draw_prompts(queries, support, shots, seed)
+    return [(prompt, query.answer) for prompt, query in zip(prompts, queries, strict=True)]
 
 
 def _draw_texts(task: TextTask, count: int, seed: int, shots: int) -> list[Question]:
@@ -168,24 +166,13 @@ def _draw_texts(task: TextTask, count: int, seed: int, shots: int) -> list[Quest
 
 
 def _accuracy(engine: StaticGenerator, questions: Sequence[Question], report: Report = ignore) -> float:
-    answers = _generate(engine, [prompt for prompt, _ in questions], report)
+    answers = generate_answers(engine, [(prompt, None) for prompt, _ in questions], DECODING, report, "easy-vqa")
     return fmean(_is_exact(given, wanted) for given, (_, wanted) in zip(answers, questions, strict=True))
 
 
 def _is_exact(given: str, wanted: str) -> bool:
     """Compare without folding case, unlike `vlibrary train`: capital letters are one of the conventions."""
     return " ".join(given.split()) == wanted
-
-
-def _generate(engine: StaticGenerator, prompts: Sequence[Prompt], report: Report = ignore) -> list[str]:
-    # The first prompt runs alone: its length determines the batch size.
-    answers = engine.generate([(prompts[0], None)], DECODING)
-    size = max(1, TOKENS_PER_BATCH // (2 * answers[0].prompt_tokens))
-    while len(answers) < len(prompts):
-        batch = prompts[len(answers) : len(answers) + size]
-        answers += engine.generate([(prompt, None) for prompt in batch], DECODING)
-        report(Progress("easy-vqa", len(answers), len(prompts)))
-    return [answer.text for answer in answers]
 
 
 def _by_shots(accuracy: Mapping[int, float]) -> dict[str, Any]:

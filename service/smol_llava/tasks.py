@@ -16,7 +16,7 @@ import numpy as np
 
 from vlibrary.bundled.tasks import encode_png
 from vlibrary.bundled.world import digits, scenes
-from vlibrary.bundled.world.words import DIGIT_VALUES, SCENE_VALUES
+from vlibrary.bundled.world.words import SCENE_VALUES, VALUES, name_values
 from vlibrary.domain.example import Example
 
 Facts = Mapping[str, str]
@@ -50,8 +50,7 @@ class TextTask:
 
 def _answers(attribute: str, words: str, questions: Sequence[str]) -> Callable[[Facts, Rng], tuple[str, str]]:
     """Ask for an attribute; answer with the word of its value. words: in the order of the values."""
-    values = {**SCENE_VALUES, **DIGIT_VALUES}[attribute]
-    table = MappingProxyType(dict(zip(values, words.split(", "), strict=True)))
+    table = MappingProxyType(dict(zip(VALUES[attribute], words.split(", "), strict=True)))
     return lambda facts, rng: (questions[int(rng.integers(len(questions)))], table[facts[attribute]])
 
 
@@ -240,18 +239,12 @@ TEXTUAL: Final[tuple[TextTask, ...]] = (
 )
 
 
-def show(kind: Literal["scene", "digit"], count: int, split: Split, rng: Rng) -> tuple[list[bytes], list[Facts]]:
+def show(
+    kind: Literal["scene", "digit"], count: int, split: Split, rng: Rng
+) -> tuple[list[bytes], list[dict[str, str]]]:
     """Draw pictures with uniform attributes; return them as PNG, and what they show. The splits share no digit scan."""
-    if kind == "scene":
-        drawn = scenes.draw_attributes(count, rng)
-        pixels = scenes.render(drawn, rng)
-        table = SCENE_VALUES
-    else:
-        wanted = rng.integers(10, size=count)
-        pixels = digits.render(digits.draw_scans(wanted, split, rng), rng)
-        drawn, table = digits.attribute_values(wanted), DIGIT_VALUES
-    facts: list[Facts] = [{name: table[name][int(values[at])] for name, values in drawn.items()} for at in range(count)]
-    return [encode_png(picture) for picture in pixels], facts
+    pixels, values = scenes.draw(count, rng) if kind == "scene" else digits.draw(count, split, rng)
+    return [encode_png(picture) for picture in pixels], name_values(values)
 
 
 def examples(task: PictureTask, split: Split, count: int, seed: int) -> list[Example]:

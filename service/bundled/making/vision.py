@@ -36,9 +36,7 @@ class Pictures:
 def scene_pictures(count: int, split: Split, seed: int) -> Pictures:
     """Render scenes with uniform attributes; the two splits come from separate random streams."""
     rng = np.random.default_rng([_STREAM[split], seed, 0])
-    chunks = [scenes.draw_attributes(min(2048, count - at), rng) for at in range(0, count, 2048)]
-    pixels = np.concatenate([scenes.render(chunk, rng) for chunk in chunks])
-    seen = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in SCENE_VALUES}
+    pixels, seen = scenes.draw(count, rng)
     unseen = {name: np.full(count, -1, dtype=np.int64) for name in DIGIT_VALUES}
     return Pictures(pixels, {**seen, **unseen})
 
@@ -46,10 +44,9 @@ def scene_pictures(count: int, split: Split, seed: int) -> Pictures:
 def digit_pictures(count: int, split: Split, seed: int) -> Pictures:
     """Render digits drawn uniformly from the scans of a split, each with new jitter."""
     rng = np.random.default_rng([_STREAM[split], seed, 1])
-    wanted = rng.integers(10, size=count)
-    pixels = digits.render(digits.draw_scans(wanted, split, rng), rng)
+    pixels, seen = digits.draw(count, split, rng)
     unseen = {name: np.full(count, -1, dtype=np.int64) for name in SCENE_VALUES}
-    return Pictures(pixels, {**unseen, **digits.attribute_values(wanted)})
+    return Pictures(pixels, {**unseen, **seen})
 
 
 def normalise(pixels: NDArray[np.uint8]) -> Tensor:

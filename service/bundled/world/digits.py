@@ -45,6 +45,12 @@ def attribute_values(digit: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
     return {"digit": digit, "parity": digit % 2, "half": (digit >= 5).astype(np.int64)}
 
 
+def draw(count: int, split: Split, rng: np.random.Generator) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.int64]]]:
+    """Render `count` digits drawn uniformly from the scans of a split; return the images and their attributes."""
+    shown = rng.integers(10, size=count)
+    return render(draw_scans(shown, split, rng), rng), attribute_values(shown)
+
+
 def draw_scans(digits: NDArray[np.int64], split: Split, rng: np.random.Generator) -> NDArray[np.int64]:
     """Draw one scan of a split for each digit; return the scan indices, [N]."""
     per_digit = scan_ids(split)

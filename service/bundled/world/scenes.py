@@ -28,6 +28,7 @@ _RADII: Final = np.array([2.8, 3.9, 5.1], dtype=np.float32)
 _ANCHORS: Final = np.array([(8, 8), (24, 8), (8, 24), (24, 24), (16, 16)], dtype=np.float32)
 _EDGES: Final = np.array([(16, 2.6), (16, 29.4), (2.6, 16), (29.4, 16)], dtype=np.float32)
 _CORNERS: Final = np.array([(2, 2), (30, 2), (2, 30), (30, 30)], dtype=np.float32)
+_CHUNK: Final = 2048
 _ROWS, _COLUMNS = np.meshgrid(
     np.arange(SIDE, dtype=np.float32) + 0.5, np.arange(SIDE, dtype=np.float32) + 0.5, indexing="ij"
 )
@@ -39,6 +40,13 @@ def draw_attributes(
     """Draw value indices for `count` scenes, uniform and independent except for the `fixed` attributes."""
     drawn = {name: rng.integers(len(values), size=count) for name, values in SCENE_VALUES.items()}
     return {**drawn, **(fixed or {})}
+
+
+def draw(count: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.int64]]]:
+    """Render `count` scenes with uniform attributes; return the images and their attributes."""
+    chunks = [draw_attributes(min(_CHUNK, count - at), rng) for at in range(0, count, _CHUNK)]
+    pixels = np.concatenate([render(chunk, rng) for chunk in chunks])
+    return pixels, {name: np.concatenate([chunk[name] for chunk in chunks]) for name in SCENE_VALUES}
 
 
 def _distance(shape: NDArray[np.int64], u: Floats, v: Floats, radius: Floats) -> Floats:

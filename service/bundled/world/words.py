@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 SCENE_VALUES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "shape": ("circle", "square", "triangle", "cross", "ring", "diamond"),
@@ -82,6 +85,12 @@ EXPLICIT_NOUNS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 def domain_of(attribute: str) -> str:
     """Return the kind of image, `scene` or `digit`, that shows an attribute."""
     return "scene" if attribute in SCENE_VALUES else "digit"
+
+
+def name_values(attributes: Mapping[str, NDArray[np.int64]]) -> list[dict[str, str]]:
+    """Return what each image shows, such as {"colour": "red"}, from value indices [N] per attribute."""
+    named = ([VALUES[name][at] for at in indices.tolist()] for name, indices in attributes.items())
+    return [dict(zip(attributes, values, strict=True)) for values in zip(*named, strict=True)]
 
 
 def wordings(noun: str) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Checkpoints of a training stage: after a restart it goes on exactly where it was."""
 
-import os
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from vlibrary.domain.errors import InvalidInput
+from vlibrary.training.checkpoint import write_atomically
 
 
 class Checkpoints:
@@ -36,10 +37,9 @@ class Checkpoints:
             "numpy": rng.bit_generator.state,
             "torch": torch.get_rng_state(),
         }
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        part = self._path.with_suffix(".part")
-        torch.save(state, part)
-        os.replace(part, self._path)
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_atomically(self._path, buffer.getvalue())
 
     def restore(self, module: nn.Module, optimizers: Sequence[torch.optim.Optimizer], rng: np.random.Generator) -> int:
         """Load the state, if there is one; return the step after which it was saved, otherwise 0.

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vlibrary.bundled.world import digits, scenes
-from vlibrary.bundled.world.words import DIGIT_VALUES, SCENE_VALUES
+from vlibrary.bundled.world.words import DIGIT_VALUES, SCENE_VALUES, name_values
 from vlibrary.formats.images import decode_image
 
 Split = Literal["train", "test"]
@@ -77,23 +77,15 @@ def all_words() -> tuple[str, ...]:
 def scene_pictures(count: int, split: Split, seed: int) -> Pictures:
     """Render scenes with uniform attributes; the two splits come from separate random streams."""
     rng = np.random.default_rng([_STREAM[split], seed, 0])
-    chunks = [scenes.draw_attributes(min(2048, count - at), rng) for at in range(0, count, 2048)]
-    pixels = np.concatenate([scenes.render(chunk, rng) for chunk in chunks])
-    values = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in SCENE_VALUES}
-    return Pictures("scene", pixels, [_name(SCENE_VALUES, values, at) for at in range(count)])
+    pixels, values = scenes.draw(count, rng)
+    return Pictures("scene", pixels, name_values(values))
 
 
 def digit_pictures(count: int, split: Split, seed: int) -> Pictures:
     """Render digits drawn uniformly from the scans of a split, each with new jitter."""
     rng = np.random.default_rng([_STREAM[split], seed, 1])
-    wanted = rng.integers(10, size=count)
-    pixels = digits.render(digits.draw_scans(wanted, split, rng), rng)
-    values = digits.attribute_values(wanted)
-    return Pictures("digit", pixels, [_name(DIGIT_VALUES, values, at) for at in range(count)])
-
-
-def _name(table: Mapping[str, Sequence[str]], values: Mapping[str, NDArray[np.int64]], at: int) -> Facts:
-    return {name: table[name][int(indices[at])] for name, indices in values.items()}
+    pixels, values = digits.draw(count, split, rng)
+    return Pictures("digit", pixels, name_values(values))
 
 
 def shape_pictures(count: int, split: Split, seed: int, side: int = 64) -> Pictures:
