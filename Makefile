@@ -109,7 +109,7 @@ docs: $(VENV)/.installed  ## regenerate the pages that are made from code
 	$(BIN)/python -m vlibrary.config > docs/reference/settings.md
 
 MODEL ?= bundled
-models: $(VENV)/.installed  ## train the bundled models again, from a seed (2 hours on 2 cores); MODEL=smol-llava (6 hours)
+models: $(VENV)/.installed  ## train the bundled models again, from a seed (half an hour on a core with AMX); MODEL=smol-llava (about two hours)
 	$(BIN)/vlibrary models train --model $(MODEL)
 
 smol-vectors: $(VENV)/.installed  ## train the vectors of smol-llava again, after its weights have changed

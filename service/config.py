@@ -85,8 +85,7 @@ class ModelSettings(_Group):
     lvlm: str = Field(default=BUNDLED, description='model: a folder, a Hugging Face id, "bundled" or "smol-llava"')
     cache_dir: Path | None = Field(
         default=None,
-        description="folder of models that are made on this machine; by default `vlibrary` in `$XDG_CACHE_HOME` or "
-        "`~/.cache`",
+        description="folder of assembled models; by default `vlibrary` in `$XDG_CACHE_HOME` or `~/.cache`",
     )
     model_name: str | None = Field(
         default=None, min_length=1, description="name of the served model; by default the hub id or the folder's name"

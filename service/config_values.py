@@ -19,7 +19,7 @@ _PRINTABLE = re.compile(r"[!-~][ -~]{6,}[!-~]")
 def check_device(value: str) -> str:
     """Return the name of a torch device."""
     if not _DEVICE.fullmatch(value):
-        raise ValueError("it should be cpu, cuda, cuda:0 or another number, mps or xpu")
+        raise ValueError("it should be cpu, cuda, cuda:N (such as cuda:0), mps or xpu")
     return value
 
 
@@ -71,7 +71,7 @@ def check_database_url(value: str) -> str:
         if rest in ("", "/") or ":memory:" in rest:
             raise ValueError(f"a database in memory would be lost; use {_DATABASES}")
         if not rest.startswith("/"):
-            raise ValueError("sqlite:// is followed by a path with a slash: sqlite:////absolute/path/file.db")
+            raise ValueError("the path after sqlite:// begins with a slash: sqlite:////absolute/path/file.db")
         return value
     if scheme != "postgresql+psycopg" or not separator:
         raise ValueError(f"it should be {_DATABASES}")

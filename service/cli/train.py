@@ -56,7 +56,7 @@ Losses = Annotated[
         "--loss",
         metavar="NAME=WEIGHT",
         help="Weight of a loss (mimicry, synergistic, supervised); may be repeated. Others then have weight 0",
-        show_default="chosen by how sure the teacher is of the true answers",
+        show_default="chosen by the teacher's probability of the true answers",
     ),
 ]
 Overrides = Annotated[
@@ -209,5 +209,7 @@ def _advise(results: Mapping[str, Any]) -> str:
         more = "more unlabelled questions" if results["self_labelled"] else "more examples, or --unlabelled questions"
         return f"It was trained on {results['queries']} questions; {more} would help most."
     if results["self_labelled"] and results["teacher_p_gold"] < SURE:
-        return "The prompt is unsure of its own answers; labelled examples of these questions would help most."
+        return (
+            "The prompt gives its own answers a low probability; labelled examples of these questions would help most."
+        )
     return "More --steps, or --set contexts=4 (demonstrations from several prompts), may help."

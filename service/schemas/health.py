@@ -76,7 +76,7 @@ class ReadyOut(BaseModel):
 
     ready: bool = Field(description="Whether answers are possible")
     status: Literal["ready", "degraded", "unready"] = Field(
-        description="degraded: the artifact store is away; answers work with the vectors that workers hold"
+        description="degraded: the artifact store is unavailable; answers work with the vectors that workers hold"
     )
     checks: list[CheckOut]
 

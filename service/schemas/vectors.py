@@ -169,7 +169,8 @@ class MatchOut(NamedOut):
     score: float = Field(description="Mean cosine similarity of the query's parts and the vector's best task key")
     parts: PartsOut = Field(repr=False)
     probability: float | None = Field(
-        repr=False, description="That the query belongs to the vector's task; null if its card is not calibrated"
+        repr=False,
+        description="Probability that the query belongs to the vector's task; null if its card is not calibrated",
     )
     threshold: float = Field(description="Score from which the match is accepted")
     accepted: bool = Field(description="Whether steering mode `auto` may apply the vector; it applies the best one")

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 STAGE_LOG_S = 10.0
-_MODEL_CURE = "Use the folder of a Hugging Face model, the id of one that can be downloaded, or bundled."
+_MODEL_CURE = "Use the folder of a Hugging Face model, the id of one on a hub, bundled or smol-llava."
 
 
 def open_lvlm(settings: Settings) -> Lvlm:

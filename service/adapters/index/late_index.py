@@ -36,6 +36,6 @@ class LateIndex:
     def _index(self) -> TaskIndex:
         if self._opened is None:
             raise WorkerUnavailable(
-                "The index is not filled: no worker has said which embedder its keys have.", "Retry in a moment."
+                "The index is empty, because no worker has reported its embedder yet.", "Retry in a moment."
             )
         return self._opened

@@ -87,7 +87,7 @@ def media_type(request: Request) -> str:
     """Return the media type of the body, without parameters; empty without Content-Type. Raises InvalidInput."""
     given = request.headers.getlist("content-type")
     if len(given) > 1:
-        raise InvalidInput(f"The request has {len(given)} headers Content-Type.", "Send one.")
+        raise InvalidInput(f"The request has {len(given)} Content-Type headers.", "Send one.")
     return "".join(given).partition(";")[0].strip().lower()
 
 

@@ -90,7 +90,7 @@ class ChatMessage(BaseModel):
     """The model's message."""
 
     role: Literal["assistant"] = "assistant"
-    content: str | None = Field(description="null if the answer is a call of a tool")
+    content: str | None = Field(description="null if the answer is a tool call")
     refusal: None = None
     tool_calls: list[ToolCallOut] | None = Field(default=None, description="The call, if the request forced one")
 

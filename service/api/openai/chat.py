@@ -57,7 +57,7 @@ class ResponseFormat(StrictIn):
     def _check(self) -> ResponseFormat:
         if (self.json_schema is not None) != (self.type == "json_schema"):
             raise contradiction(
-                "json_schema", "json_schema belongs to the type json_schema, and only to it; send both or neither"
+                "json_schema", "the type json_schema requires json_schema, and other types do not allow it"
             )
         return self
 
@@ -168,7 +168,7 @@ class ChatIn(SamplingIn, Hints):
     @model_validator(mode="after")
     def _check(self) -> ChatIn:
         if self.forced and self.response_format is not None and self.response_format.to_schema() is not None:
-            raise contradiction("response_format", "a call of a tool is JSON already; omit response_format")
+            raise contradiction("response_format", "a tool call is JSON already; omit response_format")
         if self._schema is not None:
             reject_other_ends(
                 ignore_eos=self.ignore_eos, min_tokens=self.min_tokens, stop_token_ids=self.stop_token_ids

@@ -140,7 +140,7 @@ class CalledFunction(BaseModel):
 
 
 class ToolCallOut(BaseModel):
-    """A call of a tool."""
+    """A tool call."""
 
     id: str
     type: Literal["function"] = "function"

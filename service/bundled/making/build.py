@@ -1,6 +1,6 @@
 """The whole build from a seed: vision tower, decoder and embedder, with their weights and training curves.
 
-Takes at most two hours on two cores, and much less with AVX-512/AMX bfloat16. `Schedule` sets the lengths.
+Takes half an hour on one core with AMX; other processors were not timed. `Schedule` sets the lengths.
 """
 
 import json

@@ -1,7 +1,7 @@
 """The whole training from a seed: vision tower and projector, then LoRA and projector; checkpoints, weights and curves.
 
-Takes about two hours on one core with AMX, and up to six without. An interrupted build goes on after its last
-checkpoint when it is started again with the same folder and seed.
+Takes about two hours on one core with AMX (an estimate from the parts that were timed). An interrupted build resumes
+from its last checkpoint when it is started again with the same folder and seed.
 """
 
 import json

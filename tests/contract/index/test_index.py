@@ -307,5 +307,5 @@ def test_an_index_without_an_embedder_says_what_it_waits_for(rng: np.random.Gene
         lambda: index.apply([]),
         lambda: index.search(embedding(rng), model="m", k=1),
     ):
-        with pytest.raises(WorkerUnavailable, match="no worker has said which embedder"):
+        with pytest.raises(WorkerUnavailable, match="no worker has reported its embedder"):
             use()

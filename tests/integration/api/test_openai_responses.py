@@ -185,7 +185,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "a format without its schema": (
         {"text": {"format": {"type": "json_schema", "name": "a"}}},
         "text.format",
-        "schema belongs to the type json_schema",
+        "the type json_schema requires schema",
     ),
     "too many logprobs": ({"top_logprobs": 21}, "top_logprobs", "less than or equal to 20"),
     "no input": ({"input": []}, "input", "at least 1"),

@@ -68,7 +68,8 @@ class BodyIntake:
             more = max(0, received - FREE_BYTES) - counted
             if self._held + more > self._max_bytes:
                 raise Overloaded(
-                    f"The bodies of other requests take {self._held:,} bytes.", "Try again later, or send less."
+                    f"The bodies of other requests already hold {self._held:,} bytes of memory.",
+                    "Try again later, or send less.",
                 )
             self._held += more
             counted += more

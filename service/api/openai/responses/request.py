@@ -55,9 +55,7 @@ class TextFormat(StrictIn):
     @model_validator(mode="after")
     def _check(self) -> TextFormat:
         if (self.json_schema is not None) != (self.type == "json_schema"):
-            raise contradiction(
-                "schema", "schema belongs to the type json_schema, and only to it; send both or neither"
-            )
+            raise contradiction("schema", "the type json_schema requires schema, and other types do not allow it")
         return self
 
     def to_schema(self) -> str | None:
