@@ -88,8 +88,8 @@ def train(
 ) -> None:
     """Train the models that come with VLibrary from a seed.
 
-    Takes half an hour on one core with AMX, and an estimated two hours for smol-llava; other processors were not timed.
-    The training of smol-llava resumes from its last checkpoint. Writes the weights, and learning curves as PNG and JSON.
+    Takes half an hour on one core with AMX, and an estimated two hours for smol-llava, whose training resumes from its
+    last checkpoint; other processors were not timed. Writes the weights, and learning curves as PNG and JSON.
     """
     if model == SMOL_LLAVA:
         _train_smol_llava(out, seed)

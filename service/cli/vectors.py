@@ -79,8 +79,8 @@ def register(
     results = parse_card(text).results
     if has_lift(results) is False and not force:
         raise InvalidInput(
-            f"According to its card, {artifact.stem} is no better than the model without it: {results['steered']:.1%} against "
-            f"{results['zero_shot']:.1%}.",
+            f"According to its card, {artifact.stem} is no better than the model without it: "
+            f"{results['steered']:.1%} against {results['zero_shot']:.1%}.",
             "Train it with more examples, or use --force to register it anyway.",
         )
     with Client(url) as service:

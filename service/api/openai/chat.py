@@ -142,10 +142,10 @@ class ChatIn(SamplingIn, Hints):
 
     response_format: ResponseFormat | None = None
     modalities: Annotated[list[str] | None, AfterValidator(_check_modalities)] = None
-    tools: Tools | None = Field(default=None, description="Functions, of which `tool_choice` makes the answer call one")
+    tools: Tools | None = Field(default=None, description="Functions; with `tool_choice`, the answer calls one of them")
     tool_choice: ToolChoice | None = Field(
         default=None,
-        description="`required`, or the function to call: the answer is a call. With `none`, it is a text. The model "
+        description="`required`, or the function to call: the answer is a tool call. `none`: it is a text. The model "
         "cannot choose, so `auto` is refused together with tools",
     )
     function_call: Annotated[

@@ -1,4 +1,4 @@
-"""Forced calls of tools: the answer is constrained to the JSON of a call, which clients get as `tool_calls`."""
+"""Forced tool calls: the answer is constrained to the JSON of a call, which clients get as `tool_calls`."""
 
 from __future__ import annotations
 

@@ -238,8 +238,9 @@ def _explain(best: Match) -> NotSteered | None:
         case SteeringReason.NO_LIFT:
             results = best.record.card.results
             detail = (
-                f"The best match, {best.label}, does not help, according to its card: accuracy {results['steered']:.3f} with "
-                f"it, {results['zero_shot']:.3f} without. Name it in `steering` to apply it."
+                f"The best match, {best.label}, does not help, according to its card: accuracy "
+                f"{results['steered']:.3f} with it, {results['zero_shot']:.3f} without. "
+                "Name it in `steering` to apply it."
             )
         case SteeringReason.MISSING_PART:
             detail = (
