@@ -361,7 +361,7 @@ def read_settings(**overrides: Any) -> Settings:
 
 @dataclass(frozen=True)
 class InForce:
-    """A setting as it is in force. value: as text, masked if it is secret. source: where it comes from."""
+    """A setting with its effective value. value: as text, masked if it is secret. source: where it comes from."""
 
     variable: str
     value: str
@@ -438,7 +438,7 @@ def settings_page() -> str:
         "",
         "Settings are environment variables. Each process reads them once at start; an invalid value stops",
         "it with exit code 2 and a message that names the variable. So does a VLIBRARY_ variable that is not listed",
-        "here. `vlibrary settings` shows the values in force and where each comes from. Secrets may be in files:",
+        "here. `vlibrary settings` shows the effective values and where each comes from. Secrets may be in files:",
         "`VLIBRARY_DATABASE_URL_FILE` and `VLIBRARY_WORKER_TOKEN_FILE` name them. This page is generated from",
         "`service/config.py` by `make docs`.",
     ]

@@ -230,7 +230,7 @@ def retrieval(
     plot: Annotated[Path | None, typer.Option(help="Also plot the shares of every kind of query to this file")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as one line of JSON")] = False,
 ) -> None:
-    """Measure how often queries get the right vector, and how often others are left alone.
+    """Measure how often queries get the right vector, and how often unrelated ones get none.
 
     Uses the embedder of the settings and the bundled tasks; docs/reference/retrieval.md describes the protocol.
     """

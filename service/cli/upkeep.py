@@ -195,7 +195,7 @@ def migrate(
 
 
 def show_settings(as_json: AsJson = False) -> None:
-    """Show the settings in force, and where each comes from: default, environment or file. Secrets are masked."""
+    """Show the effective settings and where each comes from: default, environment or file. Secrets are masked."""
     found = settings_in_force()
     if as_json:
         print_json(found)
