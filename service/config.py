@@ -375,7 +375,7 @@ def settings_in_force() -> list[InForce]:
     given = {name.upper() for name, value in os.environ.items() if value}
     for name in Settings.model_fields:
         value = getattr(settings, name)
-        text = ",".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
+        text = _as_text(value)
         source: Literal["default", "environment", "file"] = "default"
         if variable(name) in given:
             source = "environment"
@@ -431,6 +431,13 @@ def _describe(error: ErrorDetails) -> str:
     return f"{variable(name)} is {shown:.200}: {message}"
 
 
+def _as_text(value: Any) -> str:
+    """Return the value as a variable has it; empty for None."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
+
+
 def settings_page() -> str:
     """Return docs/reference/settings.md."""
     lines = [
@@ -447,8 +454,7 @@ def settings_page() -> str:
         lines += ["", f"## {title}", "", *([note.strip(), ""] if note.strip() else [])]
         lines += ["| variable | default | meaning |", "|---|---|---|"]
         for name, field in group.model_fields.items():
-            value = ",".join(field.default) if isinstance(field.default, tuple) else field.default
-            default = "" if value in (None, "") else f"`{value}`"
+            default = f"`{text}`" if (text := _as_text(field.default)) else ""
             lines.append(f"| `VLIBRARY_{name.upper()}` | {default} | {field.description} |")
     return "\n".join(lines) + "\n"
 
