@@ -188,7 +188,7 @@ class HttpSettings(_Group):
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=("localhost",),
         description="origins of web pages that may call the service, separated by commas, such as "
-        "https://example.org; other pages can read nothing and write nothing; localhost: pages served from the "
+        "https://example.org; other pages can neither read nor write; localhost: pages served from the "
         "browser's own computer; *: all pages; none: no page",
     )
     drain_s: float = Field(

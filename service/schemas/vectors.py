@@ -196,9 +196,10 @@ class ReasonOut(BaseModel):
     code: SteeringReason = Field(
         description="`off`: the request switched steering off. `no_vectors`: the request's list of vectors is empty. "
         "`no_match`: the library has no vector for this base model. `other_embedder`: it has some, but their keys are "
-        "from another embedder. `below_threshold`: the best match scores below "
-        "its threshold. `missing_part`: the query has no text, and the best match requires one. `no_lift`: the card of "
-        "the best match reports no gain over zero-shot. `ambiguous`: vectors of different names fit equally well. "
+        "from another embedder. `below_threshold`: the best match scores below its threshold or, if its card is "
+        "calibrated, has a probability below one half. `missing_part`: the query has no text, and the best match "
+        "requires one. `no_lift`: the card of the best match reports no gain over zero-shot. "
+        "`ambiguous`: vectors of different names fit equally well. "
         "`own_demonstrations`: the request brings its own demonstrations or earlier turns. "
         "`no_text`: the prompt is a list of tokens."
     )

@@ -87,7 +87,7 @@ class BrowserGuard:
         if host and not _is_allowed_host(host, self._hosts):
             return problem(
                 type_of_status(HTTPStatus.MISDIRECTED_REQUEST),
-                f"The service does not answer for the host {host!r:.120}.",
+                f"The service does not accept requests for the host {host!r:.120}.",
                 "Use its address, or add the name to VLIBRARY_ALLOWED_HOSTS on the service.",
             )
         if method in _SAFE_METHODS or origin is None or is_allowed_origin(origin, self._origins):
