@@ -16,7 +16,7 @@ from vlibrary.bundled.tasks import examples, task
 from vlibrary.cli.train import NOT_BETTER, train
 from vlibrary.domain.errors import PromptTooLong
 from vlibrary.domain.example import Example
-from vlibrary.domain.query import Query
+from vlibrary.domain.query import Modality, Query
 from vlibrary.formats.artifact import decode
 from vlibrary.formats.card import parse_card
 from vlibrary.methods.m2iv.config import M2ivConfig
@@ -24,8 +24,10 @@ from vlibrary.methods.m2iv.method import M2iv
 from vlibrary.methods.train import Trained, train_vector
 from vlibrary.models.embedder import Embedder
 from vlibrary.models.lvlm import Lvlm
+from vlibrary.training.calibration import find_by
 from vlibrary.training.errors import InvalidExamples
 from vlibrary.training.examples import write_examples
+from vlibrary.training.features import embed_examples
 from vlibrary.training.forward import to_prompt
 from vlibrary.training.progress import Progress
 
@@ -80,8 +82,20 @@ def test_a_vector_can_be_trained_on_the_models_own_answers(
     assert results["n_shot"] > 0.6  # the prompt agrees with its own answers
     measured = _train(models, ten, unlabelled=questions, test=examples(TASK, "test", 4, seed=1)).card.results
     assert (measured["compared_with"], measured["test_examples"]) == ("labels", 4)
+    with pytest.raises(InvalidExamples, match="2 images of the test set are among the training examples"):
+        _train(models, ten, unlabelled=questions, test=[*ten[:2], *examples(TASK, "test", 4, seed=1)])
     with pytest.raises(InvalidExamples, match="Got 9 unlabelled questions"):
         _train(models, ten, unlabelled=questions[:9])
+
+
+def test_the_calibration_counts_validation_queries_too(models: tuple[Lvlm, Embedder], ten: list[Example]) -> None:
+    embedder = models[1]
+    queries = embed_examples(embedder, ten)
+    other = embed_examples(embedder, examples(task("digit-code"), "train", 5, seed=0))
+    alone, together = (find_by(embedder, queries, rows)["calibration"] for rows in (queries, other))
+    for part in (Modality.IMAGE, Modality.TEXT):
+        assert together[part].own < alone[part].own
+        assert together[part].unrelated == alone[part].unrelated
 
 
 @pytest.mark.parametrize("stage", ["measure", "teacher", "train", "strengths"])

@@ -89,7 +89,10 @@ def test_of_two_vectors_that_fit_equally_well_none_is_accepted() -> None:
 
 
 def test_versions_of_one_name_do_not_compete() -> None:
-    assert normalise([3.0, 3.0], ["a", "a"]) == pytest.approx([normalise([3.0], ["a"])[0]] * 2)
+    alone = [normalise([evidence], ["a"])[0] for evidence in (3.0, 1.0)]
+    assert normalise([3.0, 1.0], ["a", "a"]) == pytest.approx(alone)
+    with_rival = [normalise([evidence, 2.0], ["a", "b"])[0] for evidence in (3.0, 1.0)]
+    assert normalise([3.0, 1.0, 2.0], ["a", "a", "b"])[:2] == pytest.approx(with_rival)
 
 
 @pytest.mark.parametrize("parts", [PartScores(image=0.2, text=1.0), PartScores(image=0.97, text=0.3)])

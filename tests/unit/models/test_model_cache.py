@@ -107,6 +107,12 @@ def test_any_damage_is_found_and_repaired(
     assert visible(cache.root) == ["a"]
 
 
+def test_a_folder_without_a_list_of_digests_is_not_found(tmp_path: Path) -> None:
+    cache = ModelCache(tmp_path)
+    (cache.make("a", build, size=0) / SUMS).unlink()
+    assert cache.find("a") is None
+
+
 def test_an_empty_list_of_digests_is_damage(tmp_path: Path) -> None:
     folder = ModelCache(tmp_path).make("a", build, size=0)
     (folder / SUMS).write_text("")

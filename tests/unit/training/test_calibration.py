@@ -33,6 +33,20 @@ def test_new_queries_of_the_task_lie_near_the_upper_end(count: int) -> None:
     assert scale.unrelated < 0.6 < scale.own
 
 
+def test_a_scale_leaves_out_the_farthest_own_and_the_closest_unrelated_queries() -> None:
+    keys = np.eye(8, dtype=np.float32)[[0, 7]]
+
+    def at_cosines(cosines: Array) -> Features:
+        rows = np.zeros((len(cosines), 8), np.float32)
+        rows[:, 0], rows[:, 1] = cosines, np.sqrt(1 - cosines**2)
+        return Features(rows, rows)
+
+    own, unrelated = np.linspace(0.5, 0.9, 21), np.linspace(0.0, 0.4, 21)
+    scale = calibrate(Features(keys, keys), at_cosines(own), at_cosines(unrelated))[Modality.TEXT]
+    assert scale.own == pytest.approx(0.52)
+    assert scale.unrelated == pytest.approx(0.38)
+
+
 def test_a_query_is_not_compared_with_itself() -> None:
     apart = Features(np.eye(8, dtype=np.float32), np.eye(8, dtype=np.float32))
     scales = calibrate(choose_exemplars(apart), apart, _queries(5, 50))

@@ -17,6 +17,7 @@ from vlibrary.methods.m2iv.losses.mimicry import mimicry_loss
 from vlibrary.methods.m2iv.losses.objective import LOSSES, Objective
 from vlibrary.methods.m2iv.losses.supervised import supervised_loss
 from vlibrary.methods.m2iv.losses.synergistic import GAMMA, MAX_FEATURES, READINGS, synergistic_loss
+from vlibrary.methods.m2iv.method import TRUSTED, choose_weights
 from vlibrary.methods.m2iv.top_k import TopK
 from vlibrary.training.errors import InvalidSettings
 
@@ -153,6 +154,24 @@ def test_the_synergistic_loss_has_finite_gradients_even_of_zero_branches(reading
     assert gradient is not None
     assert torch.isfinite(gradient).all()
     assert loss.item() == pytest.approx(1.0, rel=1e-4)  # uncorrelated: every diagonal entry is 0
+
+
+@pytest.mark.parametrize(
+    ("gold", "self_labelled", "used"),
+    [
+        (0.0, False, {"supervised"}),
+        (TRUSTED - 0.01, False, {"supervised"}),
+        (TRUSTED, False, {"mimicry", "supervised"}),
+        (1.0, False, {"mimicry", "supervised"}),
+        (0.0, True, {"mimicry"}),
+        (1.0, True, {"mimicry"}),
+    ],
+)
+def test_the_teachers_probability_of_the_labels_chooses_the_losses(
+    gold: float, self_labelled: bool, used: set[str]
+) -> None:
+    weights = choose_weights(gold, self_labelled=self_labelled)
+    assert {name for name, weight in weights.items() if weight} == used
 
 
 def test_the_objective_returns_the_weighted_sum_and_its_terms() -> None:
