@@ -120,8 +120,8 @@ def _write_weights(folder: Path, text: LlamaConfig, tokenizer: Any) -> None:
     LlavaForConditionalGeneration(config).save_pretrained(folder)
     saved = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
-    eyes = {name: value.half() for name, value in saved.items() if not name.startswith("language_model.")}
-    save_file(eyes, folder / VISION)
+    vision_weights = {name: value.half() for name, value in saved.items() if not name.startswith("language_model.")}
+    save_file(vision_weights, folder / VISION)
     lora = {"lora_A": torch.randn(RANK, text.hidden_size), "lora_B": torch.randn(text.hidden_size, RANK)}
     module = "language_model.model.layers.0.self_attn.o_proj"
     save_file({f"{module}.{name}": value / 8 for name, value in lora.items()}, folder / LORA)

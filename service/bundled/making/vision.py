@@ -56,7 +56,7 @@ def normalise(pixels: NDArray[np.uint8]) -> Tensor:
 
 
 def patch_states(tower: CLIPVisionModel, pixels: Tensor) -> Tensor:
-    """Return the four patch states of the last layer, [N, 4, d_vision], as Llava selects them."""
+    """Return the patch states of the last layer, [N, patches, d_vision], as Llava selects them."""
     states: Tensor = tower(pixel_values=pixels, output_hidden_states=True).hidden_states[-1]
     return states[:, 1:]
 

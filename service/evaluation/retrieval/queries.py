@@ -55,7 +55,7 @@ def library_cases(which: Wordings, per_task: int) -> Iterator[Case]:
 
     A picture alone fits every task that asks about such pictures, so that no vector is right.
     """
-    said = _read(which)["paraphrases"]
+    texts = _read(which)["paraphrases"]
     for number, task in enumerate(TASKS):
         drawn = examples(task, "test", per_task, SEEDS[which])
         for one in drawn:
@@ -63,7 +63,7 @@ def library_cases(which: Wordings, per_task: int) -> Iterator[Case]:
         for one in drawn[: max(1, per_task // 5)]:
             yield Case("trained, text only", number, one.question, None)
             yield Case("picture only", NONE, None, one.image)
-        for at, text in enumerate(said[task.name]):
+        for at, text in enumerate(texts[task.name]):
             yield Case("paraphrase", number, text, drawn[at % per_task].image)
             yield Case("paraphrase, text only", number, text, None)
 
@@ -79,9 +79,9 @@ def confusing_cases(which: Wordings, per_task: int) -> Iterator[Case]:
             yield Case("question about other pictures", NONE, _pick(rng, task.wordings), _pick(rng, by_domain[other]))
             for kind, pictures in foreign.items():
                 yield Case(f"{kind} + library question", NONE, _pick(rng, task.wordings), _pick(rng, pictures))
-    said = _read(which)
+    texts = _read(which)
     for domain, pictures in by_domain.items():
-        for text in said["ambiguous"][domain]:
+        for text in texts["ambiguous"][domain]:
             yield from (Case("ambiguous question", NONE, text, _pick(rng, pictures)) for _ in range(4))
 
 
@@ -89,13 +89,13 @@ def unrelated_cases(which: Wordings, per_task: int) -> Iterator[Case]:
     """Yield queries that belong to no task: other questions about the same pictures, everyday questions, noise."""
     rng = np.random.default_rng([SEEDS[which], 2])
     foreign, by_domain = foreign_pictures(rng), _pictures_by_domain(which, per_task)
-    said = _read(which)
+    texts = _read(which)
     for domain, pictures in by_domain.items():
-        for text in (text for noun in said["near_miss_nouns"][domain] for text in wordings(noun)):
+        for text in (text for noun in texts["near_miss_nouns"][domain] for text in wordings(noun)):
             yield Case("other question, same pictures", NONE, text, _pick(rng, pictures))
     shown = {"noise": foreign["noise"], "photograph": foreign["photograph"]} | by_domain
     for group, name in (("everyday", "everyday"), ("languages", "other language"), ("empty", "almost empty")):
-        for text in said[group]:
+        for text in texts[group]:
             yield Case(f"{name}, text only", NONE, text, None)
             yield from (Case(f"{kind} + {name}", NONE, text, _pick(rng, those)) for kind, those in shown.items())
     for kind, pictures in foreign.items():

@@ -30,8 +30,8 @@ class Schedule:
 
     vision_steps: steps of stage 1. scenes, shapes, digits, others: pictures drawn for it; others are photographs, and
     again as many pictures of nothing. shares: pictures per step, of scenes, digits, easy-vqa, shapes, nothing and
-    photographs. tests: pictures of each kind that the accuracy is measured on. gallery: scenes drawn for stage 2; of
-    the other kinds, a quarter as many. decoder: settings of stage 2.
+    photographs. tests: pictures of each kind that the accuracy is measured on. stage_two_scenes: scenes drawn
+    for stage 2; of the other kinds, a quarter as many. decoder: settings of stage 2.
     """
 
     vision_steps: int = 3400
@@ -41,7 +41,7 @@ class Schedule:
     others: int = 1_200
     shares: tuple[int, ...] = (80, 24, 64, 96, 8, 4)
     tests: int = 500
-    gallery: int = 16_000
+    stage_two_scenes: int = 16_000
     decoder: stage_two.Plan = field(default_factory=stage_two.Plan)
 
 
@@ -107,25 +107,33 @@ def build(
     image_token = parts.tokenizer.get_vocab()[IMAGE]
     config = build_config(parts.decoder.config, image_token)
     torch.manual_seed(seed)
-    eyes = vision.Eyes(config)
-    _train_eyes(eyes, parts, seed, schedule, record, work, report)
-    eyes.vision_tower.requires_grad_(False)
+    vision_model = vision.VisionModel(config)
+    _train_vision(vision_model, parts, seed, schedule, record, work, report)
+    vision_model.vision_tower.requires_grad_(False)
     decoder = Decoder(parts.decoder, matrix_dtype())
 
-    def keep() -> None:
+    def save() -> None:
         record.write()
-        write_weights(out / "weights", config, build_processor(parts.tokenizer), eyes.state_dict(), decoder.lora())
+        write_weights(
+            out / "weights", config, build_processor(parts.tokenizer), vision_model.state_dict(), decoder.lora()
+        )
 
-    gallery = stage_two.build_gallery(eyes, _draw_gallery(parts, seed, schedule))
-    writer = Writer(Layout(parts.tokenizer, IMAGE), gallery.pool)
+    features = stage_two.compute_features(vision_model, _draw_stage_two_pictures(parts, seed, schedule))
+    writer = Writer(Layout(parts.tokenizer, IMAGE), features.pool)
     checkpoints = Checkpoints(work / "decoder.pt", (seed, schedule))
     with record.stage("decoder", schedule.decoder.steps, report) as note:
-        stage_two.train(eyes, decoder, writer, gallery.states, schedule.decoder, seed, note, checkpoints, keep)
-    keep()
+        stage_two.train(vision_model, decoder, writer, features.states, schedule.decoder, seed, note, checkpoints, save)
+    save()
 
 
-def _train_eyes(
-    eyes: vision.Eyes, parts: Parts, seed: int, schedule: Schedule, record: Record, work: Path, report: Report
+def _train_vision(
+    vision_model: vision.VisionModel,
+    parts: Parts,
+    seed: int,
+    schedule: Schedule,
+    record: Record,
+    work: Path,
+    report: Report,
 ) -> None:
     words = vision.Words(parts.tokenizer, parts.decoder.model.embed_tokens.weight.detach())
     drawn = (
@@ -144,14 +152,14 @@ def _train_eyes(
     tests = [make(schedule.tests, "test", seed) for make in makers]
     checkpoints = Checkpoints(work / "vision.pt", (seed, schedule))
     with record.stage("vision", schedule.vision_steps, report) as note:
-        vision.train(eyes, words, sources, tests, schedule.vision_steps, seed, note, checkpoints)
+        vision.train(vision_model, words, sources, tests, schedule.vision_steps, seed, note, checkpoints)
 
 
-def _draw_gallery(parts: Parts, seed: int, schedule: Schedule) -> list[Pictures]:
+def _draw_stage_two_pictures(parts: Parts, seed: int, schedule: Schedule) -> list[Pictures]:
     """Draw the pictures of stage 2: other scenes and shapes than those of stage 1."""
-    few = max(1, schedule.gallery // 4)
+    few = max(1, schedule.stage_two_scenes // 4)
     return [
-        pictures.scene_pictures(schedule.gallery, "train", seed + 1),
+        pictures.scene_pictures(schedule.stage_two_scenes, "train", seed + 1),
         pictures.digit_pictures(few, "train", seed + 1),
         pictures.easy_vqa(parts.easy_vqa, "train").pictures,
         pictures.shape_pictures(few, "train", seed + 1),

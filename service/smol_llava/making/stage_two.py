@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vlibrary.bundled.making.vision import patch_states
 from vlibrary.smol_llava.making.checkpoints import Checkpoints
 from vlibrary.smol_llava.making.decoder import Decoder
 from vlibrary.smol_llava.making.episodes import Batch, Pool, Writer
 from vlibrary.smol_llava.making.pictures import Facts, Pictures, to_input
-from vlibrary.smol_llava.making.vision import Eyes, Report
+from vlibrary.smol_llava.making.vision import Report, VisionModel
 
 _SHOTS: Final = ((1, 3), (3, 6), (6, 11), (11, 25))
 
@@ -46,34 +47,34 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Gallery:
-    """Pictures as the decoder's training uses them: patch states [N, 9, d_vision] in bfloat16, and their facts."""
+class ImageFeatures:
+    """What the decoder's training sees of pictures: patch states [N, 9, d_vision] in bfloat16, and their facts."""
 
     states: Tensor
     pool: Pool
 
 
 @torch.no_grad()
-def build_gallery(eyes: Eyes, pictures: Sequence[Pictures]) -> Gallery:
+def compute_features(vision: VisionModel, pictures: Sequence[Pictures]) -> ImageFeatures:
     """Run the vision tower over all pictures. Plain shapes of unknown colour or shape belong to no kind."""
     states: list[Tensor] = []
     facts: list[Facts] = []
     members: dict[str, list[int]] = {}
     for each in pictures:
         starts = range(0, len(each.pixels), 256)
-        states += [eyes.states(to_input(each.pixels[at : at + 256])).bfloat16() for at in starts]
+        states += [patch_states(vision.vision_tower, to_input(each.pixels[at : at + 256])).bfloat16() for at in starts]
         known = [at for at, fact in enumerate(each.facts) if each.kind != "shape" or {"colour", "shape"} <= fact.keys()]
         members.setdefault(each.kind, []).extend(len(facts) + at for at in known)
         facts.extend(each.facts)
-    return Gallery(torch.cat(states), Pool(facts, {kind: np.array(own) for kind, own in members.items()}))
+    return ImageFeatures(torch.cat(states), Pool(facts, {kind: np.array(own) for kind, own in members.items()}))
 
 
 class _Student(nn.Module):
     """What stage 2 trains: the projector, and the decoder's LoRA."""
 
-    def __init__(self, eyes: Eyes, decoder: Decoder, image_token: int) -> None:
+    def __init__(self, vision: VisionModel, decoder: Decoder, image_token: int) -> None:
         super().__init__()
-        self.projector = eyes.multi_modal_projector
+        self.projector = vision.multi_modal_projector
         self.decoder = decoder
         self._image = image_token
 
@@ -87,7 +88,7 @@ class _Student(nn.Module):
 
 
 def train(
-    eyes: Eyes,
+    vision: VisionModel,
     decoder: Decoder,
     writer: Writer,
     states: Tensor,
@@ -95,12 +96,15 @@ def train(
     seed: int,
     report: Report,
     checkpoints: Checkpoints,
-    keep: Callable[[], None],
+    on_checkpoint: Callable[[], None],
 ) -> None:
-    """Train the projector and the LoRA in place; go on after the last checkpoint. keep: called at every checkpoint."""
+    """Train the projector and the LoRA in place; go on after the last checkpoint.
+
+    states: of the vision tower, from `compute_features`. on_checkpoint: called after every checkpoint.
+    """
     torch.manual_seed(seed)
     rng = np.random.default_rng([seed, 6])
-    student = _Student(eyes, decoder, writer.image_token)
+    student = _Student(vision, decoder, writer.image_token)
     lora = [each for name, each in decoder.named_parameters() if "lora_" in name]
     projector = list(student.projector.parameters())
     groups = [{"params": lora, "lr": plan.rate}, {"params": projector, "lr": plan.rate / 5}]
@@ -125,7 +129,7 @@ def train(
         report(step, {"loss": loss.item(), **_hits(logits, batch)})
         if step % plan.every == 0 or step == plan.steps:
             checkpoints.save(step, student, [optimizer], rng)
-            keep()
+            on_checkpoint()
 
 
 def _factor(step: int, steps: int) -> float:

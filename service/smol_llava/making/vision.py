@@ -16,6 +16,7 @@ from torch.nn import functional
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlavaConfig, PreTrainedTokenizerBase
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
+from vlibrary.bundled.making.vision import patch_states
 from vlibrary.smol_llava.making.checkpoints import Checkpoints
 from vlibrary.smol_llava.making.decoder import matrix_dtype
 from vlibrary.smol_llava.making.pictures import SLOTS, Pictures, all_words, describe, to_input
@@ -39,7 +40,7 @@ class _PatchEmbedding(nn.Conv2d):
         return grid
 
 
-class Eyes(nn.Module):
+class VisionModel(nn.Module):
     """The vision tower and the projector, under the names that they have in a Llava."""
 
     def __init__(self, config: LlavaConfig) -> None:
@@ -49,14 +50,9 @@ class Eyes(nn.Module):
         self.vision_tower.embeddings.patch_embedding.__class__ = _PatchEmbedding
         self.multi_modal_projector = LlavaMultiModalProjector(config)
 
-    def states(self, images: Tensor) -> Tensor:
-        """Return the patch states of the last layer, [N, 9, d_vision], as Llava selects them."""
-        states: Tensor = self.vision_tower(pixel_values=images, output_hidden_states=True).hidden_states[-1]
-        return states[:, 1:]
-
     def forward(self, images: Tensor) -> Tensor:
         """Return the image tokens, [N, 9, d]."""
-        tokens: Tensor = self.multi_modal_projector(self.states(images))
+        tokens: Tensor = self.multi_modal_projector(patch_states(self.vision_tower, images))
         return tokens
 
 
@@ -100,24 +96,24 @@ class Source:
 class _Optimizers:
     """Muon for the weight matrices of the tower's layers, AdamW for all other parameters."""
 
-    def __init__(self, eyes: Eyes, steps: int) -> None:
-        matrices = [each for each in eyes.vision_tower.encoder.parameters() if each.ndim == 2]
+    def __init__(self, model: VisionModel, steps: int) -> None:
+        matrices = [each for each in model.vision_tower.encoder.parameters() if each.ndim == 2]
         inside = {id(each) for each in matrices}
-        others = [each for each in eyes.parameters() if id(each) not in inside]
+        others = [each for each in model.parameters() if id(each) not in inside]
         self.each = (
             torch.optim.Muon(matrices, lr=RATE, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
             torch.optim.AdamW(others, lr=RATE, weight_decay=0.05, betas=(0.9, 0.98)),
         )
-        self._eyes = eyes
+        self._model = model
         self._steps = steps
 
     def step(self, step: int, loss: Tensor) -> None:
         """Run one update: warm up over 5 % of the steps, stay flat, then fall to 1 % over the second half."""
         part = step / self._steps
         rate = RATE * min(1.0, part / 0.05, max(0.01, (1 - part) / 0.5))
-        self._eyes.zero_grad()
+        self._model.zero_grad()
         torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(self._eyes.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
         for each in self.each:
             for group in each.param_groups:
                 group["lr"] = rate
@@ -125,7 +121,7 @@ class _Optimizers:
 
 
 def train(
-    eyes: Eyes,
+    model: VisionModel,
     words: Words,
     sources: Sequence[Source],
     tests: Sequence[Pictures],
@@ -137,15 +133,15 @@ def train(
     """Train the tower and the projector in place; go on after the last checkpoint."""
     torch.manual_seed(seed)
     rng = np.random.default_rng([seed, 5])
-    optimizers = _Optimizers(eyes, steps)
-    done = checkpoints.restore(eyes, optimizers.each, rng)
+    optimizers = _Optimizers(model, steps)
+    done = checkpoints.restore(model, optimizers.each, rng)
     for step in range(done + 1, steps + 1):
         parts = [source.draw(rng) for source in sources]
         images = torch.cat([part[0] for part in parts])
         images = images * (1 + 0.05 * torch.randn(len(images), 1, 1, 1)) + 0.03 * torch.randn(len(images), 1, 1, 1)
         targets = torch.cat([part[1] for part in parts])
         with torch.autocast("cpu", torch.bfloat16, enabled=matrix_dtype() is torch.bfloat16):
-            tokens = eyes(images)
+            tokens = model(images)
         known = targets >= 0
         flat, wanted = tokens.float()[known], targets[known]
         loss = functional.cross_entropy(words.logits(flat), wanted)
@@ -154,17 +150,17 @@ def train(
         scores: dict[str, float] = {}
         if step % EVERY == 0 or step == steps:
             for each in tests:
-                scores |= accuracies(eyes, words, each)
-            checkpoints.save(step, eyes, optimizers.each, rng)
+                scores |= accuracies(model, words, each)
+            checkpoints.save(step, model, optimizers.each, rng)
         report(step, {"loss": loss.item(), "distance": distance.item(), **scores})
 
 
 @torch.no_grad()
-def accuracies(eyes: Eyes, words: Words, pictures: Pictures) -> dict[str, float]:
+def accuracies(model: VisionModel, words: Words, pictures: Pictures) -> dict[str, float]:
     """Return, per word of the description, the share of pictures whose token is nearest to the right word."""
     targets = words.targets(pictures)
     starts = range(0, len(targets), 256)
-    tokens = torch.cat([eyes(to_input(pictures.pixels[at : at + 256])) for at in starts])
+    tokens = torch.cat([model(to_input(pictures.pixels[at : at + 256])) for at in starts])
     right = words.logits(tokens).argmax(-1) == targets
     scores = {}
     for slot in range(SLOTS):

@@ -27,7 +27,7 @@ from vlibrary.smol_llava.making.decoder import Decoder, LoraLinear
 from vlibrary.smol_llava.making.stage_two import Plan
 
 SCHEDULE = Schedule(
-    vision_steps=2, scenes=4, shapes=4, digits=4, others=4, shares=(2, 1, 1, 2, 1, 1), tests=4, gallery=8,
+    vision_steps=2, scenes=4, shapes=4, digits=4, others=4, shares=(2, 1, 1, 2, 1, 1), tests=4, stage_two_scenes=8,
     decoder=Plan(steps=4, short_steps=1, rows=1, length=512, every=2, compiled=False),
 )  # fmt: skip
 

@@ -41,7 +41,7 @@ def test_a_scale_leaves_out_the_farthest_own_and_the_closest_unrelated_queries()
         rows[:, 0], rows[:, 1] = cosines, np.sqrt(1 - cosines**2)
         return Features(rows, rows)
 
-    own, unrelated = np.linspace(0.5, 0.9, 21), np.linspace(0.0, 0.4, 21)
+    own, unrelated = (np.linspace(low, low + 0.4, 21, dtype=np.float32) for low in (0.5, 0.0))
     scale = calibrate(Features(keys, keys), at_cosines(own), at_cosines(unrelated))[Modality.TEXT]
     assert scale.own == pytest.approx(0.52)
     assert scale.unrelated == pytest.approx(0.38)
